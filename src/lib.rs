@@ -1,0 +1,9 @@
+//! Mufakat.
+
+pub mod broker;
+pub mod ids;
+pub mod lock;
+pub mod protocol;
+pub mod raft;
+pub mod time;
+pub mod view;

@@ -1,0 +1,4 @@
+//! Replication.
+
+pub mod command;
+pub mod types;

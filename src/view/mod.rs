@@ -1,0 +1,3 @@
+//! The cluster view.
+
+pub mod cluster;
