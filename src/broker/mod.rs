@@ -29,10 +29,15 @@ pub trait Broker: Send + Sync + 'static {
 /// A broker shared by the parts of a node.
 pub type SharedBroker = Arc<dyn Broker>;
 
-#[derive(Clone, Debug)]
+/// Headers of a message: few, with names that are known beforehand.
+pub type Headers = Vec<(&'static str, String)>;
+
+#[derive(Clone, Debug, Default)]
 pub struct Outgoing {
     pub subject: String,
     pub reply: Option<String>,
+    /// None on hot paths: they cost parsing at every hop.
+    pub headers: Headers,
     pub payload: Bytes,
 }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{BootId, NodeId};
+use crate::protocol::subject::Operation;
 use crate::{lock, view};
 
 /// One change of the replicated state.
@@ -19,6 +20,41 @@ pub enum Command {
     TermStarted {
         grace_ms: u64,
     },
+}
+
+impl Command {
+    /// The operation that a client asked for, if one did.
+    pub fn operation(&self) -> Option<Operation> {
+        use lock::command::Command as Lock;
+        match self {
+            Command::Lock(Lock::Acquire(_)) => Some(Operation::LockAcquire),
+            Command::Lock(Lock::Release { .. }) => Some(Operation::LockRelease),
+            Command::Lock(Lock::Renew { .. }) => Some(Operation::LockRenew),
+            Command::View(_) | Command::TermStarted { .. } => None,
+        }
+    }
+
+    /// About how many bytes the command takes in the log.
+    pub fn size_hint(&self) -> usize {
+        use lock::command::Command as Lock;
+        /// Integers, flags and lengths.
+        const FIXED: usize = 48;
+        let names = match self {
+            Command::Lock(Lock::Acquire(acquire)) => {
+                let optional = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+                acquire.resource.len()
+                    + acquire.owner.len()
+                    + optional(&acquire.request_id)
+                    + optional(&acquire.meta)
+                    + acquire.wait.as_ref().map_or(0, |wait| wait.reply.subject.len())
+            }
+            Command::Lock(Lock::Release { resource, .. } | Lock::Renew { resource, .. }) => {
+                resource.len()
+            }
+            Command::View(_) | Command::TermStarted { .. } => 0,
+        };
+        FIXED + names
+    }
 }
 
 /// A command with the forward that brought it, if it came through another node.

@@ -1,0 +1,147 @@
+//! A connection to NATS, as the [`Broker`] that nodes talk through.
+//!
+//! A node has two: one for Raft and one for clients, since a connection reads before it writes and
+//! a flood of requests must not delay heartbeats. Both wait for a broker that is not there yet and
+//! come back by themselves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::{Client, ConnectOptions, Event, HeaderMap};
+use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::stream::StreamExt;
+
+use crate::broker::{Broker, Message, Outgoing, PublishError, SubscribeError, Subscription};
+use crate::stats::{Connection, Stats};
+
+/// Messages handed over and not yet written. What does not fit is refused: for Raft that is a
+/// lost message, for a reply a client that asks again.
+const OUTGOING_MAX: usize = 65_536;
+/// Messages of one subscription not yet looked at; the client library drops what is beyond.
+const INCOMING_MAX: usize = 65_536;
+/// A half-open connection is noticed after two of these.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+/// Between two attempts to reach a broker that is gone: service is to be back within seconds.
+const RECONNECT_DELAY_MAX: Duration = Duration::from_millis(500);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const NO_RESPONDERS: async_nats::StatusCode = async_nats::StatusCode::NO_RESPONDERS;
+
+/// One connection to NATS.
+#[derive(Clone)]
+pub struct NatsBroker {
+    client: Client,
+}
+
+impl NatsBroker {
+    /// Connects, or goes on trying in the background: it never fails for a broker that is away.
+    ///
+    /// # Errors
+    /// When the address can't be understood.
+    pub async fn connect(
+        options: ConnectOptions,
+        url: &str,
+        name: String,
+        (stats, which): (Arc<Stats>, Connection),
+    ) -> Result<Self, async_nats::ConnectError> {
+        let client = options
+            .name(name)
+            .retry_on_initial_connect()
+            .max_reconnects(None)
+            .connection_timeout(CONNECT_TIMEOUT)
+            .ping_interval(PING_INTERVAL)
+            .reconnect_delay_callback(|attempt| {
+                let delay = Duration::from_millis(50 << attempt.clamp(1, 5));
+                delay.min(RECONNECT_DELAY_MAX)
+            })
+            .client_capacity(OUTGOING_MAX)
+            .subscription_capacity(INCOMING_MAX)
+            .event_callback(move |event| {
+                note_event(&event, &stats, which);
+                async {}
+            })
+            .connect(url)
+            .await?;
+        Ok(NatsBroker { client })
+    }
+
+    /// The client library's handle, for what listens to clients.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+}
+
+fn note_event(event: &Event, stats: &Stats, which: Connection) {
+    let connection = Connection::LABELS[which as usize];
+    match event {
+        Event::Connected => {
+            stats.broker.set_connected(which, true);
+            tracing::info!(connection, "connected to NATS");
+        }
+        Event::Disconnected | Event::Closed => {
+            stats.broker.set_connected(which, false);
+            tracing::warn!(connection, "lost NATS; reconnecting");
+        }
+        other => tracing::debug!(connection, event = %other, "NATS"),
+    }
+}
+
+impl Broker for NatsBroker {
+    fn publish(&self, message: Outgoing) -> Result<(), PublishError> {
+        if !self.is_connected() {
+            return Err(PublishError::Disconnected);
+        }
+        let Outgoing { subject, reply, headers, payload } = message;
+        let sent = match (reply, headers.is_empty()) {
+            (None, true) => self.client.publish(subject, payload).now_or_never(),
+            (Some(reply), true) => {
+                self.client.publish_with_reply(subject, reply, payload).now_or_never()
+            }
+            (reply, false) => {
+                let mut map = HeaderMap::new();
+                for (name, value) in headers {
+                    map.insert(name, value.as_str());
+                }
+                match reply {
+                    None => self.client.publish_with_headers(subject, map, payload).now_or_never(),
+                    Some(reply) => self
+                        .client
+                        .publish_with_reply_and_headers(subject, reply, map, payload)
+                        .now_or_never(),
+                }
+            }
+        };
+        // A publish that does not complete at once found the queue to the connection full.
+        match sent {
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) => {
+                tracing::debug!(%error, "not published");
+                Err(PublishError::Full)
+            }
+            None => Err(PublishError::Full),
+        }
+    }
+
+    fn subscribe(
+        &self,
+        subject: String,
+        _capacity: usize,
+    ) -> BoxFuture<'static, Result<Subscription, SubscribeError>> {
+        let client = self.client.clone();
+        async move {
+            let subscriber =
+                client.subscribe(subject).await.map_err(|e| SubscribeError(e.to_string()))?;
+            Ok(Subscription::new(subscriber.map(|message| Message {
+                no_responders: message.status == Some(NO_RESPONDERS),
+                subject: message.subject.into_string(),
+                reply: message.reply.map(async_nats::Subject::into_string),
+                payload: message.payload,
+            })))
+        }
+        .boxed()
+    }
+
+    fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+}

@@ -1,0 +1,571 @@
+//! Commands on their way into the log: waiting, proposed, or forwarded. Plain code.
+//!
+//! ```text
+//!             leader: propose, two entries at a time
+//!            ┌────────────────► in flight ──applied──► answered
+//!  submit ─► queue                  │
+//!            └────────────────► forwarded ─applied───► answered (by the leader, directly)
+//!             follower: forward     │
+//!                   ▲               │ an entry of a later term is applied first:
+//!                   └───────────────┘ it never took effect, so it goes again
+//! ```
+//!
+//! Terms in a log never go back. So when the first entry of a later term is applied, whatever was
+//! proposed or forwarded in an earlier term and has not been applied never will be: it is submitted
+//! again, and nothing takes effect twice. A leader takes forwards of its own term only, each
+//! sequence once, so a forward that the broker delivers late or twice does no harm.
+//!
+//! Bounds: [`QUEUE_MAX`] commands wait, then new ones are refused as overloaded; [`BATCH_MAX`]
+//! commands or about [`BATCH_BYTES_MAX`] bytes make an entry; [`IN_FLIGHT_MAX`] entries are in
+//! flight; [`FORWARDED_MAX`] commands are forwarded and unanswered.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use crate::ids::{BootId, NodeId};
+use crate::protocol::ReplyTo;
+use crate::protocol::subject::Operation;
+use crate::raft::command::{Batch, Command, Origin, Proposed, Stamp};
+use crate::raft::state::Outcome;
+use crate::time::Instant;
+
+/// Commands that may wait for a leader or for room in the log.
+pub const QUEUE_MAX: usize = 65_536;
+/// Commands in one entry: measured, larger batches gain nothing and delay the first in them.
+pub const BATCH_MAX: usize = 512;
+/// Encoded size of one entry, about: a broker message holds it with room to spare.
+pub const BATCH_BYTES_MAX: usize = 256 * 1024;
+/// Entries in flight: a second one fills the time in which the first is fsynced and replicated.
+pub const IN_FLIGHT_MAX: usize = 2;
+/// Commands forwarded and not yet seen applied.
+pub const FORWARDED_MAX: usize = 65_536;
+/// A forward that was not seen applied for this long is sent again; the leader drops repeats.
+pub const FORWARD_AGAIN: Duration = Duration::from_millis(500);
+
+/// The start of a term waits for room in the log as long as the term has any.
+const TERM_START_KEPT: Duration = Duration::from_secs(3600);
+
+/// Who is told the outcome of a command.
+#[derive(Debug)]
+pub enum Ticket {
+    /// A client, through the broker.
+    Client { to: ReplyTo, received: Instant },
+    /// A task of this node.
+    Caller(oneshot::Sender<Result<Outcome, Refusal>>),
+    /// Nobody: the answer is given already, or not wanted.
+    Nobody,
+}
+
+/// Why a command has no outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Nobody led until the deadline; not applied.
+    NoLeader,
+    /// It found no room in the log until the deadline; not applied.
+    Timeout,
+    /// It may have been applied, or may still be.
+    Indeterminate,
+    /// Too many commands wait; not applied.
+    Overloaded,
+    /// This node is stopping; not applied.
+    ShuttingDown,
+}
+
+/// A command with the ticket of whoever wants to know.
+#[derive(Debug)]
+pub struct Submission {
+    pub command: Command,
+    pub ticket: Ticket,
+    /// When to stop trying and say so.
+    pub deadline: Instant,
+}
+
+/// What this node is to the log right now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Nobody leads, as far as is known.
+    Leaderless,
+    /// Commands go to `leader`.
+    Follower { leader: NodeId, term: u64 },
+    /// Elected, but entries of earlier terms may still be unapplied: commands wait.
+    Elected { term: u64 },
+    /// Leads, and has applied an entry of its own term.
+    Leader { term: u64 },
+}
+
+/// Commands on their way from a follower to the leader of `term`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forward {
+    pub from: NodeId,
+    pub boot: BootId,
+    /// The leader takes it only while it leads this very term.
+    pub term: u64,
+    /// The first sequence that this sender uses in this term.
+    pub stream_first: u64,
+    /// The sequence of the first command here; the others follow on.
+    pub first: u64,
+    pub commands: Vec<(Option<ReplyTo>, Command)>,
+}
+
+/// What to do next to get commands into the log.
+#[derive(Debug)]
+pub enum Work {
+    Propose(Batch),
+    Forward { to: NodeId, forward: Forward },
+}
+
+/// An answer that came due: the caller of the method gives it.
+#[derive(Debug)]
+pub struct Due {
+    pub ticket: Ticket,
+    /// What the client asked for; none for commands of the nodes themselves.
+    pub operation: Option<Operation>,
+    pub result: Result<Outcome, Refusal>,
+    /// It came by a forward: the client could have asked this node directly.
+    pub forwarded: bool,
+}
+
+#[derive(Debug)]
+struct Queued {
+    command: Command,
+    ticket: Ticket,
+    deadline: Instant,
+    origin: Option<Origin>,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    term: u64,
+    number: u64,
+    commands: Arc<Vec<Proposed>>,
+    tickets: Vec<(Ticket, Instant)>,
+    proposed_at: Instant,
+}
+
+#[derive(Debug)]
+struct Forwarded {
+    term: u64,
+    command: Command,
+    ticket: Ticket,
+    deadline: Instant,
+    sent_at: Instant,
+}
+
+/// The commands that this node has accepted and not yet answered.
+#[derive(Debug)]
+pub struct Proposals {
+    me: NodeId,
+    boot: BootId,
+    role: Role,
+    queue: VecDeque<Queued>,
+    in_flight: VecDeque<InFlight>,
+    batches: u64,
+    forwarded: BTreeMap<u64, Forwarded>,
+    next_sequence: u64,
+    /// The term that forwards were last sent in, and the first sequence used in it.
+    stream: (u64, u64),
+    /// As a leader: the next sequence of each forwarding node in this term.
+    accepted: HashMap<(NodeId, BootId), u64>,
+    /// Waits in the log whose client came to this node, with the time by which one must hear.
+    waits: HashMap<String, (ReplyTo, Instant)>,
+}
+
+impl Proposals {
+    pub fn new(me: NodeId, boot: BootId) -> Self {
+        Proposals {
+            me,
+            boot,
+            role: Role::Leaderless,
+            queue: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            batches: 0,
+            forwarded: BTreeMap::new(),
+            next_sequence: 1,
+            stream: (0, 1),
+            accepted: HashMap::new(),
+            waits: HashMap::new(),
+        }
+    }
+
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Whether a client of this node is owed an answer.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.in_flight.is_empty() && self.forwarded.is_empty()
+    }
+
+    /// Whether an entry of this node is on its way: then time reaches the state with it.
+    pub fn is_proposing(&self) -> bool {
+        !self.in_flight.is_empty()
+    }
+
+    /// Takes on the role that the log has for this node now.
+    pub fn set_role(&mut self, role: Role) {
+        if self.role == role {
+            return;
+        }
+        let leads = |role| matches!(role, Role::Elected { .. } | Role::Leader { .. });
+        let term = |role| match role {
+            Role::Elected { term } | Role::Leader { term } | Role::Follower { term, .. } => term,
+            Role::Leaderless => 0,
+        };
+        if !(leads(self.role) && leads(role) && term(self.role) == term(role)) {
+            // Forwards were accepted for the term that is over; their senders send them again.
+            self.queue.retain(|queued| queued.origin.is_none());
+            self.accepted.clear();
+        }
+        self.role = role;
+    }
+
+    /// Accepts a command, or returns it as overloaded.
+    pub fn submit(&mut self, submission: Submission) -> Result<(), Box<Due>> {
+        let Submission { command, ticket, deadline } = submission;
+        if self.queue.len() >= QUEUE_MAX || self.forwarded.len() >= FORWARDED_MAX {
+            return Err(Box::new(refused(ticket, &command, Refusal::Overloaded)));
+        }
+        self.queue.push_back(Queued { command, ticket, deadline, origin: None });
+        Ok(())
+    }
+
+    /// Puts the first command of a term before all others.
+    pub fn start_term(&mut self, command: Command, now: Instant) {
+        let deadline = now + TERM_START_KEPT;
+        let ticket = Ticket::Nobody;
+        self.queue.push_front(Queued { command, ticket, deadline, origin: None });
+    }
+
+    /// Whether something waits to be proposed or forwarded.
+    pub fn has_work(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// As the leader: takes what another node forwards, each sequence once and in order. What does
+    /// not fit now comes again.
+    pub fn accept_forward(&mut self, forward: Forward, now: Instant, far: Instant) {
+        let leads = match self.role {
+            Role::Elected { term } | Role::Leader { term } => term == forward.term,
+            _ => false,
+        };
+        if !leads || self.queue.len() + forward.commands.len() > QUEUE_MAX {
+            return;
+        }
+        let next =
+            self.accepted.entry((forward.from, forward.boot)).or_insert(forward.stream_first);
+        let mut sequence = forward.first;
+        if sequence > *next {
+            return; // A gap: what is missing comes again, and this with it.
+        }
+        for (reply, command) in forward.commands {
+            if sequence == *next {
+                *next += 1;
+                let origin = Origin { node: forward.from, boot: forward.boot, sequence };
+                let ticket = match reply {
+                    Some(to) => Ticket::Client { to, received: now },
+                    None => Ticket::Nobody,
+                };
+                self.queue.push_back(Queued {
+                    command,
+                    ticket,
+                    deadline: far,
+                    origin: Some(origin),
+                });
+            }
+            sequence += 1;
+        }
+    }
+
+    /// The next thing to do, if there is something to do and room for it. `lease_time` is asked
+    /// only when a batch is made.
+    pub fn next_work(&mut self, now: Instant, lease_time: impl FnOnce() -> u64) -> Option<Work> {
+        if self.queue.is_empty() {
+            return None;
+        }
+        match self.role {
+            Role::Leader { term } if self.in_flight.len() < IN_FLIGHT_MAX => {
+                Some(Work::Propose(self.propose(term, now, lease_time())))
+            }
+            Role::Follower { leader, term } => {
+                let forward = self.forward(term, now)?;
+                Some(Work::Forward { to: leader, forward })
+            }
+            _ => None,
+        }
+    }
+
+    /// An entry without commands, which only carries time.
+    pub fn tick(&mut self, now: Instant, now_ms: u64) -> Option<Batch> {
+        match self.role {
+            Role::Leader { term } if self.queue.is_empty() && self.in_flight.is_empty() => {
+                Some(self.propose(term, now, now_ms))
+            }
+            _ => None,
+        }
+    }
+
+    fn propose(&mut self, term: u64, now: Instant, now_ms: u64) -> Batch {
+        self.batches += 1;
+        let room = self.queue.len().min(BATCH_MAX);
+        let mut commands = Vec::with_capacity(room);
+        let mut tickets = Vec::with_capacity(room);
+        let mut bytes = 0;
+        while commands.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
+            let Some(queued) = self.queue.pop_front() else { break };
+            bytes += queued.command.size_hint();
+            commands.push(Proposed { origin: queued.origin, command: queued.command });
+            tickets.push((queued.ticket, queued.deadline));
+        }
+        let number = self.batches;
+        let stamp = Stamp { now_ms, proposer: self.me, boot: self.boot, number };
+        let batch = Batch::new(stamp, commands);
+        let commands = batch.commands().expect("the proposer has them decoded");
+        self.in_flight.push_back(InFlight { term, number, commands, tickets, proposed_at: now });
+        batch
+    }
+
+    fn forward(&mut self, term: u64, now: Instant) -> Option<Forward> {
+        if self.forwarded.len() >= FORWARDED_MAX {
+            return None;
+        }
+        let first = self.next_sequence;
+        if self.stream.0 != term {
+            self.stream = (term, first);
+        }
+        let mut commands = Vec::new();
+        let mut bytes = 0;
+        while commands.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
+            let Some(queued) = self.queue.pop_front() else { break };
+            bytes += queued.command.size_hint();
+            commands.push((reply_of(&queued.ticket), queued.command.clone()));
+            let Queued { command, ticket, deadline, .. } = queued;
+            let forwarded = Forwarded { term, command, ticket, deadline, sent_at: now };
+            self.forwarded.insert(self.next_sequence, forwarded);
+            self.next_sequence += 1;
+        }
+        Some(self.forward_frame(term, first, commands))
+    }
+
+    fn forward_frame(
+        &self,
+        term: u64,
+        first: u64,
+        commands: Vec<(Option<ReplyTo>, Command)>,
+    ) -> Forward {
+        let (from, boot, stream_first) = (self.me, self.boot, self.stream.1);
+        Forward { from, boot, term, stream_first, first, commands }
+    }
+
+    /// Forwards of this term that should have been seen by now, to be sent again; a run of
+    /// sequences without a gap.
+    pub fn forward_again(&mut self, now: Instant) -> Option<Work> {
+        let Role::Follower { leader, term } = self.role else { return None };
+        let is_late = |forwarded: &Forwarded| now.duration_since(forwarded.sent_at) >= FORWARD_AGAIN;
+        let first = *self.forwarded.iter().find(|(_, f)| f.term == term && is_late(f))?.0;
+        let mut commands = Vec::new();
+        let mut bytes = 0;
+        for (expected, (sequence, forwarded)) in (first..).zip(self.forwarded.range_mut(first..)) {
+            if expected != *sequence || commands.len() >= BATCH_MAX || bytes >= BATCH_BYTES_MAX {
+                break;
+            }
+            bytes += forwarded.command.size_hint();
+            forwarded.sent_at = now;
+            commands.push((reply_of(&forwarded.ticket), forwarded.command.clone()));
+        }
+        let forward = self.forward_frame(term, first, commands);
+        Some(Work::Forward { to: leader, forward })
+    }
+
+    /// An entry was applied: answers for what it settles. Returns the time since it was proposed,
+    /// if this node proposed it.
+    pub fn applied(
+        &mut self,
+        term: u64,
+        batch: &Batch,
+        commands: &[Proposed],
+        mut outcomes: Vec<Outcome>,
+        due: &mut Vec<Due>,
+    ) -> Option<Instant> {
+        self.settle_forwarded(commands, &outcomes, due);
+        let mut proposed_at = None;
+        if batch.proposer == self.me && batch.boot == self.boot {
+            // Batches before this one that were not applied never will be.
+            while self.in_flight.front().is_some_and(|first| first.number < batch.number) {
+                let lost = self.in_flight.pop_front().expect("looked at just now");
+                self.submit_again(lost);
+            }
+            if self.in_flight.front().is_some_and(|first| first.number == batch.number) {
+                let InFlight { tickets, proposed_at: at, .. } =
+                    self.in_flight.pop_front().expect("looked at just now");
+                proposed_at = Some(at);
+                for (index, (ticket, deadline)) in tickets.into_iter().enumerate() {
+                    let outcome = mem::replace(&mut outcomes[index], Outcome::TermStarted);
+                    let Proposed { origin, command } = &commands[index];
+                    if origin.is_none() {
+                        self.note_wait(&ticket, &outcome, deadline);
+                    }
+                    let forwarded = origin.is_some();
+                    if !matches!(ticket, Ticket::Nobody) {
+                        let operation = command.operation();
+                        due.push(Due { ticket, operation, result: Ok(outcome), forwarded });
+                    }
+                }
+            }
+        }
+        self.term_applied(term);
+        proposed_at
+    }
+
+    /// Commands that this node forwarded and now sees in the log.
+    fn settle_forwarded(
+        &mut self,
+        commands: &[Proposed],
+        outcomes: &[Outcome],
+        due: &mut Vec<Due>,
+    ) {
+        if self.forwarded.is_empty() {
+            return;
+        }
+        for (proposed, outcome) in commands.iter().zip(outcomes) {
+            let Some(origin) = proposed.origin else { continue };
+            if origin.node != self.me || origin.boot != self.boot {
+                continue;
+            }
+            let Some(settled) = self.forwarded.remove(&origin.sequence) else { continue };
+            self.note_wait(&settled.ticket, outcome, settled.deadline);
+            if let Ticket::Caller(_) = settled.ticket {
+                due.push(Due {
+                    ticket: settled.ticket,
+                    operation: settled.command.operation(),
+                    result: Ok(outcome.clone()),
+                    forwarded: true,
+                });
+            }
+        }
+    }
+
+    fn note_wait(&mut self, ticket: &Ticket, outcome: &Outcome, deadline: Instant) {
+        if let Ticket::Client { to, .. } = ticket
+            && outcome.is_waiting()
+        {
+            self.waits.insert(to.subject.clone(), (to.clone(), deadline));
+        }
+    }
+
+    /// A wait in the log is over, so its client is told by whoever leads.
+    pub fn wait_ended(&mut self, to: &ReplyTo) {
+        if !self.waits.is_empty() {
+            self.waits.remove(&to.subject);
+        }
+    }
+
+    /// An entry of `term` was applied: what was sent in earlier terms goes again.
+    pub fn term_applied(&mut self, term: u64) {
+        if self.in_flight.front().is_some_and(|first| first.term < term) {
+            let (lost, kept) =
+                mem::take(&mut self.in_flight).into_iter().partition(|batch| batch.term < term);
+            self.in_flight = kept;
+            let lost: Vec<InFlight> = lost;
+            for batch in lost.into_iter().rev() {
+                self.submit_again(batch);
+            }
+        }
+        if self.forwarded.first_key_value().is_some_and(|(_, first)| first.term < term) {
+            let (lost, kept): (BTreeMap<_, _>, _) = mem::take(&mut self.forwarded)
+                .into_iter()
+                .partition(|(_, forwarded)| forwarded.term < term);
+            self.forwarded = kept;
+            for (_, lost) in lost.into_iter().rev() {
+                let Forwarded { command, ticket, deadline, .. } = lost;
+                self.queue.push_front(Queued { command, ticket, deadline, origin: None });
+            }
+        }
+    }
+
+    fn submit_again(&mut self, lost: InFlight) {
+        for (index, (ticket, deadline)) in lost.tickets.into_iter().enumerate().rev() {
+            let Proposed { origin, command } = &lost.commands[index];
+            // What another node forwarded is that node's to send again.
+            if origin.is_none() && !matches!(ticket, Ticket::Nobody) {
+                let command = command.clone();
+                self.queue.push_front(Queued { command, ticket, deadline, origin: None });
+            }
+        }
+    }
+
+    /// The state was replaced by a snapshot: what was under way may be in it or not.
+    pub fn installed(&mut self, due: &mut Vec<Due>) {
+        for batch in mem::take(&mut self.in_flight) {
+            for ((ticket, _), proposed) in batch.tickets.into_iter().zip(batch.commands.iter()) {
+                if proposed.origin.is_none() {
+                    due.push(refused(ticket, &proposed.command, Refusal::Indeterminate));
+                }
+            }
+        }
+        for (_, Forwarded { command, ticket, .. }) in mem::take(&mut self.forwarded) {
+            due.push(refused(ticket, &command, Refusal::Indeterminate));
+        }
+    }
+
+    /// Answers whose time is up.
+    pub fn sweep(&mut self, now: Instant, due: &mut Vec<Due>) {
+        let waiting = match self.role {
+            Role::Leaderless => Refusal::NoLeader,
+            _ => Refusal::Timeout,
+        };
+        if self.queue.iter().any(|queued| queued.deadline <= now) {
+            for queued in mem::take(&mut self.queue) {
+                if queued.deadline <= now {
+                    due.push(refused(queued.ticket, &queued.command, waiting));
+                } else {
+                    self.queue.push_back(queued);
+                }
+            }
+        }
+        for batch in &mut self.in_flight {
+            for ((ticket, deadline), proposed) in batch.tickets.iter_mut().zip(&*batch.commands) {
+                if *deadline <= now && !matches!(ticket, Ticket::Nobody) {
+                    let ticket = mem::replace(ticket, Ticket::Nobody);
+                    due.push(refused(ticket, &proposed.command, Refusal::Indeterminate));
+                }
+            }
+        }
+        let late = self.forwarded.extract_if(.., |_, forwarded| forwarded.deadline <= now);
+        due.extend(late.map(|(_, Forwarded { command, ticket, .. })| {
+            refused(ticket, &command, Refusal::Indeterminate)
+        }));
+    }
+
+    /// Clients whose wait should have ended by now: the log stands still.
+    pub fn overdue_waits(&mut self, now: Instant) -> Vec<ReplyTo> {
+        self.waits
+            .extract_if(|_, (_, deadline)| *deadline <= now)
+            .map(|(_, (to, _))| to)
+            .collect()
+    }
+
+    /// Takes back what was never sent: the node stops.
+    pub fn shut_down(&mut self, due: &mut Vec<Due>) {
+        for queued in mem::take(&mut self.queue) {
+            if queued.origin.is_none() {
+                due.push(refused(queued.ticket, &queued.command, Refusal::ShuttingDown));
+            }
+        }
+    }
+}
+
+fn refused(ticket: Ticket, command: &Command, refusal: Refusal) -> Due {
+    Due { ticket, operation: command.operation(), result: Err(refusal), forwarded: false }
+}
+
+fn reply_of(ticket: &Ticket) -> Option<ReplyTo> {
+    match ticket {
+        Ticket::Client { to, .. } => Some(to.clone()),
+        Ticket::Caller(_) | Ticket::Nobody => None,
+    }
+}

@@ -1,0 +1,80 @@
+//! The replicated state, and its one transition. Plain code: a batch in, outcomes and effects out.
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::ids::ClusterId;
+use crate::lock;
+use crate::raft::command::{Command, Proposed};
+use crate::view;
+
+/// Everything that the log decides.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct State {
+    /// Lease time: the highest stamp of any batch applied, in milliseconds.
+    now_ms: u64,
+    /// Known once the first membership is applied.
+    pub cluster: Option<ClusterId>,
+    pub locks: lock::table::Table,
+    pub view: view::cluster::View,
+}
+
+/// The answer to one command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Lock(lock::command::Outcome),
+    View(view::cluster::Outcome),
+    TermStarted,
+}
+
+impl Outcome {
+    /// Whether the command stands in a queue: its answer comes later, as an effect.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self, Outcome::Lock(lock::command::Outcome::Waiting))
+    }
+}
+
+impl State {
+    /// Lease time as of the last batch, in milliseconds.
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// Applies one batch: first ends what is over at `stamp_ms`, then runs the commands in order.
+    /// Time never goes back, whatever the stamp.
+    pub fn apply(
+        &mut self,
+        stamp_ms: u64,
+        commands: &[Proposed],
+        effects: &mut Vec<lock::command::Effect>,
+    ) -> Vec<Outcome> {
+        self.now_ms = self.now_ms.max(stamp_ms);
+        let now_ms = self.now_ms;
+        self.locks.expire(now_ms, effects);
+        let run = |proposed: &Proposed| match &proposed.command {
+            Command::Lock(command) => Outcome::Lock(self.locks.apply(now_ms, command, effects)),
+            Command::View(command) => Outcome::View(self.view.apply(command)),
+            Command::TermStarted { grace_ms } => {
+                self.locks.start_term(now_ms, *grace_ms);
+                Outcome::TermStarted
+            }
+        };
+        commands.iter().map(run).collect()
+    }
+
+    /// The state as the bytes that a snapshot holds; equal states have equal bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        rmp_serde::to_vec(self).expect("the state always encodes")
+    }
+
+    /// # Errors
+    /// When the bytes are not a state of this version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, rmp_serde::decode::Error> {
+        rmp_serde::from_slice(bytes)
+    }
+
+    /// A hash of the whole state: equal on all nodes that have applied the same entries.
+    pub fn hash(&self) -> u64 {
+        xxh3_64(&self.encode())
+    }
+}

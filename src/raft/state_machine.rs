@@ -1,0 +1,187 @@
+//! The replicated state behind openraft's state machine interface: apply, snapshot, install.
+//!
+//! The state lives in memory. After a restart it is rebuilt from the newest snapshot and the
+//! committed part of the log; no client was ever answered from anything newer than that.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{EntryPayload, Membership};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::ids::{ClusterId, NodeId};
+use crate::lock::command::Effect;
+use crate::raft::command::{Batch, Proposed};
+use crate::raft::snapshot::SnapshotStore;
+use crate::raft::state::{Outcome, State};
+use crate::raft::types::{LogId, Member, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+
+/// The state as shared between the log, which changes it, and reads.
+#[derive(Clone, Default)]
+pub struct SharedState(Arc<Mutex<State>>);
+
+impl SharedState {
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("no holder of the state panics: replicated code is total")
+    }
+}
+
+/// What applying tells the rest of the node, synchronously and in log order.
+pub trait Observer: Send + Sync + 'static {
+    fn applied(&self, entry: Applied<'_>);
+    /// An entry without commands was applied: its term has a leader.
+    fn term_applied(&self, term: u64);
+    /// The state was replaced by a snapshot that ends in `term`.
+    fn installed(&self, term: u64);
+}
+
+/// One applied batch with what came out of it.
+pub struct Applied<'a> {
+    pub term: u64,
+    pub batch: &'a Batch,
+    pub commands: &'a [Proposed],
+    pub outcomes: Vec<Outcome>,
+    pub effects: Vec<Effect>,
+}
+
+pub struct StateMachine {
+    state: SharedState,
+    last_applied: Option<LogId>,
+    membership: StoredMembership,
+    snapshots: Arc<SnapshotStore>,
+    observer: Arc<dyn Observer>,
+}
+
+impl StateMachine {
+    pub fn new(
+        state: SharedState,
+        snapshots: Arc<SnapshotStore>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        StateMachine {
+            state,
+            last_applied: None,
+            membership: StoredMembership::default(),
+            snapshots,
+            observer,
+        }
+    }
+
+    fn apply_batch(&self, term: u64, batch: &Batch) -> io::Result<()> {
+        let commands = batch.commands().map_err(|error| {
+            let what = format!("{batch} in the log does not decode: {error}; was the node started with an older version?");
+            io::Error::new(io::ErrorKind::InvalidData, what)
+        })?;
+        let mut effects = Vec::new();
+        let outcomes = self.state.lock().apply(batch.now_ms, &commands, &mut effects);
+        self.observer.applied(Applied { term, batch, commands: &commands, outcomes, effects });
+        Ok(())
+    }
+
+    fn apply_membership(&mut self, log_id: LogId, membership: Membership<NodeId, Member>) {
+        let mut state = self.state.lock();
+        if state.cluster.is_none() {
+            state.cluster = Some(cluster_of(&membership));
+        }
+        self.membership = StoredMembership::new(Some(log_id), membership);
+    }
+}
+
+/// The identity of a cluster: a hash over the nodes and disks it was initialised with.
+fn cluster_of(membership: &Membership<NodeId, Member>) -> ClusterId {
+    let founders: Vec<(u64, u64)> =
+        membership.nodes().map(|(id, member)| (id.0, member.disk.0)).collect();
+    let bytes: Vec<u8> =
+        founders.iter().flat_map(|(id, disk)| [id.to_be_bytes(), disk.to_be_bytes()]).flatten().collect();
+    ClusterId(xxh3_64(&bytes))
+}
+
+fn invalid_snapshot(error: impl std::fmt::Display) -> io::Error {
+    let what = format!("the snapshot does not decode: {error}");
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = Bytes;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        Ok((self.last_applied, self.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + Send,
+    {
+        while let Some(entry) = entries.next().await {
+            let (entry, responder) = entry?;
+            let term = *entry.log_id.committed_leader_id();
+            match entry.payload {
+                EntryPayload::Blank => self.observer.term_applied(*term),
+                EntryPayload::Normal(batch) => self.apply_batch(*term, &batch)?,
+                EntryPayload::Membership(membership) => {
+                    self.apply_membership(entry.log_id, membership);
+                    self.observer.term_applied(*term);
+                }
+            }
+            self.last_applied = Some(entry.log_id);
+            if let Some(responder) = responder {
+                responder.send(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder {
+            encoded: self.state.lock().encode().into(),
+            meta: SnapshotMeta {
+                last_log_id: self.last_applied,
+                last_membership: self.membership.clone(),
+            },
+            snapshots: self.snapshots.clone(),
+        }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
+        let state = State::decode(&data).map_err(invalid_snapshot)?;
+        save(&self.snapshots, meta, data).await?;
+        *self.state.lock() = state;
+        self.last_applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        if let Some(last) = meta.last_log_id {
+            self.observer.installed(**last.committed_leader_id());
+        }
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        let snapshots = self.snapshots.clone();
+        let loaded = tokio::task::spawn_blocking(move || snapshots.load()).await??;
+        Ok(loaded.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
+    }
+}
+
+async fn save(snapshots: &Arc<SnapshotStore>, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
+    let (snapshots, meta) = (snapshots.clone(), meta.clone());
+    tokio::task::spawn_blocking(move || snapshots.save(&meta, data)).await?
+}
+
+/// Writes a state, encoded at one moment, to disk.
+pub struct Builder {
+    encoded: Bytes,
+    meta: SnapshotMeta,
+    snapshots: Arc<SnapshotStore>,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = Bytes;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        save(&self.snapshots, &self.meta, self.encoded.clone()).await?;
+        Ok(Snapshot { meta: self.meta.clone(), snapshot: self.encoded.clone() })
+    }
+}
