@@ -5,5 +5,6 @@ pub mod ids;
 pub mod lock;
 pub mod protocol;
 pub mod raft;
+pub mod stats;
 pub mod time;
 pub mod view;
