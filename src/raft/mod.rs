@@ -1,4 +1,5 @@
 //! Replication.
 
 pub mod command;
+pub mod log;
 pub mod types;
