@@ -1,0 +1,36 @@
+# `make` alone lists the targets.
+
+.DEFAULT_GOAL := help
+.PHONY: help up test build fmt lint tools bench
+
+# What install-tools put beside the project comes before what the machine has.
+export PATH := $(CURDIR)/.tools/bin:$(PATH)
+
+DEV_ARGS ?=
+BENCH_ARGS ?=
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+up: tools ## Start broker, Redis and three nodes; Ctrl-C stops all (DEV_ARGS="--port-base 1000")
+	cargo build --release --locked
+	exec ./target/release/mufakat dev $(DEV_ARGS)
+
+test: tools ## Run all tests, with real servers
+	cargo test --workspace --locked
+
+build: ## Build the node and the load generator, optimised
+	cargo build --release --locked
+
+fmt: ## Format the code
+	cargo fmt --all
+
+lint: ## Check format and lints
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+tools: ## Install nats-server and redis-server where they are missing
+	@.ci/install-tools
+
+bench: tools ## Run the reference load against a cluster that is up (BENCH_ARGS="--help")
+	cargo run --release --locked --package loadgen -- reference $(BENCH_ARGS)

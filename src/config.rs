@@ -1,0 +1,227 @@
+//! The configuration of one node: flag, then environment, then file, then default.
+//!
+//! `layers::SETTINGS` lists every setting with its name in the file and in the environment; the flag is
+//! the file's name with dashes. The layers are merged by name before anything is checked, so that
+//! a flag which repeats a default still beats the environment. The environment is passed in, which
+//! keeps this module free of process-wide state.
+//!
+//! Limits: an empty environment variable counts as not set, since Compose writes `NAME=` for a
+//! variable that nobody gave. Unknown keys in the file are refused; unknown environment variables
+//! are not, since orchestrators add their own under a service's name.
+
+mod check;
+mod endpoint;
+mod layers;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use figment::Figment;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+pub use endpoint::Endpoint;
+pub use layers::secret;
+use layers::{Layer, given};
+
+use crate::ids::NodeId;
+
+/// The environment variable that names the file, below `--config`.
+const CONFIG_ENV: &str = "MUFAKAT_CONFIG";
+
+/// The flags of `mufakat node`. What is absent here is looked for in the environment, then in
+/// the file, then has its default.
+#[derive(Args, Clone, Debug, Default, Serialize)]
+pub struct NodeArgs {
+    /// Number of this node, one of --peers [env: MUFAKAT_ID]
+    #[arg(long, value_name = "ID")]
+    pub id: Option<u64>,
+    /// Numbers of all nodes of the cluster, this one included [env: MUFAKAT_PEERS]
+    #[arg(long, value_name = "ID,ID,…", value_delimiter = ',')]
+    pub peers: Option<Vec<u64>>,
+    /// NATS servers, with commas between them [env: NATS_URL, NATS_URL_FILE] [default: nats://127.0.0.1:4222]
+    #[arg(long, value_name = "URL")]
+    pub nats: Option<String>,
+    /// Redis server; without one the node runs without Redis [env: REDIS_URL, REDIS_URL_FILE]
+    #[arg(long, value_name = "URL")]
+    pub redis: Option<String>,
+    /// Directory of this node alone: its identity, log and snapshots [env: MUFAKAT_DATA_DIR]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Address of the HTTP server; without one there is none [env: MUFAKAT_HTTP]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub http: Option<String>,
+    /// First tokens of every subject [env: MUFAKAT_PREFIX] [default: mufakat]
+    #[arg(long, value_name = "PREFIX")]
+    pub prefix: Option<String>,
+    /// Time between two heartbeats of a leader [env: MUFAKAT_HEARTBEAT] [default: 100ms]
+    #[arg(long, value_name = "TIME")]
+    pub heartbeat: Option<String>,
+    /// Shortest silence after which a follower stands for election [env: MUFAKAT_ELECTION_MIN] [default: 400ms]
+    #[arg(long, value_name = "TIME")]
+    pub election_min: Option<String>,
+    /// Longest silence after which a follower stands for election [env: MUFAKAT_ELECTION_MAX] [default: 800ms]
+    #[arg(long, value_name = "TIME")]
+    pub election_max: Option<String>,
+    /// Silence after which a node leaves the cluster view [env: MUFAKAT_SUSPICION] [default: 1s]
+    #[arg(long, value_name = "TIME")]
+    pub suspicion: Option<String>,
+    /// How long a node may act on the view that it read [env: MUFAKAT_VIEW_LEASE] [default: 2s]
+    #[arg(long, value_name = "TIME")]
+    pub view_lease: Option<String>,
+    /// A snapshot each so many log entries [env: MUFAKAT_SNAPSHOT_ENTRIES] [default: 10000]
+    #[arg(long, value_name = "COUNT")]
+    pub snapshot_entries: Option<u64>,
+    /// Entries kept in the log after a snapshot [env: MUFAKAT_SNAPSHOT_KEEP_ENTRIES] [default: 1000]
+    #[arg(long, value_name = "COUNT")]
+    pub snapshot_keep_entries: Option<u64>,
+    /// TOML file with the same settings, named as the flags with `_` for `-` [env: MUFAKAT_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+}
+
+/// What a node was told, checked: every value here is one that works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// This node; one of `peers`.
+    pub id: NodeId,
+    /// All nodes of the cluster in ascending order, without repeats.
+    pub peers: Vec<NodeId>,
+    /// NATS servers as one URL or several with commas between them.
+    pub nats: Endpoint,
+    /// Redis, if this cluster has one.
+    pub redis: Option<Endpoint>,
+    /// The directory of this node alone.
+    pub data_dir: PathBuf,
+    /// Where HTTP is served, if at all.
+    pub http: Option<SocketAddr>,
+    /// First tokens of every subject, without a dot at either end.
+    pub prefix: String,
+    /// Time between two heartbeats of a leader; below `election_min`.
+    pub heartbeat: Duration,
+    /// Shortest election timeout; below `election_max`.
+    pub election_min: Duration,
+    /// Longest election timeout.
+    pub election_max: Duration,
+    /// Silence after which a node leaves the view; at least two heartbeats.
+    pub suspicion: Duration,
+    /// Length of a node's right to act on a view; at least two heartbeats.
+    pub view_lease: Duration,
+    /// A snapshot each so many log entries, 1 to 10^9.
+    pub snapshot_entries: u64,
+    /// Entries kept after a snapshot, for followers that are a little behind; 0 to 10^9.
+    pub snapshot_keep_entries: u64,
+}
+
+/// Why a configuration is refused. Every message names the setting as it was written.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// A value that cannot be used, and what would be right.
+    #[error("{setting}: {message}")]
+    Invalid { setting: String, message: String },
+    /// A setting without default that nobody gave.
+    #[error(
+        "{key} is missing: give {flag}, {env} in the environment or `{key}` in the file",
+        flag = flag(.key)
+    )]
+    Missing {
+        key: &'static str,
+        env: &'static str,
+    },
+    /// A key that does not exist.
+    #[error("{file}: unknown key `{key}`; known keys are {known}")]
+    UnknownKey {
+        file: String,
+        key: String,
+        known: String,
+    },
+    /// A file that cannot be read or is not TOML.
+    #[error("{file}: {message}")]
+    File { file: String, message: String },
+}
+
+/// The merged values before they are checked.
+#[derive(Deserialize)]
+struct Merged {
+    id: Option<u64>,
+    peers: Option<Vec<u64>>,
+    nats: String,
+    redis: Option<String>,
+    data_dir: Option<PathBuf>,
+    http: Option<String>,
+    prefix: String,
+    heartbeat: String,
+    election_min: String,
+    election_max: String,
+    suspicion: String,
+    view_lease: String,
+    snapshot_entries: u64,
+    snapshot_keep_entries: u64,
+}
+
+impl Config {
+    /// Merges flags, environment and file over the defaults and checks the result.
+    ///
+    /// Errors name the first setting that is wrong, in the spelling of the layer it came from.
+    pub fn load(
+        args: NodeArgs,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let environment: BTreeMap<String, String> = environment.into_iter().collect();
+        let file = args
+            .config
+            .clone()
+            .or_else(|| given(&environment, CONFIG_ENV).map(PathBuf::from));
+        let mut figment = Figment::new().merge(Layer::defaults());
+        if let Some(file) = file {
+            figment = figment.merge(Layer::file(&file)?);
+        }
+        let figment = figment
+            .merge(Layer::environment(&environment)?)
+            .merge(Layer::flags(&args));
+        let merged = figment.extract().map_err(wrong_type)?;
+        check::Check::new(&figment).config(merged)
+    }
+
+    /// What is allowed but seldom meant; for the log, once it is open.
+    pub fn warnings(&self) -> Vec<String> {
+        let count = self.peers.len();
+        let mut warnings = Vec::new();
+        if count.is_multiple_of(2) {
+            warnings.push(format!(
+                "{count} nodes survive no more failures than {}: prefer an odd number of peers",
+                count - 1
+            ));
+        }
+        warnings
+    }
+}
+
+/// The environment of this process, without what is not UTF-8 (no setting is).
+pub fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// Only a file can hold a value of a wrong type: flags and environment are typed before.
+fn wrong_type(error: figment::Error) -> ConfigError {
+    let file = error
+        .metadata
+        .as_ref()
+        .map_or_else(|| "configuration".to_owned(), |from| from.name.to_string());
+    ConfigError::Invalid {
+        setting: format!("{} in {file}", error.path.join(".")),
+        message: error.kind.to_string(),
+    }
+}
+
+fn flag(key: &str) -> String {
+    format!("--{}", key.replace('_', "-"))
+}

@@ -1,0 +1,236 @@
+//! The rules that a configuration has to meet, with messages that say what would be right.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use figment::Figment;
+
+use super::layers::{ENVIRONMENT, FLAGS, SETTINGS, Setting};
+use super::{Config, ConfigError, Endpoint, Merged, flag};
+use crate::ids::NodeId;
+
+/// Timers below this are finer than a loaded machine keeps.
+const TIME_MIN: Duration = Duration::from_millis(10);
+/// Timers above this leave a cluster without a leader for longer than any client waits.
+const TIME_MAX: Duration = Duration::from_secs(60);
+/// More peers than this only slow every commit down; it bounds what is kept for each peer.
+const PEERS_MAX: usize = 31;
+/// A billion entries are more than any disk holds between two snapshots.
+const ENTRIES_MAX: u64 = 1_000_000_000;
+/// A prefix stands in every subject; the broker's limit is on the whole subject.
+const PREFIX_BYTES_MAX: usize = 64;
+
+/// Checks merged values, and knows from the layers where each came from.
+pub(super) struct Check<'a> {
+    figment: &'a Figment,
+}
+
+impl<'a> Check<'a> {
+    pub(super) fn new(figment: &'a Figment) -> Self {
+        Self { figment }
+    }
+
+    pub(super) fn config(&self, merged: Merged) -> Result<Config, ConfigError> {
+        let peers = self.peers(merged.peers)?;
+        let config = Config {
+            id: self.id(merged.id, &peers)?,
+            peers,
+            nats: Endpoint::nats(&merged.nats).map_err(|message| self.invalid("nats", message))?,
+            redis: self.redis(merged.redis)?,
+            data_dir: present("data_dir", merged.data_dir)?,
+            http: self.http(merged.http)?,
+            prefix: self.prefix(merged.prefix)?,
+            heartbeat: self.time("heartbeat", &merged.heartbeat)?,
+            election_min: self.time("election_min", &merged.election_min)?,
+            election_max: self.time("election_max", &merged.election_max)?,
+            suspicion: self.time("suspicion", &merged.suspicion)?,
+            view_lease: self.time("view_lease", &merged.view_lease)?,
+            snapshot_entries: self.entries("snapshot_entries", 1, merged.snapshot_entries)?,
+            snapshot_keep_entries: self.entries(
+                "snapshot_keep_entries",
+                0,
+                merged.snapshot_keep_entries,
+            )?,
+        };
+        self.order_of_times(&config)?;
+        Ok(config)
+    }
+
+    fn peers(&self, peers: Option<Vec<u64>>) -> Result<Vec<NodeId>, ConfigError> {
+        let mut peers = present("peers", peers)?;
+        if peers.is_empty() || peers.len() > PEERS_MAX {
+            let count = peers.len();
+            return Err(self.invalid(
+                "peers",
+                format!("{count} nodes are named; right are 1 to {PEERS_MAX}"),
+            ));
+        }
+        for peer in &peers {
+            self.node_number("peers", *peer)?;
+        }
+        peers.sort_unstable();
+        if let Some(pair) = peers.windows(2).find(|pair| pair[0] == pair[1]) {
+            let twice = pair[0];
+            return Err(self.invalid(
+                "peers",
+                format!("{twice} is named twice; each node has a number of its own"),
+            ));
+        }
+        Ok(peers.into_iter().map(NodeId).collect())
+    }
+
+    fn id(&self, id: Option<u64>, peers: &[NodeId]) -> Result<NodeId, ConfigError> {
+        let id = present("id", id)?;
+        self.node_number("id", id)?;
+        if !peers.contains(&NodeId(id)) {
+            let peers: Vec<String> = peers.iter().map(NodeId::to_string).collect();
+            let peers = peers.join(",");
+            return Err(self.invalid(
+                "id",
+                format!("{id} is not one of the peers {peers}; the node itself is one of them"),
+            ));
+        }
+        Ok(NodeId(id))
+    }
+
+    fn node_number(&self, key: &'static str, number: u64) -> Result<(), ConfigError> {
+        if (1..=u64::from(u32::MAX)).contains(&number) {
+            return Ok(());
+        }
+        let max = u32::MAX;
+        Err(self.invalid(
+            key,
+            format!("{number} is no number of a node; right are 1 to {max}"),
+        ))
+    }
+
+    fn redis(&self, redis: Option<String>) -> Result<Option<Endpoint>, ConfigError> {
+        redis
+            .map(|url| Endpoint::redis(&url).map_err(|message| self.invalid("redis", message)))
+            .transpose()
+    }
+
+    fn http(&self, http: Option<String>) -> Result<Option<SocketAddr>, ConfigError> {
+        let Some(text) = http else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| {
+            self.invalid(
+                "http",
+                format!("{text:?} is no address with a port; right would be 127.0.0.1:5001"),
+            )
+        })
+    }
+
+    fn prefix(&self, prefix: String) -> Result<String, ConfigError> {
+        let allowed = |byte: u8| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-'
+        };
+        let right = prefix.len() <= PREFIX_BYTES_MAX
+            && prefix
+                .split('.')
+                .all(|token| !token.is_empty() && token.bytes().all(allowed));
+        if right {
+            return Ok(prefix);
+        }
+        Err(self.invalid(
+            "prefix",
+            format!(
+                "{prefix:?} cannot begin a subject; right are lower-case letters, digits, `_` and \
+                 `-` in tokens with dots between them, at most {PREFIX_BYTES_MAX} bytes"
+            ),
+        ))
+    }
+
+    fn time(&self, key: &'static str, text: &str) -> Result<Duration, ConfigError> {
+        let time = humantime::parse_duration(text).map_err(|_| {
+            self.invalid(
+                key,
+                format!("{text:?} is no length of time; right would be 100ms or 2s"),
+            )
+        })?;
+        if (TIME_MIN..=TIME_MAX).contains(&time) {
+            return Ok(time);
+        }
+        let (min, max) = (show(TIME_MIN), show(TIME_MAX));
+        Err(self.invalid(
+            key,
+            format!("{} is out of range; right are {min} to {max}", show(time)),
+        ))
+    }
+
+    fn entries(&self, key: &'static str, min: u64, count: u64) -> Result<u64, ConfigError> {
+        if (min..=ENTRIES_MAX).contains(&count) {
+            return Ok(count);
+        }
+        Err(self.invalid(
+            key,
+            format!("{count} is out of range; right are {min} to {ENTRIES_MAX}"),
+        ))
+    }
+
+    fn order_of_times(&self, config: &Config) -> Result<(), ConfigError> {
+        let heartbeat = config.heartbeat;
+        if heartbeat >= config.election_min {
+            let (heartbeat, min) = (show(heartbeat), show(config.election_min));
+            return Err(self.invalid(
+                "heartbeat",
+                format!(
+                    "{heartbeat} is not below the shortest election timeout of {min}: followers \
+                     would stand for election between two heartbeats"
+                ),
+            ));
+        }
+        if config.election_min >= config.election_max {
+            let (min, max) = (show(config.election_min), show(config.election_max));
+            return Err(self.invalid(
+                "election_min",
+                format!(
+                    "{min} is not below the longest election timeout of {max}: without a range \
+                     between them nodes stand at the same moment"
+                ),
+            ));
+        }
+        for (key, time) in [
+            ("suspicion", config.suspicion),
+            ("view_lease", config.view_lease),
+        ] {
+            if time < 2 * heartbeat {
+                let (time, heartbeat) = (show(time), show(heartbeat));
+                return Err(self.invalid(
+                    key,
+                    format!("{time} is less than two heartbeats of {heartbeat}: one lost message would count"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The error for `key`, spelled as in the layer that its value came from.
+    fn invalid(&self, key: &'static str, message: String) -> ConfigError {
+        let from = self.figment.find_metadata(key).map(|from| &*from.name);
+        let setting = match from {
+            Some(FLAGS) => flag(key),
+            Some(ENVIRONMENT) => setting(key).env.to_owned(),
+            Some(layer) => format!("{key} in {layer}"),
+            None => key.to_owned(),
+        };
+        ConfigError::Invalid { setting, message }
+    }
+}
+
+fn show(time: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(time)
+}
+
+fn present<T>(key: &'static str, value: Option<T>) -> Result<T, ConfigError> {
+    value.ok_or(ConfigError::Missing {
+        key,
+        env: setting(key).env,
+    })
+}
+
+fn setting(key: &str) -> &'static Setting {
+    SETTINGS
+        .iter()
+        .find(|setting| setting.key == key)
+        .expect("every checked key is in the table of settings")
+}

@@ -1,0 +1,112 @@
+//! A server's URL, which may hold a password and is therefore never printed whole.
+
+use std::fmt;
+
+/// One URL, or several with commas between them. `Display` and `Debug` leave out user and
+/// password; [`Endpoint::expose`] is for the connection alone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Endpoint(String);
+
+impl Endpoint {
+    /// Accepts NATS servers: `[scheme://][user:password@]host[:port]`, several with commas between.
+    pub(super) fn nats(text: &str) -> Result<Self, String> {
+        for server in text.split(',') {
+            let (scheme, rest) = server.split_once("://").unwrap_or(("nats", server));
+            if !["nats", "tls", "ws", "wss"].contains(&scheme) {
+                return Err(format!(
+                    "scheme `{scheme}` is not one of nats, tls, ws, wss; \
+                     right would be nats://127.0.0.1:4222"
+                ));
+            }
+            authority(rest, "nats://127.0.0.1:4222")?;
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// Accepts a Redis server: `redis://[user:password@]host[:port][/database]` or the path of
+    /// a socket as `unix:///run/redis.sock`.
+    pub(super) fn redis(text: &str) -> Result<Self, String> {
+        const RIGHT: &str = "redis://127.0.0.1:6379";
+        match text.split_once("://") {
+            Some(("redis" | "valkey", rest)) => {
+                let (rest, database) = rest.split_once('/').unwrap_or((rest, ""));
+                if !database.bytes().all(|byte| byte.is_ascii_digit()) {
+                    return Err(format!(
+                        "the part after / is a database's number; right would be {RIGHT}/0"
+                    ));
+                }
+                authority(rest, RIGHT)?;
+            }
+            Some(("unix" | "redis+unix", path)) if path.starts_with('/') => {}
+            Some(("rediss" | "valkeys", _)) => {
+                return Err(format!(
+                    "TLS to Redis is not supported; right would be {RIGHT}"
+                ));
+            }
+            _ => {
+                return Err(format!(
+                    "is not a URL of Redis; right would be {RIGHT} or unix:///run/redis.sock"
+                ));
+            }
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The URL with its password, for the connection alone.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, server) in self.0.split(',').enumerate() {
+            if index > 0 {
+                f.write_str(",")?;
+            }
+            let (scheme, rest) = match server.split_once("://") {
+                Some((scheme, rest)) => (format!("{scheme}://"), rest),
+                None => (String::new(), server),
+            };
+            match rest.rsplit_once('@') {
+                Some((_, host)) => write!(f, "{scheme}***@{host}")?,
+                None => write!(f, "{scheme}{rest}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Endpoint({self})")
+    }
+}
+
+/// Checks `[user:password@]host[:port]`; a host in brackets is an IPv6 address. Messages hold no
+/// part of the text, since that may be a password in a wrong place.
+fn authority(text: &str, right: &str) -> Result<(), String> {
+    let text = text.strip_suffix('/').unwrap_or(text);
+    let (_, server) = text.rsplit_once('@').unwrap_or(("", text));
+    let (host, port) = if let Some(address) = server.strip_prefix('[') {
+        let (address, rest) = address
+            .split_once(']')
+            .ok_or_else(|| format!("a `[` without its `]`; right would be {right}"))?;
+        (address, rest.strip_prefix(':'))
+    } else {
+        match server.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (server, None),
+        }
+    };
+    let odd = |byte: u8| byte.is_ascii_whitespace() || byte.is_ascii_control() || byte == b'/';
+    if host.is_empty() || host.bytes().any(odd) {
+        return Err(format!("names no host; right would be {right}"));
+    }
+    match port.map(str::parse::<u16>) {
+        None | Some(Ok(1..)) => Ok(()),
+        _ => Err(format!(
+            "the port is not a number from 1 to 65535; right would be {right}"
+        )),
+    }
+}

@@ -1,0 +1,225 @@
+//! The table of settings, and the layers that give them values.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use figment::providers::{Format, Toml};
+use figment::value::{Dict, Map, Value};
+use figment::{Metadata, Profile, Provider};
+
+use super::{ConfigError, NodeArgs};
+
+/// Most bytes of a configuration file or of a secret in a file: both are written by people.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+pub(super) const FLAGS: &str = "flags";
+pub(super) const ENVIRONMENT: &str = "environment";
+const DEFAULTS: &str = "defaults";
+
+/// How a setting is written where everything is text.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Text,
+    Number,
+    /// Numbers with commas between them.
+    Numbers,
+}
+
+/// One setting: its key in the file and its variable in the environment.
+pub(super) struct Setting {
+    pub(super) key: &'static str,
+    pub(super) env: &'static str,
+    pub(super) kind: Kind,
+    /// May also be given as the path of a file, in the variable `<env>_FILE`.
+    secret: bool,
+}
+
+impl Setting {
+    const fn new(key: &'static str, env: &'static str, kind: Kind) -> Self {
+        Self {
+            key,
+            env,
+            kind,
+            secret: false,
+        }
+    }
+
+    const fn secret(key: &'static str, env: &'static str) -> Self {
+        Self {
+            key,
+            env,
+            kind: Kind::Text,
+            secret: true,
+        }
+    }
+}
+
+/// Every setting of a node.
+pub(super) const SETTINGS: [Setting; 14] = [
+    Setting::new("id", "MUFAKAT_ID", Kind::Number),
+    Setting::new("peers", "MUFAKAT_PEERS", Kind::Numbers),
+    Setting::secret("nats", "NATS_URL"),
+    Setting::secret("redis", "REDIS_URL"),
+    Setting::new("data_dir", "MUFAKAT_DATA_DIR", Kind::Text),
+    Setting::new("http", "MUFAKAT_HTTP", Kind::Text),
+    Setting::new("prefix", "MUFAKAT_PREFIX", Kind::Text),
+    Setting::new("heartbeat", "MUFAKAT_HEARTBEAT", Kind::Text),
+    Setting::new("election_min", "MUFAKAT_ELECTION_MIN", Kind::Text),
+    Setting::new("election_max", "MUFAKAT_ELECTION_MAX", Kind::Text),
+    Setting::new("suspicion", "MUFAKAT_SUSPICION", Kind::Text),
+    Setting::new("view_lease", "MUFAKAT_VIEW_LEASE", Kind::Text),
+    Setting::new("snapshot_entries", "MUFAKAT_SNAPSHOT_ENTRIES", Kind::Number),
+    Setting::new(
+        "snapshot_keep_entries",
+        "MUFAKAT_SNAPSHOT_KEEP_ENTRIES",
+        Kind::Number,
+    ),
+];
+
+/// A secret from the variable `name`, or from the file that `<name>_FILE` names, without the
+/// white space at its end. Both given is an error, since one of them is then a mistake.
+pub fn secret(
+    environment: &BTreeMap<String, String>,
+    name: &str,
+) -> Result<Option<String>, ConfigError> {
+    let file_name = format!("{name}_FILE");
+    match (given(environment, name), given(environment, &file_name)) {
+        (Some(_), Some(_)) => Err(ConfigError::Invalid {
+            setting: file_name,
+            message: format!("{name} is given too; give one of the two"),
+        }),
+        (Some(value), None) => Ok(Some(value.to_owned())),
+        (None, Some(file)) => Ok(Some(read(Path::new(file))?.trim_end().to_owned())),
+        (None, None) => Ok(None),
+    }
+}
+
+/// One source of values, named for error messages.
+pub(super) struct Layer {
+    name: String,
+    values: Dict,
+}
+
+impl Layer {
+    pub(super) fn defaults() -> Self {
+        let texts = [
+            ("nats", "nats://127.0.0.1:4222"),
+            ("prefix", "mufakat"),
+            ("heartbeat", "100ms"),
+            ("election_min", "400ms"),
+            ("election_max", "800ms"),
+            ("suspicion", "1s"),
+            ("view_lease", "2s"),
+        ];
+        let numbers = [
+            ("snapshot_entries", 10_000_u64),
+            ("snapshot_keep_entries", 1_000),
+        ];
+        let texts = texts.map(|(key, text)| (key.to_owned(), Value::from(text)));
+        let numbers = numbers.map(|(key, number)| (key.to_owned(), Value::from(number)));
+        Self {
+            name: DEFAULTS.to_owned(),
+            values: texts.into_iter().chain(numbers).collect(),
+        }
+    }
+
+    pub(super) fn file(path: &Path) -> Result<Self, ConfigError> {
+        let name = path.display().to_string();
+        let values: Dict = Toml::from_str(&read(path)?).map_err(|error| ConfigError::File {
+            file: name.clone(),
+            message: error.to_string(),
+        })?;
+        let known = || SETTINGS.iter().map(|setting| setting.key);
+        if let Some(key) = values.keys().find(|key| known().all(|known| known != *key)) {
+            return Err(ConfigError::UnknownKey {
+                file: name,
+                key: key.clone(),
+                known: known().collect::<Vec<_>>().join(", "),
+            });
+        }
+        Ok(Self { name, values })
+    }
+
+    pub(super) fn environment(environment: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        let mut values = Dict::new();
+        for setting in &SETTINGS {
+            let text = if setting.secret {
+                secret(environment, setting.env)?
+            } else {
+                given(environment, setting.env).map(str::to_owned)
+            };
+            if let Some(text) = text {
+                values.insert(setting.key.to_owned(), parsed(setting, &text)?);
+            }
+        }
+        Ok(Self {
+            name: ENVIRONMENT.to_owned(),
+            values,
+        })
+    }
+
+    pub(super) fn flags(args: &NodeArgs) -> Self {
+        let mut values = Value::serialize(args)
+            .ok()
+            .and_then(Value::into_dict)
+            .expect("a struct of numbers and texts serialises to a map");
+        values.retain(|_, value| !matches!(value, Value::Empty(..)));
+        Self {
+            name: FLAGS.to_owned(),
+            values,
+        }
+    }
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.name.clone())
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Profile::Default.collect(self.values.clone()))
+    }
+}
+
+pub(super) fn given<'a>(environment: &'a BTreeMap<String, String>, name: &str) -> Option<&'a str> {
+    environment
+        .get(name)
+        .map(String::as_str)
+        .filter(|value| !value.is_empty())
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let refused = |message: String| ConfigError::File {
+        file: path.display().to_string(),
+        message,
+    };
+    let size = std::fs::metadata(path)
+        .map_err(|error| refused(error.to_string()))?
+        .len();
+    if size > FILE_BYTES_MAX {
+        return Err(refused(format!(
+            "is {size} bytes long; at most {FILE_BYTES_MAX} are read"
+        )));
+    }
+    std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))
+}
+
+fn parsed(setting: &Setting, text: &str) -> Result<Value, ConfigError> {
+    let invalid = |wanted: &str| ConfigError::Invalid {
+        setting: setting.env.to_owned(),
+        message: format!("{text:?} is not {wanted}"),
+    };
+    let number = |text: &str| text.trim().parse::<u64>();
+    match setting.kind {
+        Kind::Text => Ok(Value::from(text)),
+        Kind::Number => number(text)
+            .map(Value::from)
+            .map_err(|_| invalid("a whole number")),
+        Kind::Numbers => text
+            .split(',')
+            .map(number)
+            .collect::<Result<Vec<u64>, _>>()
+            .map(Value::from)
+            .map_err(|_| invalid("whole numbers with commas between them, such as 1,2,3")),
+    }
+}
