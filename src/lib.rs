@@ -4,6 +4,7 @@ pub mod broker;
 pub mod ids;
 pub mod lock;
 pub mod protocol;
+pub mod queue;
 pub mod raft;
 pub mod stats;
 pub mod time;
