@@ -5,6 +5,7 @@ pub mod config;
 pub mod ids;
 pub mod lock;
 pub mod protocol;
+pub mod queue;
 pub mod raft;
 pub mod stats;
 pub mod time;
