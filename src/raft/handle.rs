@@ -4,7 +4,7 @@
 //! (proposes, forwards, steps lease time), the receiver of forwards, and the reader (one ReadIndex
 //! round serves all reads that waited when it began; nobody joins a running round).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
@@ -17,15 +17,14 @@ use tokio::sync::{Notify, oneshot, watch};
 use crate::broker::{Outgoing, SharedBroker};
 use crate::ids::{BootId, NodeId};
 use crate::lock::command::Effect;
-use crate::protocol::ReplyTo;
-use crate::protocol::subject::Operation;
+use crate::protocol::{Operation, ReplyTo, status};
 use crate::raft::clock::LeaderClock;
 use crate::raft::command::{Batch, Command};
 use crate::raft::proposals::{Due, Forward, Proposals, Refusal, Role, Submission, Ticket, Work};
 use crate::raft::state::{Outcome, State};
 use crate::raft::state_machine::{Applied, Observer, SharedState, StateMachine};
-use crate::raft::types::{LogId, Member, TypeConfig};
-use crate::stats::Stats;
+use crate::raft::types::{LogId, TypeConfig};
+use crate::stats::{self, Stats};
 use crate::time::{self, Instant};
 
 pub type Raft = openraft::Raft<TypeConfig, StateMachine>;
@@ -72,14 +71,15 @@ pub struct Timing {
 /// What a node knows of the log, for status and metrics.
 #[derive(Clone, Debug)]
 pub struct RaftStatus {
-    pub role: &'static str,
+    pub role: status::Role,
     pub term: u64,
     pub leader: Option<NodeId>,
     pub commit_index: u64,
     pub applied_index: u64,
     pub last_log_index: u64,
     pub snapshot_index: u64,
-    pub members: BTreeMap<NodeId, Member>,
+    /// Everyone in the consensus group, and whether with a vote.
+    pub members: BTreeMap<NodeId, bool>,
 }
 
 /// Why a linearizable read can't be served here.
@@ -268,20 +268,17 @@ impl Handle {
     pub fn status(&self) -> RaftStatus {
         let metrics = self.0.running().metrics.borrow_watched().clone();
         let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index());
+        let membership = metrics.membership_config.membership();
+        let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
         RaftStatus {
-            role: role_name(metrics.state),
+            role: wire_role(metrics.state),
             term: metrics.current_term,
             leader: metrics.current_leader,
             commit_index: index(&metrics.local_committed),
             applied_index: index(&metrics.last_applied),
             last_log_index: metrics.last_log_index.unwrap_or(0),
             snapshot_index: index(&metrics.snapshot),
-            members: metrics
-                .membership_config
-                .membership()
-                .nodes()
-                .map(|(id, member)| (*id, *member))
-                .collect(),
+            members: membership.nodes().map(|(id, _)| (*id, voters.contains(id))).collect(),
         }
     }
 
@@ -313,12 +310,12 @@ impl Handle {
     }
 }
 
-fn role_name(state: ServerState) -> &'static str {
+fn wire_role(state: ServerState) -> status::Role {
     match state {
-        ServerState::Learner => "learner",
-        ServerState::Follower | ServerState::Shutdown => "follower",
-        ServerState::Candidate => "candidate",
-        ServerState::Leader => "leader",
+        ServerState::Learner => status::Role::Learner,
+        ServerState::Follower | ServerState::Shutdown => status::Role::Follower,
+        ServerState::Candidate => status::Role::Candidate,
+        ServerState::Leader => status::Role::Leader,
     }
 }
 
@@ -408,7 +405,7 @@ impl Inner {
     }
 
     async fn propose(&self, batch: Batch) {
-        self.stats.raft.batch_commands.observe(f64::from(batch.count));
+        self.stats.raft.batch_commands.observe(u64::from(batch.count));
         // A batch that Raft refuses (it just lost the lead) is settled by the next term's entry.
         let _ = self.running().raft.client_write_ff(batch, None).await;
     }
@@ -534,7 +531,7 @@ impl Inner {
 
     fn take_forward(&self, payload: &[u8]) {
         let Ok(forward) = rmp_serde::from_slice::<Forward>(payload) else {
-            self.stats.raft.refused("forward");
+            self.stats.raft.frame_refused(stats::Refusal::Malformed);
             return;
         };
         let now = time::now();
@@ -579,7 +576,7 @@ impl Observer for Inner {
             (proposed_at, leads, proposals.has_work())
         };
         if let Some(at) = proposed_at {
-            self.stats.raft.commit_seconds.observe(at.elapsed().as_secs_f64());
+            self.stats.raft.commit.observe_duration(at.elapsed());
         }
         self.deliver(due);
         if leads {

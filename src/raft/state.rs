@@ -13,6 +13,8 @@ use crate::view;
 pub struct State {
     /// Lease time: the highest stamp of any batch applied, in milliseconds.
     now_ms: u64,
+    /// How many batches made this state: states with equal counts can be compared by hash.
+    batches: u64,
     /// Known once the first membership is applied.
     pub cluster: Option<ClusterId>,
     pub locks: lock::table::Table,
@@ -23,7 +25,7 @@ pub struct State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Lock(lock::command::Outcome),
-    View(view::cluster::Outcome),
+    View(view::cluster::Change),
     TermStarted,
 }
 
@@ -40,6 +42,11 @@ impl State {
         self.now_ms
     }
 
+    /// How many batches have been applied since the cluster began.
+    pub fn batches(&self) -> u64 {
+        self.batches
+    }
+
     /// Applies one batch: first ends what is over at `stamp_ms`, then runs the commands in order.
     /// Time never goes back, whatever the stamp.
     pub fn apply(
@@ -48,6 +55,7 @@ impl State {
         commands: &[Proposed],
         effects: &mut Vec<lock::command::Effect>,
     ) -> Vec<Outcome> {
+        self.batches += 1;
         self.now_ms = self.now_ms.max(stamp_ms);
         let now_ms = self.now_ms;
         self.locks.expire(now_ms, effects);

@@ -1,0 +1,132 @@
+//! One exhaustive list of what clients can ask, and who answers it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::broker::reply::Replier;
+use crate::ids::NodeId;
+use crate::lock;
+use crate::lock::service::{Found, LockService, Query, Received};
+use crate::protocol::lock::Consistency;
+use crate::protocol::request::Envelope;
+use crate::protocol::status::Metrics;
+use crate::protocol::subject::Address;
+use crate::protocol::{ErrorReply, Operation, Prefix, Refusal, ReplyTo, Request};
+use crate::raft::handle::Handle;
+use crate::monitor::insight::Insight;
+use crate::time::{self, Instant};
+
+/// A message from a client, as the broker brought it.
+pub struct Incoming<'a> {
+    pub subject: &'a str,
+    pub reply: Option<String>,
+    pub content_type: Option<&'a str>,
+    pub message_id: Option<&'a str>,
+    pub payload: &'a [u8],
+}
+
+/// Sends each request on its road.
+pub struct Dispatch {
+    pub me: NodeId,
+    pub prefix: Prefix,
+    pub handle: Handle,
+    pub locks: LockService,
+    pub insight: Arc<Insight>,
+    pub replier: Replier,
+}
+
+impl Dispatch {
+    /// Takes one message. Whatever is in it, the client gets an answer and the node goes on; a
+    /// message without a (permitted) reply subject is dropped, since nobody would hear of it.
+    pub fn take(self: &Arc<Self>, incoming: Incoming<'_>) {
+        let Some(subject) = incoming.reply.filter(|to| self.prefix.may_reply_to(to)) else { return };
+        let Some(Address { operation, suffix, .. }) = self.prefix.parse(incoming.subject) else {
+            return;
+        };
+        let received_at = time::now();
+        let envelope = Envelope {
+            suffix,
+            content_type: incoming.content_type,
+            message_id: incoming.message_id,
+        };
+        let (encoding, request) = Request::decode(operation, envelope, incoming.payload);
+        let to = ReplyTo { subject, encoding };
+        match request {
+            Ok(request) => {
+                let deadline = received_at + Duration::from_millis(request.timeout_ms());
+                self.route(request, to, Received { at: received_at, deadline });
+            }
+            Err(refusal) => self.answer::<()>(&to, (operation, received_at), Err(refusal)),
+        }
+    }
+
+    fn route(self: &Arc<Self>, request: Request, to: ReplyTo, received: Received) {
+        let asked = request.operation();
+        match request {
+            Request::LockAcquire(request) => self.locks.acquire(request, to, received),
+            Request::LockRelease(request) => self.locks.release(request, to, received),
+            Request::LockRenew(request) => self.locks.renew(request, to, received),
+            Request::LockCheck(request) => {
+                let query = Query::Check { resource: request.resource, token: request.token };
+                self.find(query, Consistency::Linearizable, asked, to, received);
+            }
+            Request::LockGet(request) => {
+                let query = Query::Get { resource: request.resource };
+                self.find(query, request.consistency, asked, to, received);
+            }
+            Request::Status(_) => {
+                let status = self.insight.status();
+                self.answer(&to, (Some(asked), received.at), Ok(&status));
+            }
+            Request::Metrics(_) => {
+                let metrics = Metrics { node: self.me, metrics: self.insight.metrics() };
+                self.answer(&to, (Some(asked), received.at), Ok(&metrics));
+            }
+        }
+    }
+
+    /// Reads take a round to a quorum, so each has a task; the handle bounds how many wait.
+    fn find(
+        self: &Arc<Self>,
+        query: Query,
+        consistency: Consistency,
+        asked: Operation,
+        to: ReplyTo,
+        received: Received,
+    ) {
+        let dispatch = self.clone();
+        tokio::spawn(async move {
+            let found = match consistency {
+                Consistency::Linearizable => dispatch.locks.find(query, received.deadline).await,
+                Consistency::Stale => Ok(dispatch.locks.find_stale(&query)),
+            };
+            let timing = (Some(asked), received.at);
+            match found {
+                Ok(Found::Get(view)) => {
+                    dispatch.answer(&to, timing, Ok(&lock::answer::view(view)));
+                }
+                Ok(Found::Check(check)) => {
+                    dispatch.answer(&to, timing, Ok(&lock::answer::checked(check)));
+                }
+                Ok(Found::NotLeader) => unreachable!("a search ends with an answer or a refusal"),
+                Err(refusal) => dispatch.answer::<()>(&to, timing, Err(refusal)),
+            }
+        });
+    }
+
+    fn answer<T: serde::Serialize>(
+        &self,
+        to: &ReplyTo,
+        timing: (Option<Operation>, Instant),
+        result: Result<&T, Refusal>,
+    ) {
+        let asks_leader = matches!(timing.0, Some(Operation::LockCheck | Operation::LockGet));
+        let ask_node =
+            if asks_leader { self.handle.leader().filter(|leader| *leader != self.me) } else { None };
+        let result: Result<&T, &ErrorReply> = match &result {
+            Ok(body) => Ok(*body),
+            Err(refusal) => Err(refusal),
+        };
+        self.replier.send(to, self.replier.from(ask_node), timing, result);
+    }
+}

@@ -1,0 +1,83 @@
+//! What clients send to a node: subscriptions in, [`Dispatch`] out.
+//!
+//! All nodes share the queue group of the common subjects, so that each request reaches one of
+//! them; `<prefix>.node.<id>.>` and NATS service discovery reach every one.
+
+use std::sync::Arc;
+
+use async_nats::{Client, Message, Subscriber};
+use futures_util::StreamExt;
+use futures_util::stream::SelectAll;
+use tokio::sync::watch;
+
+use crate::broker::dispatch::{Dispatch, Incoming};
+use crate::protocol::encoding::CONTENT_TYPE;
+use crate::protocol::request::MESSAGE_ID;
+use crate::protocol::subject::QUEUE_GROUP;
+
+/// The subscriptions of one node to what clients send.
+pub struct Listener {
+    client: Client,
+    requests: SelectAll<Subscriber>,
+    discovery: Subscriber,
+}
+
+impl Listener {
+    /// Subscribes; from now on requests reach this node.
+    ///
+    /// # Errors
+    /// When the connection has ended for good.
+    pub async fn subscribe(
+        client: Client,
+        dispatch: &Dispatch,
+    ) -> Result<Self, async_nats::SubscribeError> {
+        let mut requests = SelectAll::new();
+        for subject in dispatch.prefix.shared_subscriptions() {
+            requests.push(client.queue_subscribe(subject, QUEUE_GROUP.to_owned()).await?);
+        }
+        requests.push(client.subscribe(dispatch.prefix.node_subscription(dispatch.me)).await?);
+        let discovery = client.subscribe("$SRV.>").await?;
+        Ok(Listener { client, requests, discovery })
+    }
+
+    /// Takes messages until `shutdown`; then no more come to this node, and what had come is taken.
+    pub async fn run(mut self, dispatch: Arc<Dispatch>, mut shutdown: watch::Receiver<bool>) {
+        loop {
+            tokio::select! {
+                message = self.requests.next() => match message {
+                    Some(message) => take(&dispatch, message),
+                    None => return,
+                },
+                Some(message) = self.discovery.next() => self.discover(&dispatch, message).await,
+                _ = shutdown.changed() => break,
+            }
+        }
+        for subscriber in self.requests.iter_mut() {
+            let _ = subscriber.drain().await;
+        }
+        while let Some(message) = self.requests.next().await {
+            take(&dispatch, message);
+        }
+    }
+
+    async fn discover(&self, dispatch: &Dispatch, message: Message) {
+        let Some(reply) = message.reply else { return };
+        if let Some(answer) = dispatch.insight.discover(message.subject.as_str()) {
+            let _ = self.client.publish(reply, answer).await;
+        }
+    }
+}
+
+fn take(dispatch: &Arc<Dispatch>, message: Message) {
+    let header = |name: &str| {
+        let headers = message.headers.as_ref()?;
+        headers.get(name).map(async_nats::HeaderValue::as_str)
+    };
+    dispatch.take(Incoming {
+        subject: message.subject.as_str(),
+        reply: message.reply.as_ref().map(|reply| reply.as_str().to_owned()),
+        content_type: header(CONTENT_TYPE),
+        message_id: header(MESSAGE_ID),
+        payload: &message.payload,
+    });
+}

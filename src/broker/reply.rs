@@ -1,0 +1,140 @@
+//! Answers on their way to clients and watchers.
+
+use std::time::Duration;
+
+use crate::broker::{Outgoing, SharedBroker};
+use crate::ids::NodeId;
+use crate::lock;
+use crate::lock::command::Effect;
+use crate::protocol::reply::{self, From, Rendered};
+use crate::protocol::{Code, Encoding, ErrorReply, Operation, Prefix, Refusal, ReplyTo};
+use crate::raft::handle::{Answer, Answers};
+use crate::raft::proposals;
+use crate::raft::state::Outcome;
+use crate::stats::Stats;
+use crate::time::Instant;
+use std::sync::Arc;
+
+/// Writes and publishes answers; clones share it.
+#[derive(Clone)]
+pub struct Replier {
+    me: NodeId,
+    prefix: Prefix,
+    broker: SharedBroker,
+    stats: Arc<Stats>,
+}
+
+impl Replier {
+    pub fn new(me: NodeId, prefix: Prefix, broker: SharedBroker, stats: Arc<Stats>) -> Self {
+        Replier { me, prefix, broker, stats }
+    }
+
+    /// Who answers: this node, naming another if that one is faster to ask.
+    pub fn from(&self, ask_node: Option<NodeId>) -> From {
+        From { node: self.me, ask_node }
+    }
+
+    /// Answers with what an operation gives, or why it does not.
+    pub fn send<T: serde::Serialize>(
+        &self,
+        to: &ReplyTo,
+        from: From,
+        (operation, received): (Option<Operation>, Instant),
+        result: Result<&T, &ErrorReply>,
+    ) {
+        let rendered = match result {
+            Ok(body) => reply::success(to.encoding, from, body),
+            Err(error) => reply::failure(to.encoding, from, error),
+        };
+        if let Some(operation) = operation {
+            self.record(operation, received.elapsed(), result.err().map(|error| error.code));
+        }
+        self.publish(to.subject.clone(), rendered);
+    }
+
+    fn record(&self, operation: Operation, took: Duration, error: Option<Code>) {
+        self.stats.operations.record(operation as usize, took, error.map(|code| code as usize));
+    }
+
+    /// A reply that can't be handed to the broker is lost: its client asks again.
+    fn publish(&self, subject: String, rendered: Rendered) {
+        let Rendered { payload, headers } = rendered;
+        let lost = self.broker.publish(Outgoing { subject, reply: None, headers, payload });
+        if let Err(error) = lost {
+            tracing::debug!(%error, "a reply was lost");
+        }
+    }
+
+    fn send_outcome(
+        &self,
+        to: ReplyTo,
+        from: From,
+        (operation, took): (Operation, Duration),
+        outcome: lock::command::Outcome,
+    ) {
+        if outcome == lock::command::Outcome::Waiting {
+            return;
+        }
+        let (rendered, error) = lock::answer::rendered(to.encoding, from, outcome);
+        self.record(operation, took, error);
+        self.publish(to.subject, rendered);
+    }
+
+    fn send_event(&self, event: lock::command::Event) {
+        let (kind, body) = lock::answer::event(event);
+        let rendered = Rendered { payload: Encoding::Json.encode(&body), headers: Vec::new() };
+        self.publish(self.prefix.lock_event(kind), rendered);
+    }
+}
+
+impl Answers for Replier {
+    fn answer(&self, answer: Answer) {
+        let Answer { to, operation, received, result, ask_node } = answer;
+        let from = self.from(ask_node);
+        let took = received.map_or(Duration::ZERO, |at| at.elapsed());
+        match result {
+            Ok(Outcome::Lock(outcome)) => {
+                self.send_outcome(to, from, (operation, took), outcome);
+            }
+            Ok(Outcome::View(_) | Outcome::TermStarted) => {
+                unreachable!("clients submit lock commands only")
+            }
+            Err(refusal) => {
+                let error = not_decided(refusal);
+                self.record(operation, took, Some(error.code));
+                let rendered = reply::failure(to.encoding, from, &error);
+                self.publish(to.subject, rendered);
+            }
+        }
+    }
+
+    fn effect(&self, effect: Effect) {
+        match effect {
+            Effect::WaitEnded { reply, waited_ms, outcome } => {
+                let took = Duration::from_millis(waited_ms);
+                let timing = (Operation::LockAcquire, took);
+                self.send_outcome(reply, self.from(None), timing, outcome);
+            }
+            Effect::Event(event) => self.send_event(event),
+        }
+    }
+}
+
+/// The error for a command that the log did not decide in time.
+fn not_decided(refusal: proposals::Refusal) -> Refusal {
+    let (code, message) = match refusal {
+        proposals::Refusal::NoLeader => (Code::NoLeader, "no node led until the deadline"),
+        proposals::Refusal::Timeout => (Code::Timeout, "there was no room in the log in time"),
+        proposals::Refusal::Indeterminate => {
+            (Code::Indeterminate, "not known to be committed by the deadline; it may still be")
+        }
+        proposals::Refusal::Overloaded => {
+            return Box::new(ErrorReply::overloaded(
+                "commands that wait for the log",
+                proposals::QUEUE_MAX as u64,
+            ));
+        }
+        proposals::Refusal::ShuttingDown => (Code::ShuttingDown, "this node is stopping"),
+    };
+    Box::new(ErrorReply::new(code, message))
+}

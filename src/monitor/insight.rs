@@ -1,0 +1,128 @@
+//! What a node tells about itself, to clients, operators and Prometheus alike.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::broker::SharedBroker;
+use crate::broker::discovery::{self, ServiceInfo};
+use crate::monitor::http::NodeInfo;
+use crate::protocol::reply::{self, From};
+use crate::protocol::status::{LockCounts, Member, NatsState, RedisState, StateHash, Status};
+use crate::protocol::{Encoding, Operation};
+use crate::queue::store::RedisLink;
+use crate::raft::handle::Handle;
+use crate::raft::network::Network;
+use crate::stats::{Connection, Stats};
+use crate::time::Instant;
+
+/// One node's knowledge of itself. Nothing here waits, and nothing is computed on other paths.
+pub struct Insight {
+    pub handle: Handle,
+    pub network: Network,
+    pub stats: Arc<Stats>,
+    pub clients: SharedBroker,
+    pub raft_broker: SharedBroker,
+    pub redis: Option<RedisLink>,
+    pub service: ServiceInfo,
+    pub started: Instant,
+}
+
+impl Insight {
+    /// The reply to `status`.
+    pub fn status(&self, with_hash: bool) -> Status {
+        let raft = self.handle.status();
+        let (view, locks, state_hash) = self.handle.read(|state, _| {
+            let hash = with_hash.then(|| StateHash {
+                batches: state.batches(),
+                hash: format!("{:016x}", state.hash()),
+            });
+            (state.view.clone(), state.locks.counts(), hash)
+        });
+        let member = |(node, voter): (&_, &bool)| Member {
+            node: *node,
+            voter: *voter,
+            incarnation: view.member(*node).map(|member| member.incarnation),
+        };
+        Status {
+            node: self.network.identity().node,
+            role: raft.role,
+            term: raft.term,
+            leader: raft.leader,
+            commit_index: raft.commit_index,
+            applied_index: raft.applied_index,
+            members: raft.members.iter().map(member).collect(),
+            epoch: view.epoch(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: self.started.elapsed().as_millis() as u64,
+            locks: LockCounts { held: locks.held, waiting: locks.waiting },
+            nats: NatsState { connected: self.clients.is_connected() },
+            redis: self.redis.as_ref().map(redis_state),
+            state_hash,
+        }
+    }
+
+    /// All metrics in the text format of Prometheus.
+    pub fn metrics(&self) -> String {
+        let stats = &self.stats;
+        let raft = self.handle.status();
+        stats.raft.set_role(raft.role.into());
+        stats.raft.term.set(raft.term);
+        stats.raft.leader.set(raft.leader.map_or(0, |leader| leader.0));
+        stats.raft.commit_index.set(raft.commit_index);
+        stats.raft.applied_index.set(raft.applied_index);
+        stats.raft.last_log_index.set(raft.last_log_index);
+        stats.raft.snapshot_index.set(raft.snapshot_index);
+        let (epoch, locks) =
+            self.handle.read(|state, _| (state.view.epoch(), state.locks.counts()));
+        stats.view_epoch.set(epoch.0);
+        stats.locks_held.set(locks.held);
+        stats.locks_waiting.set(locks.waiting);
+        stats.broker.set_connected(Connection::Clients, self.clients.is_connected());
+        stats.broker.set_connected(Connection::Raft, self.raft_broker.is_connected());
+        let redis_connected = self.redis.as_ref().is_some_and(|redis| redis.status().connected);
+        stats.redis_connected.set(u64::from(redis_connected));
+        stats.encode_text()
+    }
+
+    /// The answer to a `$SRV.…` request: what NATS tools ask services.
+    pub fn discover(&self, subject: &str) -> Option<Bytes> {
+        discovery::answer(subject, &self.service, &self.stats.operations)
+    }
+}
+
+fn redis_state(link: &RedisLink) -> RedisState {
+    let status = link.status();
+    RedisState {
+        connected: status.connected,
+        durability: status.durability.name().to_owned(),
+        warnings: status.warnings.clone(),
+    }
+}
+
+impl NodeInfo for Insight {
+    /// Clients are served once a leader is known and this node's broker connection stands.
+    fn ready(&self) -> Result<(), String> {
+        if !self.clients.is_connected() {
+            return Err("not connected to NATS".to_owned());
+        }
+        match self.handle.leader() {
+            Some(_) => Ok(()),
+            None => Err("no leader is known".to_owned()),
+        }
+    }
+
+    fn status_json(&self) -> Bytes {
+        let from = From { node: self.network.identity().node, ask_node: None };
+        reply::success(Encoding::Json, from, &self.status(false)).payload
+    }
+
+    fn metrics_text(&self) -> String {
+        self.metrics()
+    }
+}
+
+/// The labels that operations have in metrics, in the order of their numbers.
+pub fn operation_labels() -> Vec<&'static str> {
+    Operation::ALL.iter().map(|operation| operation.label()).collect()
+}
