@@ -1,3 +1,62 @@
-//! Locks.
+//! Locks: leased, fenced by tokens, first come first served, with every deadlock found at once.
+//!
+//! ```text
+//!                 free for it                          release, lease over
+//!   acquire ───────────────────────────────▶ holder ───────────────────────▶ gone
+//!      │                                        ▲  └─ renew, acquire again: same token
+//!      │ held, or somebody waits                │
+//!      ├─ try ────────────▶ refused             │ everybody before it is compatible or gone
+//!      └─ wait ─▶ waiter ───────────────────────┘
+//!                   └─ wait over, given up, victim of a deadlock ──▶ gone
+//! ```
+//!
+//! **Promises.** An exclusive holder is alone; shared ones are among themselves. Each grant has a
+//! token above all earlier ones, over all resources. Nobody overtakes: a request is granted when it
+//! is compatible with all holders and with everybody who waits before it, so readers that come
+//! after a waiting writer wait behind it, and readers that wait in a row are granted together. What
+//! becomes grantable is granted in the same step. No cycle of waits outlives the step that would
+//! close it, as long as owners are threads of control with one blocked request each.
+//!
+//! **Time** is an argument, in milliseconds, and never goes back. What ends at a moment is over at
+//! that moment: a renewal then comes too late, and a wait then is not granted.
+//!
+//! **Bounds** are in [`limits`]. A lock that nobody holds and nobody waits for leaves no trace,
+//! except the ids of its requests for a while ([`requests`]).
+//!
+//! **Limits of what it is.** A client that stalls past its lease may still act: only the resource
+//! that compares tokens can refuse it.
+//!
+//! In reading order:
+//!
+//! - [`command`]: what is asked and answered, as values
+//! - [`table`]: the lock table, one transition per command
+//! - `holding`, `waiting`: how a hold or a wait starts and ends
+//! - `wait_graph`: who waits for whom, derived from the table
+//! - `reads`: what can be seen without changing anything
+//! - `deadlines`, `owners`, [`requests`], [`endings`]: the table's parts
+//! - [`limits`]: its bounds
+
+use std::sync::Arc;
 
 pub mod command;
+pub mod endings;
+pub mod limits;
+pub mod requests;
+pub mod table;
+
+mod deadlines;
+mod holding;
+mod owners;
+mod reads;
+mod wait_graph;
+mod waiting;
+
+#[cfg(test)]
+mod table_model;
+#[cfg(test)]
+mod table_properties;
+#[cfg(test)]
+mod table_scripts;
+
+/// The name of a resource or an owner, or a request id: kept once per claim, shared by the indexes.
+type Name = Arc<str>;

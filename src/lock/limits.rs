@@ -1,0 +1,40 @@
+//! How much a lock table may hold. Part of the replicated state: every node has the same limits.
+
+use serde::{Deserialize, Serialize};
+
+/// The bounds of a table. At each of them the request that would pass it is refused with
+/// [`Outcome::Overloaded`](super::command::Outcome::Overloaded), which names the field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Waiters over all resources.
+    pub waiters: u64,
+    /// Waiters for one resource. It also bounds what one release can set in motion.
+    pub waiters_per_resource: u64,
+    /// Holders and waiters together, over all resources: each waiter may become a holder, so
+    /// that a grant never has to fail.
+    pub claims: u64,
+    /// Holders and waiters of one resource together: what one visit to a resource can cost.
+    pub claims_per_resource: u64,
+    /// Remembered request ids; at about 300 bytes each.
+    pub request_ids: u64,
+    /// Endings of waits kept for a new leader, weighed by the holders or owners that they name.
+    /// When it is full the oldest go: they are the likeliest to have been published.
+    pub recent_endings: u64,
+    /// Leases and waits that one call of [`expire`](super::table::Table::expire) ends, and ids
+    /// that it forgets, so that a mass expiry does not hold up the entries behind it.
+    pub endings_per_entry: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            waiters: 100_000,
+            waiters_per_resource: 10_000,
+            claims: 1_000_000,
+            claims_per_resource: 100_000,
+            request_ids: 1_000_000,
+            recent_endings: 10_000,
+            endings_per_entry: 1_000,
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Who holds, waits or is remembered: one record per owner, gone when none of the three is left.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use serde::{Deserialize, Serialize};
+
+use super::Name;
+use super::waiting::Place;
+use crate::ids::Token;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Owner {
+    /// Numbers the owners in the order in which they came; no two have the same. It stays over
+    /// retries as long as the record does, so that the same owner does not always lose.
+    pub(super) first_seen: u64,
+    /// Its one blocked request.
+    pub(super) waiting: Option<Place>,
+    /// Its holds by resource.
+    pub(super) holds: BTreeMap<Name, Token>,
+    /// How many of its request ids are remembered.
+    pub(super) requests: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Owners {
+    seen: u64,
+    by_name: BTreeMap<Name, Owner>,
+}
+
+impl Owners {
+    pub(super) fn get(&self, name: &str) -> Option<&Owner> {
+        self.by_name.get(name)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// The owner's record, a new one if there is none.
+    pub(super) fn enter(&mut self, name: &Name) -> &mut Owner {
+        match self.by_name.entry(name.clone()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                self.seen += 1;
+                new.insert(Owner {
+                    first_seen: self.seen,
+                    ..Owner::default()
+                })
+            }
+        }
+    }
+
+    /// Changes a record that must exist, and drops it if nothing is left in it.
+    pub(super) fn leave(&mut self, name: &Name, change: impl FnOnce(&mut Owner)) {
+        let Entry::Occupied(mut known) = self.by_name.entry(name.clone()) else {
+            panic!("owner {name} holds, waits or is remembered, but has no record");
+        };
+        let owner = known.get_mut();
+        change(owner);
+        if owner.waiting.is_none() && owner.holds.is_empty() && owner.requests == 0 {
+            known.remove();
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Name, &Owner)> {
+        self.by_name.iter()
+    }
+}
