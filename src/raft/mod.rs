@@ -1,4 +1,16 @@
 //! Replication.
 
+mod admission;
+mod assembly;
+pub mod call;
 pub mod command;
+mod factory;
+mod frame;
+mod intake;
+mod message;
+pub mod network;
+mod pending;
+pub mod receiver;
+mod stream;
+mod transfer;
 pub mod types;
