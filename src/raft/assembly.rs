@@ -1,0 +1,248 @@
+//! The receiving side of snapshots: one transfer per sender, chunks in any order, installed when the
+//! hash of the whole holds.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use openraft::raft::SnapshotResponse;
+use openraft::storage::RaftStateMachine;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::admission::{Senders, Standing};
+use super::frame::{Frame, Header, Lane};
+use super::message::{Refusal, Transfer, TransferAnswer};
+use super::network::{Counters, Network};
+use super::receiver::Raft;
+use super::transfer::{CHUNK_BYTES, SNAPSHOT_BYTES_MAX};
+use super::types::{Snapshot, SnapshotMeta, TypeConfig, Vote};
+use crate::broker::{Message, Subscription};
+use crate::ids::NodeId;
+use crate::time::{Instant, now};
+
+/// Transfers in memory at once: the leader's, and one of the leader before. A further one replaces
+/// the one that was idle longest, whose sender is told that it is lost.
+const TRANSFERS_MAX: usize = 2;
+
+/// Snapshots being installed at once; openraft does one after the other anyway. A further one is
+/// lost, and its sender begins again.
+const INSTALLS_MAX: usize = 2;
+
+struct Incoming {
+    number: u64,
+    vote: Vote,
+    meta: SnapshotMeta,
+    hash: u64,
+    stage: Stage,
+    touched: Instant,
+}
+
+enum Stage {
+    Receiving(Assembly),
+    Installing,
+    Installed(SnapshotResponse<TypeConfig>),
+}
+
+/// The bytes so far. The operating system hands out the pages as they are written.
+struct Assembly {
+    bytes: Vec<u8>,
+    taken: Vec<bool>,
+    missing: usize,
+}
+
+type Outcome = (NodeId, u64, Option<SnapshotResponse<TypeConfig>>);
+
+pub(super) struct Transfers<'r, SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> {
+    network: &'r Network,
+    raft: &'r Raft<SM>,
+    senders: Senders,
+    incoming: BTreeMap<NodeId, Incoming>,
+    installing: FuturesUnordered<BoxFuture<'static, Outcome>>,
+}
+
+impl<'r, SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> Transfers<'r, SM> {
+    pub fn new(network: &'r Network, raft: &'r Raft<SM>) -> Self {
+        Transfers {
+            network,
+            raft,
+            senders: Senders::default(),
+            incoming: BTreeMap::new(),
+            installing: FuturesUnordered::new(),
+        }
+    }
+
+    pub async fn run(mut self, mut snapshots: Subscription) {
+        loop {
+            tokio::select! {
+                biased;
+                Some(outcome) = self.installing.next() => self.installed(outcome),
+                message = snapshots.next() => {
+                    let Some(message) = message else { return };
+                    self.take(&message);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, message: &Message) {
+        let Some(frame) = self.network.open_from_member(message, Lane::Snapshot) else {
+            return;
+        };
+        let Some(subject) = &message.reply else {
+            return;
+        };
+        let header = frame.header;
+        let opens = header.sequence == 0;
+        let standing = self.senders.place(&header, header.stream, opens, now());
+        let counters = self.network.counters();
+        if standing == Standing::Outdated {
+            return Counters::add(&counters.outdated);
+        }
+        let answer = match frame.body_ref::<Transfer<'_>>() {
+            Err(error) => return self.network.refuse_damaged(&error),
+            Ok(_) if standing == Standing::Unopened => Some(TransferAnswer::Lost),
+            Ok(Transfer::Begin { .. }) if standing == Standing::Newer => self.begin(&frame),
+            Ok(Transfer::Begin { .. }) => Some(TransferAnswer::Taken),
+            Ok(Transfer::Chunk(data)) => self.chunk(&header, data),
+            Ok(Transfer::End) => self.end(&header),
+        };
+        if let Some(answer) = answer {
+            self.network
+                .answer(&header, subject, &Ok::<_, Refusal>(answer));
+        }
+    }
+
+    fn begin(&mut self, frame: &Frame) -> Option<TransferAnswer> {
+        let Ok(Transfer::Begin {
+            vote,
+            meta,
+            size,
+            hash,
+        }) = frame.body_ref()
+        else {
+            return None;
+        };
+        if size > SNAPSHOT_BYTES_MAX {
+            return Some(TransferAnswer::TooLarge);
+        }
+        let header = frame.header;
+        self.incoming.remove(&header.from);
+        if self.incoming.len() >= TRANSFERS_MAX {
+            let idle = self
+                .incoming
+                .iter()
+                .min_by_key(|(_, transfer)| transfer.touched);
+            if let Some(node) = idle.map(|(node, _)| *node) {
+                self.incoming.remove(&node);
+            }
+        }
+        let chunks = (size as usize).div_ceil(CHUNK_BYTES);
+        let assembly = Assembly {
+            bytes: vec![0; size as usize],
+            taken: vec![false; chunks],
+            missing: chunks,
+        };
+        let transfer = Incoming {
+            number: header.stream,
+            vote,
+            meta,
+            hash,
+            stage: Stage::Receiving(assembly),
+            touched: now(),
+        };
+        self.incoming.insert(header.from, transfer);
+        Some(TransferAnswer::Taken)
+    }
+
+    fn chunk(&mut self, header: &Header, data: &[u8]) -> Option<TransferAnswer> {
+        let Some(transfer) = self.current(header) else {
+            return Some(TransferAnswer::Lost);
+        };
+        transfer.touched = now();
+        match &mut transfer.stage {
+            Stage::Receiving(assembly) => match assembly.take(header.sequence, data) {
+                Some(()) => Some(TransferAnswer::Taken),
+                None => {
+                    Counters::add(&self.network.counters().undecodable);
+                    None
+                }
+            },
+            Stage::Installing | Stage::Installed(_) => Some(TransferAnswer::Taken),
+        }
+    }
+
+    fn end(&mut self, header: &Header) -> Option<TransferAnswer> {
+        let installing = self.installing.len();
+        let Some(transfer) = self.current(header) else {
+            return Some(TransferAnswer::Lost);
+        };
+        transfer.touched = now();
+        match &mut transfer.stage {
+            Stage::Installing => return Some(TransferAnswer::Installing),
+            Stage::Installed(response) => return Some(TransferAnswer::Installed(response.clone())),
+            Stage::Receiving(assembly) if assembly.missing > 0 => return None,
+            Stage::Receiving(_) => {}
+        }
+        let Stage::Receiving(assembly) = std::mem::replace(&mut transfer.stage, Stage::Installing)
+        else {
+            unreachable!("the other stages returned above");
+        };
+        if xxh3_64(&assembly.bytes) != transfer.hash || installing >= INSTALLS_MAX {
+            self.incoming.remove(&header.from);
+            return Some(TransferAnswer::Lost);
+        }
+        let vote = transfer.vote;
+        let snapshot = Snapshot {
+            meta: transfer.meta.clone(),
+            snapshot: assembly.bytes.into(),
+        };
+        let (raft, from, number) = (self.raft.clone(), header.from, header.stream);
+        self.installing.push(Box::pin(async move {
+            let installed = raft.install_full_snapshot(vote, snapshot).await;
+            (from, number, installed.ok())
+        }));
+        Some(TransferAnswer::Installing)
+    }
+
+    /// The outcome waits for the sender's next question; a transfer that failed is lost.
+    fn installed(&mut self, (from, number, response): Outcome) {
+        let Some(transfer) = self.incoming.get_mut(&from) else {
+            return;
+        };
+        if transfer.number != number {
+            return;
+        }
+        match response {
+            Some(response) => transfer.stage = Stage::Installed(response),
+            None => {
+                self.incoming.remove(&from);
+            }
+        }
+    }
+
+    fn current(&mut self, header: &Header) -> Option<&mut Incoming> {
+        let transfer = self.incoming.get_mut(&header.from)?;
+        (transfer.number == header.stream).then_some(transfer)
+    }
+}
+
+impl Assembly {
+    /// None when the chunk has no place or another length than its place has.
+    fn take(&mut self, sequence: u64, data: &[u8]) -> Option<()> {
+        let index = usize::try_from(sequence.checked_sub(1)?).ok()?;
+        let taken = self.taken.get_mut(index)?;
+        let from = index * CHUNK_BYTES;
+        let to = self.bytes.len().min(from + CHUNK_BYTES);
+        let place = &mut self.bytes[from..to];
+        if place.len() != data.len() {
+            return None;
+        }
+        if !*taken {
+            place.copy_from_slice(data);
+            *taken = true;
+            self.missing -= 1;
+        }
+        Some(())
+    }
+}

@@ -1,0 +1,449 @@
+//! What nodes say to each other and how an answer finds its question.
+//!
+//! A [`Network`] is one node's end of it. Requests go to `<prefix>.int.raft.<to>.<lane>`, their
+//! answers to `<prefix>.int.raft.<me>.reply.<boot>.<id>`, one wildcard subscription; an answer counts
+//! only with the id, the sender and the data directory that the question was for. That nobody
+//! listens at the other end is known at once; that an answer is late is only known by a timeout.
+//!
+//! Delivery is the broker's: at most once. Nothing here retries; openraft and the callers do.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use super::call::{Caller, Handler, Handlers, Trust};
+use super::factory::PeerFactory;
+use super::frame::{self, Frame, FrameError, Header, Lane};
+use super::message::{Answer, CallRequest, Refusal};
+use super::pending::{Pending, PendingGuard, Replied};
+use crate::broker::{Message, Outgoing, PublishError, SharedBroker, SubscribeError, Subscription};
+use crate::ids::{BootId, DiskId, NodeId};
+
+/// Who this node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub node: NodeId,
+    pub disk: DiskId,
+    pub boot: BootId,
+}
+
+/// The data directory that the membership names for a node; none when it does not name the node.
+pub type KnownDisk = Arc<dyn Fn(NodeId) -> Option<DiskId> + Send + Sync>;
+
+/// What was sent, received and refused since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub frames_sent: AtomicU64,
+    pub frames_received: AtomicU64,
+    /// Bytes that are no frame of this version, and bodies that are not of their lane.
+    pub undecodable: AtomicU64,
+    /// Frames that mean another data directory under this node's id.
+    pub not_for_this_disk: AtomicU64,
+    /// Frames from a data directory that the membership does not name for their sender.
+    pub from_wrong_disk: AtomicU64,
+    /// Frames of a stream or boot that was replaced, and heartbeats older than the last.
+    pub outdated: AtomicU64,
+    /// Frames of the current stream that came before, or again.
+    pub repeated: AtomicU64,
+    /// Gaps in streams, each answered with a reset.
+    pub gaps: AtomicU64,
+    /// Answers to questions that nobody asks any more.
+    pub late_answers: AtomicU64,
+    /// Frames that found a full table or channel and were dropped.
+    pub overflows: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn add(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Why a call has no result.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    #[error("nobody listens there, or this node is not connected")]
+    Unreachable,
+    #[error("no answer in time")]
+    Timeout,
+    #[error("refused: {0}")]
+    Refused(Refusal),
+    #[error("too many questions are open already")]
+    Overloaded,
+    #[error("the request is larger than a frame")]
+    TooLarge,
+    #[error("the answer does not decode")]
+    BadAnswer,
+}
+
+/// One node's end of the network; clones share it.
+#[derive(Clone)]
+pub struct Network {
+    pub(super) shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub identity: Identity,
+    pub broker: SharedBroker,
+    prefix: String,
+    known_disk: KnownDisk,
+    pub pending: Pending,
+    pub handlers: Handlers,
+    pub counters: Counters,
+    /// Numbers requests, streams and transfers alike: greater is later.
+    last_number: AtomicU64,
+}
+
+impl Network {
+    /// `prefix` is the cluster's subject prefix; `known_disk` answers from the committed membership.
+    pub fn new(
+        identity: Identity,
+        broker: SharedBroker,
+        prefix: impl Into<String>,
+        known_disk: KnownDisk,
+    ) -> Self {
+        Network {
+            shared: Arc::new(Shared {
+                identity,
+                broker,
+                prefix: prefix.into(),
+                known_disk,
+                pending: Pending::default(),
+                handlers: Handlers::default(),
+                counters: Counters::default(),
+                last_number: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    /// What openraft makes its connections with.
+    pub fn factory(&self) -> PeerFactory {
+        PeerFactory::new(self.clone())
+    }
+
+    pub fn identity(&self) -> Identity {
+        self.shared.identity
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    /// Has `handler` answer calls of `kind`; a later one for the same kind replaces it.
+    pub fn handle(&self, kind: &'static str, trust: Trust, handler: Handler) {
+        self.shared.handlers.insert(kind, trust, handler);
+    }
+
+    /// Subscribes to answers and calls. Nothing is answered, and no request gets its answer, until
+    /// the [`Listener`] runs.
+    ///
+    /// # Errors
+    /// When the broker refuses the subscriptions.
+    pub async fn listen(&self) -> Result<Listener, SubscribeError> {
+        /// A burst of answers: all windows of a few peers, and every open call once.
+        const ANSWERS_MAX: usize = 4096;
+        /// Calls that wait for this node; further ones are lost and time out at their callers.
+        const CALLS_MAX: usize = 4096;
+        let answers = format!("{}.>", self.inbox());
+        let broker = &self.shared.broker;
+        Ok(Listener {
+            network: self.clone(),
+            answers: broker.subscribe(answers, ANSWERS_MAX).await?,
+            calls: self.subscribe(Lane::Call, CALLS_MAX).await?,
+        })
+    }
+
+    /// Asks another part's handler on node `to`: the answer, or why there is none. A
+    /// [`CallError::Timeout`] leaves open whether the handler ran.
+    ///
+    /// # Errors
+    /// See [`CallError`]; every one but `Timeout` and `BadAnswer` means that the handler did not act.
+    pub async fn call(
+        &self,
+        to: NodeId,
+        kind: &str,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, CallError> {
+        let request = CallRequest {
+            kind: kind.to_owned(),
+            body,
+        };
+        let hint = request.body.len() + kind.len();
+        let target = Target {
+            node: to,
+            disk: self.known_disk(to),
+        };
+        match self
+            .ask(Lane::Call, target, &request, hint, timeout)
+            .await?
+        {
+            Answer::Call(answer) => Ok(answer),
+            _ => Err(CallError::BadAnswer),
+        }
+    }
+
+    /// One question, one answer, matched by id.
+    pub(super) async fn ask(
+        &self,
+        lane: Lane,
+        to: Target,
+        body: &impl Serialize,
+        size_hint: usize,
+        timeout: Duration,
+    ) -> Result<Answer, CallError> {
+        let id = self.next_number();
+        let (guard, mut answers) = self.expect_answers(id, to, 1)?;
+        let header = Header::new(lane, &self.shared.identity, to.disk).at(0, id);
+        self.send(to.node, &header, body, size_hint, id)?;
+        let replied = tokio::time::timeout(timeout, answers.recv()).await;
+        drop(guard);
+        match replied {
+            Err(_) => Err(CallError::Timeout),
+            Ok(Some(Replied::Frame(frame))) => match frame.body::<Result<Answer, Refusal>>() {
+                Ok(answer) => answer.map_err(CallError::Refused),
+                Err(_) => Err(CallError::BadAnswer),
+            },
+            Ok(Some(Replied::NoResponders) | None) => Err(CallError::Unreachable),
+        }
+    }
+
+    /// Registers a question or a stream: answers with this id come through the channel until the
+    /// guard is dropped. `capacity` bounds the channel; what does not fit is dropped and counted.
+    pub(super) fn expect_answers(
+        &self,
+        id: u64,
+        from: Target,
+        capacity: usize,
+    ) -> Result<(PendingGuard, tokio::sync::mpsc::Receiver<Replied>), CallError> {
+        PendingGuard::register(self.clone(), id, from, capacity).ok_or(CallError::Overloaded)
+    }
+
+    /// Encodes and publishes one message whose answers go to `reply_id`.
+    pub(super) fn send(
+        &self,
+        to: NodeId,
+        header: &Header,
+        body: &impl Serialize,
+        size_hint: usize,
+        reply_id: u64,
+    ) -> Result<(), CallError> {
+        let payload = frame::encode(header, body, size_hint).map_err(|error| {
+            tracing::error!(%error, %to, lane = header.lane.token(), "a message cannot be sent");
+            CallError::TooLarge
+        })?;
+        self.publish(Outgoing {
+            subject: self.subject(to, header.lane),
+            reply: Some(format!("{}.{reply_id}", self.inbox())),
+            payload,
+        })
+        .map_err(|error| match error {
+            PublishError::Disconnected => CallError::Unreachable,
+            PublishError::Full => CallError::Overloaded,
+        })
+    }
+
+    /// Answers `question` at `subject`. A lost answer is the asker's timeout, so that nothing fails here.
+    pub(super) fn answer(&self, question: &Header, subject: &str, body: &impl Serialize) {
+        let to_disk = Some(question.from_disk);
+        let header = Header::new(Lane::Reply, &self.shared.identity, to_disk)
+            .at(question.stream, question.sequence);
+        match frame::encode(&header, body, 128) {
+            Ok(payload) => {
+                let subject = subject.to_owned();
+                let reply = None;
+                // The asker hears nothing and asks again: that is the contract of the network.
+                let _lost = self.publish(Outgoing {
+                    subject,
+                    reply,
+                    payload,
+                });
+            }
+            Err(error) => {
+                tracing::error!(%error, to = %question.from, "an answer cannot be sent");
+            }
+        }
+    }
+
+    fn publish(&self, message: Outgoing) -> Result<(), PublishError> {
+        let sent = self.shared.broker.publish(message);
+        if sent.is_ok() {
+            Counters::add(&self.shared.counters.frames_sent);
+        }
+        sent
+    }
+
+    pub(super) async fn subscribe(
+        &self,
+        lane: Lane,
+        capacity: usize,
+    ) -> Result<Subscription, SubscribeError> {
+        let subject = self.subject(self.shared.identity.node, lane);
+        self.shared.broker.subscribe(subject, capacity).await
+    }
+
+    /// The frame in a message that is meant for this data directory on this lane.
+    pub(super) fn open(&self, message: &Message, lane: Lane) -> Option<Frame> {
+        let counters = &self.shared.counters;
+        Counters::add(&counters.frames_received);
+        let frame = match Frame::decode(&message.payload) {
+            Ok(frame) if frame.header.lane == lane => frame,
+            Ok(_) => {
+                Counters::add(&counters.undecodable);
+                return None;
+            }
+            Err(error) => {
+                self.refuse_damaged(&error);
+                return None;
+            }
+        };
+        let me = self.shared.identity.disk;
+        let unaddressed_call = lane == Lane::Call && frame.header.to_disk.is_none();
+        if frame.header.to_disk != Some(me) && !unaddressed_call {
+            Counters::add(&counters.not_for_this_disk);
+            if let Some(subject) = &message.reply {
+                self.answer(
+                    &frame.header,
+                    subject,
+                    &Err::<Answer, _>(Refusal::OtherDisk),
+                );
+            }
+            return None;
+        }
+        Some(frame)
+    }
+
+    /// As [`Network::open`], and the sender is who the membership says, or unknown to it: a node
+    /// that has no membership yet has to listen to the leader that brings it.
+    pub(super) fn open_from_member(&self, message: &Message, lane: Lane) -> Option<Frame> {
+        let frame = self.open(message, lane)?;
+        if self.is_impostor(&frame.header) {
+            Counters::add(&self.shared.counters.from_wrong_disk);
+            if let Some(subject) = &message.reply {
+                self.answer(
+                    &frame.header,
+                    subject,
+                    &Err::<Answer, _>(Refusal::UnknownDisk),
+                );
+            }
+            return None;
+        }
+        Some(frame)
+    }
+
+    /// The sender's id is known, with another data directory.
+    pub(super) fn is_impostor(&self, header: &Header) -> bool {
+        self.known_disk(header.from)
+            .is_some_and(|disk| disk != header.from_disk)
+    }
+
+    /// A frame's body; what is none is counted.
+    pub(super) fn body<T: DeserializeOwned>(&self, frame: &Frame) -> Option<T> {
+        frame
+            .body()
+            .inspect_err(|error| self.refuse_damaged(error))
+            .ok()
+    }
+
+    pub(super) fn refuse_damaged(&self, error: &FrameError) {
+        Counters::add(&self.shared.counters.undecodable);
+        tracing::debug!(%error, "a message between nodes was dropped");
+    }
+
+    pub(super) fn known_disk(&self, node: NodeId) -> Option<DiskId> {
+        (self.shared.known_disk)(node)
+    }
+
+    pub(super) fn next_number(&self) -> u64 {
+        self.shared.last_number.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn subject(&self, to: NodeId, lane: Lane) -> String {
+        format!("{}.int.raft.{to}.{}", self.shared.prefix, lane.token())
+    }
+
+    fn inbox(&self) -> String {
+        let Identity { node, boot, .. } = self.shared.identity;
+        format!("{}.{boot}", self.subject(node, Lane::Reply))
+    }
+}
+
+/// The node that a message is for, with the data directory that is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub node: NodeId,
+    pub disk: Option<DiskId>,
+}
+
+/// The receiving end of answers and calls: one task, which [`Listener::run`] is.
+pub struct Listener {
+    network: Network,
+    answers: Subscription,
+    calls: Subscription,
+}
+
+impl Listener {
+    /// Runs until `shutdown` is true or the broker has gone for good.
+    pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
+        let Listener {
+            network,
+            mut answers,
+            calls,
+        } = self;
+        let deliver = async {
+            while let Some(message) = answers.next().await {
+                network.deliver(&message);
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = shutdown.wait_for(|stop| *stop) => {}
+            () = deliver => {}
+            () = network.serve_calls(calls) => {}
+        }
+    }
+}
+
+impl Network {
+    fn deliver(&self, message: &Message) {
+        let pending = &self.shared.pending;
+        let counters = &self.shared.counters;
+        if message.no_responders {
+            let id = message
+                .subject
+                .rsplit('.')
+                .next()
+                .and_then(|id| id.parse().ok());
+            if !id.is_some_and(|id| pending.deliver(id, Replied::NoResponders, counters)) {
+                Counters::add(&counters.late_answers);
+            }
+            return;
+        }
+        let Some(frame) = self.open(message, Lane::Reply) else {
+            return;
+        };
+        let Header {
+            stream, sequence, ..
+        } = frame.header;
+        // A stream's answers carry its number, a single question's answer has only its id.
+        let id = if stream == 0 { sequence } else { stream };
+        if !pending.deliver(id, Replied::Frame(frame), counters) {
+            Counters::add(&counters.late_answers);
+        }
+    }
+
+    /// The caller as a handler sees it, if it may call this kind.
+    pub(super) fn caller(&self, header: &Header, trust: Trust) -> Option<Caller> {
+        let known = self.known_disk(header.from) == Some(header.from_disk);
+        (known || trust == Trust::Anyone).then_some(Caller {
+            node: header.from,
+            disk: header.from_disk,
+            boot: header.from_boot,
+        })
+    }
+}
