@@ -4,6 +4,7 @@ pub mod broker;
 pub mod config;
 pub mod ids;
 pub mod lock;
+pub mod monitor;
 pub mod protocol;
 pub mod queue;
 pub mod raft;

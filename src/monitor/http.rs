@@ -1,0 +1,377 @@
+//! The HTTP server: a few paths that read, from whoever knows ([`NodeInfo`]).
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderName, StatusCode};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::serve::Listener;
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Sleep;
+
+use crate::{stats, time};
+
+/// Connections served at a time: a scraper, a health check and some people. Further ones stay in
+/// the system's queue until one closes.
+const CONNECTIONS_MAX: usize = 64;
+/// A connection on which nothing was sent or received for so long is closed, so that clients that
+/// went silent do not use the places up. Longer than the usual time between two scrapes.
+const IDLE_MAX: Duration = Duration::from_secs(75);
+/// How long a stop waits for answers that are on their way.
+pub const STOP_MAX: Duration = Duration::from_secs(1);
+
+/// What the server tells about its node. Called for each request: must be quick and not wait.
+pub trait NodeInfo: Send + Sync + 'static {
+    /// Whether clients are served.
+    ///
+    /// # Errors
+    /// Why they are not, for people.
+    fn ready(&self) -> Result<(), String>;
+
+    /// The reply to `status`, as JSON.
+    fn status_json(&self) -> Bytes;
+
+    /// All metrics, in the format of [`stats::CONTENT_TYPE`].
+    fn metrics_text(&self) -> String;
+}
+
+/// A bound server that does not answer yet.
+pub struct Monitor {
+    listener: TcpListener,
+}
+
+impl Monitor {
+    /// Takes the address (`host:port`), so that a conflict is known before the node starts.
+    ///
+    /// # Errors
+    /// When the address is taken, or is none.
+    pub async fn bind(address: &str) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        Ok(Monitor { listener })
+    }
+
+    /// The address that was taken: with its real port when 0 was asked for.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Answers until `shutdown` becomes true or its sender is dropped, then finishes what is on
+    /// its way for at most [`STOP_MAX`].
+    pub async fn serve(self, info: Arc<dyn NodeInfo>, shutdown: watch::Receiver<bool>) {
+        let listener = Limited {
+            listener: self.listener,
+            places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        };
+        let served = axum::serve(listener, routes(info))
+            .with_graceful_shutdown(is_over(shutdown.clone()))
+            .into_future();
+        let stop_max = async {
+            is_over(shutdown).await;
+            tokio::time::sleep(STOP_MAX).await;
+        };
+        tokio::select! {
+            result = served => result.expect("accepting is tried again, never given up"),
+            () = stop_max => {}
+        }
+    }
+}
+
+async fn is_over(mut shutdown: watch::Receiver<bool>) {
+    // A dropped sender means the end, too.
+    let _ = shutdown.wait_for(|&is_over| is_over).await;
+}
+
+fn routes(info: Arc<dyn NodeInfo>) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/statusz", get(statusz))
+        .route("/metrics", get(metrics))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "not found\n") })
+        .with_state(info)
+}
+
+async fn readyz(State(info): State<Arc<dyn NodeInfo>>) -> (StatusCode, String) {
+    match info.ready() {
+        Ok(()) => (StatusCode::OK, "ready\n".into()),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    }
+}
+
+async fn statusz(State(info): State<Arc<dyn NodeInfo>>) -> impl IntoResponse {
+    let json: [(HeaderName, &str); 1] = [(CONTENT_TYPE, "application/json")];
+    (json, info.status_json())
+}
+
+async fn metrics(State(info): State<Arc<dyn NodeInfo>>) -> impl IntoResponse {
+    let text: [(HeaderName, &str); 1] = [(CONTENT_TYPE, stats::CONTENT_TYPE)];
+    (text, info.metrics_text())
+}
+
+/// Accepts while there are places.
+struct Limited {
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+}
+
+impl Listener for Limited {
+    type Io = Connection<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection<TcpStream>, SocketAddr) {
+        let place = self.places.clone().acquire_owned().await;
+        let place = place.expect("the semaphore is never closed");
+        let (stream, peer) = Listener::accept(&mut self.listener).await;
+        (Connection::new(stream, place), peer)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection that fails when nothing moved on it for [`IDLE_MAX`].
+struct Connection<S> {
+    stream: S,
+    idle: Pin<Box<Sleep>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl<S> Connection<S> {
+    fn new(stream: S, place: OwnedSemaphorePermit) -> Self {
+        Connection {
+            stream,
+            idle: Box::pin(tokio::time::sleep(IDLE_MAX)),
+            _place: place,
+        }
+    }
+
+    /// Passes `moved` on, unless nothing moves for too long.
+    fn unless_idle<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        moved: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if moved.is_ready() {
+            self.idle.as_mut().reset(time::now() + IDLE_MAX);
+            return moved;
+        }
+        ready!(self.idle.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let moved = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.unless_idle(cx, moved)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let moved = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.unless_idle(cx, moved)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let moved = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.unless_idle(cx, moved)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Node {
+        is_ready: AtomicBool,
+    }
+
+    impl NodeInfo for Node {
+        fn ready(&self) -> Result<(), String> {
+            let is_ready = self.is_ready.load(Ordering::Relaxed);
+            is_ready.then_some(()).ok_or("no leader is known".into())
+        }
+
+        fn status_json(&self) -> Bytes {
+            Bytes::from_static(br#"{"ok":true}"#)
+        }
+
+        fn metrics_text(&self) -> String {
+            "# EOF\n".into()
+        }
+    }
+
+    struct Running {
+        node: Arc<Node>,
+        address: SocketAddr,
+        stop: watch::Sender<bool>,
+        server: JoinHandle<()>,
+    }
+
+    async fn start() -> Running {
+        let (stop, shutdown) = watch::channel(false);
+        let monitor = Monitor::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = monitor.address().expect("it is bound");
+        let node = Arc::new(Node::default());
+        let server = tokio::spawn(monitor.serve(node.clone(), shutdown));
+        Running {
+            node,
+            address,
+            stop,
+            server,
+        }
+    }
+
+    impl Running {
+        async fn connect(&self) -> TcpStream {
+            let stream = TcpStream::connect(self.address).await;
+            stream.expect("the server listens")
+        }
+
+        /// Sends one request on a connection of its own; status line and headers, and body.
+        async fn ask(&self, request: &str) -> (String, String) {
+            let mut stream = self.connect().await;
+            let head = format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.expect("it is sent");
+            let mut reply = String::new();
+            stream.read_to_string(&mut reply).await.expect("an answer");
+            let (head, body) = reply.split_once("\r\n\r\n").expect("a head");
+            (head.to_owned(), body.to_owned())
+        }
+    }
+
+    #[tokio::test]
+    async fn every_path_has_its_answer() {
+        let running = start().await;
+        let cases = [
+            ("GET /livez", "200", "text/plain", "ok\n"),
+            ("GET /readyz", "503", "text/plain", "no leader is known\n"),
+            ("GET /statusz", "200", "application/json", "{\"ok\":true}"),
+            (
+                "GET /metrics",
+                "200",
+                "application/openmetrics-text",
+                "# EOF\n",
+            ),
+            ("GET /", "404", "text/plain", "not found\n"),
+            ("GET /metrics/x", "404", "text/plain", "not found\n"),
+            ("POST /livez", "405", "allow: GET", ""),
+        ];
+        for (request, status, header, expected) in cases {
+            let (head, body) = running.ask(request).await;
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+            assert!(head.contains(header), "{request}: {head}");
+            assert_eq!(body, expected, "{request}");
+        }
+        running.node.is_ready.store(true, Ordering::Relaxed);
+        assert_eq!(running.ask("GET /readyz").await.1, "ready\n");
+    }
+
+    #[tokio::test]
+    async fn a_stop_closes_idle_connections_and_the_port() {
+        let running = start().await;
+        let mut idle = running.connect().await;
+        assert_eq!(running.ask("GET /livez").await.1, "ok\n");
+        running.stop.send_replace(true);
+        running.server.await.expect("the server ends in order");
+        let mut rest = Vec::new();
+        idle.read_to_end(&mut rest).await.expect("it is closed");
+        assert!(rest.is_empty());
+        assert!(TcpStream::connect(running.address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_stop_does_not_wait_for_half_a_request() {
+        let running = start().await;
+        let mut stalled = running.connect().await;
+        stalled.write_all(b"GET /li").await.expect("it is sent");
+        assert_eq!(running.ask("GET /livez").await.1, "ok\n");
+        drop(running.stop);
+        let ended = tokio::time::timeout(STOP_MAX * 10, running.server).await;
+        ended.expect("within the bound").expect("in order");
+    }
+
+    #[tokio::test]
+    async fn a_connection_waits_for_a_place() {
+        let listener = TcpListener::bind("127.0.0.1:0").await;
+        let mut limited = Limited {
+            listener: listener.expect("a port is free"),
+            places: Arc::new(Semaphore::new(1)),
+        };
+        let address = limited.local_addr().expect("it is bound");
+        let _clients = [
+            TcpStream::connect(address).await,
+            TcpStream::connect(address).await,
+        ];
+        let (first, _) = limited.accept().await;
+        assert_eq!(limited.places.available_permits(), 0);
+        drop(first);
+        let (_second, _) = limited.accept().await;
+        assert_eq!(limited.places.available_permits(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_fails_when_nothing_moves() {
+        let places = Arc::new(Semaphore::new(1));
+        let place = places.clone().acquire_owned().await.expect("it is open");
+        let (mut client, stream) = tokio::io::duplex(16);
+        let mut connection = Connection::new(stream, place);
+        let start = time::now();
+        tokio::time::sleep(IDLE_MAX / 2).await;
+        client.write_all(b"x").await.expect("it is open");
+        assert_eq!(connection.read_u8().await.expect("a byte"), b'x');
+        tokio::time::sleep(IDLE_MAX / 2).await;
+        connection.write_all(b"y").await.expect("it is open");
+        let error = connection.read_u8().await.expect_err("nothing comes");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(start.elapsed(), IDLE_MAX * 2);
+        drop(connection);
+        assert_eq!(places.available_permits(), 1);
+    }
+}
