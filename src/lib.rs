@@ -1,10 +1,12 @@
 //! Mufakat.
 
 pub mod broker;
+pub mod client;
 pub mod config;
 pub mod ids;
 pub mod lock;
 pub mod monitor;
+pub mod node;
 pub mod protocol;
 pub mod queue;
 pub mod raft;

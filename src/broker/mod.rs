@@ -8,6 +8,8 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{BoxStream, Stream, StreamExt};
 
+pub mod options;
+
 /// What nodes need of a message broker among themselves: at most once, unordered in the worst
 /// case. Real nodes have NATS behind it, simulations a seeded network with virtual time.
 pub trait Broker: Send + Sync + 'static {

@@ -1,8 +1,46 @@
 //! The wire contract for clients, in types: subjects, encodings, requests, replies, error codes.
+//!
+//! A message becomes a request in three steps: [`subject`] says which operation it is for,
+//! [`encoding`] how its body is written, and [`request`] decodes the body by the operation's list
+//! of [`fields`]. Whatever is wrong with it is a value, an [`ErrorReply`] that names the field and
+//! says what would be right; no bytes make this module panic. [`reply`] writes the answer.
+//!
+//! Limits: integers are below 2^53, names are 1 to 256 bytes; what each field takes is beside the
+//! request's type.
 
 use serde::{Deserialize, Serialize};
 
+pub mod encoding;
 pub mod error;
+pub mod fields;
+pub mod lock;
+pub mod reply;
+pub mod request;
+pub mod status;
+pub mod subject;
+
+pub use error::{Code, ErrorReply, Outcome};
+pub use request::Request;
+pub use subject::{Operation, Prefix};
+
+use fields::{Field, Rule};
+
+/// Why a request is refused; boxed, since the path without errors pays for its size.
+pub type Refusal = Box<ErrorReply>;
+
+/// The greatest integer on the wire: JavaScript and JSON tools keep integers up to it exact.
+pub const INTEGER_MAX: u64 = (1 << 53) - 1;
+
+/// The greatest name (resource, owner, id) in bytes.
+pub const NAME_BYTES_MAX: usize = 256;
+
+/// How long a request is good for when it does not say; a wait comes on top.
+pub const TIMEOUT_MS_DEFAULT: u64 = 5_000;
+
+/// The longest `timeout_ms`: brokers drop replies that come later than two minutes.
+pub const TIMEOUT_MS_MAX: u64 = 120_000;
+
+const TIMEOUT_MS_FIELD: Field = Field::new("timeout_ms", Rule::Integer(1, TIMEOUT_MS_MAX));
 
 /// How a body is encoded. A reply has the encoding of its request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,4 +57,11 @@ pub struct ReplyTo {
     /// The client's reply subject.
     pub subject: String,
     pub encoding: Encoding,
+}
+
+fn session_not_found(session: &str) -> Refusal {
+    Box::new(ErrorReply::new(
+        Code::SessionNotFound,
+        format!("there is no session `{session}`"),
+    ))
 }

@@ -20,4 +20,6 @@ pub mod state;
 pub mod state_machine;
 mod stream;
 mod transfer;
+pub mod snapshot;
+pub mod directory;
 pub mod types;

@@ -1,0 +1,296 @@
+//! How to reach the NATS server: the options of the NATS command line, for nodes and clients.
+
+use std::env;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use async_nats::{ConnectOptions, ServerAddr};
+use serde::Deserialize;
+
+/// Where the broker is and who one is there. Flags win over environment variables.
+#[derive(Clone, Default, Deserialize, clap::Args)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "NATS connection")]
+pub struct NatsOptions {
+    /// Servers to connect to, separated by commas [default: nats://127.0.0.1:4222].
+    #[arg(long = "nats", env = "NATS_URL", value_name = "URL", global = true)]
+    pub url: Option<String>,
+    /// User name; without a password it is taken as a token, as the NATS command line does.
+    #[arg(
+        long = "nats-user",
+        env = "NATS_USER",
+        value_name = "NAME",
+        global = true
+    )]
+    pub user: Option<String>,
+    /// Password. NATS_PASSWORD_FILE names a file to read it from instead.
+    #[arg(
+        long = "nats-password",
+        env = "NATS_PASSWORD",
+        value_name = "PASSWORD",
+        hide_env_values = true,
+        global = true
+    )]
+    pub password: Option<String>,
+    /// Token. NATS_TOKEN_FILE names a file to read it from instead.
+    #[arg(
+        long = "nats-token",
+        env = "NATS_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true,
+        global = true
+    )]
+    pub token: Option<String>,
+    /// File with a user's JWT and seed.
+    #[arg(
+        long = "nats-creds",
+        env = "NATS_CREDS",
+        value_name = "FILE",
+        global = true
+    )]
+    pub creds: Option<PathBuf>,
+    /// File with an NKey seed.
+    #[arg(
+        long = "nats-nkey",
+        env = "NATS_NKEY",
+        value_name = "FILE",
+        global = true
+    )]
+    pub nkey: Option<PathBuf>,
+    /// TLS certificate of this client, in PEM; needs --nats-key.
+    #[arg(
+        long = "nats-cert",
+        env = "NATS_CERT",
+        value_name = "FILE",
+        global = true
+    )]
+    pub cert: Option<PathBuf>,
+    /// TLS private key of this client, in PEM; needs --nats-cert.
+    #[arg(
+        long = "nats-key",
+        env = "NATS_KEY",
+        value_name = "FILE",
+        global = true
+    )]
+    pub key: Option<PathBuf>,
+    /// TLS certificate authority to trust, in PEM.
+    #[arg(long = "nats-ca", env = "NATS_CA", value_name = "FILE", global = true)]
+    pub ca: Option<PathBuf>,
+    /// Context of the NATS command line, from ~/.config/nats/context; what is given otherwise wins.
+    #[arg(
+        long = "nats-context",
+        env = "NATS_CONTEXT",
+        value_name = "NAME",
+        global = true
+    )]
+    pub context: Option<String>,
+}
+
+/// What is wrong with the options.
+#[derive(Debug, thiserror::Error)]
+pub enum NatsOptionsError {
+    /// The address is not repeated, since it may contain a password.
+    #[error("a NATS address is not like nats://127.0.0.1:4222: {reason}")]
+    Url { reason: String },
+    #[error("cannot read {what} from {}: {source}", path.display())]
+    Unreadable {
+        what: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{0}")]
+    Contradiction(&'static str),
+    #[error("the NATS context {name}: {reason}")]
+    Context { name: String, reason: String },
+}
+
+/// The address of a server on this machine.
+const URL_DEFAULT: &str = "nats://127.0.0.1:4222";
+
+/// Secrets never show.
+impl fmt::Debug for NatsOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NatsOptions")
+            .field("url", &self.url)
+            .field("context", &self.context)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a context file of the NATS command line may say; the rest of it does not matter here.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Context {
+    url: String,
+    user: String,
+    password: String,
+    token: String,
+    creds: String,
+    nkey: String,
+    cert: String,
+    key: String,
+    ca: String,
+}
+
+impl NatsOptions {
+    /// The servers to connect to, at least one.
+    ///
+    /// # Errors
+    /// When an address is none, or when the context cannot be read.
+    pub fn servers(&self) -> Result<Vec<ServerAddr>, NatsOptionsError> {
+        let resolved = self.resolved()?;
+        let urls = resolved.url.as_deref().unwrap_or(URL_DEFAULT);
+        urls.split(',')
+            .map(str::trim)
+            .map(|url| {
+                url.parse()
+                    .map_err(|source: std::io::Error| NatsOptionsError::Url {
+                        reason: source.to_string(),
+                    })
+            })
+            .collect()
+    }
+
+    /// Everything but the addresses; the caller adds how to reconnect.
+    ///
+    /// # Errors
+    /// When a file cannot be read or options contradict each other.
+    pub fn connect_options(&self) -> Result<ConnectOptions, NatsOptionsError> {
+        let resolved = self.resolved()?;
+        let options = resolved.with_identity(ConnectOptions::new())?;
+        resolved.with_tls(options)
+    }
+
+    fn with_identity(&self, options: ConnectOptions) -> Result<ConnectOptions, NatsOptionsError> {
+        let mut options = match (&self.user, &self.password) {
+            (Some(user), Some(password)) => {
+                options.user_and_password(user.clone(), password.clone())
+            }
+            (Some(token), None) => options.token(token.clone()),
+            (None, Some(_)) => {
+                return Err(NatsOptionsError::Contradiction(
+                    "a NATS password needs a user (--nats-user or NATS_USER)",
+                ));
+            }
+            (None, None) => options,
+        };
+        if let Some(token) = &self.token {
+            options = options.token(token.clone());
+        }
+        if let Some(path) = &self.nkey {
+            options = options.nkey(read("the NKey seed", path)?);
+        }
+        if let Some(path) = &self.creds {
+            let creds = read("the NATS credentials", path)?;
+            options = options
+                .credentials(&creds)
+                .map_err(|source| unreadable("the NATS credentials", path, source))?;
+        }
+        Ok(options)
+    }
+
+    fn with_tls(&self, mut options: ConnectOptions) -> Result<ConnectOptions, NatsOptionsError> {
+        if let Some(ca) = &self.ca {
+            options = options.add_root_certificates(ca.clone()).require_tls(true);
+        }
+        match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => Ok(options
+                .add_client_certificate(cert.clone(), key.clone())
+                .require_tls(true)),
+            (None, None) => Ok(options),
+            _ => Err(NatsOptionsError::Contradiction(
+                "a NATS client certificate and its key come together (--nats-cert, --nats-key)",
+            )),
+        }
+    }
+
+    /// These options, filled up from `*_FILE` variables and then from the context.
+    fn resolved(&self) -> Result<NatsOptions, NatsOptionsError> {
+        let mut resolved = self.clone();
+        if resolved.password.is_none() {
+            resolved.password = secret_file("NATS_PASSWORD_FILE", "the NATS password")?;
+        }
+        if resolved.token.is_none() {
+            resolved.token = secret_file("NATS_TOKEN_FILE", "the NATS token")?;
+        }
+        if let Some(name) = &self.context {
+            resolved.fill_from(context(name)?);
+        }
+        Ok(resolved)
+    }
+
+    fn fill_from(&mut self, context: Context) {
+        fn fill<T: From<String>>(option: &mut Option<T>, value: String) {
+            if option.is_none() && !value.is_empty() {
+                *option = Some(value.into());
+            }
+        }
+        let names_nobody = self.user.is_none()
+            && self.token.is_none()
+            && self.creds.is_none()
+            && self.nkey.is_none();
+        fill(&mut self.url, context.url);
+        // Who one is comes from one place only: half of each would be nobody.
+        if names_nobody {
+            fill(&mut self.user, context.user);
+            fill(&mut self.password, context.password);
+            fill(&mut self.token, context.token);
+            fill(&mut self.creds, context.creds);
+            fill(&mut self.nkey, context.nkey);
+        }
+        if self.cert.is_none() && self.key.is_none() {
+            fill(&mut self.cert, context.cert);
+            fill(&mut self.key, context.key);
+        }
+        fill(&mut self.ca, context.ca);
+    }
+}
+
+/// Hosts and ports for a message, without users and passwords that an address may contain.
+pub fn without_secrets(servers: &[ServerAddr]) -> String {
+    let shown: Vec<_> = servers
+        .iter()
+        .map(|server| format!("{}:{}", server.host(), server.port()))
+        .collect();
+    shown.join(", ")
+}
+
+fn context(name: &str) -> Result<Context, NatsOptionsError> {
+    let failed = |reason: String| NatsOptionsError::Context {
+        name: name.to_owned(),
+        reason,
+    };
+    if name.is_empty() || name.contains(['/', '\\']) || name.contains("..") {
+        return Err(failed("this is not the name of a context".to_owned()));
+    }
+    let home = env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| env::home_dir().map(|home| home.join(".config")))
+        .ok_or_else(|| failed("there is no home directory".to_owned()))?;
+    let path = home.join("nats/context").join(format!("{name}.json"));
+    let text = fs::read_to_string(&path).map_err(|e| failed(format!("{}: {e}", path.display())))?;
+    serde_json::from_str(&text).map_err(|e| failed(format!("{}: {e}", path.display())))
+}
+
+fn secret_file(variable: &str, what: &'static str) -> Result<Option<String>, NatsOptionsError> {
+    env::var_os(variable)
+        .map(|path| read(what, Path::new(&path)))
+        .transpose()
+}
+
+/// A file's text without the line end that editors add.
+fn read(what: &'static str, path: &Path) -> Result<String, NatsOptionsError> {
+    fs::read_to_string(path)
+        .map(|text| text.trim_end().to_owned())
+        .map_err(|source| unreadable(what, path, source))
+}
+
+fn unreadable(what: &'static str, path: &Path, source: std::io::Error) -> NatsOptionsError {
+    NatsOptionsError::Unreadable {
+        what,
+        path: path.to_owned(),
+        source,
+    }
+}

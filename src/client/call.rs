@@ -1,0 +1,266 @@
+//! One call: whom to ask, for how long, and when to ask again.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use async_nats::Subject;
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::client::{Client, ClientError, Target};
+use crate::ids::NodeId;
+use crate::protocol::lock::{Acquired, Checked, Released, Renewed, View};
+use crate::protocol::reply::{self, Answer};
+use crate::protocol::status::{Ask, Metrics, Status};
+use crate::protocol::{Operation, Outcome, Prefix, TIMEOUT_MS_DEFAULT};
+use crate::time;
+
+/// How much longer than a node the client waits: the way there and back.
+const TRAVEL_MS: u64 = 500;
+
+/// How long a node that was asked by its id may take, beyond the wait asked for, before any other
+/// is asked: longer than a loaded node needs, shorter than the default timeout.
+const DIRECT_MS: u64 = 1_500;
+
+/// The pause before asking again doubles from the first to the second.
+const PAUSE_MS_MIN: u64 = 20;
+const PAUSE_MS_MAX: u64 = 320;
+
+/// One operation, asked until it is answered or its time is over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Call {
+    pub operation: Operation,
+    pub timeout_ms: u64,
+    /// How much of the timeout the request itself asks to wait.
+    pub wait_ms: u64,
+}
+
+impl Call {
+    pub(super) fn new(operation: Operation, timeout_ms: Option<u64>, wait_ms: u64) -> Self {
+        Call {
+            operation,
+            timeout_ms: timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT + wait_ms),
+            wait_ms,
+        }
+    }
+}
+
+/// How a call ended without success.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub error: ClientError,
+    /// Whether an attempt before the last may have taken effect.
+    pub earlier_unknown: bool,
+}
+
+impl From<Failed> for ClientError {
+    fn from(failed: Failed) -> ClientError {
+        match failed.error {
+            ClientError::Unanswered { error, maybe_sent } => ClientError::Unanswered {
+                error,
+                maybe_sent: maybe_sent || failed.earlier_unknown,
+            },
+            error => error,
+        }
+    }
+}
+
+/// A node's answer that may tell whom to ask next time.
+pub(super) trait Answers: DeserializeOwned {
+    /// Whether the node that gives this answer is the one that executes such requests.
+    const BY_EXECUTOR: bool;
+}
+
+impl Answers for Acquired {
+    const BY_EXECUTOR: bool = true;
+}
+impl Answers for Released {
+    const BY_EXECUTOR: bool = true;
+}
+impl Answers for Renewed {
+    const BY_EXECUTOR: bool = true;
+}
+impl Answers for Checked {
+    const BY_EXECUTOR: bool = true;
+}
+/// A stale read is answered by any node.
+impl Answers for View {
+    const BY_EXECUTOR: bool = false;
+}
+impl Answers for Status {
+    const BY_EXECUTOR: bool = false;
+}
+impl Answers for Metrics {
+    const BY_EXECUTOR: bool = false;
+}
+
+/// The subject of each operation, at its place in [`Operation::ALL`].
+#[derive(Debug)]
+pub(super) struct Subjects(Vec<Subject>);
+
+impl Subjects {
+    pub(super) fn new(subject: impl Fn(Operation) -> String) -> Self {
+        Subjects(Operation::ALL.iter().map(|&o| subject(o).into()).collect())
+    }
+
+    fn of(&self, operation: Operation) -> Subject {
+        self.0[operation as usize].clone()
+    }
+}
+
+/// One node and the subjects that reach it.
+#[derive(Debug)]
+pub(super) struct Direct {
+    node: NodeId,
+    subjects: Subjects,
+}
+
+impl Direct {
+    pub(super) fn new(prefix: &Prefix, node: NodeId) -> Self {
+        Direct {
+            node,
+            subjects: Subjects::new(|operation| prefix.node_operation(node, operation)),
+        }
+    }
+}
+
+impl Client {
+    /// Asks until there is an answer that the caller must judge, or the call's time is over.
+    /// `body` gets the milliseconds since the start, 0 the first time.
+    pub(super) async fn call_until_answered<T: Answers>(
+        &self,
+        call: Call,
+        mut body: impl FnMut(u64) -> Bytes,
+    ) -> Result<T, Failed> {
+        let started = time::now();
+        let mut elapsed_ms = 0;
+        let mut pause_ms = PAUSE_MS_MIN;
+        let mut earlier_unknown = false;
+        loop {
+            let attempt = self.attempt(call, elapsed_ms, body(elapsed_ms)).await;
+            let error = match attempt {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            elapsed_ms = started.elapsed().as_millis() as u64 + pause_ms;
+            if !error.passes_by_itself() || elapsed_ms >= call.timeout_ms {
+                return Err(Failed {
+                    error,
+                    earlier_unknown,
+                });
+            }
+            earlier_unknown |= error.outcome() == Outcome::Unknown;
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            pause_ms = (pause_ms * 2).min(PAUSE_MS_MAX);
+        }
+    }
+
+    async fn attempt<T: Answers>(
+        &self,
+        call: Call,
+        elapsed_ms: u64,
+        body: Bytes,
+    ) -> Result<T, ClientError> {
+        let left_ms = call.timeout_ms.saturating_sub(elapsed_ms) + TRAVEL_MS;
+        let direct = self.direct(call.operation);
+        let (subject, timeout_ms) = match &direct {
+            None => (self.inner.shared.of(call.operation), left_ms),
+            Some(direct) => {
+                let direct_ms = match self.inner.options.target {
+                    Target::Leader => DIRECT_MS + call.wait_ms.saturating_sub(elapsed_ms),
+                    Target::Any | Target::Node(_) => left_ms,
+                };
+                (direct.subjects.of(call.operation), left_ms.min(direct_ms))
+            }
+        };
+        let answer = self
+            .exchange::<T>(subject, body, Duration::from_millis(timeout_ms))
+            .await;
+        self.learn(direct.as_deref(), &answer);
+        answer?.result.map_err(ClientError::Refused)
+    }
+
+    fn direct(&self, operation: Operation) -> Option<Arc<Direct>> {
+        let by_leader = !matches!(operation, Operation::Status | Operation::Metrics);
+        if by_leader || self.inner.options.target != Target::Leader {
+            self.inner
+                .direct
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone()
+        } else {
+            None
+        }
+    }
+
+    /// Remembers whom to ask; forgets a node that did not answer.
+    fn learn<T: Answers>(&self, asked: Option<&Direct>, answer: &Result<Answer<T>, ClientError>) {
+        if self.inner.options.target != Target::Leader {
+            return;
+        }
+        let faster = match answer {
+            Ok(answer) => {
+                let executor = (T::BY_EXECUTOR && answer.result.is_ok()).then_some(answer.node);
+                let lost = answer
+                    .result
+                    .as_ref()
+                    .is_err_and(|error| ClientError::Refused(error.clone()).passes_by_itself());
+                match answer.ask_node.or(executor) {
+                    None if !lost => return,
+                    faster => faster,
+                }
+            }
+            Err(_) => None,
+        };
+        let known = asked.map(|direct| direct.node);
+        if faster != known {
+            let direct = faster.map(|node| Arc::new(Direct::new(&self.inner.options.prefix, node)));
+            *self
+                .inner
+                .direct
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = direct;
+        }
+    }
+
+    /// A call whose body may be sent again as it is.
+    pub(super) async fn repeat<T: Answers>(
+        &self,
+        operation: Operation,
+        timeout_ms: Option<u64>,
+        request: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let body = self.encode(request);
+        let call = Call::new(operation, timeout_ms, 0);
+        Ok(self.call_until_answered(call, |_| body.clone()).await?)
+    }
+
+    pub(super) async fn ask<T: Answers>(&self, operation: Operation) -> Result<T, ClientError> {
+        self.repeat(operation, None, &Ask::default()).await
+    }
+
+    pub(super) async fn ask_node<T: Answers>(
+        &self,
+        node: NodeId,
+        operation: Operation,
+    ) -> Result<T, ClientError> {
+        let subject = self.inner.options.prefix.node_operation(node, operation);
+        let timeout = Duration::from_millis(TIMEOUT_MS_DEFAULT + TRAVEL_MS);
+        self.call(subject, &Ask::default(), timeout).await
+    }
+
+    pub(super) async fn exchange<T: DeserializeOwned>(
+        &self,
+        subject: Subject,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Answer<T>, ClientError> {
+        let message = self.inner.requester.request(subject, body, timeout).await?;
+        reply::read(self.inner.options.encoding, &message.payload).map_err(ClientError::Unreadable)
+    }
+
+    pub(super) fn encode(&self, request: &impl Serialize) -> Bytes {
+        self.inner.options.encoding.encode(request)
+    }
+}

@@ -1,0 +1,88 @@
+//! Why a call of the client failed, and what that says about its effect.
+
+use crate::client::requester::RequestError;
+use crate::protocol::{Code, ErrorReply, Outcome, Refusal};
+
+/// Why a call failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ClientError {
+    /// A node's answer; details are in it.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// There is no answer.
+    #[error("{error}")]
+    Unanswered {
+        error: RequestError,
+        /// Whether a node may have got the request, at this or an earlier attempt.
+        maybe_sent: bool,
+    },
+    /// There is an answer, which this version cannot read.
+    #[error("the answer cannot be read: {0}")]
+    Unreadable(String),
+}
+
+impl ClientError {
+    /// The code of a node's answer.
+    pub fn code(&self) -> Option<Code> {
+        self.details().map(|error| error.code)
+    }
+
+    /// The status of a node's answer.
+    pub fn status(&self) -> Option<u16> {
+        self.details().map(|error| error.status)
+    }
+
+    /// A node's answer in full.
+    pub fn details(&self) -> Option<&ErrorReply> {
+        match self {
+            ClientError::Refused(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// What is known about the request's effect.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            ClientError::Refused(error) => error.outcome,
+            ClientError::Unanswered {
+                maybe_sent: false, ..
+            } => Outcome::NotApplied,
+            ClientError::Unanswered { .. } | ClientError::Unreadable(_) => Outcome::Unknown,
+        }
+    }
+
+    /// Whether the same may succeed later.
+    pub fn retryable(&self) -> bool {
+        match self {
+            ClientError::Refused(error) => error.retryable,
+            ClientError::Unanswered { error, .. } => !matches!(error, RequestError::Unsendable(_)),
+            ClientError::Unreadable(_) => false,
+        }
+    }
+
+    /// Whether asking again within the same call can help: the cluster was not ready for the
+    /// request, as opposed to an answer that the caller must judge.
+    pub(super) fn passes_by_itself(&self) -> bool {
+        match self {
+            ClientError::Refused(error) => matches!(
+                error.code,
+                Code::NoLeader | Code::ShuttingDown | Code::Reconfiguring | Code::Indeterminate
+            ),
+            ClientError::Unanswered { error, .. } => matches!(
+                error,
+                RequestError::Disconnected
+                    | RequestError::ConnectionLost
+                    | RequestError::NoResponders
+                    | RequestError::TimedOut
+            ),
+            ClientError::Unreadable(_) => false,
+        }
+    }
+}
+
+impl From<RequestError> for ClientError {
+    fn from(error: RequestError) -> Self {
+        let maybe_sent = !error.not_sent();
+        ClientError::Unanswered { error, maybe_sent }
+    }
+}

@@ -1,0 +1,280 @@
+//! The typed client that the command line, the load generator and tests use.
+//!
+//! A [`Client`] sends requests through a [`Requester`] and asks again while that is safe and can
+//! help: nobody leads, nobody listens, the connection broke, the node that was asked died. It is
+//! safe since an acquire always carries a request id (made up when absent), and a token is never
+//! granted twice, so that a repeated release or renewal concerns nothing but the same hold. A
+//! [`Lease`] keeps a lock until it is released or lost.
+//!
+//! With [`Target::Leader`] the client learns from answers whom to ask, and asks any node again
+//! when that one does not answer.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_nats::Subject;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::broker::options::{self, NatsOptions, NatsOptionsError};
+use crate::ids::NodeId;
+use crate::protocol::lock::{
+    Acquire, Acquired, Check, Checked, Get, Release, Released, Renew, Renewed, View,
+};
+use crate::protocol::status::{Metrics, Status};
+use crate::protocol::{Code, Encoding, Operation, Prefix};
+use crate::time;
+
+mod call;
+pub mod error;
+pub mod lease;
+pub mod requester;
+
+pub use error::ClientError;
+pub use lease::{Lease, LeaseLost};
+pub use requester::{Message, RequestError, Requester};
+
+use call::{Call, Direct, Subjects};
+
+/// Whom to ask.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Target {
+    /// Whichever node the broker picks.
+    Any,
+    /// The node that answers name as the fastest to ask, once known; until then any.
+    #[default]
+    Leader,
+    /// One node, always.
+    Node(NodeId),
+}
+
+/// How to talk to a cluster.
+#[derive(Clone, Debug, Default)]
+pub struct ClientOptions {
+    pub prefix: Prefix,
+    pub encoding: Encoding,
+    pub target: Target,
+}
+
+/// How to reach a cluster and how to talk to it.
+#[derive(Clone, Default)]
+pub struct ConnectOptions {
+    pub nats: NatsOptions,
+    pub client: ClientOptions,
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error(transparent)]
+    Options(#[from] NatsOptionsError),
+    #[error("cannot connect to {servers}: {source}")]
+    Unreachable {
+        servers: String,
+        source: async_nats::ConnectError,
+    },
+    #[error(transparent)]
+    Inbox(#[from] RequestError),
+}
+
+/// A connection to a cluster. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    requester: Requester,
+    options: ClientOptions,
+    shared: Subjects,
+    /// The node to ask, and the subjects that reach it.
+    direct: Mutex<Option<Arc<Direct>>>,
+}
+
+impl Client {
+    /// Connects; fails if the broker cannot be reached now, reconnects by itself afterwards.
+    ///
+    /// # Errors
+    /// When options contradict each other or name unreadable files, and when no server answers.
+    pub async fn connect(connect: &ConnectOptions) -> Result<Self, ConnectError> {
+        let servers = connect.nats.servers()?;
+        let nats = connect
+            .nats
+            .connect_options()?
+            .connect(&servers[..])
+            .await
+            .map_err(|source| ConnectError::Unreachable {
+                servers: options::without_secrets(&servers),
+                source,
+            })?;
+        Ok(Client::new(nats, connect.client.clone()).await?)
+    }
+
+    /// A client on a connection that exists.
+    ///
+    /// # Errors
+    /// When the connection was closed for good.
+    pub async fn new(
+        nats: async_nats::Client,
+        options: ClientOptions,
+    ) -> Result<Self, RequestError> {
+        let requester = Requester::new(nats).await?;
+        let shared = Subjects::new(|operation| options.prefix.operation(operation));
+        let direct = match options.target {
+            Target::Node(node) => Some(Arc::new(Direct::new(&options.prefix, node))),
+            Target::Any | Target::Leader => None,
+        };
+        Ok(Client {
+            inner: Arc::new(Inner {
+                requester,
+                options,
+                shared,
+                direct: Mutex::new(direct),
+            }),
+        })
+    }
+
+    /// What carries the requests; usable for any subject.
+    pub fn requester(&self) -> &Requester {
+        &self.inner.requester
+    }
+
+    pub fn options(&self) -> &ClientOptions {
+        &self.inner.options
+    }
+
+    /// Asks for a lock, waiting for it as long as `wait_ms` says. An id is made up for a request
+    /// that has none, so that asking again after a failure attaches to the same place.
+    ///
+    /// # Errors
+    /// `lock_held`, `wait_timeout`, `deadlock` and the other refusals of the contract. With an
+    /// unknown outcome the lock may have been granted; it then ends with its lease.
+    pub async fn acquire(&self, request: &Acquire) -> Result<Acquired, ClientError> {
+        let mut request = request.clone();
+        request.request_id.get_or_insert_with(new_request_id);
+        let asked_wait_ms = request.wait_ms;
+        let call = Call::new(Operation::LockAcquire, request.timeout_ms, asked_wait_ms);
+        let body = |elapsed_ms: u64| {
+            if elapsed_ms > 0 {
+                request.wait_ms = asked_wait_ms.saturating_sub(elapsed_ms);
+                request.timeout_ms = Some(call.timeout_ms.saturating_sub(elapsed_ms).max(1));
+            }
+            self.encode(&request)
+        };
+        Ok(self.call_until_answered(call, body).await?)
+    }
+
+    /// Asks for a lock as [`Client::acquire`] does, and keeps it.
+    ///
+    /// # Errors
+    /// As those of [`Client::acquire`].
+    pub async fn acquire_lease(&self, request: &Acquire) -> Result<Lease, ClientError> {
+        let asked_at = time::now();
+        let acquired = self.acquire(request).await?;
+        Ok(Lease::keep(
+            self.clone(),
+            acquired,
+            Duration::from_millis(request.ttl_ms),
+            asked_at,
+        ))
+    }
+
+    /// Ends a hold. When an earlier attempt of the same call went unanswered, `not_holder` means
+    /// that the hold is over, and counts as released.
+    ///
+    /// # Errors
+    /// `not_holder` when the token is not that of a live hold.
+    pub async fn release(&self, request: &Release) -> Result<Released, ClientError> {
+        let call = Call::new(Operation::LockRelease, request.timeout_ms, 0);
+        let body = self.encode(request);
+        let released = self.call_until_answered(call, |_| body.clone()).await;
+        match released {
+            Err(failed)
+                if failed.earlier_unknown && failed.error.code() == Some(Code::NotHolder) =>
+            {
+                Ok(Released { released: true })
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// Lets a lease begin anew.
+    ///
+    /// # Errors
+    /// `not_holder` when the token is not that of a live hold.
+    pub async fn renew(&self, request: &Renew) -> Result<Renewed, ClientError> {
+        self.repeat(Operation::LockRenew, request.timeout_ms, request)
+            .await
+    }
+
+    /// Asks whether a token is that of a live hold.
+    ///
+    /// # Errors
+    /// Only when the cluster does not answer.
+    pub async fn check(&self, request: &Check) -> Result<Checked, ClientError> {
+        self.repeat(Operation::LockCheck, request.timeout_ms, request)
+            .await
+    }
+
+    /// Asks who holds a resource and who waits for it.
+    ///
+    /// # Errors
+    /// Only when the cluster does not answer.
+    pub async fn get(&self, request: &Get) -> Result<View, ClientError> {
+        self.repeat(Operation::LockGet, request.timeout_ms, request)
+            .await
+    }
+
+    /// What some node says about itself; with [`Target::Node`] that one.
+    ///
+    /// # Errors
+    /// Only when no node answers.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.ask(Operation::Status).await
+    }
+
+    /// What one node says about itself. Asks once.
+    ///
+    /// # Errors
+    /// When that node does not answer.
+    pub async fn status_of(&self, node: NodeId) -> Result<Status, ClientError> {
+        self.ask_node(node, Operation::Status).await
+    }
+
+    /// The metrics of some node; with [`Target::Node`] of that one.
+    ///
+    /// # Errors
+    /// Only when no node answers.
+    pub async fn metrics(&self) -> Result<Metrics, ClientError> {
+        self.ask(Operation::Metrics).await
+    }
+
+    /// The metrics of one node. Asks once.
+    ///
+    /// # Errors
+    /// When that node does not answer.
+    pub async fn metrics_of(&self, node: NodeId) -> Result<Metrics, ClientError> {
+        self.ask_node(node, Operation::Metrics).await
+    }
+
+    /// Sends any body to any subject, once, and reads the answer.
+    ///
+    /// # Errors
+    /// What the node answered, or why there is no answer.
+    pub async fn call<T: DeserializeOwned>(
+        &self,
+        subject: impl Into<Subject>,
+        request: &impl Serialize,
+        timeout: Duration,
+    ) -> Result<T, ClientError> {
+        let body = self.encode(request);
+        let answer = self.exchange(subject.into(), body, timeout).await?;
+        answer.result.map_err(ClientError::Refused)
+    }
+}
+
+/// An id that no other request has: 128 random bits.
+fn new_request_id() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}

@@ -1,0 +1,514 @@
+//! Strict decoding of a request's body: one map, every field by its rule.
+//!
+//! A body goes straight into typed values, without a tree in between. Refused, each by name and
+//! with what would be right: unknown fields, duplicates, wrong types, fractions and exponents,
+//! integers out of range, trailing bytes. `null` equals absent.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use crate::protocol::error::{Code, ErrorReply};
+use crate::protocol::{Encoding, INTEGER_MAX, NAME_BYTES_MAX, Refusal};
+
+/// The most fields that an operation has; sizes the place where they are collected.
+const FIELDS_MAX: usize = 12;
+
+/// How deep a MessagePack body may nest, so that recursion over it stays within the stack. JSON
+/// has the same bound, 128, from its parser.
+const DEPTH_MAX: usize = 128;
+
+/// One field of an operation and what it takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    pub name: &'static str,
+    rule: Rule,
+}
+
+impl Field {
+    pub(super) const fn new(name: &'static str, rule: Rule) -> Self {
+        Field { name, rule }
+    }
+}
+
+/// What a field takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Rule {
+    /// 1 to 256 bytes of UTF-8 without control characters.
+    Name,
+    /// Between the two, both included.
+    Integer(u64, u64),
+    /// One of the texts, the first being the default.
+    Choice(&'static [&'static str]),
+    /// An object of at most so many bytes as JSON without white space.
+    Object(usize),
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rule::Name => write!(
+                f,
+                "text of 1 to {NAME_BYTES_MAX} bytes without control characters"
+            ),
+            Rule::Integer(min, max) => write!(f, "an integer from {min} to {max}"),
+            Rule::Choice(names) => {
+                let quoted: Vec<_> = names.iter().map(|name| format!("\"{name}\"")).collect();
+                f.write_str(&quoted.join(" or "))
+            }
+            Rule::Object(max) => write!(f, "an object of at most {max} bytes as JSON"),
+        }
+    }
+}
+
+/// A JSON object as the text that was received, without the white space between its parts. In
+/// MessagePack it is a map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta(Box<str>);
+
+impl Meta {
+    /// # Errors
+    /// When the text is not one JSON object.
+    pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
+        let raw: &RawValue = serde_json::from_str(text)?;
+        if !raw.get().starts_with('{') {
+            return Err(de::Error::custom("not a JSON object"));
+        }
+        Ok(Meta(compact(raw.get()).into()))
+    }
+
+    /// Takes text that was a `Meta` before: what the replicated state kept of one.
+    ///
+    /// # Panics
+    /// When a reply is made of text that is not JSON, since the state then lost its integrity.
+    pub fn from_kept(text: impl Into<Box<str>>) -> Self {
+        Meta(text.into())
+    }
+
+    pub fn as_json(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Serialize for Meta {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        const BROKEN: &str = "what was kept of a meta object is JSON";
+        if serializer.is_human_readable() {
+            let raw: &RawValue = serde_json::from_str(&self.0).expect(BROKEN);
+            raw.serialize(serializer)
+        } else {
+            let value: serde_json::Value = serde_json::from_str(&self.0).expect(BROKEN);
+            value.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Meta {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            let raw = Box::<RawValue>::deserialize(deserializer)?;
+            Meta::from_json(raw.get()).map_err(de::Error::custom)
+        } else {
+            let map = serde_json::Map::deserialize(deserializer)?;
+            Ok(Meta(serde_json::Value::Object(map).to_string().into()))
+        }
+    }
+}
+
+/// JSON without the white space outside its strings; numbers and order stay as they were.
+fn compact(json: &str) -> String {
+    let mut in_string = false;
+    let mut escaped = false;
+    json.chars()
+        .filter(|&c| {
+            if in_string {
+                in_string = escaped || c != '"';
+                escaped = !escaped && c == '\\';
+                return true;
+            }
+            in_string = c == '"';
+            !matches!(c, ' ' | '\t' | '\n' | '\r')
+        })
+        .collect()
+}
+
+#[derive(Debug)]
+enum Given {
+    Text(String),
+    Integer(u64),
+    Choice(usize),
+    Object(Meta),
+}
+
+/// The fields of one request, each valid by its rule.
+#[derive(Debug)]
+pub struct Fields<'a> {
+    schema: &'a [Field],
+    given: [Option<Given>; FIELDS_MAX],
+}
+
+impl<'a> Fields<'a> {
+    /// Decodes a body by the fields that `operation` has.
+    ///
+    /// # Errors
+    /// `bad_request` with the field and what would be right, or where the syntax is wrong.
+    pub(super) fn decode(
+        operation: &'a str,
+        schema: &'a [Field],
+        encoding: Encoding,
+        body: &[u8],
+    ) -> Result<Self, Refusal> {
+        let mut decoding = Decoding {
+            operation,
+            encoding,
+            fields: Fields {
+                schema,
+                given: [const { None }; FIELDS_MAX],
+            },
+            refusal: None,
+        };
+        match decoding.run(body) {
+            Ok(()) => Ok(decoding.fields),
+            Err(syntax) => Err(decoding.refusal.take().unwrap_or_else(|| {
+                Box::new(ErrorReply::new(
+                    Code::BadRequest,
+                    format!("the body is not one map: {syntax}"),
+                ))
+            })),
+        }
+    }
+
+    /// Fills in a name that came outside the body: by subject suffix or header.
+    ///
+    /// # Errors
+    /// `bad_request` when it is no name, or when the body has another one.
+    pub(super) fn fill(&mut self, name: &str, source: &str, text: &str) -> Result<(), Refusal> {
+        let index = self.index(name);
+        match &self.given[index] {
+            Some(Given::Text(body)) if body == text => Ok(()),
+            Some(_) => Err(ErrorReply::bad_field(
+                name,
+                format!("`{name}` in the body differs from that in the {source}"),
+            )
+            .into()),
+            None if is_name(text) => {
+                self.given[index] = Some(Given::Text(text.to_owned()));
+                Ok(())
+            }
+            None => Err(ErrorReply::bad_field(
+                name,
+                format!("`{name}` in the {source} must be {}", Rule::Name),
+            )
+            .into()),
+        }
+    }
+
+    pub(super) fn has_field(&self, name: &str) -> bool {
+        self.schema.iter().any(|field| field.name == name)
+    }
+
+    pub(super) fn text(&mut self, name: &str) -> Option<String> {
+        match self.given[self.index(name)].take() {
+            Some(Given::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(super) fn required_text(&mut self, name: &str) -> Result<String, Refusal> {
+        self.text(name).ok_or_else(|| self.missing(name))
+    }
+
+    pub(super) fn integer(&mut self, name: &str) -> Option<u64> {
+        match self.given[self.index(name)] {
+            Some(Given::Integer(integer)) => Some(integer),
+            _ => None,
+        }
+    }
+
+    pub(super) fn required_integer(&mut self, name: &str) -> Result<u64, Refusal> {
+        self.integer(name).ok_or_else(|| self.missing(name))
+    }
+
+    /// The index of the chosen text; 0, the default, when absent.
+    pub(super) fn choice(&mut self, name: &str) -> usize {
+        match self.given[self.index(name)] {
+            Some(Given::Choice(index)) => index,
+            _ => 0,
+        }
+    }
+
+    pub(super) fn object(&mut self, name: &str) -> Option<Meta> {
+        match self.given[self.index(name)].take() {
+            Some(Given::Object(meta)) => Some(meta),
+            _ => None,
+        }
+    }
+
+    fn index(&self, name: &str) -> usize {
+        self.schema
+            .iter()
+            .position(|field| field.name == name)
+            .expect("a request is built from the fields of its own operation")
+    }
+
+    fn missing(&self, name: &str) -> Refusal {
+        let rule = self.schema[self.index(name)].rule;
+        ErrorReply::bad_field(name, format!("`{name}` is missing: it must be {rule}")).into()
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
+/// A decode on its way. Refusals leave through `refusal`, since the errors of the two formats
+/// carry nothing but text.
+struct Decoding<'a> {
+    operation: &'a str,
+    encoding: Encoding,
+    fields: Fields<'a>,
+    refusal: Option<Refusal>,
+}
+
+impl<'a> Decoding<'a> {
+    fn run(&mut self, body: &[u8]) -> Result<(), String> {
+        match self.encoding {
+            Encoding::Json if body.is_empty() => Ok(()),
+            Encoding::Json => {
+                let mut json = serde_json::Deserializer::from_slice(body);
+                json.deserialize_map(&mut *self)
+                    .map_err(|e| e.to_string())?;
+                json.end().map_err(|e| e.to_string())
+            }
+            Encoding::MessagePack => {
+                let mut rest = body;
+                let mut pack = rmp_serde::Deserializer::new(&mut rest);
+                pack.set_max_depth(DEPTH_MAX);
+                pack.deserialize_map(&mut *self)
+                    .map_err(|e| e.to_string())?;
+                match rest.len() {
+                    0 => Ok(()),
+                    more => Err(format!("{more} bytes follow it")),
+                }
+            }
+        }
+    }
+
+    fn refuse<E: de::Error>(&mut self, refusal: ErrorReply) -> E {
+        self.refusal = Some(Box::new(refusal));
+        E::custom("refused")
+    }
+
+    fn unknown(&self, name: &str) -> ErrorReply {
+        let fields: Vec<Cow<'static, str>> =
+            self.fields.schema.iter().map(|f| f.name.into()).collect();
+        let message = format!(
+            "unknown field `{}`: {} has {}",
+            shortened(name),
+            self.operation,
+            fields.join(", ")
+        );
+        ErrorReply {
+            fields,
+            ..ErrorReply::bad_field(shortened(name), message)
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Decoding<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut seen = [false; FIELDS_MAX];
+        while let Some(index) = map.next_key_seed(Key(self))? {
+            let field = self.fields.schema[index];
+            if std::mem::replace(&mut seen[index], true) {
+                let message = format!("`{}` is there twice", field.name);
+                return Err(self.refuse(ErrorReply::bad_field(field.name, message)));
+            }
+            let found = match (field.rule, self.encoding) {
+                (Rule::Object(_), Encoding::Json) => Found::raw(map.next_value()?),
+                (Rule::Object(_), Encoding::MessagePack) => Found::tree(map.next_value()?),
+                _ => map.next_value()?,
+            };
+            match found.by(field.rule) {
+                Ok(given) => self.fields.given[index] = given,
+                Err(found) => {
+                    let message = format!("`{}` must be {}, not {found}", field.name, field.rule);
+                    return Err(self.refuse(ErrorReply::bad_field(field.name, message)));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name of a field, as its place in the schema.
+struct Key<'a, 'b>(&'a mut Decoding<'b>);
+
+impl<'de> DeserializeSeed<'de> for Key<'_, '_> {
+    type Value = usize;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<usize, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Key<'_, '_> {
+    type Value = usize;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a field")
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<usize, E> {
+        match self.0.fields.schema.iter().position(|f| f.name == name) {
+            Some(index) => Ok(index),
+            None => {
+                let unknown = self.0.unknown(name);
+                Err(self.0.refuse(unknown))
+            }
+        }
+    }
+}
+
+/// A value as it came, before its field's rule was asked.
+enum Found {
+    Null,
+    Text(String),
+    Integer(u64),
+    Object(Meta),
+    /// Something that no field takes, in words.
+    Other(&'static str),
+}
+
+impl Found {
+    fn raw(raw: Box<RawValue>) -> Self {
+        match raw.get() {
+            "null" => Found::Null,
+            text => Meta::from_json(text).map_or(Found::Other("another type"), Found::Object),
+        }
+    }
+
+    fn tree(value: serde_json::Value) -> Self {
+        match value {
+            serde_json::Value::Null => Found::Null,
+            object @ serde_json::Value::Object(_) => Found::Object(Meta(object.to_string().into())),
+            _ => Found::Other("another type"),
+        }
+    }
+
+    /// The value, none for null; or what was found instead, in words.
+    fn by(self, rule: Rule) -> Result<Option<Given>, Cow<'static, str>> {
+        let given = match (rule, self) {
+            (_, Found::Null) => return Ok(None),
+            (Rule::Name, Found::Text(text)) if is_name(&text) => Given::Text(text),
+            (Rule::Name, Found::Text(text)) => {
+                return Err(match text.len() {
+                    1..=NAME_BYTES_MAX => "one with control characters".into(),
+                    bytes => format!("{bytes} bytes").into(),
+                });
+            }
+            (Rule::Integer(min, max), Found::Integer(integer)) => {
+                if !(min..=max).contains(&integer) {
+                    return Err(integer.to_string().into());
+                }
+                Given::Integer(integer)
+            }
+            (Rule::Choice(names), Found::Text(text)) => {
+                match names.iter().position(|name| *name == text) {
+                    Some(index) => Given::Choice(index),
+                    None => return Err(format!("\"{}\"", shortened(&text)).into()),
+                }
+            }
+            (Rule::Object(max), Found::Object(meta)) => {
+                if meta.0.len() > max {
+                    return Err(format!("{} bytes", meta.0.len()).into());
+                }
+                Given::Object(meta)
+            }
+            (_, Found::Text(_)) => return Err("text".into()),
+            (_, Found::Integer(_)) => return Err("a number".into()),
+            (_, Found::Object(_)) => return Err("an object".into()),
+            (_, Found::Other(words)) => return Err(words.into()),
+        };
+        Ok(Some(given))
+    }
+}
+
+impl<'de> Deserialize<'de> for Found {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Scalar)
+    }
+}
+
+struct Scalar;
+
+impl<'de> Visitor<'de> for Scalar {
+    type Value = Found;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text, an integer or null")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Found, E> {
+        Ok(Found::Other("a truth value"))
+    }
+
+    fn visit_i64<E>(self, integer: i64) -> Result<Found, E> {
+        // MessagePack writers may use the signed forms for what is not negative.
+        Ok(u64::try_from(integer).map_or(Found::Other("a negative number"), Found::Integer))
+    }
+
+    fn visit_u64<E>(self, integer: u64) -> Result<Found, E> {
+        Ok(match integer {
+            0..=INTEGER_MAX => Found::Integer(integer),
+            _ => Found::Other("a number that is out of range"),
+        })
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Found, E> {
+        Ok(Found::Other(
+            "a number with a fraction, an exponent or more digits than an integer has here",
+        ))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Found, E> {
+        Ok(Found::Text(text.to_owned()))
+    }
+
+    fn visit_bytes<E>(self, _: &[u8]) -> Result<Found, E> {
+        Ok(Found::Other("binary"))
+    }
+
+    fn visit_unit<E>(self) -> Result<Found, E> {
+        Ok(Found::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Found, E> {
+        Ok(Found::Null)
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Found, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Found::Other("a list"))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Found::Other("an object"))
+    }
+}
+
+/// The beginning of a text from outside, for a message about it.
+fn shortened(text: &str) -> &str {
+    const BYTES_MAX: usize = 64;
+    &text[..text.floor_char_boundary(BYTES_MAX)]
+}

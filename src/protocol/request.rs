@@ -1,0 +1,169 @@
+//! From a message to a request that is valid: the one list of what each operation decodes to.
+
+use crate::protocol::encoding::CONTENT_TYPE;
+use crate::protocol::error::{Code, ErrorReply};
+use crate::protocol::fields::{Field, Fields};
+use crate::protocol::lock::{Acquire, Check, Get, Release, Renew};
+use crate::protocol::status::Ask;
+use crate::protocol::{Encoding, Operation, Refusal, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_FIELD};
+
+/// The header that may carry the `request_id` of operations that have one.
+pub const MESSAGE_ID: &str = "Nats-Msg-Id";
+
+/// A valid request, defaults filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    LockAcquire(Acquire),
+    LockRelease(Release),
+    LockRenew(Renew),
+    LockCheck(Check),
+    LockGet(Get),
+    Status(Ask),
+    Metrics(Ask),
+}
+
+/// What a message says beside its body.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Envelope<'a> {
+    /// The tokens of the subject after the operation.
+    pub suffix: Option<&'a str>,
+    /// The header [`CONTENT_TYPE`].
+    pub content_type: Option<&'a str>,
+    /// The header [`MESSAGE_ID`].
+    pub message_id: Option<&'a str>,
+}
+
+impl Request {
+    /// Decodes the body of a message for `operation`; none is one that does not exist. The
+    /// encoding is that of the answer, also when the request is refused.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the request, ready to be sent.
+    pub fn decode(
+        operation: Option<Operation>,
+        envelope: Envelope<'_>,
+        body: &[u8],
+    ) -> (Encoding, Result<Request, Refusal>) {
+        let encoding = match Encoding::of_request(envelope.content_type, body) {
+            Ok(encoding) => encoding,
+            Err(refusal) => return (Encoding::Json, Err(refusal)),
+        };
+        let request = match operation {
+            Some(operation) => Request::decode_as(operation, encoding, envelope, body),
+            None => Err(unknown_operation()),
+        };
+        (encoding, request)
+    }
+
+    fn decode_as(
+        operation: Operation,
+        encoding: Encoding,
+        envelope: Envelope<'_>,
+        body: &[u8],
+    ) -> Result<Request, Refusal> {
+        let schema = schema(operation);
+        let mut fields = Fields::decode(operation.name(), schema, encoding, body)?;
+        if let Some(suffix) = envelope.suffix {
+            fill_suffix(operation, &mut fields, suffix)?;
+        }
+        if let Some(id) = envelope.message_id {
+            fill_message_id(operation, &mut fields, id)?;
+        }
+        Ok(match operation {
+            Operation::LockAcquire => Request::LockAcquire(Acquire::build(fields)?),
+            Operation::LockRelease => Request::LockRelease(Release::build(fields)?),
+            Operation::LockRenew => Request::LockRenew(Renew::build(fields)?),
+            Operation::LockCheck => Request::LockCheck(Check::build(fields)?),
+            Operation::LockGet => Request::LockGet(Get::build(fields)?),
+            Operation::Status => Request::Status(Ask::build(fields)),
+            Operation::Metrics => Request::Metrics(Ask::build(fields)),
+        })
+    }
+
+    pub fn operation(&self) -> Operation {
+        match self {
+            Request::LockAcquire(_) => Operation::LockAcquire,
+            Request::LockRelease(_) => Operation::LockRelease,
+            Request::LockRenew(_) => Operation::LockRenew,
+            Request::LockCheck(_) => Operation::LockCheck,
+            Request::LockGet(_) => Operation::LockGet,
+            Request::Status(_) => Operation::Status,
+            Request::Metrics(_) => Operation::Metrics,
+        }
+    }
+
+    /// How long the asker waits for an answer, in milliseconds: 5000 plus the wait unless it says.
+    pub fn timeout_ms(&self) -> u64 {
+        let (given, wait_ms) = match self {
+            Request::LockAcquire(acquire) => (acquire.timeout_ms, acquire.wait_ms),
+            Request::LockRelease(release) => (release.timeout_ms, 0),
+            Request::LockRenew(renew) => (renew.timeout_ms, 0),
+            Request::LockCheck(check) => (check.timeout_ms, 0),
+            Request::LockGet(get) => (get.timeout_ms, 0),
+            Request::Status(ask) | Request::Metrics(ask) => (ask.timeout_ms, 0),
+        };
+        given.unwrap_or(TIMEOUT_MS_DEFAULT + wait_ms)
+    }
+}
+
+impl Ask {
+    const FIELDS: &[Field] = &[TIMEOUT_MS_FIELD];
+
+    fn build(mut given: Fields<'_>) -> Ask {
+        Ask {
+            timeout_ms: given.integer("timeout_ms"),
+        }
+    }
+}
+
+fn schema(operation: Operation) -> &'static [Field] {
+    match operation {
+        Operation::LockAcquire => Acquire::FIELDS,
+        Operation::LockRelease => Release::FIELDS,
+        Operation::LockRenew => Renew::FIELDS,
+        Operation::LockCheck => Check::FIELDS,
+        Operation::LockGet => Get::FIELDS,
+        Operation::Status | Operation::Metrics => Ask::FIELDS,
+    }
+}
+
+fn unknown_operation() -> Refusal {
+    let names: Vec<_> = Operation::ALL.iter().map(|o| o.name()).collect();
+    Box::new(ErrorReply::new(
+        Code::UnknownOperation,
+        format!("no such operation; there are {}", names.join(", ")),
+    ))
+}
+
+fn fill_suffix(operation: Operation, fields: &mut Fields<'_>, suffix: &str) -> Result<(), Refusal> {
+    if !fields.has_field("resource") {
+        return Err(Box::new(ErrorReply::new(
+            Code::BadRequest,
+            format!("the subject of {operation} ends there: it takes no resource"),
+        )));
+    }
+    let literal = !suffix.bytes().any(|b| matches!(b, b'*' | b'>' | b' '))
+        && !suffix.split('.').any(str::is_empty);
+    if !literal {
+        return Err(ErrorReply::bad_field(
+            "resource",
+            "a resource with spaces, `*`, `>` or empty tokens goes into the body, not the subject",
+        )
+        .into());
+    }
+    fields.fill("resource", "subject", suffix)
+}
+
+fn fill_message_id(operation: Operation, fields: &mut Fields<'_>, id: &str) -> Result<(), Refusal> {
+    if !fields.has_field("request_id") {
+        return Err(ErrorReply::bad_field(
+            MESSAGE_ID,
+            format!("{operation} keeps no results: it takes no {MESSAGE_ID} header"),
+        )
+        .into());
+    }
+    fields.fill("request_id", MESSAGE_ID, id)
+}
+
+/// The names of the headers that [`Envelope`] is made of.
+pub const HEADERS: [&str; 2] = [CONTENT_TYPE, MESSAGE_ID];

@@ -1,0 +1,98 @@
+//! `status` and `metrics`: what a node says about itself.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Epoch, Incarnation, NodeId};
+
+/// The part that a node plays in the consensus group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    Leader,
+    Follower,
+    Candidate,
+    /// Receives the log without a vote.
+    Learner,
+}
+
+impl Role {
+    /// The role as it stands in a reply.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Leader => "leader",
+            Role::Follower => "follower",
+            Role::Candidate => "candidate",
+            Role::Learner => "learner",
+        }
+    }
+}
+
+/// The request of `status` and of `metrics`, which take no arguments of their own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Ask {
+    /// How long the asker waits for an answer, 1 to 120000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// The answer to `status`: the node's own knowledge at the moment of answering, which on a node
+/// that is cut off may be old (its `role` and `term` say so before its `leader` does).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The node that answered; the envelope of the reply carries it.
+    #[serde(skip_serializing)]
+    pub node: NodeId,
+    pub role: Role,
+    pub term: u64,
+    /// Null when unknown.
+    pub leader: Option<NodeId>,
+    /// The highest log index known to be on a majority.
+    pub commit_index: u64,
+    /// The highest log index whose effects are visible on this node.
+    pub applied_index: u64,
+    /// Everyone in the consensus group, by id.
+    pub members: Vec<Member>,
+    /// The number of the cluster view.
+    pub epoch: Epoch,
+    /// What is left of this node's right to act on that view; 0 without one.
+    pub lease_ms: u64,
+    pub version: String,
+    pub uptime_ms: u64,
+    pub locks: LockCounts,
+    pub nats: NatsState,
+}
+
+/// One node as the answering node knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    pub node: NodeId,
+    /// Whether it has a vote.
+    pub voter: bool,
+    /// Its incarnation in the cluster view; null while it is not in the view.
+    pub incarnation: Option<Incarnation>,
+}
+
+/// How many locks there are on the answering node's copy of the state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockCounts {
+    /// Live grants.
+    pub held: u64,
+    /// Requests in queues.
+    pub waiting: u64,
+}
+
+/// The node's connection for clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NatsState {
+    pub connected: bool,
+}
+
+/// The answer to `metrics`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// The node that answered; the envelope of the reply carries it.
+    #[serde(skip_serializing)]
+    pub node: NodeId,
+    /// All metrics in the text format of Prometheus.
+    pub metrics: String,
+}

@@ -1,0 +1,209 @@
+//! Subjects: which operation a message is for, and where to send one.
+//!
+//! `<prefix>.<service>.<operation>[.<resource>]` reaches any node,
+//! `<prefix>.node.<id>.<service>.<operation>[.<resource>]` one node. What starts right and names
+//! nothing that exists is parsed too, so that it can be answered with `unknown_operation`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::NodeId;
+
+/// The queue group of all nodes on the subjects that any of them may answer.
+pub const QUEUE_GROUP: &str = "q";
+
+/// The greatest prefix in bytes; a subject must stay well under the broker's 4 KB control line.
+const PREFIX_BYTES_MAX: usize = 64;
+
+/// Services whose whole family a node subscribes to, so that what does not exist in it is answered.
+const FAMILIES: &[&str] = &["lock", "session", "queue", "cache", "cluster", "admin"];
+
+macro_rules! operations {
+    ($($(#[$doc:meta])* $variant:ident $name:literal $label:literal $endpoint:literal,)*) => {
+        /// Every operation that a client can ask for.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Operation {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Operation {
+            pub const ALL: &[Operation] = &[$(Operation::$variant,)*];
+
+            /// As in subjects: `lock.acquire`.
+            pub fn name(self) -> &'static str {
+                match self { $(Operation::$variant => $name,)* }
+            }
+
+            /// As in metrics: `lock_acquire`.
+            pub fn label(self) -> &'static str {
+                match self { $(Operation::$variant => $label,)* }
+            }
+
+            /// As an endpoint of the NATS micro service: `lock-acquire`.
+            pub fn endpoint(self) -> &'static str {
+                match self { $(Operation::$variant => $endpoint,)* }
+            }
+        }
+    };
+}
+
+operations! {
+    LockAcquire "lock.acquire" "lock_acquire" "lock-acquire",
+    LockRelease "lock.release" "lock_release" "lock-release",
+    LockRenew "lock.renew" "lock_renew" "lock-renew",
+    LockCheck "lock.check" "lock_check" "lock-check",
+    LockGet "lock.get" "lock_get" "lock-get",
+    Status "status" "status" "status",
+    Metrics "metrics" "metrics" "metrics",
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The first tokens of every subject of one cluster: lower-case letters, digits, `_`, `-` and
+/// dots between tokens that are not empty; at most 64 bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Prefix(String);
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the prefix `{0}` must be 1 to 64 lower-case letters, digits, `_`, `-` and single dots, \
+     with a dot neither first nor last"
+)]
+pub struct InvalidPrefix(String);
+
+impl Default for Prefix {
+    fn default() -> Self {
+        Prefix("mufakat".to_owned())
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = InvalidPrefix;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPrefix> {
+        let token_is_valid = |token: &str| {
+            !token.is_empty()
+                && token
+                    .bytes()
+                    .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
+        };
+        if text.len() <= PREFIX_BYTES_MAX && text.split('.').all(token_is_valid) {
+            Ok(Prefix(text.to_owned()))
+        } else {
+            Err(InvalidPrefix(text.to_owned()))
+        }
+    }
+}
+
+impl TryFrom<String> for Prefix {
+    type Error = InvalidPrefix;
+
+    fn try_from(text: String) -> Result<Self, InvalidPrefix> {
+        text.parse()
+    }
+}
+
+impl From<Prefix> for String {
+    fn from(prefix: Prefix) -> String {
+        prefix.0
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What the subject of a request says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address<'a> {
+    /// Present when one node was addressed.
+    pub node: Option<NodeId>,
+    /// None: no such operation.
+    pub operation: Option<Operation>,
+    /// The tokens after the operation: the resource.
+    pub suffix: Option<&'a str>,
+}
+
+impl Prefix {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Where any node answers an operation.
+    pub fn operation(&self, operation: Operation) -> String {
+        format!("{}.{}", self.0, operation.name())
+    }
+
+    /// Where one node answers an operation.
+    pub fn node_operation(&self, node: NodeId, operation: Operation) -> String {
+        format!("{}.node.{node}.{}", self.0, operation.name())
+    }
+
+    /// Where watchers hear of locks: `kind` is `granted`, `released` and so on.
+    pub fn lock_event(&self, kind: &str) -> String {
+        format!("{}.event.lock.{kind}", self.0)
+    }
+
+    /// What every node subscribes to in the queue group [`QUEUE_GROUP`].
+    pub fn shared_subscriptions(&self) -> Vec<String> {
+        let mut subjects: Vec<String> = FAMILIES
+            .iter()
+            .map(|family| format!("{}.{family}.>", self.0))
+            .collect();
+        for operation in [Operation::Status, Operation::Metrics] {
+            subjects.push(self.operation(operation));
+            subjects.push(format!("{}.>", self.operation(operation)));
+        }
+        subjects
+    }
+
+    /// What one node subscribes to alone.
+    pub fn node_subscription(&self, node: NodeId) -> String {
+        format!("{}.node.{node}.>", self.0)
+    }
+
+    /// Reads the subject of a request; none when it is not under this prefix at all.
+    pub fn parse<'a>(&self, subject: &'a str) -> Option<Address<'a>> {
+        let rest = subject.strip_prefix(&self.0)?.strip_prefix('.')?;
+        let (node, rest) = match rest.strip_prefix("node.") {
+            None => (None, rest),
+            Some(addressed) => {
+                let (id, rest) = addressed.split_once('.')?;
+                (Some(NodeId(id.parse().ok()?)), rest)
+            }
+        };
+        let found = Operation::ALL.iter().find_map(|&operation| {
+            match rest.strip_prefix(operation.name())? {
+                "" => Some((operation, None)),
+                more => Some((operation, Some(more.strip_prefix('.')?))),
+            }
+        });
+        Some(Address {
+            node,
+            operation: found.map(|(operation, _)| operation),
+            suffix: found.and_then(|(_, suffix)| suffix),
+        })
+    }
+
+    /// Whether an answer may go to this subject. Nodes publish with their own rights, so that a
+    /// reply subject of the cluster or of the broker itself is not served.
+    pub fn may_reply_to(&self, subject: &str) -> bool {
+        let under_prefix = subject
+            .strip_prefix(&self.0)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        let valid = !subject.split('.').any(str::is_empty)
+            && !subject
+                .bytes()
+                .any(|b| b.is_ascii_whitespace() || matches!(b, b'*' | b'>'));
+        valid && !under_prefix && !subject.starts_with('$')
+    }
+}
