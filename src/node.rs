@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use openraft::async_runtime::WatchReceiver;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::broker::SharedBroker;
 use crate::broker::connection::NatsBroker;
 use crate::broker::discovery::ServiceInfo;
 use crate::broker::dispatch::Dispatch;
@@ -19,13 +21,222 @@ use crate::broker::listen::Listener;
 use crate::broker::options::NatsOptions;
 use crate::broker::reply::Replier;
 use crate::config::Config;
-use crate::ids::{BootId, DiskId, NodeId};
-use crate::lock::service::LockService;
+use crate::ids::{BootId, DiskId};
+use crate::lock::service::{LockService, QUERY};
 use crate::monitor::http::Monitor;
 use crate::monitor::insight::Insight;
+use crate::protocol::{Operation, Prefix};
 use crate::queue::store::RedisLink;
+use crate::raft::bootstrap;
+use crate::raft::call::{Caller, Trust};
 use crate::raft::directory::DataDirectory;
-use crate::raft::handle::{Handle, Timing};
+use crate::raft::handle::{Handle, Raft, Timing};
+use crate::raft::log::LogStore;
+use crate::raft::message::Refusal;
 use crate::raft::network::Network;
+use crate::raft::receiver::Receiver;
+use crate::raft::snapshot::SnapshotStore;
+use crate::raft::state_machine::StateMachine;
 use crate::stats::{Connection, Stats};
 use crate::{raft, time, view};
+
+/// How long a change of leader prolongs leases: time for holders to reach the new one.
+const GRACE: Duration = Duration::from_secs(1);
+/// How long a stopping node waits for leadership to move and for answers that are on their way.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How often a node looks whether Raft had to stop.
+const HEALTH_LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// The tasks and connections of a running node, in the order in which they end.
+struct Node {
+    handle: Handle,
+    clients: NatsBroker,
+    /// Ends the doors to clients.
+    close: watch::Sender<bool>,
+    /// Ends everything else.
+    stop: watch::Sender<bool>,
+    listening: tokio::task::JoinHandle<()>,
+    directory: DataDirectory,
+}
+
+/// Runs a node until it is told to stop or can't go on.
+///
+/// # Errors
+/// When the data directory, the configuration or the log don't allow to start, and when Raft had
+/// to stop: a log that can't be written is final.
+pub async fn run(config: Config, nats: NatsOptions) -> Result<()> {
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let mut terminate = signal(SignalKind::terminate()).context("no signal handler")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("no signal handler")?;
+    let mut node = tokio::select! {
+        started = Node::start(&config, &nats) => started?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    tokio::select! {
+        failed = node.watch() => failed?,
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    node.drain().await;
+    Ok(())
+}
+
+impl Node {
+    async fn start(config: &Config, nats: &NatsOptions) -> Result<Node> {
+        let draw = || DiskId(rand::random());
+        let directory = DataDirectory::open(&config.data_dir, config.id, draw)?;
+        let identity = raft::network::Identity {
+            node: config.id,
+            disk: directory.disk(),
+            boot: BootId(rand::random()),
+        };
+        let stats = Stats::new();
+        let started = time::now();
+        let (stop, stopped) = watch::channel(false);
+        let (close, closed) = watch::channel(false);
+
+        let raft_link = connect(nats, config, (&stats, Connection::Raft)).await?;
+        let clients = connect(nats, config, (&stats, Connection::Clients)).await?;
+        let redis = match &config.redis {
+            Some(url) => Some(RedisLink::start(url.expose(), stopped.clone())?),
+            None => None,
+        };
+
+        let raft_broker: SharedBroker = Arc::new(raft_link);
+        let timing = Timing { election_max: config.election_max, grace: GRACE };
+        let link = (raft_broker.clone(), config.prefix.as_str());
+        let handle = Handle::new((identity.node, identity.boot), timing, link, stats.clone());
+        let known_disk = handle.known_disk();
+        let network =
+            Network::new(identity, raft_broker.clone(), config.prefix.clone(), known_disk.clone());
+        let raft = start_raft(config, &directory, &handle, &network, &stats).await?;
+
+        let prefix: Prefix = config.prefix.parse()?;
+        let client_broker: SharedBroker = Arc::new(clients.clone());
+        let replier = Replier::new(identity.node, prefix.clone(), client_broker.clone(), stats.clone());
+        let answering = network.listen().await?;
+        tokio::spawn(answering.run(stopped.clone()));
+        let receiver = Receiver::listen(network.clone(), raft.clone()).await?;
+        tokio::spawn(receiver.run(stopped.clone()));
+        handle.run(raft.clone(), Arc::new(replier.clone()), stopped.clone()).await?;
+        bootstrap::answer_greetings(&network, raft.clone(), known_disk);
+
+        let insight = Arc::new(Insight {
+            handle: handle.clone(),
+            network: network.clone(),
+            stats,
+            clients: client_broker,
+            raft_broker,
+            redis,
+            service: service_info(&identity, &prefix),
+            started,
+        });
+        if let Some(address) = config.http {
+            let monitor = Monitor::bind(&address.to_string())
+                .await
+                .with_context(|| format!("HTTP cannot listen on {address} (--http)"))?;
+            tokio::spawn(monitor.serve(insight.clone(), stopped.clone()));
+        }
+        bootstrap::join_or_found(&raft, &network, &config.peers).await?;
+
+        let locks = LockService::new(handle.clone(), network.clone(), identity.boot);
+        let dispatch = Arc::new(Dispatch {
+            me: identity.node,
+            prefix,
+            handle: handle.clone(),
+            locks,
+            insight,
+            replier,
+        });
+        answer_queries(&network, &dispatch);
+        let keeper = view::service::maintain(
+            handle.clone(),
+            (identity.node, identity.boot),
+            config.suspicion,
+            stopped,
+        );
+        tokio::spawn(keeper);
+        let listener = Listener::subscribe(clients.client().clone(), &dispatch).await?;
+        let listening = tokio::spawn(listener.run(dispatch, closed));
+        Ok(Node { handle, clients, close, stop, listening, directory })
+    }
+
+    /// Returns when Raft can't go on; until then binds the directory to its cluster once known.
+    async fn watch(&mut self) -> Result<()> {
+        let mut look = tokio::time::interval(HEALTH_LOOK_EVERY);
+        loop {
+            look.tick().await;
+            if let Some(fatal) = self.handle.fatal() {
+                bail!("Raft stopped: {fatal}");
+            }
+            if let Some(cluster) = self.handle.read(|state, _| state.cluster) {
+                self.directory.set_cluster(cluster)?;
+            }
+        }
+    }
+
+    /// Ends service without losing what was accepted.
+    async fn drain(self) {
+        tracing::info!("stopping: handing over leadership and finishing what is in flight");
+        let deadline = time::now() + DRAIN_MAX;
+        self.handle.hand_over().await;
+        let _ = self.close.send(true);
+        let _ = tokio::time::timeout_at(deadline, self.listening).await;
+        while !self.handle.is_idle() && time::now() < deadline {
+            tokio::time::sleep(DRAIN_LOOK_EVERY).await;
+        }
+        self.handle.shut_down().await;
+        let _ = tokio::time::timeout_at(deadline, self.clients.client().flush()).await;
+        let _ = self.stop.send(true);
+    }
+}
+
+async fn connect(
+    nats: &NatsOptions,
+    config: &Config,
+    (stats, which): (&Arc<Stats>, Connection),
+) -> Result<NatsBroker> {
+    let label = Connection::LABELS[which as usize];
+    let name = format!("{}-{}-{label}", config.prefix, config.id);
+    let nats = NatsOptions { url: Some(config.nats.expose().to_owned()), ..nats.clone() };
+    NatsBroker::connect(&nats, name, (stats.clone(), which)).await
+}
+
+async fn start_raft(
+    config: &Config,
+    directory: &DataDirectory,
+    handle: &Handle,
+    network: &Network,
+    stats: &Arc<Stats>,
+) -> Result<Raft> {
+    let flushes = stats.clone();
+    let on_flush = Arc::new(move |flush: raft::log::Flush| {
+        flushes.raft.fsync.observe_duration(flush.took);
+    });
+    let log = LogStore::open(&directory.log(), on_flush)?;
+    let snapshots = Arc::new(SnapshotStore::open(&directory.snapshots())?);
+    let machine = StateMachine::new(handle.shared_state(), snapshots, handle.observer());
+    let settings = Arc::new(raft::settings(config)?);
+    let raft = Raft::new(config.id, settings, network.factory(), log, machine).await?;
+    Ok(raft)
+}
+
+fn service_info(identity: &raft::network::Identity, prefix: &Prefix) -> ServiceInfo {
+    let endpoints = Operation::ALL.iter().map(|operation| (*operation as usize, operation.name()));
+    let who = (identity.node, identity.boot);
+    ServiceInfo::new(who, prefix.as_str(), endpoints, time::unix_ms())
+}
+
+/// Answers the reads that other nodes forward to this one as the leader.
+fn answer_queries(network: &Network, dispatch: &Arc<Dispatch>) {
+    let dispatch = dispatch.clone();
+    let handler = move |_: Caller, body: Bytes| -> BoxFuture<'static, Result<Bytes, Refusal>> {
+        let dispatch = dispatch.clone();
+        Box::pin(async move { dispatch.locks.answer_query(body).await.ok_or(Refusal::BadBody) })
+    };
+    network.handle(QUERY, Trust::Members, Arc::new(handler));
+}

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectOptions, Event, HeaderMap};
+use async_nats::{Client, Event, HeaderMap};
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::StreamExt;
 
+use crate::broker::options::NatsOptions;
 use crate::broker::{Broker, Message, Outgoing, PublishError, SubscribeError, Subscription};
 use crate::stats::{Connection, Stats};
 
@@ -37,14 +38,14 @@ impl NatsBroker {
     /// Connects, or goes on trying in the background: it never fails for a broker that is away.
     ///
     /// # Errors
-    /// When the address can't be understood.
+    /// When the options contradict each other or name files that can't be read.
     pub async fn connect(
-        options: ConnectOptions,
-        url: &str,
+        options: &NatsOptions,
         name: String,
         (stats, which): (Arc<Stats>, Connection),
-    ) -> Result<Self, async_nats::ConnectError> {
+    ) -> anyhow::Result<Self> {
         let client = options
+            .connect_options()?
             .name(name)
             .retry_on_initial_connect()
             .max_reconnects(None)
@@ -60,7 +61,7 @@ impl NatsBroker {
                 note_event(&event, &stats, which);
                 async {}
             })
-            .connect(url)
+            .connect(options.servers()?)
             .await?;
         Ok(NatsBroker { client })
     }

@@ -1,5 +1,11 @@
 //! The broker seam and the NATS edge.
 
+pub mod connection;
+pub mod discovery;
+pub mod dispatch;
+pub mod listen;
+pub mod options;
+pub mod reply;
 pub mod simulated;
 
 use std::sync::Arc;
@@ -7,8 +13,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{BoxStream, Stream, StreamExt};
-
-pub mod options;
 
 /// What nodes need of a message broker among themselves: at most once, unordered in the worst
 /// case. Real nodes have NATS behind it, simulations a seeded network with virtual time.

@@ -4,27 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::Token;
 use crate::protocol::ReplyTo;
-
-/// How a lock is held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// One holder.
-    Exclusive,
-    /// Any number of holders, all shared.
-    Shared,
-}
-
-/// Who gives way when a request would close a cycle of waits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DeadlockPolicy {
-    /// The request that would close the cycle is refused.
-    #[default]
-    Requester,
-    /// The waiting owner of the cycle that was first seen last gives way; ties by name.
-    Youngest,
-}
+pub use crate::protocol::lock::{Because, DeadlockPolicy, Mode};
 
 /// A command of the replicated lock table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,16 +162,6 @@ pub struct CycleEdge {
     /// What it waits for.
     pub resource: String,
     pub because: Because,
-}
-
-/// Why one owner waits for another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Because {
-    /// The other holds the resource in an incompatible mode.
-    Holder,
-    /// The other stands before it in the queue with an incompatible request.
-    Queue,
 }
 
 /// What a transition wants done by the node that leads; the others drop it.

@@ -38,10 +38,12 @@
 
 use std::sync::Arc;
 
+pub mod answer;
 pub mod command;
 pub mod endings;
 pub mod limits;
 pub mod requests;
+pub mod service;
 pub mod table;
 
 mod deadlines;

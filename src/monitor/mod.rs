@@ -13,5 +13,7 @@
 //! Limits: no TLS and no access control. It belongs on a loopback or operators' address.
 //!
 //! - [`http`]: the server.
+//! - [`insight`]: what it tells.
 
 pub mod http;
+pub mod insight;

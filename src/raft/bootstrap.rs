@@ -17,7 +17,7 @@ use crate::ids::{DiskId, NodeId};
 use crate::raft::call::{Caller, Trust};
 use crate::raft::handle::Raft;
 use crate::raft::message::Refusal;
-use crate::raft::network::Network;
+use crate::raft::network::{KnownDisk, Network};
 use crate::raft::types::Member;
 
 /// The kind of call in which nodes greet each other.
@@ -63,9 +63,6 @@ pub fn answer_greetings(network: &Network, raft: Raft, known_disk: KnownDisk) {
     };
     network.handle(HELLO, Trust::Anyone, Arc::new(handler));
 }
-
-/// Which disk the membership names for a node.
-pub type KnownDisk = Arc<dyn Fn(NodeId) -> Option<DiskId> + Send + Sync>;
 
 /// Returns once this node belongs to a cluster: initialised by itself, or by another.
 ///

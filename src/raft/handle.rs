@@ -23,6 +23,7 @@ use crate::raft::command::{Batch, Command};
 use crate::raft::proposals::{Due, Forward, Proposals, Refusal, Role, Submission, Ticket, Work};
 use crate::raft::state::{Outcome, State};
 use crate::raft::state_machine::{Applied, Observer, SharedState, StateMachine};
+use crate::raft::network::KnownDisk;
 use crate::raft::types::{LogId, TypeConfig};
 use crate::stats::{self, Stats};
 use crate::time::{self, Instant};
@@ -155,6 +156,15 @@ impl Handle {
     /// The state that the state machine is to change.
     pub fn shared_state(&self) -> SharedState {
         self.0.state.clone()
+    }
+
+    /// Which disk the membership names for a node; asks Raft once it runs.
+    pub fn known_disk(&self) -> KnownDisk {
+        let inner = self.0.clone();
+        Arc::new(move |node| {
+            let metrics = inner.running.get()?.metrics.borrow_watched();
+            Some(metrics.membership_config.membership().get_node(&node)?.disk)
+        })
     }
 
     /// What the state machine is to tell of each entry.
