@@ -37,8 +37,8 @@ use openraft::{LogState, OptionalSend, RaftLogReader};
 use raft_log::api::raft_log_writer::RaftLogWriter;
 
 use codec::{StoredLogId, StoredPayload, StoredVote};
-pub use flush::{Flush, OnFlush};
 use flush::Shared;
+pub use flush::{Flush, OnFlush};
 pub use open::OpenError;
 
 use crate::raft::types::{Entry, LogId, TypeConfig, Vote};

@@ -1,0 +1,97 @@
+//! A disk that fails: everything waiting hears of it, and nothing is accepted afterwards.
+
+use std::process::Command as Process;
+
+use super::*;
+
+async fn all_calls_fail(store: &mut LogStore) {
+    assert!(append(store, vec![entry(9, 999)]).await.is_err());
+    assert!(store.save_vote(&Vote::new(9, NodeId(1))).await.is_err());
+    assert!(store.save_committed(Some(log_id(1, 1))).await.is_err());
+    assert!(store.truncate_after(None).await.is_err());
+    assert!(store.purge(log_id(1, 1)).await.is_err());
+    assert!(store.get_log_state().await.is_err());
+    assert!(store.read_vote().await.is_err());
+    assert!(store.is_empty().is_err());
+}
+
+/// Deleting a purged file fails, which ends raft-log's thread without a word to what is queued.
+#[tokio::test]
+async fn what_waits_hears_of_it_when_the_logs_thread_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open_small(dir.path(), 600);
+    append(&mut store, (0..40).map(|i| entry(1, i)).collect())
+        .await
+        .unwrap();
+    fs::remove_file(&chunks(dir.path())[0]).unwrap();
+    store.purge(log_id(1, 39)).await.unwrap();
+    let mut failed = false;
+    for index in 40..1_000 {
+        if append(&mut store, vec![entry(1, index)]).await.is_err() {
+            failed = true;
+            break;
+        }
+    }
+    assert!(failed);
+    all_calls_fail(&mut store).await;
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_created_fails_the_append() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let mut store = open_small(&log, 600);
+    append(&mut store, vec![entry(1, 0)]).await.unwrap();
+    fs::rename(&log, dir.path().join("elsewhere")).unwrap();
+    let many = (1..40).map(|i| entry(1, i)).collect();
+    assert!(append(&mut store, many).await.is_err());
+    all_calls_fail(&mut store).await;
+}
+
+const CHILD_DIR: &str = "MUFAKAT_TEST_LOG_DIR";
+
+/// Runs [`child_fills_its_disk`] in a process whose files cannot grow beyond 64 KiB: the write
+/// that exceeds it is cut short, and the next one fails, as on a full disk.
+#[tokio::test]
+async fn a_full_disk_stops_the_log_and_keeps_what_was_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let child = Process::new("sh")
+        .arg("-c")
+        // The shell counts in units of 512 bytes or 1 KiB; the signal that would kill is ignored.
+        .arg(r#"trap '' XFSZ; ulimit -f 64; exec "$0" --exact raft::log::tests::failure::child_fills_its_disk --nocapture"#)
+        .arg(std::env::current_exe().unwrap())
+        .env(CHILD_DIR, dir.path())
+        .output()
+        .unwrap();
+    let output = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success(), "{output}");
+    let (_, rest) = output.split_once("acknowledged=").expect("the child ran");
+    let acknowledged: u64 = rest.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(acknowledged > 10, "{output}");
+
+    let mut store = open(dir.path());
+    let last = contents(&mut store).await.last.unwrap().index;
+    assert!(last >= acknowledged, "{last} {acknowledged}");
+    assert!(
+        last <= acknowledged + 1,
+        "only the failed write may be there, too"
+    );
+    append(&mut store, vec![entry(2, last + 1)]).await.unwrap();
+}
+
+#[tokio::test]
+async fn child_fills_its_disk() {
+    let Some(dir) = std::env::var_os(CHILD_DIR) else {
+        return;
+    };
+    let mut store = open(Path::new(&dir));
+    let mut acknowledged = 0;
+    for index in 0..100_000 {
+        match append(&mut store, vec![entry_of(1, index, 50)]).await {
+            Ok(()) => acknowledged = index,
+            Err(_) => break,
+        }
+    }
+    all_calls_fail(&mut store).await;
+    println!("acknowledged={acknowledged} ");
+}

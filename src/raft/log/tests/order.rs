@@ -1,0 +1,171 @@
+//! Group commit, order, bounds, and what survives closing or a kill.
+
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, mpsc::Sender};
+
+use super::*;
+
+/// A hook that records how many calls each flush completed, and after each one holds the log's
+/// thread until told to go on.
+fn held_back() -> (OnFlush, Receiver<usize>, Sender<()>) {
+    let (completed, flushes) = channel();
+    let (go_on, wait) = channel();
+    let wait = Mutex::new(wait);
+    let on_flush = Arc::new(move |flush: Flush| {
+        let _ = completed.send(flush.completed);
+        let _ = wait.lock().unwrap().recv();
+    });
+    (on_flush, flushes, go_on)
+}
+
+#[tokio::test]
+async fn what_queues_during_a_flush_shares_the_next_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (on_flush, flushes, go_on) = held_back();
+    let mut store = LogStore::open(dir.path(), on_flush).unwrap();
+
+    append(&mut store, vec![entry(1, 0)]).await.unwrap();
+    assert_eq!(flushes.recv().unwrap(), 1);
+    let mut waiting = Vec::new();
+    for index in 1..100 {
+        let (done, on_disk) = TypeConfig::oneshot();
+        let entries = vec![entry(1, index)];
+        store
+            .append(entries, IOFlushed::signal(done))
+            .await
+            .unwrap();
+        waiting.push(on_disk);
+    }
+    for on_disk in &mut waiting {
+        assert!(on_disk.try_recv().is_err(), "completed before its fsync");
+    }
+    assert_eq!(
+        contents(&mut store).await.entries.len(),
+        100,
+        "readable at once"
+    );
+    drop(go_on);
+    for on_disk in waiting {
+        on_disk.await.unwrap().unwrap();
+    }
+    // The first append after the idle moment went alone, all others together.
+    assert_eq!(flushes.recv().unwrap(), 1);
+    assert_eq!(flushes.recv().unwrap(), 98);
+    assert!(flushes.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_vote_waits_for_its_own_fsync_behind_what_came_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let (on_flush, flushes, go_on) = held_back();
+    let mut store = LogStore::open(dir.path(), on_flush).unwrap();
+    append(&mut store, vec![entry(1, 0)]).await.unwrap();
+    assert_eq!(flushes.recv().unwrap(), 1);
+
+    let (done, mut on_disk) = TypeConfig::oneshot();
+    let entries = vec![entry(1, 1)];
+    store
+        .append(entries, IOFlushed::signal(done))
+        .await
+        .unwrap();
+    let mut voter = store.clone();
+    let vote = Vote::new(2, NodeId(3));
+    let voting = tokio::spawn(async move { voter.save_vote(&vote).await });
+    tokio::task::yield_now().await;
+    assert!(!voting.is_finished());
+    drop(go_on);
+    voting.await.unwrap().unwrap();
+    assert!(on_disk.try_recv().is_ok(), "what came before is on disk");
+    assert_eq!(store.read_vote().await.unwrap(), Some(vote));
+}
+
+#[tokio::test]
+async fn a_message_is_bounded_and_never_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    let kilobytes = |entry: &Entry| match &entry.payload {
+        EntryPayload::Normal(batch) => batch.encoded.len() >> 10,
+        _ => 0,
+    };
+    let big = entry_of(1, 0, 60_000);
+    assert!(kilobytes(&big) > MESSAGE_BYTES_MAX >> 10);
+    let medium = (1..9).map(|index| entry_of(1, index, 8_000));
+    append(&mut store, [big].into_iter().chain(medium).collect())
+        .await
+        .unwrap();
+
+    let first = store.limited_get_log_entries(0, 9).await.unwrap();
+    assert_eq!(first.len(), 1, "one entry even if it is larger");
+    let next = store.limited_get_log_entries(1, 9).await.unwrap();
+    let sum: usize = next.iter().map(kilobytes).sum();
+    assert!((2..8).contains(&next.len()), "{}", next.len());
+    assert!(sum <= MESSAGE_BYTES_MAX >> 10);
+    assert_eq!(next[0].log_id.index, 1);
+    assert!(
+        store
+            .limited_get_log_entries(9, 12)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn everything_is_there_after_a_kill_and_after_closing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open_small(&dir.path().join("log"), 600);
+    assert!(store.is_empty().unwrap());
+    store
+        .save_vote(&Vote::new_committed(1, NodeId(2)))
+        .await
+        .unwrap();
+    append(&mut store, (0..30).map(|i| entry(1, i)).collect())
+        .await
+        .unwrap();
+    store.truncate_after(Some(log_id(1, 24))).await.unwrap();
+    append(&mut store, vec![entry(2, 25), entry(2, 26)])
+        .await
+        .unwrap();
+    store.save_committed(Some(log_id(1, 20))).await.unwrap();
+    store.save_committed(Some(log_id(1, 10))).await.unwrap();
+    store.save_committed(Some(log_id(9, 99))).await.unwrap();
+    store.save_committed(None).await.unwrap();
+    store.purge(log_id(1, 9)).await.unwrap();
+    append(&mut store, vec![entry(2, 27)]).await.unwrap();
+    let before = contents(&mut store).await;
+    assert_eq!(before.committed, Some(log_id(1, 20)));
+    assert_eq!(before.purged, Some(log_id(1, 9)));
+    assert_eq!(store.purged().unwrap(), Some(log_id(1, 9)));
+    assert_eq!(before.entries.len(), 18);
+    assert!(!store.is_empty().unwrap());
+
+    copy(&dir.path().join("log"), &dir.path().join("killed"));
+    assert_eq!(
+        contents(&mut open(&dir.path().join("killed"))).await,
+        before
+    );
+
+    // Closing writes what waits for the next flush, too.
+    store.save_committed(Some(log_id(2, 26))).await.unwrap();
+    drop(store);
+    let after = contents(&mut open(&dir.path().join("log"))).await;
+    assert_eq!(after.committed, Some(log_id(2, 26)));
+    assert_eq!(after.entries, before.entries);
+}
+
+#[tokio::test]
+async fn purging_deletes_files_without_a_later_append() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open_small(dir.path(), 600);
+    append(&mut store, (0..60).map(|i| entry(1, i)).collect())
+        .await
+        .unwrap();
+    let files = chunks(dir.path()).len();
+    assert!(files > 5, "{files}");
+    store.purge(log_id(1, 59)).await.unwrap();
+    drop(store);
+    assert!(chunks(dir.path()).len() <= 2);
+    let mut store = open(dir.path());
+    assert_eq!(store.purged().unwrap(), Some(log_id(1, 59)));
+    append(&mut store, vec![entry(1, 60)]).await.unwrap();
+}
