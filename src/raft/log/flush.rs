@@ -25,7 +25,7 @@ use crate::raft::types::TypeConfig;
 /// It is far more than a leader batches while one fsync runs. It also keeps the queue of
 /// raft-log's thread (1024 requests, three for each chunk filled) from ever being full, which
 /// matters because that thread itself starts flushes and would wait for itself.
-const WAITING_BYTES_MAX: usize = 64 << 20;
+pub(super) const WAITING_BYTES_MAX: usize = 64 << 20;
 
 /// One flush as metrics see it.
 #[derive(Clone, Copy, Debug)]

@@ -86,6 +86,31 @@ async fn damage_at_any_bit_is_refused() {
 }
 
 #[tokio::test]
+async fn damage_in_the_newest_of_several_files_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open_small(dir.path(), 400);
+    store.save_vote(&Vote::new(1, NodeId(2))).await.unwrap();
+    append(&mut store, (0..9).map(|i| entry(1, i)).collect())
+        .await
+        .unwrap();
+    store.save_committed(Some(log_id(1, 8))).await.unwrap();
+    append(&mut store, (9..20).map(|i| entry(1, i)).collect())
+        .await
+        .unwrap();
+    drop(store);
+    let newest = chunks(dir.path()).pop().unwrap();
+    assert!(!newest.ends_with(CHUNK));
+    let mut bytes = fs::read(&newest).unwrap();
+    for (at, bit) in (0..bytes.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+        bytes[at] ^= 1 << bit;
+        fs::write(&newest, &bytes).unwrap();
+        let refusal = LogStore::open(dir.path(), quiet()).map(|_| ()).unwrap_err();
+        bytes[at] ^= 1 << bit;
+        assert!(matches!(refusal, OpenError::Damaged { .. }), "{refusal}");
+    }
+}
+
+#[tokio::test]
 async fn the_refusal_names_the_file_and_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let (_, mut bytes) = sample(&dir.path().join("whole")).await;

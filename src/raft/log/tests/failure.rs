@@ -50,24 +50,38 @@ async fn a_file_that_cannot_be_created_fails_the_append() {
 
 const CHILD_DIR: &str = "MUFAKAT_TEST_LOG_DIR";
 
-/// Runs [`child_fills_its_disk`] in a process whose files cannot grow beyond 64 KiB: the write
-/// that exceeds it is cut short, and the next one fails, as on a full disk.
+/// Runs one of the children below with files that cannot grow beyond `blocks` (of 512 bytes or 1 KiB,
+/// as the shell counts): the write that exceeds it is cut short and the next one fails, as on a
+/// full disk. The signal that would kill is ignored.
+fn run_limited(child: &str, dir: &Path, blocks: u32) -> String {
+    let script = format!(
+        r#"trap '' XFSZ; ulimit -f {blocks}; exec "$0" --exact raft::log::tests::failure::{child} --nocapture"#
+    );
+    let child = Process::new("sh")
+        .args(["-c", &script])
+        .arg(std::env::current_exe().unwrap())
+        .env(CHILD_DIR, dir)
+        .output()
+        .unwrap();
+    let output = String::from_utf8_lossy(&child.stdout).into_owned();
+    assert!(child.status.success(), "{output}");
+    output
+}
+
 #[tokio::test]
 async fn a_full_disk_stops_the_log_and_keeps_what_was_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
-    let child = Process::new("sh")
-        .arg("-c")
-        // The shell counts in units of 512 bytes or 1 KiB; the signal that would kill is ignored.
-        .arg(r#"trap '' XFSZ; ulimit -f 64; exec "$0" --exact raft::log::tests::failure::child_fills_its_disk --nocapture"#)
-        .arg(std::env::current_exe().unwrap())
-        .env(CHILD_DIR, dir.path())
-        .output()
-        .unwrap();
-    let output = String::from_utf8_lossy(&child.stdout);
-    assert!(child.status.success(), "{output}");
+    let output = run_limited("child_fills_its_disk", dir.path(), 64);
     let (_, rest) = output.split_once("acknowledged=").expect("the child ran");
     let acknowledged: u64 = rest.split_whitespace().next().unwrap().parse().unwrap();
     assert!(acknowledged > 10, "{output}");
+
+    // Starting on the full disk works or is refused, again and again, and harms nothing.
+    for _ in 0..3 {
+        let output = run_limited("child_opens_on_a_full_disk", dir.path(), 0);
+        let harmless = output.contains("opened");
+        assert!(harmless && !output.contains("damaged"), "{output}");
+    }
 
     let mut store = open(dir.path());
     let last = contents(&mut store).await.last.unwrap().index;
@@ -94,4 +108,15 @@ async fn child_fills_its_disk() {
     }
     all_calls_fail(&mut store).await;
     println!("acknowledged={acknowledged} ");
+}
+
+#[tokio::test]
+async fn child_opens_on_a_full_disk() {
+    let Some(dir) = std::env::var_os(CHILD_DIR) else {
+        return;
+    };
+    match LogStore::open(Path::new(&dir), quiet()) {
+        Ok(_) => println!("opened"),
+        Err(refusal) => println!("{refusal}"),
+    }
 }

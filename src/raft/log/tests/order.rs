@@ -3,6 +3,9 @@
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, mpsc::Sender};
 
+use futures_util::poll;
+
+use super::flush::WAITING_BYTES_MAX;
 use super::*;
 
 /// A hook that records how many calls each flush completed, and after each one holds the log's
@@ -168,4 +171,30 @@ async fn purging_deletes_files_without_a_later_append() {
     let mut store = open(dir.path());
     assert_eq!(store.purged().unwrap(), Some(log_id(1, 59)));
     append(&mut store, vec![entry(1, 60)]).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_append_waits_while_too_much_waits_for_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let (on_flush, flushes, go_on) = held_back();
+    let mut store = LogStore::open(dir.path(), on_flush).unwrap();
+    append(&mut store, vec![entry(1, 0)]).await.unwrap();
+    assert_eq!(flushes.recv().unwrap(), 1);
+
+    let large = entry_of(1, 1, 200_000);
+    let size = StoredPayload(large.payload.clone()).wire_bytes();
+    // One goes to the log's thread, and the others wait.
+    let fit = 1 + WAITING_BYTES_MAX.div_ceil(size) as u64;
+    for index in 1..=fit {
+        let mut large = large.clone();
+        large.log_id.index = index;
+        store.append(vec![large], IOFlushed::noop()).await.unwrap();
+    }
+    let mut other = store.clone();
+    let mut one_more = std::pin::pin!(append(&mut other, vec![entry(1, fit + 1)]));
+    assert!(poll!(&mut one_more).is_pending());
+    let last = store.get_log_state().await.unwrap().last_log_id;
+    assert_eq!(last, Some(log_id(1, fit)), "it is not in the log");
+    drop(go_on);
+    one_more.await.unwrap();
 }
