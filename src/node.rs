@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::ids::{BootId, DiskId};
 use crate::lock::service::{LockService, QUERY};
 use crate::monitor::http::Monitor;
-use crate::monitor::insight::Insight;
+use crate::monitor::insight::{self, Insight};
 use crate::protocol::{Operation, Prefix};
 use crate::queue::store::RedisLink;
 use crate::raft::bootstrap;
@@ -94,7 +94,7 @@ impl Node {
             disk: directory.disk(),
             boot: BootId(rand::random()),
         };
-        let stats = Stats::new();
+        let stats = Stats::new(insight::operation_labels(), insight::code_labels());
         let started = time::now();
         let (stop, stopped) = watch::channel(false);
         let (close, closed) = watch::channel(false);
@@ -215,10 +215,10 @@ async fn start_raft(
 ) -> Result<Raft> {
     let flushes = stats.clone();
     let on_flush = Arc::new(move |flush: raft::log::Flush| {
-        flushes.raft.fsync.observe_duration(flush.took);
+        flushes.raft.fsync.observe_duration(flush.duration);
     });
-    let log = LogStore::open(&directory.log(), on_flush)?;
-    let snapshots = Arc::new(SnapshotStore::open(&directory.snapshots())?);
+    let log = LogStore::open(&directory.log_path(), on_flush)?;
+    let snapshots = Arc::new(SnapshotStore::open(&directory.snapshots_path())?);
     let machine = StateMachine::new(handle.shared_state(), snapshots, handle.observer());
     let settings = Arc::new(raft::settings(config)?);
     let raft = Raft::new(config.id, settings, network.factory(), log, machine).await?;
@@ -236,7 +236,7 @@ fn answer_queries(network: &Network, dispatch: &Arc<Dispatch>) {
     let dispatch = dispatch.clone();
     let handler = move |_: Caller, body: Bytes| -> BoxFuture<'static, Result<Bytes, Refusal>> {
         let dispatch = dispatch.clone();
-        Box::pin(async move { dispatch.locks.answer_query(body).await.ok_or(Refusal::BadBody) })
+        Box::pin(async move { dispatch.locks.answer_query(body).await.ok_or(Refusal::UnknownCall) })
     };
     network.handle(QUERY, Trust::Members, Arc::new(handler));
 }

@@ -92,6 +92,7 @@ pub fn respond(message: &Message, info: &ServiceInfo, stats: &OperationStats) ->
         return None;
     }
     Some(Outgoing {
+        headers: Vec::new(),
         subject: reply.to_owned(),
         reply: None,
         payload: answer(&message.subject, info, stats)?,

@@ -74,8 +74,8 @@ impl Dispatch {
                 let query = Query::Get { resource: request.resource };
                 self.find(query, request.consistency, asked, to, received);
             }
-            Request::Status(_) => {
-                let status = self.insight.status();
+            Request::Status(ask) => {
+                let status = self.insight.status(ask.state_hash);
                 self.answer(&to, (Some(asked), received.at), Ok(&status));
             }
             Request::Metrics(_) => {

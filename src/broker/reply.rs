@@ -80,10 +80,9 @@ impl Replier {
         self.publish(to.subject, rendered);
     }
 
-    fn send_event(&self, event: lock::command::Event) {
-        let (kind, body) = lock::answer::event(event);
-        let rendered = Rendered { payload: Encoding::Json.encode(&body), headers: Vec::new() };
-        self.publish(self.prefix.lock_event(kind), rendered);
+    fn send_event(&self, event: &lock::command::Event) {
+        let rendered = Rendered { payload: Encoding::Json.encode(&event), headers: Vec::new() };
+        self.publish(self.prefix.lock_event(event.kind()), rendered);
     }
 }
 
@@ -110,12 +109,12 @@ impl Answers for Replier {
 
     fn effect(&self, effect: Effect) {
         match effect {
-            Effect::WaitEnded { reply, waited_ms, outcome } => {
-                let took = Duration::from_millis(waited_ms);
+            Effect::WaitEnded { reply, outcome } => {
+                let took = Duration::ZERO;
                 let timing = (Operation::LockAcquire, took);
                 self.send_outcome(reply, self.from(None), timing, outcome);
             }
-            Effect::Event(event) => self.send_event(event),
+            Effect::Event(event) => self.send_event(&event),
         }
     }
 }

@@ -175,6 +175,7 @@ impl State {
         }
         if let (true, Some(reply)) = (interested.is_empty(), &message.reply) {
             let nobody = Outgoing {
+                headers: Vec::new(),
                 subject: reply.clone(),
                 reply: None,
                 payload: bytes::Bytes::new(),

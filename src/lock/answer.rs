@@ -1,8 +1,7 @@
 //! Outcomes of the lock table as the wire says them.
 
-use crate::ids::Token;
 use crate::lock::command::{
-    Acquired, Check, Contention, CycleEdge, Deadlock, Event, HolderView, LockView, Outcome,
+    Acquired, Check, Contention, CycleEdge, Deadlock, HolderView, LockView, Outcome,
     WaiterView,
 };
 use crate::protocol::lock as wire;
@@ -126,45 +125,4 @@ pub fn view(view: LockView) -> wire::View {
 pub fn checked(check: Check) -> wire::Checked {
     let Check { valid, current_token, expires_in_ms } = check;
     wire::Checked { valid, current_token, expires_in_ms }
-}
-
-/// The kind of an event, as in its subject, and its body in JSON.
-pub fn event(event: Event) -> (&'static str, wire::Event) {
-    let of = |resource, owner, token: Option<Token>| wire::Event {
-        resource: Some(resource),
-        owner: Some(owner),
-        token,
-        ..wire::Event::default()
-    };
-    match event {
-        Event::Granted { resource, owner, token, mode, waited_ms } => (
-            "granted",
-            wire::Event {
-                mode: Some(mode),
-                waited_ms: Some(waited_ms),
-                ..of(resource, owner, Some(token))
-            },
-        ),
-        Event::Released { resource, owner, token, held_ms } => (
-            "released",
-            wire::Event { held_ms: Some(held_ms), ..of(resource, owner, Some(token)) },
-        ),
-        Event::Expired { resource, owner, token, held_ms } => (
-            "expired",
-            wire::Event { held_ms: Some(held_ms), ..of(resource, owner, Some(token)) },
-        ),
-        Event::Contended { resource, owner, queue_length } => (
-            "contended",
-            wire::Event { queue_length: Some(queue_length), ..of(resource, owner, None) },
-        ),
-        Event::Deadlock(Deadlock { cycle, victim, policy }) => (
-            "deadlock",
-            wire::Event {
-                cycle: cycle.into_iter().map(wire_edge).collect(),
-                victim: Some(victim),
-                policy: Some(policy),
-                ..wire::Event::default()
-            },
-        ),
-    }
 }

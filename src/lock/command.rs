@@ -175,8 +175,9 @@ pub enum Effect {
     Event(Event),
 }
 
-/// What watchers are told, under `<prefix>.event.lock.<kind>`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What watchers are told in JSON, under `<prefix>.event.lock.<kind>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 pub enum Event {
     Granted {
         resource: String,
@@ -204,4 +205,17 @@ pub enum Event {
         owner: String,
         queue_length: u64,
     },
+}
+
+impl Event {
+    /// The last token of the subject that watchers hear of it under.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Event::Granted { .. } => "granted",
+            Event::Released { .. } => "released",
+            Event::Expired { .. } => "expired",
+            Event::Deadlock(_) => "deadlock",
+            Event::Contended { .. } => "contended",
+        }
+    }
 }

@@ -8,12 +8,12 @@ use crate::broker::SharedBroker;
 use crate::broker::discovery::{self, ServiceInfo};
 use crate::monitor::http::NodeInfo;
 use crate::protocol::reply::{self, From};
-use crate::protocol::status::{LockCounts, Member, NatsState, RedisState, StateHash, Status};
-use crate::protocol::{Encoding, Operation};
+use crate::protocol::status::{self, LockCounts, Member, NatsState, RedisState, StateHash, StateHashChoice, Status};
+use crate::protocol::{Code, Encoding, Operation};
 use crate::queue::store::RedisLink;
 use crate::raft::handle::Handle;
 use crate::raft::network::Network;
-use crate::stats::{Connection, Stats};
+use crate::stats::{self, Connection, Stats};
 use crate::time::Instant;
 
 /// One node's knowledge of itself. Nothing here waits, and nothing is computed on other paths.
@@ -30,10 +30,11 @@ pub struct Insight {
 
 impl Insight {
     /// The reply to `status`.
-    pub fn status(&self, with_hash: bool) -> Status {
+    pub fn status(&self, state_hash: StateHashChoice) -> Status {
         let raft = self.handle.status();
         let (view, locks, state_hash) = self.handle.read(|state, _| {
-            let hash = with_hash.then(|| StateHash {
+            let wanted = state_hash == StateHashChoice::Include;
+            let hash = wanted.then(|| StateHash {
                 batches: state.batches(),
                 hash: format!("{:016x}", state.hash()),
             });
@@ -53,6 +54,7 @@ impl Insight {
             applied_index: raft.applied_index,
             members: raft.members.iter().map(member).collect(),
             epoch: view.epoch(),
+            lease_ms: 0,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: self.started.elapsed().as_millis() as u64,
             locks: LockCounts { held: locks.held, waiting: locks.waiting },
@@ -66,7 +68,7 @@ impl Insight {
     pub fn metrics(&self) -> String {
         let stats = &self.stats;
         let raft = self.handle.status();
-        stats.raft.set_role(raft.role.into());
+        stats.raft.set_role(role_label(raft.role));
         stats.raft.term.set(raft.term);
         stats.raft.leader.set(raft.leader.map_or(0, |leader| leader.0));
         stats.raft.commit_index.set(raft.commit_index);
@@ -95,7 +97,7 @@ fn redis_state(link: &RedisLink) -> RedisState {
     let status = link.status();
     RedisState {
         connected: status.connected,
-        durability: status.durability.name().to_owned(),
+        durability: status.durability,
         warnings: status.warnings.clone(),
     }
 }
@@ -114,7 +116,7 @@ impl NodeInfo for Insight {
 
     fn status_json(&self) -> Bytes {
         let from = From { node: self.network.identity().node, ask_node: None };
-        reply::success(Encoding::Json, from, &self.status(false)).payload
+        reply::success(Encoding::Json, from, &self.status(StateHashChoice::Omit)).payload
     }
 
     fn metrics_text(&self) -> String {
@@ -122,7 +124,22 @@ impl NodeInfo for Insight {
     }
 }
 
-/// The labels that operations have in metrics, in the order of their numbers.
-pub fn operation_labels() -> Vec<&'static str> {
-    Operation::ALL.iter().map(|operation| operation.label()).collect()
+/// The labels that operations have in metrics, in the order of their numbers. They live as long as
+/// the process, as the metrics do.
+pub fn operation_labels() -> &'static [&'static str] {
+    Operation::ALL.iter().map(|operation| operation.label()).collect::<Vec<_>>().leak()
+}
+
+/// The same for error codes.
+pub fn code_labels() -> &'static [&'static str] {
+    Code::ALL.iter().map(|code| code.name()).collect::<Vec<_>>().leak()
+}
+
+fn role_label(role: status::Role) -> stats::Role {
+    match role {
+        status::Role::Leader => stats::Role::Leader,
+        status::Role::Follower => stats::Role::Follower,
+        status::Role::Candidate => stats::Role::Candidate,
+        status::Role::Learner => stats::Role::Learner,
+    }
 }

@@ -2,9 +2,9 @@
 
 use crate::protocol::encoding::CONTENT_TYPE;
 use crate::protocol::error::{Code, ErrorReply};
-use crate::protocol::fields::{Field, Fields};
+use crate::protocol::fields::{Field, Fields, Rule};
 use crate::protocol::lock::{Acquire, Check, Get, Release, Renew};
-use crate::protocol::status::Ask;
+use crate::protocol::status::{Ask, StateHashChoice};
 use crate::protocol::{Encoding, Operation, Refusal, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_FIELD};
 
 /// The header that may carry the `request_id` of operations that have one.
@@ -107,10 +107,18 @@ impl Request {
 }
 
 impl Ask {
-    const FIELDS: &[Field] = &[TIMEOUT_MS_FIELD];
+    const STATUS_FIELDS: &[Field] = &[
+        Field::new("state_hash", Rule::Choice(StateHashChoice::NAMES)),
+        TIMEOUT_MS_FIELD,
+    ];
+    const METRICS_FIELDS: &[Field] = &[TIMEOUT_MS_FIELD];
 
     fn build(mut given: Fields<'_>) -> Ask {
         Ask {
+            state_hash: match given.has_field("state_hash") {
+                true => StateHashChoice::nth(given.choice("state_hash")),
+                false => StateHashChoice::default(),
+            },
             timeout_ms: given.integer("timeout_ms"),
         }
     }
@@ -123,7 +131,8 @@ fn schema(operation: Operation) -> &'static [Field] {
         Operation::LockRenew => Renew::FIELDS,
         Operation::LockCheck => Check::FIELDS,
         Operation::LockGet => Get::FIELDS,
-        Operation::Status | Operation::Metrics => Ask::FIELDS,
+        Operation::Status => Ask::STATUS_FIELDS,
+        Operation::Metrics => Ask::METRICS_FIELDS,
     }
 }
 

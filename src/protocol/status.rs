@@ -27,12 +27,36 @@ impl Role {
     }
 }
 
-/// The request of `status` and of `metrics`, which take no arguments of their own.
+/// The request of `status` and of `metrics`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Ask {
+    /// `status` only: whether to add a hash of the whole state, which takes time with its size.
+    #[serde(skip_serializing_if = "StateHashChoice::is_default")]
+    pub state_hash: StateHashChoice,
     /// How long the asker waits for an answer, 1 to 120000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+}
+
+/// Whether `status` computes the hash of the replicated state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StateHashChoice {
+    #[default]
+    Omit,
+    Include,
+}
+
+impl StateHashChoice {
+    pub(super) const NAMES: &[&str] = &["omit", "include"];
+
+    pub(super) fn nth(index: usize) -> Self {
+        [StateHashChoice::Omit, StateHashChoice::Include][index]
+    }
+
+    fn is_default(&self) -> bool {
+        *self == StateHashChoice::Omit
+    }
 }
 
 /// The answer to `status`: the node's own knowledge at the moment of answering, which on a node
@@ -54,12 +78,54 @@ pub struct Status {
     pub members: Vec<Member>,
     /// The number of the cluster view.
     pub epoch: Epoch,
-    /// What is left of this node's right to act on that view; 0 without one.
+    /// What is left of this node's right to act on that view; 0 without one, as until the cache
+    /// needs it.
     pub lease_ms: u64,
     pub version: String,
     pub uptime_ms: u64,
     pub locks: LockCounts,
     pub nats: NatsState,
+    /// Absent when the node was told of no Redis.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis: Option<RedisState>,
+    /// Only when asked for with `state_hash`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_hash: Option<StateHash>,
+}
+
+/// A fingerprint of the replicated state. Nodes that have applied equally many batches have the
+/// same hash, or replication is broken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateHash {
+    /// Batches of commands applied since the cluster began.
+    pub batches: u64,
+    /// 16 hexadecimal digits.
+    pub hash: String,
+}
+
+/// What is known about Redis.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedisState {
+    pub connected: bool,
+    pub durability: Durability,
+    /// Why durability is less than the best, or why there is no connection.
+    pub warnings: Vec<String>,
+}
+
+/// What a write that Redis acknowledged survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// A crash of the machine: it was fsynced.
+    Fsync,
+    /// A crash of Redis: the operating system has it.
+    Os,
+    /// A crash, but for the writes of the last seconds.
+    Interval,
+    /// Nothing.
+    None,
+    /// It can't be inspected.
+    Unknown,
 }
 
 /// One node as the answering node knows it.

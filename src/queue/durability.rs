@@ -12,18 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-
-/// What an acknowledged write survives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Level {
-    Fsync,
-    Os,
-    Interval,
-    None,
-    Unknown,
-}
+pub use crate::protocol::status::Durability as Level;
 
 /// What a server's settings amount to.
 #[derive(Clone, Debug, PartialEq, Eq)]

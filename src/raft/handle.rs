@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::type_config::alias::WatchReceiverOf;
-use openraft::{RaftMetrics, ReadPolicy, ServerState};
+use openraft::{Instant as _, RaftMetrics, ReadPolicy, ServerState};
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::broker::{Outgoing, SharedBroker};
@@ -407,8 +407,8 @@ impl Inner {
                 // What is not sent now is sent again after a while.
                 let _ = self.broker.publish(Outgoing {
                     subject,
-                    reply: None,
                     payload: payload.into(),
+                    ..Outgoing::default()
                 });
             }
         }
@@ -527,13 +527,11 @@ impl Inner {
 
     /// The leader before may have died between the commit of a grant and its reply.
     fn tell_recent_endings(&self) {
-        let endings: Vec<Effect> = self
-            .state
-            .lock()
-            .locks
-            .recent_endings()
-            .map(|(to, outcome)| Effect::WaitEnded { reply: to.clone(), outcome: outcome.clone() })
-            .collect();
+        let endings: Vec<Effect> = {
+            let state = self.state.lock();
+            let endings = state.locks.recent_endings(state.now_ms());
+            endings.map(|(to, outcome)| Effect::WaitEnded { reply: to.clone(), outcome }).collect()
+        };
         for effect in endings {
             self.running().answers.effect(effect);
         }

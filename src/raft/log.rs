@@ -37,8 +37,8 @@ use openraft::{LogState, OptionalSend, RaftLogReader};
 use raft_log::api::raft_log_writer::RaftLogWriter;
 
 use codec::{StoredLogId, StoredPayload, StoredVote};
-pub use flush::{Flush, OnFlush};
 use flush::Shared;
+pub use flush::{Flush, OnFlush};
 pub use open::OpenError;
 
 use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
@@ -216,11 +216,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 fn half_open(range: &impl RangeBounds<u64>) -> (u64, u64) {
     let from = match range.start_bound() {
         Bound::Included(from) => *from,
-        Bound::Excluded(before) => before + 1,
+        Bound::Excluded(before) => before.saturating_add(1),
         Bound::Unbounded => 0,
     };
     let to = match range.end_bound() {
-        Bound::Included(last) => last + 1,
+        Bound::Included(last) => last.saturating_add(1),
         Bound::Excluded(to) => *to,
         Bound::Unbounded => u64::MAX,
     };

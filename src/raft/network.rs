@@ -241,6 +241,7 @@ impl Network {
             subject: self.subject(to, header.lane),
             reply: Some(format!("{}.{reply_id}", self.inbox())),
             payload,
+            ..Outgoing::default()
         })
         .map_err(|error| match error {
             PublishError::Disconnected => CallError::Unreachable,
@@ -256,12 +257,11 @@ impl Network {
         match frame::encode(&header, body, 128) {
             Ok(payload) => {
                 let subject = subject.to_owned();
-                let reply = None;
                 // The asker hears nothing and asks again: that is the contract of the network.
                 let _lost = self.publish(Outgoing {
                     subject,
-                    reply,
                     payload,
+                    ..Outgoing::default()
                 });
             }
             Err(error) => {

@@ -467,10 +467,9 @@ impl Proposals {
     /// An entry of `term` was applied: what was sent in earlier terms goes again.
     pub fn term_applied(&mut self, term: u64) {
         if self.in_flight.front().is_some_and(|first| first.term < term) {
-            let (lost, kept) =
+            let (lost, kept): (VecDeque<_>, _) =
                 mem::take(&mut self.in_flight).into_iter().partition(|batch| batch.term < term);
             self.in_flight = kept;
-            let lost: Vec<InFlight> = lost;
             for batch in lost.into_iter().rev() {
                 self.submit_again(batch);
             }

@@ -160,14 +160,15 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
         let snapshots = self.snapshots.clone();
-        let loaded = tokio::task::spawn_blocking(move || snapshots.load()).await??;
+        let loaded = tokio::task::spawn_blocking(move || snapshots.load()).await?;
+        let loaded = loaded.map_err(io::Error::other)?;
         Ok(loaded.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
     }
 }
 
 async fn save(snapshots: &Arc<SnapshotStore>, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
     let (snapshots, meta) = (snapshots.clone(), meta.clone());
-    tokio::task::spawn_blocking(move || snapshots.save(&meta, data)).await?
+    tokio::task::spawn_blocking(move || snapshots.save(&meta, &data)).await?
 }
 
 /// Writes a state, encoded at one moment, to disk.

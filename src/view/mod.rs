@@ -23,3 +23,4 @@
 
 pub mod cluster;
 pub mod rendezvous;
+pub mod service;

@@ -25,7 +25,7 @@ use crate::raft::types::TypeConfig;
 /// It is far more than a leader batches while one fsync runs. It also keeps the queue of
 /// raft-log's thread (1024 requests, three for each chunk filled) from ever being full, which
 /// matters because that thread itself starts flushes and would wait for itself.
-const WAITING_BYTES_MAX: usize = 64 << 20;
+pub(super) const WAITING_BYTES_MAX: usize = 64 << 20;
 
 /// One flush as metrics see it.
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +102,10 @@ impl Shared {
         if let Some(failure) = &self.queue().failure {
             return Err(failure.to_error());
         }
-        assert!(log.is_some(), "a log that is not failed has not been closed");
+        assert!(
+            log.is_some(),
+            "a log that is not failed has not been closed"
+        );
         Ok(Held { shared: self, log })
     }
 
@@ -121,7 +124,11 @@ impl Shared {
     ///
     /// It waits for the log's thread, so that thread must not call it.
     pub fn close(&self) {
-        let log = self.log.lock().expect("nothing panics holding the log").take();
+        let log = self
+            .log
+            .lock()
+            .expect("nothing panics holding the log")
+            .take();
         drop(log);
         self.fail(&io::Error::other("closed"));
     }

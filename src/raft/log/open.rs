@@ -50,14 +50,23 @@ pub enum OpenError {
 }
 
 pub(super) fn open(dir: &Path, on_flush: OnFlush) -> Result<Arc<Shared>, OpenError> {
+    open_with(dir, config(dir), on_flush)
+}
+
+pub(super) fn open_with(
+    dir: &Path,
+    config: Config,
+    on_flush: OnFlush,
+) -> Result<Arc<Shared>, OpenError> {
     let io_error = |source| OpenError::Io {
         dir: dir.to_owned(),
         source,
     };
     create(dir).map_err(io_error)?;
-    let tail = newest_chunk(dir).map_err(io_error)?;
-    let mut log = RaftLog::open(Arc::new(config(dir))).map_err(|e| explain(dir, e))?;
-    report_cut(tail);
+    let chunks = chunks(dir).map_err(io_error)?;
+    check_empty(&chunks)?;
+    let mut log = RaftLog::open(Arc::new(config)).map_err(|e| explain(dir, e))?;
+    report_cut(chunks.last());
     check_beginning(dir, &log)?;
     sync(&mut log).map_err(io_error)?;
     Ok(Shared::new(log, on_flush))
@@ -71,7 +80,7 @@ fn create(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn config(dir: &Path) -> Config {
+pub(super) fn config(dir: &Path) -> Config {
     let mut config = Config::new(dir.display());
     config.wal.chunk_max_size = Some(CHUNK_BYTES_MAX);
     config.wal.read_buffer_size = Some(READ_BUFFER_BYTES);
@@ -84,22 +93,41 @@ fn config(dir: &Path) -> Config {
     config
 }
 
-fn newest_chunk(dir: &Path) -> io::Result<Option<(PathBuf, u64)>> {
-    let mut newest = None;
+/// The log's files and their sizes, oldest first: their names sort by offset.
+fn chunks(dir: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
+    let mut chunks = Vec::new();
     for file in fs::read_dir(dir)? {
         let file = file?;
         if file.path().extension().is_some_and(|e| e == "wal") {
-            newest = newest.max(Some((file.path(), file.metadata()?.len())));
+            chunks.push((file.path(), file.metadata()?.len()));
         }
     }
-    Ok(newest)
+    chunks.sort();
+    Ok(chunks)
+}
+
+/// A file that follows an empty one has lost what it follows. A crash leaves empty files at the
+/// end only, and raft-log panics on any other.
+fn check_empty(chunks: &[(PathBuf, u64)]) -> Result<(), OpenError> {
+    for pair in chunks.windows(2) {
+        let [(file, size), (_, next_size)] = pair else {
+            unreachable!("windows of two");
+        };
+        if *size == 0 && *next_size > 0 {
+            return Err(OpenError::Damaged {
+                file: file.clone(),
+                reason: "the file is empty, though the log goes on after it".into(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// A write that a crash interrupted is cut: normal after a crash, so no warning.
-fn report_cut(tail: Option<(PathBuf, u64)>) {
-    let Some((file, before)) = tail else { return };
-    let after = fs::metadata(&file).map_or(0, |m| m.len());
-    if after < before {
+fn report_cut(newest: Option<&(PathBuf, u64)>) {
+    let Some((file, before)) = newest else { return };
+    let after = fs::metadata(file).map_or(0, |m| m.len());
+    if after < *before {
         let cut = before - after;
         tracing::info!(file = %file.display(), "cut {cut} bytes of an interrupted write");
     }
@@ -132,7 +160,11 @@ fn named_chunk(message: &str) -> Option<String> {
 fn check_beginning(dir: &Path, log: &RaftLog<LogTypes>) -> Result<(), OpenError> {
     let state = log.log_state();
     let purged = state.purged().map(|id| id.0);
-    let Some(last) = state.last().map(|id| id.0).filter(|last| Some(*last) > purged) else {
+    let Some(last) = state
+        .last()
+        .map(|id| id.0)
+        .filter(|last| Some(*last) > purged)
+    else {
         return Ok(());
     };
     let first = purged.map_or(0, |id| id.index + 1);

@@ -1,1 +1,117 @@
+//! What the log promises, with what the tests of it share.
 
+mod conformance;
+mod damage;
+mod failure;
+mod order;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use openraft::EntryPayload;
+use openraft::type_config::alias::CommittedLeaderIdOf;
+
+use super::*;
+use crate::ids::{BootId, NodeId};
+use crate::raft::command::{Batch, Command, Proposed, Stamp};
+
+fn quiet() -> OnFlush {
+    Arc::new(|_| {})
+}
+
+fn open(dir: &Path) -> LogStore {
+    LogStore::open(dir, quiet()).unwrap()
+}
+
+/// Opens with files that are full at `chunk_bytes`.
+fn open_small(dir: &Path, chunk_bytes: usize) -> LogStore {
+    let mut config = open::config(dir);
+    config.wal.chunk_max_size = Some(chunk_bytes);
+    let shared = open::open_with(dir, config, quiet()).unwrap();
+    LogStore {
+        open: Arc::new(Open(shared)),
+    }
+}
+
+fn log_id(term: u64, index: u64) -> LogId {
+    LogId {
+        leader_id: CommittedLeaderIdOf::<TypeConfig>::new(term),
+        index,
+    }
+}
+
+/// An entry that carries its own index as the number of its batch.
+fn entry(term: u64, index: u64) -> Entry {
+    entry_of(term, index, 1)
+}
+
+fn entry_of(term: u64, index: u64, commands: usize) -> Entry {
+    let stamp = Stamp {
+        now_ms: 1_000 + index,
+        proposer: NodeId(1),
+        boot: BootId(9),
+        number: index,
+    };
+    let command = Command::TermStarted { grace_ms: index };
+    let proposed = Proposed {
+        origin: None,
+        command,
+    };
+    Entry {
+        log_id: log_id(term, index),
+        payload: EntryPayload::Normal(Batch::new(stamp, vec![proposed; commands])),
+    }
+}
+
+/// Appends and waits until it is on disk.
+async fn append(store: &mut LogStore, entries: Vec<Entry>) -> io::Result<()> {
+    let (done, on_disk) = TypeConfig::oneshot();
+    store.append(entries, IOFlushed::signal(done)).await?;
+    on_disk.await.expect("each append is completed")
+}
+
+/// Everything a log says, comparable.
+#[derive(Debug, PartialEq, Eq)]
+struct Contents {
+    vote: Option<Vote>,
+    committed: Option<LogId>,
+    purged: Option<LogId>,
+    last: Option<LogId>,
+    /// Id and number of each batch.
+    entries: Vec<(LogId, u64)>,
+}
+
+async fn contents(store: &mut LogStore) -> Contents {
+    let state = store.get_log_state().await.unwrap();
+    let entries = store.try_get_log_entries(..).await.unwrap();
+    let number = |entry: Entry| match entry.payload {
+        EntryPayload::Normal(batch) => (entry.log_id, batch.number),
+        other => panic!("these tests append batches, not {other:?}"),
+    };
+    Contents {
+        vote: store.read_vote().await.unwrap(),
+        committed: store.read_committed().await.unwrap(),
+        purged: state.last_purged_log_id,
+        last: state.last_log_id,
+        entries: entries.into_iter().map(number).collect(),
+    }
+}
+
+/// What a kill at this moment would leave: a copy of the files, taken without closing.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for file in fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+}
+
+fn chunks(dir: &Path) -> Vec<std::path::PathBuf> {
+    let files = fs::read_dir(dir).unwrap().map(|f| f.unwrap().path());
+    let mut chunks: Vec<_> = files
+        .filter(|f| f.extension().is_some_and(|e| e == "wal"))
+        .collect();
+    chunks.sort();
+    chunks
+}

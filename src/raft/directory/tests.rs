@@ -1,0 +1,93 @@
+//! Drawn once, kept, locked, and never made up again.
+
+use super::*;
+
+const DISK: DiskId = DiskId(0xfedc_ba98_7654_3210);
+
+fn open(path: &Path, node: u64) -> Result<DataDirectory, DirectoryError> {
+    DataDirectory::open(path, NodeId(node), || DISK)
+}
+
+#[test]
+fn an_identity_is_drawn_once_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a/b");
+    let mut directory = open(&path, 7).unwrap();
+    assert_eq!((directory.node(), directory.disk()), (NodeId(7), DISK));
+    assert_eq!(directory.cluster(), None);
+    directory.set_cluster(ClusterId(u64::MAX)).unwrap();
+    directory.set_cluster(ClusterId(u64::MAX)).unwrap();
+    drop(directory);
+
+    let drawn_again = || panic!("a disk id is drawn once");
+    let mut directory = DataDirectory::open(&path, NodeId(7), drawn_again).unwrap();
+    assert_eq!(directory.disk(), DISK);
+    assert_eq!(directory.cluster(), Some(ClusterId(u64::MAX)));
+    let other = directory.set_cluster(ClusterId(1)).unwrap_err();
+    assert!(matches!(other, DirectoryError::OtherCluster { .. }));
+    assert_eq!(directory.cluster(), Some(ClusterId(u64::MAX)));
+    assert_eq!(directory.log_path(), path.join("log"));
+    assert_eq!(directory.snapshots_path(), path.join("snapshots"));
+}
+
+#[test]
+fn a_second_opening_is_refused_and_names_the_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(dir.path(), 1).unwrap();
+    let message = open(dir.path(), 1).unwrap_err().to_string();
+    let process = format!("by process {}", std::process::id());
+    assert!(message.contains(&process), "{message}");
+    drop(first);
+    open(dir.path(), 1).unwrap();
+}
+
+#[test]
+fn another_node_id_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path(), 1).unwrap());
+    let message = open(dir.path(), 2).unwrap_err().to_string();
+    assert!(
+        message.contains("belongs to node 1, not to node 2"),
+        "{message}"
+    );
+    open(dir.path(), 1).unwrap();
+}
+
+#[test]
+fn a_lost_or_damaged_identity_is_never_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = open(dir.path(), 1).unwrap();
+    let log = directory.log_path();
+    drop(directory);
+    let identity = dir.path().join(IDENTITY);
+    let text = fs::read(&identity).unwrap();
+    for length in 0..text.len() - 1 {
+        fs::write(&identity, &text[..length]).unwrap();
+        let refusal = open(dir.path(), 1).unwrap_err();
+        assert!(
+            matches!(refusal, DirectoryError::Damaged { .. }),
+            "{length} {refusal}"
+        );
+    }
+    fs::remove_file(&identity).unwrap();
+    fs::create_dir(&log).unwrap();
+    fs::write(log.join("some.wal"), "x").unwrap();
+    let refusal = open(dir.path(), 1).unwrap_err();
+    assert!(
+        matches!(refusal, DirectoryError::Damaged { .. }),
+        "{refusal}"
+    );
+    assert!(!identity.exists());
+}
+
+#[test]
+fn a_crash_while_the_identity_is_written_leaves_the_old_one_or_none() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join(IDENTITY_INCOMING), "{ \"form").unwrap();
+    let mut directory = open(dir.path(), 1).unwrap();
+    fs::write(dir.path().join(IDENTITY_INCOMING), "{ \"form").unwrap();
+    directory.set_cluster(ClusterId(3)).unwrap();
+    drop(directory);
+    fs::write(dir.path().join(IDENTITY_INCOMING), "{ \"form").unwrap();
+    assert_eq!(open(dir.path(), 1).unwrap().cluster(), Some(ClusterId(3)));
+}

@@ -1,0 +1,266 @@
+//! Snapshots on disk: one file each, checked when it is read.
+//!
+//! A file is written under a temporary name, fsynced, renamed, and its directory fsynced, before
+//! any older one is deleted. So a crash leaves the old one, the new one or both, and a file under
+//! its final name was complete once. Layout, all numbers big-endian:
+//!
+//! ```text
+//! "MUFSNAP" version:u8 | meta length:u32 | data length:u64 | xxh3 of these 20 bytes
+//! meta (MessagePack)                                       | xxh3 of it
+//! data in blocks of 256 KiB, the last one shorter, each    | xxh3 of block number and block
+//! xxh3 of all hashes above
+//! ```
+//!
+//! Promise: what `load` returns is, bit for bit, what was saved last. If the newest file is not
+//! intact `load` refuses: an older one may end before the log begins, and a state with a gap in it
+//! is worse than no node. Limits: all calls block, and the whole snapshot is in memory.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use crate::raft::types::SnapshotMeta;
+
+#[cfg(test)]
+mod tests;
+
+const MAGIC: [u8; 7] = *b"MUFSNAP";
+const VERSION: u8 = 1;
+const HEADER_BYTES: usize = MAGIC.len() + 1 + 4 + 8;
+const HASH_BYTES: usize = 8;
+
+/// Damage is found block by block; also the unit of writing.
+const BLOCK_BYTES: usize = 256 << 10;
+
+/// Name of a file that is still being written. One at a time: openraft builds or installs one
+/// snapshot at a time, and one process has the data directory.
+const INCOMING: &str = "incoming.tmp";
+const EXTENSION: &str = "snapshot";
+
+/// What to do about a damaged snapshot.
+const DAMAGE_ADVICE: &str = "The log no longer holds what the snapshot did, so this node cannot \
+    recover by itself. If a majority of the other nodes is intact, remove this node from the \
+    cluster, delete its data directory, and add it again under a new node id. Otherwise keep all \
+    data directories as they are and ask for help";
+
+/// Why there is no snapshot to start from.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The newest snapshot is not what was saved. Nothing was changed.
+    #[error("the snapshot is damaged: {file}: {reason}. {DAMAGE_ADVICE}.", file = file.display())]
+    Damaged { file: PathBuf, reason: String },
+    #[error("the snapshot {file} cannot be read: {source}", file = file.display())]
+    Io { file: PathBuf, source: io::Error },
+}
+
+/// The directory of snapshots.
+#[derive(Clone, Debug)]
+pub struct SnapshotStore {
+    dir: PathBuf,
+}
+
+impl SnapshotStore {
+    /// Creates the directory if need be, and deletes what an interrupted `save` left.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn open(dir: &Path) -> io::Result<SnapshotStore> {
+        fs::create_dir_all(dir)?;
+        if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
+            sync_dir(parent)?;
+        }
+        match fs::remove_file(dir.join(INCOMING)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let dir = dir.to_owned();
+        Ok(SnapshotStore { dir })
+    }
+
+    /// Stores a snapshot and, once it is on disk, deletes the older ones. If a snapshot that
+    /// reaches further is there already, nothing changes.
+    ///
+    /// # Errors
+    /// Those of the file system; the snapshots that were there still are.
+    pub fn save(&self, meta: &SnapshotMeta, data: &Bytes) -> io::Result<()> {
+        let name = file_name(meta);
+        let existing = self.names()?;
+        if existing.last().is_some_and(|newest| *newest > name) {
+            return Ok(());
+        }
+        let incoming = self.dir.join(INCOMING);
+        write_file(&incoming, meta, data)?;
+        fs::rename(&incoming, self.dir.join(&name))?;
+        sync_dir(&self.dir)?;
+        for older in existing.iter().filter(|older| **older != name) {
+            fs::remove_file(self.dir.join(older))?;
+        }
+        Ok(())
+    }
+
+    /// The newest snapshot, verified; `None` if none was ever saved.
+    ///
+    /// # Errors
+    /// [`LoadError::Damaged`] if the newest file is not what was saved, whatever older ones say.
+    pub fn load(&self) -> Result<Option<(SnapshotMeta, Bytes)>, LoadError> {
+        let names = self.names().map_err(|source| LoadError::Io {
+            file: self.dir.clone(),
+            source,
+        })?;
+        let Some(name) = names.last() else {
+            return Ok(None);
+        };
+        let file = self.dir.join(name);
+        let bytes = match fs::read(&file) {
+            Ok(bytes) => bytes,
+            Err(source) => return Err(LoadError::Io { file, source }),
+        };
+        match decode(&bytes) {
+            Ok((meta, _)) if file_name(&meta) != *name => Err(LoadError::Damaged {
+                reason: format!("it is the file {}", file_name(&meta)),
+                file,
+            }),
+            Ok(snapshot) => Ok(Some(snapshot)),
+            Err(reason) => Err(LoadError::Damaged { file, reason }),
+        }
+    }
+
+    /// Names of complete snapshots, the one that reaches furthest last.
+    fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for file in fs::read_dir(&self.dir)? {
+            let name = file?.file_name().to_string_lossy().into_owned();
+            if Path::new(&name).extension().is_some_and(|e| e == EXTENSION) {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+/// Names sort by the last entry that is in the snapshot; applied entries are committed, so their
+/// indexes alone decide.
+fn file_name(meta: &SnapshotMeta) -> String {
+    let (index, term) = match meta.last_log_id {
+        Some(id) => (id.index, id.leader_id.term),
+        None => (0, 0),
+    };
+    format!("{index:020}-{term:020}.{EXTENSION}")
+}
+
+fn write_file(path: &Path, meta: &SnapshotMeta, data: &Bytes) -> io::Result<()> {
+    let meta = rmp_serde::to_vec(meta).expect("a snapshot's meta always encodes");
+    let meta_length = u32::try_from(meta.len()).expect("a membership is far below 4 GB");
+    let mut header = [0; HEADER_BYTES];
+    header[..7].copy_from_slice(&MAGIC);
+    header[7] = VERSION;
+    header[8..12].copy_from_slice(&meta_length.to_be_bytes());
+    header[12..].copy_from_slice(&(data.len() as u64).to_be_bytes());
+
+    let mut file = BufWriter::new(File::create(path)?);
+    let mut hashes = Xxh3::new();
+    let mut write = |part: &[u8], hash: u64| {
+        hashes.update(&hash.to_be_bytes());
+        file.write_all(part)?;
+        file.write_all(&hash.to_be_bytes())
+    };
+    write(&header, xxh3_64(&header))?;
+    write(&meta, xxh3_64(&meta))?;
+    for (number, block) in data.chunks(BLOCK_BYTES).enumerate() {
+        write(block, block_hash(number, block))?;
+    }
+    file.write_all(&hashes.digest().to_be_bytes())?;
+    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.sync_all()
+}
+
+/// The block's number is hashed with it, so that blocks cannot change places.
+fn block_hash(number: usize, block: &[u8]) -> u64 {
+    let mut hash = Xxh3::new();
+    hash.update(&(number as u64).to_be_bytes());
+    hash.update(block);
+    hash.digest()
+}
+
+/// Reads a file's bytes from the front, checking as it goes.
+struct Reader<'a> {
+    rest: &'a [u8],
+    hashes: Xxh3,
+}
+
+impl<'a> Reader<'a> {
+    /// The next `length` bytes, which `hash` must describe.
+    fn part(
+        &mut self,
+        what: &str,
+        length: usize,
+        hash: impl Fn(&[u8]) -> u64,
+    ) -> Result<&'a [u8], String> {
+        let part = self.take(what, length)?;
+        let stored = self.hash(what)?;
+        if stored != hash(part) {
+            return Err(format!("the {what} fails its check"));
+        }
+        self.hashes.update(&stored.to_be_bytes());
+        Ok(part)
+    }
+
+    fn hash(&mut self, what: &str) -> Result<u64, String> {
+        let bytes = self.take(what, HASH_BYTES)?;
+        Ok(u64::from_be_bytes(bytes.try_into().expect("eight bytes")))
+    }
+
+    fn take(&mut self, what: &str, length: usize) -> Result<&'a [u8], String> {
+        let (part, rest) = self
+            .rest
+            .split_at_checked(length)
+            .ok_or_else(|| format!("it ends within the {what}"))?;
+        self.rest = rest;
+        Ok(part)
+    }
+}
+
+fn decode(bytes: &[u8]) -> Result<(SnapshotMeta, Bytes), String> {
+    let mut reader = Reader {
+        rest: bytes,
+        hashes: Xxh3::new(),
+    };
+    let header = reader.part("header", HEADER_BYTES, xxh3_64)?;
+    if header[..7] != MAGIC {
+        return Err("it is not a snapshot".into());
+    }
+    if header[7] != VERSION {
+        let version = header[7];
+        return Err(format!("it has version {version}, not {VERSION}"));
+    }
+    let meta_length = u32::from_be_bytes(header[8..12].try_into().expect("four bytes"));
+    let length = u64::from_be_bytes(header[12..].try_into().expect("eight bytes"));
+
+    let meta = reader.part("meta", meta_length as usize, xxh3_64)?;
+    let meta = rmp_serde::from_slice(meta).map_err(|e| format!("the meta says nothing: {e}"))?;
+
+    let length = usize::try_from(length).map_err(|_| "it is larger than memory".to_owned())?;
+    let mut data = Vec::with_capacity(length.min(reader.rest.len()));
+    let mut number = 0;
+    while data.len() < length {
+        let size = BLOCK_BYTES.min(length - data.len());
+        let what = format!("block {number}");
+        data.extend_from_slice(reader.part(&what, size, |block| block_hash(number, block))?);
+        number += 1;
+    }
+    if reader.hash("last check")? != reader.hashes.digest() {
+        return Err("the last check fails".into());
+    }
+    if !reader.rest.is_empty() {
+        return Err(format!("{} bytes follow its end", reader.rest.len()));
+    }
+    Ok((meta, data.into()))
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
