@@ -1,5 +1,7 @@
 //! The broker seam and the NATS edge.
 
+pub mod discovery;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
