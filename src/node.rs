@@ -107,22 +107,36 @@ impl Node {
         };
 
         let raft_broker: SharedBroker = Arc::new(raft_link);
-        let timing = Timing { election_max: config.election_max, grace: GRACE };
+        let timing = Timing {
+            election_max: config.election_max,
+            grace: GRACE,
+        };
         let link = (raft_broker.clone(), config.prefix.as_str());
         let handle = Handle::new((identity.node, identity.boot), timing, link, stats.clone());
         let known_disk = handle.known_disk();
-        let network =
-            Network::new(identity, raft_broker.clone(), config.prefix.clone(), known_disk.clone());
+        let network = Network::new(
+            identity,
+            raft_broker.clone(),
+            config.prefix.clone(),
+            known_disk.clone(),
+        );
         let raft = start_raft(config, &directory, &handle, &network, &stats).await?;
 
         let prefix: Prefix = config.prefix.parse()?;
         let client_broker: SharedBroker = Arc::new(clients.clone());
-        let replier = Replier::new(identity.node, prefix.clone(), client_broker.clone(), stats.clone());
+        let replier = Replier::new(
+            identity.node,
+            prefix.clone(),
+            client_broker.clone(),
+            stats.clone(),
+        );
         let answering = network.listen().await?;
         tokio::spawn(answering.run(stopped.clone()));
         let receiver = Receiver::listen(network.clone(), raft.clone()).await?;
         tokio::spawn(receiver.run(stopped.clone()));
-        handle.run(raft.clone(), Arc::new(replier.clone()), stopped.clone()).await?;
+        handle
+            .run(raft.clone(), Arc::new(replier.clone()), stopped.clone())
+            .await?;
         bootstrap::answer_greetings(&network, raft.clone(), known_disk);
 
         let insight = Arc::new(Insight {
@@ -162,7 +176,14 @@ impl Node {
         tokio::spawn(keeper);
         let listener = Listener::subscribe(clients.client().clone(), &dispatch).await?;
         let listening = tokio::spawn(listener.run(dispatch, closed));
-        Ok(Node { handle, clients, close, stop, listening, directory })
+        Ok(Node {
+            handle,
+            clients,
+            close,
+            stop,
+            listening,
+            directory,
+        })
     }
 
     /// Returns when Raft can't go on; until then binds the directory to its cluster once known.
@@ -202,7 +223,10 @@ async fn connect(
 ) -> Result<NatsBroker> {
     let label = Connection::LABELS[which as usize];
     let name = format!("{}-{}-{label}", config.prefix, config.id);
-    let nats = NatsOptions { url: Some(config.nats.expose().to_owned()), ..nats.clone() };
+    let nats = NatsOptions {
+        url: Some(config.nats.expose().to_owned()),
+        ..nats.clone()
+    };
     NatsBroker::connect(&nats, name, (stats.clone(), which)).await
 }
 
@@ -226,7 +250,9 @@ async fn start_raft(
 }
 
 fn service_info(identity: &raft::network::Identity, prefix: &Prefix) -> ServiceInfo {
-    let endpoints = Operation::ALL.iter().map(|operation| (*operation as usize, operation.name()));
+    let endpoints = Operation::ALL
+        .iter()
+        .map(|operation| (*operation as usize, operation.name()));
     let who = (identity.node, identity.boot);
     ServiceInfo::new(who, prefix.as_str(), endpoints, time::unix_ms())
 }
@@ -236,7 +262,13 @@ fn answer_queries(network: &Network, dispatch: &Arc<Dispatch>) {
     let dispatch = dispatch.clone();
     let handler = move |_: Caller, body: Bytes| -> BoxFuture<'static, Result<Bytes, Refusal>> {
         let dispatch = dispatch.clone();
-        Box::pin(async move { dispatch.locks.answer_query(body).await.ok_or(Refusal::UnknownCall) })
+        Box::pin(async move {
+            dispatch
+                .locks
+                .answer_query(body)
+                .await
+                .ok_or(Refusal::UnknownCall)
+        })
     };
     network.handle(QUERY, Trust::Members, Arc::new(handler));
 }

@@ -92,19 +92,28 @@ impl Broker for NatsBroker {
         if !self.is_connected() {
             return Err(PublishError::Disconnected);
         }
-        let Outgoing { subject, reply, headers, payload } = message;
+        let Outgoing {
+            subject,
+            reply,
+            headers,
+            payload,
+        } = message;
         let sent = match (reply, headers.is_empty()) {
             (None, true) => self.client.publish(subject, payload).now_or_never(),
-            (Some(reply), true) => {
-                self.client.publish_with_reply(subject, reply, payload).now_or_never()
-            }
+            (Some(reply), true) => self
+                .client
+                .publish_with_reply(subject, reply, payload)
+                .now_or_never(),
             (reply, false) => {
                 let mut map = HeaderMap::new();
                 for (name, value) in headers {
                     map.insert(name, value.as_str());
                 }
                 match reply {
-                    None => self.client.publish_with_headers(subject, map, payload).now_or_never(),
+                    None => self
+                        .client
+                        .publish_with_headers(subject, map, payload)
+                        .now_or_never(),
                     Some(reply) => self
                         .client
                         .publish_with_reply_and_headers(subject, reply, map, payload)
@@ -130,8 +139,10 @@ impl Broker for NatsBroker {
     ) -> BoxFuture<'static, Result<Subscription, SubscribeError>> {
         let client = self.client.clone();
         async move {
-            let subscriber =
-                client.subscribe(subject).await.map_err(|e| SubscribeError(e.to_string()))?;
+            let subscriber = client
+                .subscribe(subject)
+                .await
+                .map_err(|e| SubscribeError(e.to_string()))?;
             Ok(Subscription::new(subscriber.map(|message| Message {
                 no_responders: message.status == Some(NO_RESPONDERS),
                 subject: message.subject.into_string(),

@@ -13,14 +13,12 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{Message, Outgoing};
 use crate::ids::{BootId, NodeId};
+use crate::protocol::subject::QUEUE_GROUP;
 use crate::stats::OperationStats;
 
 /// The service's name, for all nodes.
 pub const NAME: &str = "mufakat";
-/// The queue group in which nodes share the clients' requests.
-pub const QUEUE_GROUP: &str = "q";
 
 const VERBS: [&str; 3] = ["PING", "INFO", "STATS"];
 
@@ -29,8 +27,6 @@ const VERBS: [&str; 3] = ["PING", "INFO", "STATS"];
 pub struct ServiceInfo {
     /// Another one for each run of each node; one token of a subject.
     id: String,
-    /// Under it no reply is sent.
-    prefix: String,
     /// RFC 3339, in UTC.
     started: String,
     endpoints: Vec<Endpoint>,
@@ -62,7 +58,6 @@ impl ServiceInfo {
         let started = UNIX_EPOCH + Duration::from_millis(started_ms);
         ServiceInfo {
             id: format!("{node}-{:016x}", boot.0),
-            prefix: prefix.to_owned(),
             started: humantime::format_rfc3339_millis(started).to_string(),
             endpoints: operations.into_iter().map(endpoint).collect(),
         }
@@ -79,24 +74,6 @@ impl ServiceInfo {
         };
         VERBS.into_iter().flat_map(of_verb).collect()
     }
-}
-
-/// The message that answers `message`; none when it is not for this node, or wants no answer, or
-/// wants it where nodes listen: they would be told with this node's rights.
-pub fn respond(message: &Message, info: &ServiceInfo, stats: &OperationStats) -> Option<Outgoing> {
-    let reply = message.reply.as_deref()?;
-    let is_ours = reply
-        .strip_prefix(&info.prefix)
-        .is_some_and(|rest| rest.starts_with('.'));
-    if is_ours || reply.starts_with('$') {
-        return None;
-    }
-    Some(Outgoing {
-        headers: Vec::new(),
-        subject: reply.to_owned(),
-        reply: None,
-        payload: answer(&message.subject, info, stats)?,
-    })
 }
 
 /// The JSON that answers a request to `subject`; none when it is not for this node.
@@ -341,32 +318,6 @@ mod tests {
         let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         for endpoint in info().endpoints {
             assert!(endpoint.name.chars().all(is_allowed), "{}", endpoint.name);
-        }
-    }
-
-    #[test]
-    fn replies_go_only_where_clients_listen() {
-        let (info, stats) = (info(), stats());
-        let respond_to = |reply: Option<&str>| {
-            let message = Message {
-                subject: "$SRV.PING".into(),
-                reply: reply.map(str::to_owned),
-                payload: Bytes::new(),
-                no_responders: false,
-            };
-            respond(&message, &info, &stats.operations)
-        };
-        for reply in [
-            None,
-            Some("team.m.int.raft"),
-            Some("$SRV.PING"),
-            Some("$JS.API"),
-        ] {
-            assert!(respond_to(reply).is_none(), "{reply:?}");
-        }
-        for reply in ["_INBOX.x", "team.mine", "team"] {
-            let outgoing = respond_to(Some(reply)).expect("an answer");
-            assert_eq!((outgoing.subject.as_str(), outgoing.reply), (reply, None));
         }
     }
 }

@@ -7,13 +7,13 @@ use crate::broker::reply::Replier;
 use crate::ids::NodeId;
 use crate::lock;
 use crate::lock::service::{Found, LockService, Query, Received};
+use crate::monitor::insight::Insight;
 use crate::protocol::lock::Consistency;
 use crate::protocol::request::Envelope;
 use crate::protocol::status::Metrics;
 use crate::protocol::subject::Address;
 use crate::protocol::{ErrorReply, Operation, Prefix, Refusal, ReplyTo, Request};
 use crate::raft::handle::Handle;
-use crate::monitor::insight::Insight;
 use crate::time::{self, Instant};
 
 /// A message from a client, as the broker brought it.
@@ -39,8 +39,13 @@ impl Dispatch {
     /// Takes one message. Whatever is in it, the client gets an answer and the node goes on; a
     /// message without a (permitted) reply subject is dropped, since nobody would hear of it.
     pub fn take(self: &Arc<Self>, incoming: Incoming<'_>) {
-        let Some(subject) = incoming.reply.filter(|to| self.prefix.may_reply_to(to)) else { return };
-        let Some(Address { operation, suffix, .. }) = self.prefix.parse(incoming.subject) else {
+        let Some(subject) = incoming.reply.filter(|to| self.prefix.may_reply_to(to)) else {
+            return;
+        };
+        let Some(Address {
+            operation, suffix, ..
+        }) = self.prefix.parse(incoming.subject)
+        else {
             return;
         };
         let received_at = time::now();
@@ -54,7 +59,14 @@ impl Dispatch {
         match request {
             Ok(request) => {
                 let deadline = received_at + Duration::from_millis(request.timeout_ms());
-                self.route(request, to, Received { at: received_at, deadline });
+                self.route(
+                    request,
+                    to,
+                    Received {
+                        at: received_at,
+                        deadline,
+                    },
+                );
             }
             Err(refusal) => self.answer::<()>(&to, (operation, received_at), Err(refusal)),
         }
@@ -67,11 +79,16 @@ impl Dispatch {
             Request::LockRelease(request) => self.locks.release(request, to, received),
             Request::LockRenew(request) => self.locks.renew(request, to, received),
             Request::LockCheck(request) => {
-                let query = Query::Check { resource: request.resource, token: request.token };
+                let query = Query::Check {
+                    resource: request.resource,
+                    token: request.token,
+                };
                 self.find(query, Consistency::Linearizable, asked, to, received);
             }
             Request::LockGet(request) => {
-                let query = Query::Get { resource: request.resource };
+                let query = Query::Get {
+                    resource: request.resource,
+                };
                 self.find(query, request.consistency, asked, to, received);
             }
             Request::Status(ask) => {
@@ -79,7 +96,10 @@ impl Dispatch {
                 self.answer(&to, (Some(asked), received.at), Ok(&status));
             }
             Request::Metrics(_) => {
-                let metrics = Metrics { node: self.me, metrics: self.insight.metrics() };
+                let metrics = Metrics {
+                    node: self.me,
+                    metrics: self.insight.metrics(),
+                };
                 self.answer(&to, (Some(asked), received.at), Ok(&metrics));
             }
         }
@@ -121,12 +141,16 @@ impl Dispatch {
         result: Result<&T, Refusal>,
     ) {
         let asks_leader = matches!(timing.0, Some(Operation::LockCheck | Operation::LockGet));
-        let ask_node =
-            if asks_leader { self.handle.leader().filter(|leader| *leader != self.me) } else { None };
+        let ask_node = if asks_leader {
+            self.handle.leader().filter(|leader| *leader != self.me)
+        } else {
+            None
+        };
         let result: Result<&T, &ErrorReply> = match &result {
             Ok(body) => Ok(*body),
             Err(refusal) => Err(refusal),
         };
-        self.replier.send(to, self.replier.from(ask_node), timing, result);
+        self.replier
+            .send(to, self.replier.from(ask_node), timing, result);
     }
 }

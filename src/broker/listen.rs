@@ -19,7 +19,7 @@ use crate::protocol::subject::QUEUE_GROUP;
 pub struct Listener {
     client: Client,
     requests: SelectAll<Subscriber>,
-    discovery: Subscriber,
+    discovery: SelectAll<Subscriber>,
 }
 
 impl Listener {
@@ -33,11 +33,26 @@ impl Listener {
     ) -> Result<Self, async_nats::SubscribeError> {
         let mut requests = SelectAll::new();
         for subject in dispatch.prefix.shared_subscriptions() {
-            requests.push(client.queue_subscribe(subject, QUEUE_GROUP.to_owned()).await?);
+            requests.push(
+                client
+                    .queue_subscribe(subject, QUEUE_GROUP.to_owned())
+                    .await?,
+            );
         }
-        requests.push(client.subscribe(dispatch.prefix.node_subscription(dispatch.me)).await?);
-        let discovery = client.subscribe("$SRV.>").await?;
-        Ok(Listener { client, requests, discovery })
+        requests.push(
+            client
+                .subscribe(dispatch.prefix.node_subscription(dispatch.me))
+                .await?,
+        );
+        let mut discovery = SelectAll::new();
+        for subject in dispatch.insight.service.subjects() {
+            discovery.push(client.subscribe(subject).await?);
+        }
+        Ok(Listener {
+            client,
+            requests,
+            discovery,
+        })
     }
 
     /// Takes messages until `shutdown`; then no more come to this node, and what had come is taken.
@@ -61,7 +76,9 @@ impl Listener {
     }
 
     async fn discover(&self, dispatch: &Dispatch, message: Message) {
-        let Some(reply) = message.reply else { return };
+        let Some(reply) = message.reply.filter(|to| dispatch.prefix.may_reply_to(to)) else {
+            return;
+        };
         if let Some(answer) = dispatch.insight.discover(message.subject.as_str()) {
             let _ = self.client.publish(reply, answer).await;
         }
@@ -75,7 +92,10 @@ fn take(dispatch: &Arc<Dispatch>, message: Message) {
     };
     dispatch.take(Incoming {
         subject: message.subject.as_str(),
-        reply: message.reply.as_ref().map(|reply| reply.as_str().to_owned()),
+        reply: message
+            .reply
+            .as_ref()
+            .map(|reply| reply.as_str().to_owned()),
         content_type: header(CONTENT_TYPE),
         message_id: header(MESSAGE_ID),
         payload: &message.payload,

@@ -26,12 +26,20 @@ pub struct Replier {
 
 impl Replier {
     pub fn new(me: NodeId, prefix: Prefix, broker: SharedBroker, stats: Arc<Stats>) -> Self {
-        Replier { me, prefix, broker, stats }
+        Replier {
+            me,
+            prefix,
+            broker,
+            stats,
+        }
     }
 
     /// Who answers: this node, naming another if that one is faster to ask.
     pub fn from(&self, ask_node: Option<NodeId>) -> From {
-        From { node: self.me, ask_node }
+        From {
+            node: self.me,
+            ask_node,
+        }
     }
 
     /// Answers with what an operation gives, or why it does not.
@@ -47,19 +55,30 @@ impl Replier {
             Err(error) => reply::failure(to.encoding, from, error),
         };
         if let Some(operation) = operation {
-            self.record(operation, received.elapsed(), result.err().map(|error| error.code));
+            self.record(
+                operation,
+                received.elapsed(),
+                result.err().map(|error| error.code),
+            );
         }
         self.publish(to.subject.clone(), rendered);
     }
 
     fn record(&self, operation: Operation, took: Duration, error: Option<Code>) {
-        self.stats.operations.record(operation as usize, took, error.map(|code| code as usize));
+        self.stats
+            .operations
+            .record(operation as usize, took, error.map(|code| code as usize));
     }
 
     /// A reply that can't be handed to the broker is lost: its client asks again.
     fn publish(&self, subject: String, rendered: Rendered) {
         let Rendered { payload, headers } = rendered;
-        let lost = self.broker.publish(Outgoing { subject, reply: None, headers, payload });
+        let lost = self.broker.publish(Outgoing {
+            subject,
+            reply: None,
+            headers,
+            payload,
+        });
         if let Err(error) = lost {
             tracing::debug!(%error, "a reply was lost");
         }
@@ -81,14 +100,23 @@ impl Replier {
     }
 
     fn send_event(&self, event: &lock::command::Event) {
-        let rendered = Rendered { payload: Encoding::Json.encode(&event), headers: Vec::new() };
+        let rendered = Rendered {
+            payload: Encoding::Json.encode(&event),
+            headers: Vec::new(),
+        };
         self.publish(self.prefix.lock_event(event.kind()), rendered);
     }
 }
 
 impl Answers for Replier {
     fn answer(&self, answer: Answer) {
-        let Answer { to, operation, received, result, ask_node } = answer;
+        let Answer {
+            to,
+            operation,
+            received,
+            result,
+            ask_node,
+        } = answer;
         let from = self.from(ask_node);
         let took = received.map_or(Duration::ZERO, |at| at.elapsed());
         match result {
@@ -124,9 +152,10 @@ fn not_decided(refusal: proposals::Refusal) -> Refusal {
     let (code, message) = match refusal {
         proposals::Refusal::NoLeader => (Code::NoLeader, "no node led until the deadline"),
         proposals::Refusal::Timeout => (Code::Timeout, "there was no room in the log in time"),
-        proposals::Refusal::Indeterminate => {
-            (Code::Indeterminate, "not known to be committed by the deadline; it may still be")
-        }
+        proposals::Refusal::Indeterminate => (
+            Code::Indeterminate,
+            "not known to be committed by the deadline; it may still be",
+        ),
         proposals::Refusal::Overloaded => {
             return Box::new(ErrorReply::overloaded(
                 "commands that wait for the log",

@@ -1,8 +1,7 @@
 //! Outcomes of the lock table as the wire says them.
 
 use crate::lock::command::{
-    Acquired, Check, Contention, CycleEdge, Deadlock, HolderView, LockView, Outcome,
-    WaiterView,
+    Acquired, Check, Contention, CycleEdge, Deadlock, HolderView, LockView, Outcome, WaiterView,
 };
 use crate::protocol::lock as wire;
 use crate::protocol::reply::{self, From, Rendered};
@@ -43,18 +42,24 @@ fn refusal(outcome: Outcome) -> Refusal {
             resource: Some(resource.clone()),
             ..ErrorReply::new(
                 Code::AlreadyWaiting,
-                format!("the owner waits for `{resource}` already; an owner waits for one at a time"),
+                format!(
+                    "the owner waits for `{resource}` already; an owner waits for one at a time"
+                ),
             )
         },
-        Outcome::NotHolder => {
-            ErrorReply::new(Code::NotHolder, "the token is not that of a live hold on the resource")
-        }
+        Outcome::NotHolder => ErrorReply::new(
+            Code::NotHolder,
+            "the token is not that of a live hold on the resource",
+        ),
         Outcome::ModeConflict { held, token } => ErrorReply {
             mode: Some(held),
             token: Some(token),
             ..ErrorReply::new(
                 Code::ModeConflict,
-                format!("the owner holds the resource in mode {} already", held.name()),
+                format!(
+                    "the owner holds the resource in mode {} already",
+                    held.name()
+                ),
             )
         },
         Outcome::RequestMismatch { field } => ErrorReply {
@@ -81,9 +86,16 @@ fn contended(error: ErrorReply, contention: Contention) -> ErrorReply {
 }
 
 fn deadlocked(deadlock: Deadlock) -> ErrorReply {
-    let Deadlock { cycle, victim, policy } = deadlock;
+    let Deadlock {
+        cycle,
+        victim,
+        policy,
+    } = deadlock;
     let around: Vec<&str> = cycle.iter().map(|edge| edge.owner.as_str()).collect();
-    let message = format!("waiting would never end: {} wait for one another", around.join(", "));
+    let message = format!(
+        "waiting would never end: {} wait for one another",
+        around.join(", ")
+    );
     ErrorReply {
         cycle: cycle.into_iter().map(wire_edge).collect(),
         victim: Some(victim),
@@ -93,24 +105,76 @@ fn deadlocked(deadlock: Deadlock) -> ErrorReply {
 }
 
 fn wire_grant(acquired: Acquired) -> wire::Acquired {
-    let Acquired { resource, owner, token, mode, expires_in_ms, waited_ms } = acquired;
-    wire::Acquired { resource, owner, token, mode, expires_in_ms, waited_ms }
+    let Acquired {
+        resource,
+        owner,
+        token,
+        mode,
+        expires_in_ms,
+        waited_ms,
+    } = acquired;
+    wire::Acquired {
+        resource,
+        owner,
+        token,
+        mode,
+        expires_in_ms,
+        waited_ms,
+    }
 }
 
 fn wire_holder(holder: HolderView) -> wire::Holder {
-    let HolderView { owner, token, mode, expires_in_ms, held_ms, meta } = holder;
+    let HolderView {
+        owner,
+        token,
+        mode,
+        expires_in_ms,
+        held_ms,
+        meta,
+    } = holder;
     let meta = meta.map(crate::protocol::fields::Meta::from_kept);
-    wire::Holder { owner, token, mode, expires_in_ms, held_ms, meta }
+    wire::Holder {
+        owner,
+        token,
+        mode,
+        expires_in_ms,
+        held_ms,
+        meta,
+    }
 }
 
 fn wire_waiter(waiter: WaiterView) -> wire::Waiter {
-    let WaiterView { owner, mode, waited_ms, request_id } = waiter;
-    wire::Waiter { owner, mode, waited_ms, request_id }
+    let WaiterView {
+        owner,
+        mode,
+        waited_ms,
+        request_id,
+    } = waiter;
+    wire::Waiter {
+        owner,
+        mode,
+        waited_ms,
+        request_id,
+    }
 }
 
 fn wire_edge(edge: CycleEdge) -> wire::CycleEdge {
-    let CycleEdge { owner, holds, token, waits_for_owner, resource, because } = edge;
-    wire::CycleEdge { owner, holds, token, waits_for_owner, resource, because }
+    let CycleEdge {
+        owner,
+        holds,
+        token,
+        waits_for_owner,
+        resource,
+        because,
+    } = edge;
+    wire::CycleEdge {
+        owner,
+        holds,
+        token,
+        waits_for_owner,
+        resource,
+        because,
+    }
 }
 
 /// The answer to `lock.get`.
@@ -123,6 +187,14 @@ pub fn view(view: LockView) -> wire::View {
 
 /// The answer to `lock.check`.
 pub fn checked(check: Check) -> wire::Checked {
-    let Check { valid, current_token, expires_in_ms } = check;
-    wire::Checked { valid, current_token, expires_in_ms }
+    let Check {
+        valid,
+        current_token,
+        expires_in_ms,
+    } = check;
+    wire::Checked {
+        valid,
+        current_token,
+        expires_in_ms,
+    }
 }

@@ -55,19 +55,35 @@ pub struct Received {
 
 impl LockService {
     pub fn new(handle: Handle, network: Network, boot: BootId) -> Self {
-        LockService { handle, network, boot, owners: AtomicU64::new(0) }
+        LockService {
+            handle,
+            network,
+            boot,
+            owners: AtomicU64::new(0),
+        }
     }
 
     /// `lock.acquire`; answered when the log has decided, or when the wait ends.
     pub fn acquire(&self, request: wire::Acquire, to: ReplyTo, received: Received) {
-        let wire::Acquire { resource, mode, ttl_ms, wait_ms, on_deadlock, request_id, .. } = request;
+        let wire::Acquire {
+            resource,
+            mode,
+            ttl_ms,
+            wait_ms,
+            on_deadlock,
+            request_id,
+            ..
+        } = request;
         let owner = match (request.owner, &request_id) {
             (Some(owner), _) => owner,
             // Repeats carry the same id, so they derive the same owner.
             (None, Some(id)) => format!("request:{id}"),
             (None, None) => self.make_up_owner(),
         };
-        let wait = (wait_ms > 0).then(|| command::Wait { wait_ms, reply: to.clone() });
+        let wait = (wait_ms > 0).then(|| command::Wait {
+            wait_ms,
+            reply: to.clone(),
+        });
         let meta = request.meta.map(|meta| meta.as_json().to_owned());
         let acquire = command::Acquire {
             resource,
@@ -84,20 +100,38 @@ impl LockService {
 
     /// `lock.release`.
     pub fn release(&self, request: wire::Release, to: ReplyTo, received: Received) {
-        let wire::Release { resource, token, .. } = request;
+        let wire::Release {
+            resource, token, ..
+        } = request;
         self.submit(command::Command::Release { resource, token }, to, received);
     }
 
     /// `lock.renew`.
     pub fn renew(&self, request: wire::Renew, to: ReplyTo, received: Received) {
-        let wire::Renew { resource, token, ttl_ms, .. } = request;
-        self.submit(command::Command::Renew { resource, token, ttl_ms }, to, received);
+        let wire::Renew {
+            resource,
+            token,
+            ttl_ms,
+            ..
+        } = request;
+        self.submit(
+            command::Command::Renew {
+                resource,
+                token,
+                ttl_ms,
+            },
+            to,
+            received,
+        );
     }
 
     fn submit(&self, command: command::Command, to: ReplyTo, received: Received) {
         self.handle.submit(Submission {
             command: Command::Lock(command),
-            ticket: Ticket::Client { to, received: received.at },
+            ticket: Ticket::Client {
+                to,
+                received: received.at,
+            },
             deadline: received.deadline,
         });
     }
@@ -117,7 +151,10 @@ impl LockService {
             let found = match self.find_here(&query).await {
                 Err(ReadError::NotLeader) => self.ask_leader(&query, deadline).await,
                 Err(ReadError::Overloaded) => {
-                    return Err(Box::new(ErrorReply::new(Code::Overloaded, "too many reads wait")));
+                    return Err(Box::new(ErrorReply::new(
+                        Code::Overloaded,
+                        "too many reads wait",
+                    )));
                 }
                 Ok(found) => Some(found),
             };
@@ -150,7 +187,11 @@ impl LockService {
         let leader: NodeId = self.handle.leader()?;
         let body = rmp_serde::to_vec(query).expect("queries always encode");
         let timeout = deadline.saturating_duration_since(time::now());
-        let answer = self.network.call(leader, QUERY, body.into(), timeout).await.ok()?;
+        let answer = self
+            .network
+            .call(leader, QUERY, body.into(), timeout)
+            .await
+            .ok()?;
         rmp_serde::from_slice(&answer).ok()
     }
 
@@ -158,13 +199,20 @@ impl LockService {
     pub async fn answer_query(&self, body: Bytes) -> Option<Bytes> {
         let query: Query = rmp_serde::from_slice(&body).ok()?;
         let found = self.find_here(&query).await.unwrap_or(Found::NotLeader);
-        Some(rmp_serde::to_vec(&found).expect("answers always encode").into())
+        Some(
+            rmp_serde::to_vec(&found)
+                .expect("answers always encode")
+                .into(),
+        )
     }
 }
 
 fn no_leader() -> Refusal {
     Box::new(
-        ErrorReply::new(Code::NoLeader, "no node leads, or none could prove it, until the deadline")
-            .with_outcome(Outcome::NotApplied),
+        ErrorReply::new(
+            Code::NoLeader,
+            "no node leads, or none could prove it, until the deadline",
+        )
+        .with_outcome(Outcome::NotApplied),
     )
 }

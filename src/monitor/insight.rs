@@ -8,7 +8,9 @@ use crate::broker::SharedBroker;
 use crate::broker::discovery::{self, ServiceInfo};
 use crate::monitor::http::NodeInfo;
 use crate::protocol::reply::{self, From};
-use crate::protocol::status::{self, LockCounts, Member, NatsState, RedisState, StateHash, StateHashChoice, Status};
+use crate::protocol::status::{
+    self, LockCounts, Member, NatsState, RedisState, StateHash, StateHashChoice, Status,
+};
 use crate::protocol::{Code, Encoding, Operation};
 use crate::queue::store::RedisLink;
 use crate::raft::handle::Handle;
@@ -57,8 +59,13 @@ impl Insight {
             lease_ms: 0,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: self.started.elapsed().as_millis() as u64,
-            locks: LockCounts { held: locks.held, waiting: locks.waiting },
-            nats: NatsState { connected: self.clients.is_connected() },
+            locks: LockCounts {
+                held: locks.held,
+                waiting: locks.waiting,
+            },
+            nats: NatsState {
+                connected: self.clients.is_connected(),
+            },
             redis: self.redis.as_ref().map(redis_state),
             state_hash,
         }
@@ -70,19 +77,30 @@ impl Insight {
         let raft = self.handle.status();
         stats.raft.set_role(role_label(raft.role));
         stats.raft.term.set(raft.term);
-        stats.raft.leader.set(raft.leader.map_or(0, |leader| leader.0));
+        stats
+            .raft
+            .leader
+            .set(raft.leader.map_or(0, |leader| leader.0));
         stats.raft.commit_index.set(raft.commit_index);
         stats.raft.applied_index.set(raft.applied_index);
         stats.raft.last_log_index.set(raft.last_log_index);
         stats.raft.snapshot_index.set(raft.snapshot_index);
-        let (epoch, locks) =
-            self.handle.read(|state, _| (state.view.epoch(), state.locks.counts()));
+        let (epoch, locks) = self
+            .handle
+            .read(|state, _| (state.view.epoch(), state.locks.counts()));
         stats.view_epoch.set(epoch.0);
         stats.locks_held.set(locks.held);
         stats.locks_waiting.set(locks.waiting);
-        stats.broker.set_connected(Connection::Clients, self.clients.is_connected());
-        stats.broker.set_connected(Connection::Raft, self.raft_broker.is_connected());
-        let redis_connected = self.redis.as_ref().is_some_and(|redis| redis.status().connected);
+        stats
+            .broker
+            .set_connected(Connection::Clients, self.clients.is_connected());
+        stats
+            .broker
+            .set_connected(Connection::Raft, self.raft_broker.is_connected());
+        let redis_connected = self
+            .redis
+            .as_ref()
+            .is_some_and(|redis| redis.status().connected);
         stats.redis_connected.set(u64::from(redis_connected));
         stats.encode_text()
     }
@@ -115,7 +133,10 @@ impl NodeInfo for Insight {
     }
 
     fn status_json(&self) -> Bytes {
-        let from = From { node: self.network.identity().node, ask_node: None };
+        let from = From {
+            node: self.network.identity().node,
+            ask_node: None,
+        };
         reply::success(Encoding::Json, from, &self.status(StateHashChoice::Omit)).payload
     }
 
@@ -127,12 +148,20 @@ impl NodeInfo for Insight {
 /// The labels that operations have in metrics, in the order of their numbers. They live as long as
 /// the process, as the metrics do.
 pub fn operation_labels() -> &'static [&'static str] {
-    Operation::ALL.iter().map(|operation| operation.label()).collect::<Vec<_>>().leak()
+    Operation::ALL
+        .iter()
+        .map(|operation| operation.label())
+        .collect::<Vec<_>>()
+        .leak()
 }
 
 /// The same for error codes.
 pub fn code_labels() -> &'static [&'static str] {
-    Code::ALL.iter().map(|code| code.name()).collect::<Vec<_>>().leak()
+    Code::ALL
+        .iter()
+        .map(|code| code.name())
+        .collect::<Vec<_>>()
+        .leak()
 }
 
 fn role_label(role: status::Role) -> stats::Role {

@@ -197,9 +197,11 @@ impl Inspection {
 mod tests {
     use super::*;
 
+    type Changes<'a> = &'a [(&'a str, &'a str)];
+
     /// A server as it should be, except for `changes`: settings by their name, fields of `INFO`
     /// after `info.`; an empty value takes the entry away.
-    fn inspection(changes: &[(&str, &str)]) -> Inspection {
+    fn inspection(changes: Changes<'_>) -> Inspection {
         let mut config: BTreeMap<String, String> = SETTINGS
             .into_iter()
             .zip(["yes", "always", "no", "0", "noeviction"])
@@ -234,7 +236,7 @@ mod tests {
 
     #[test]
     fn each_setting_has_its_level_and_a_warning_that_names_it() {
-        let cases: [(&[(&str, &str)], Level, &str); 15] = [
+        let cases: [(Changes<'_>, Level, &str); 15] = [
             (&[("appendonly", "no")], Level::None, "appendonly"),
             (&[("appendfsync", "no")], Level::Os, "appendfsync"),
             (&[("appendfsync", "everysec")], Level::Interval, "everysec"),

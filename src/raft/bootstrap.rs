@@ -57,8 +57,15 @@ pub fn answer_greetings(network: &Network, raft: Raft, known_disk: KnownDisk) {
         let (raft, knows_you_as) = (raft.clone(), known_disk(caller.node));
         Box::pin(async move {
             let initialized = raft.is_initialized().await.unwrap_or(true);
-            let hello = Hello { node: me.node, disk: me.disk, initialized, knows_you_as };
-            Ok(rmp_serde::to_vec(&hello).expect("greetings always encode").into())
+            let hello = Hello {
+                node: me.node,
+                disk: me.disk,
+                initialized,
+                knows_you_as,
+            };
+            Ok(rmp_serde::to_vec(&hello)
+                .expect("greetings always encode")
+                .into())
         })
     };
     network.handle(HELLO, Trust::Anyone, Arc::new(handler));
@@ -74,7 +81,11 @@ pub async fn join_or_found(
     peers: &[NodeId],
 ) -> Result<(), BootstrapError> {
     let me = network.identity();
-    let others: Vec<NodeId> = peers.iter().copied().filter(|peer| *peer != me.node).collect();
+    let others: Vec<NodeId> = peers
+        .iter()
+        .copied()
+        .filter(|peer| *peer != me.node)
+        .collect();
     let mut told = false;
     loop {
         let initialized = raft.is_initialized().await;
@@ -84,9 +95,13 @@ pub async fn join_or_found(
         let hellos = greet(network, &others).await;
         let stranger = |hello: &&Hello| hello.knows_you_as.is_some_and(|disk| disk != me.disk);
         if let Some(hello) = hellos.iter().find(stranger) {
-            return Err(BootstrapError::DiskChanged { me: me.node, peer: hello.node });
+            return Err(BootstrapError::DiskChanged {
+                me: me.node,
+                peer: hello.node,
+            });
         }
-        let all_empty = hellos.len() == others.len() && hellos.iter().all(|hello| !hello.initialized);
+        let all_empty =
+            hellos.len() == others.len() && hellos.iter().all(|hello| !hello.initialized);
         if all_empty && peers.iter().min() == Some(&me.node) {
             let founders = hellos.iter().map(|hello| (hello.node, hello.disk));
             let founders: BTreeMap<NodeId, Member> = founders
@@ -97,7 +112,11 @@ pub async fn join_or_found(
             // Fails only if the node was initialised meanwhile, which the next round sees.
             let _ = raft.initialize(founders).await;
         } else if !told {
-            tracing::info!(?peers, answered = hellos.len(), "waiting for the other nodes");
+            tracing::info!(
+                ?peers,
+                answered = hellos.len(),
+                "waiting for the other nodes"
+            );
             told = true;
         }
         tokio::time::sleep(ROUND_EVERY).await;
@@ -107,7 +126,10 @@ pub async fn join_or_found(
 /// The answers that came, each from the node that was asked.
 async fn greet(network: &Network, others: &[NodeId]) -> Vec<Hello> {
     let calls = others.iter().map(|peer| async move {
-        let answer = network.call(*peer, HELLO, Bytes::new(), HELLO_TIMEOUT).await.ok()?;
+        let answer = network
+            .call(*peer, HELLO, Bytes::new(), HELLO_TIMEOUT)
+            .await
+            .ok()?;
         let hello: Hello = rmp_serde::from_slice(&answer).ok()?;
         (hello.node == *peer).then_some(hello)
     });

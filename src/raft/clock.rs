@@ -22,7 +22,10 @@ pub struct LeaderClock {
 impl LeaderClock {
     /// Starts at the lease time that the state had when this term's first entry was applied.
     pub fn new(now_ms: u64, at: Instant) -> Self {
-        LeaderClock { lease_time: Duration::from_millis(now_ms), stepped_at: at }
+        LeaderClock {
+            lease_time: Duration::from_millis(now_ms),
+            stepped_at: at,
+        }
     }
 
     /// Advances to `at` and returns the lease time in milliseconds. Without a quorum confirmed

@@ -46,7 +46,10 @@ impl Command {
                     + acquire.owner.len()
                     + optional(&acquire.request_id)
                     + optional(&acquire.meta)
-                    + acquire.wait.as_ref().map_or(0, |wait| wait.reply.subject.len())
+                    + acquire
+                        .wait
+                        .as_ref()
+                        .map_or(0, |wait| wait.reply.subject.len())
             }
             Command::Lock(Lock::Release { resource, .. } | Lock::Renew { resource, .. }) => {
                 resource.len()

@@ -20,10 +20,10 @@ use crate::lock::command::Effect;
 use crate::protocol::{Operation, ReplyTo, status};
 use crate::raft::clock::LeaderClock;
 use crate::raft::command::{Batch, Command};
+use crate::raft::network::KnownDisk;
 use crate::raft::proposals::{Due, Forward, Proposals, Refusal, Role, Submission, Ticket, Work};
 use crate::raft::state::{Outcome, State};
 use crate::raft::state_machine::{Applied, Observer, SharedState, StateMachine};
-use crate::raft::network::KnownDisk;
 use crate::raft::types::{LogId, TypeConfig};
 use crate::stats::{self, Stats};
 use crate::time::{self, Instant};
@@ -180,7 +180,11 @@ impl Handle {
         shutdown: watch::Receiver<bool>,
     ) -> Result<(), crate::broker::SubscribeError> {
         let metrics = raft.metrics();
-        let running = Running { raft, metrics, answers };
+        let running = Running {
+            raft,
+            metrics,
+            answers,
+        };
         if self.0.running.set(running).is_err() {
             panic!("a handle runs once");
         }
@@ -219,7 +223,11 @@ impl Handle {
     pub async fn call(&self, command: Command, timeout: Duration) -> Result<Outcome, Refusal> {
         let (sender, receiver) = oneshot::channel();
         let deadline = time::now() + timeout;
-        self.submit(Submission { command, ticket: Ticket::Caller(sender), deadline });
+        self.submit(Submission {
+            command,
+            ticket: Ticket::Caller(sender),
+            deadline,
+        });
         receiver.await.unwrap_or(Err(Refusal::Indeterminate))
     }
 
@@ -267,7 +275,9 @@ impl Handle {
     /// node leads are left out until it has led for longer than that.
     pub fn silence(&self) -> BTreeMap<NodeId, Duration> {
         let metrics = self.0.running().metrics.borrow_watched();
-        let Some(heartbeat) = metrics.heartbeat.as_ref() else { return BTreeMap::new() };
+        let Some(heartbeat) = metrics.heartbeat.as_ref() else {
+            return BTreeMap::new();
+        };
         heartbeat
             .iter()
             .filter(|(node, _)| **node != self.0.me)
@@ -288,14 +298,21 @@ impl Handle {
             applied_index: index(&metrics.last_applied),
             last_log_index: metrics.last_log_index.unwrap_or(0),
             snapshot_index: index(&metrics.snapshot),
-            members: membership.nodes().map(|(id, _)| (*id, voters.contains(id))).collect(),
+            members: membership
+                .nodes()
+                .map(|(id, _)| (*id, voters.contains(id)))
+                .collect(),
         }
     }
 
     /// The error that stopped Raft, if one did: a node that can't write its log must not go on.
     pub fn fatal(&self) -> Option<String> {
         let metrics = self.0.running().metrics.borrow_watched();
-        metrics.running_state.as_ref().err().map(ToString::to_string)
+        metrics
+            .running_state
+            .as_ref()
+            .err()
+            .map(ToString::to_string)
     }
 
     /// Hands leadership to the voter that is furthest, if this node leads and there is another.
@@ -303,8 +320,14 @@ impl Handle {
         let running = self.0.running();
         let target = {
             let metrics = running.metrics.borrow_watched();
-            let Some(replication) = metrics.replication.as_ref() else { return };
-            replication.iter().filter(|(id, _)| **id != self.0.me).max_by_key(|(_, at)| **at).map(|(id, _)| *id)
+            let Some(replication) = metrics.replication.as_ref() else {
+                return;
+            };
+            replication
+                .iter()
+                .filter(|(id, _)| **id != self.0.me)
+                .max_by_key(|(_, at)| **at)
+                .map(|(id, _)| *id)
         };
         if let Some(target) = target {
             let _ = running.raft.trigger().transfer_leader(target).await;
@@ -348,7 +371,13 @@ impl Inner {
 
     /// Gives answers that came due. Never called with the desk locked.
     fn deliver(&self, due: impl IntoIterator<Item = Due>) {
-        for Due { ticket, operation, result, forwarded } in due {
+        for Due {
+            ticket,
+            operation,
+            result,
+            forwarded,
+        } in due
+        {
             match ticket {
                 Ticket::Client { to, received } => {
                     let operation = operation.expect("clients submit operations only");
@@ -358,7 +387,13 @@ impl Inner {
                         (false, Err(_)) => self.leader().filter(|leader| *leader != self.me),
                     };
                     let received = Some(received);
-                    let answer = Answer { to, operation, received, result, ask_node };
+                    let answer = Answer {
+                        to,
+                        operation,
+                        received,
+                        result,
+                        ask_node,
+                    };
                     self.running().answers.answer(answer);
                 }
                 Ticket::Caller(sender) => {
@@ -387,7 +422,11 @@ impl Inner {
     fn next_work(&self) -> Option<Work> {
         let now = time::now();
         let mut desk = self.desk();
-        let Desk { proposals, clock, proposed_at } = &mut *desk;
+        let Desk {
+            proposals,
+            clock,
+            proposed_at,
+        } = &mut *desk;
         let work = proposals.next_work(now, || {
             let clock = clock.as_mut().expect("a leader has a clock");
             clock.step(now, self.is_confirmed())
@@ -415,7 +454,10 @@ impl Inner {
     }
 
     async fn propose(&self, batch: Batch) {
-        self.stats.raft.batch_commands.observe(u64::from(batch.count));
+        self.stats
+            .raft
+            .batch_commands
+            .observe(u64::from(batch.count));
         // A batch that Raft refuses (it just lost the lead) is settled by the next term's entry.
         let _ = self.running().raft.client_write_ff(batch, None).await;
     }
@@ -427,7 +469,11 @@ impl Inner {
             let mut desk = self.desk();
             desk.proposals.sweep(now, &mut due);
             let overdue = desk.proposals.overdue_waits(now);
-            (desk.proposals.forward_again(now), self.time_entry(&mut desk, now), overdue)
+            (
+                desk.proposals.forward_again(now),
+                self.time_entry(&mut desk, now),
+                overdue,
+            )
         };
         self.deliver(due);
         for to in overdue {
@@ -488,11 +534,17 @@ impl Inner {
 
     /// Takes over the role that Raft has now.
     fn refresh_role(&self) {
-        let Some(running) = self.running.get() else { return };
+        let Some(running) = self.running.get() else {
+            return;
+        };
         let server = running.raft.server_metrics();
         let (state, term, leader) = {
             let server = server.borrow_watched();
-            (server.state, server.vote.leader_id().term, server.current_leader)
+            (
+                server.state,
+                server.vote.leader_id().term,
+                server.current_leader,
+            )
         };
         let role = match (state, leader) {
             (ServerState::Leader, _) if self.applied_term.load(Ordering::Relaxed) == term => {
@@ -514,7 +566,8 @@ impl Inner {
             desk.clock = leads.then(|| LeaderClock::new(self.state.lock().now_ms(), now));
             if leads {
                 let grace_ms = self.timing.grace.as_millis() as u64;
-                desk.proposals.start_term(Command::TermStarted { grace_ms }, now);
+                desk.proposals
+                    .start_term(Command::TermStarted { grace_ms }, now);
             }
             leads
         };
@@ -530,7 +583,12 @@ impl Inner {
         let endings: Vec<Effect> = {
             let state = self.state.lock();
             let endings = state.locks.recent_endings(state.now_ms());
-            endings.map(|(to, outcome)| Effect::WaitEnded { reply: to.clone(), outcome }).collect()
+            endings
+                .map(|(to, outcome)| Effect::WaitEnded {
+                    reply: to.clone(),
+                    outcome,
+                })
+                .collect()
         };
         for effect in endings {
             self.running().answers.effect(effect);
@@ -543,7 +601,9 @@ impl Inner {
             return;
         };
         let now = time::now();
-        self.desk().proposals.accept_forward(forward, now, now + FORWARD_KEPT);
+        self.desk()
+            .proposals
+            .accept_forward(forward, now, now + FORWARD_KEPT);
         self.wake.notify_one();
     }
 
@@ -569,7 +629,13 @@ impl Inner {
 
 impl Observer for Inner {
     fn applied(&self, entry: Applied<'_>) {
-        let Applied { term, batch, commands, outcomes, effects } = entry;
+        let Applied {
+            term,
+            batch,
+            commands,
+            outcomes,
+            effects,
+        } = entry;
         let mut due = Vec::new();
         let (proposed_at, leads, more) = {
             let mut desk = self.desk();

@@ -226,11 +226,20 @@ impl Proposals {
 
     /// Accepts a command, or returns it as overloaded.
     pub fn submit(&mut self, submission: Submission) -> Result<(), Box<Due>> {
-        let Submission { command, ticket, deadline } = submission;
+        let Submission {
+            command,
+            ticket,
+            deadline,
+        } = submission;
         if self.queue.len() >= QUEUE_MAX || self.forwarded.len() >= FORWARDED_MAX {
             return Err(Box::new(refused(ticket, &command, Refusal::Overloaded)));
         }
-        self.queue.push_back(Queued { command, ticket, deadline, origin: None });
+        self.queue.push_back(Queued {
+            command,
+            ticket,
+            deadline,
+            origin: None,
+        });
         Ok(())
     }
 
@@ -238,7 +247,12 @@ impl Proposals {
     pub fn start_term(&mut self, command: Command, now: Instant) {
         let deadline = now + TERM_START_KEPT;
         let ticket = Ticket::Nobody;
-        self.queue.push_front(Queued { command, ticket, deadline, origin: None });
+        self.queue.push_front(Queued {
+            command,
+            ticket,
+            deadline,
+            origin: None,
+        });
     }
 
     /// Whether something waits to be proposed or forwarded.
@@ -256,8 +270,10 @@ impl Proposals {
         if !leads || self.queue.len() + forward.commands.len() > QUEUE_MAX {
             return;
         }
-        let next =
-            self.accepted.entry((forward.from, forward.boot)).or_insert(forward.stream_first);
+        let next = self
+            .accepted
+            .entry((forward.from, forward.boot))
+            .or_insert(forward.stream_first);
         let mut sequence = forward.first;
         if sequence > *next {
             return; // A gap: what is missing comes again, and this with it.
@@ -265,7 +281,11 @@ impl Proposals {
         for (reply, command) in forward.commands {
             if sequence == *next {
                 *next += 1;
-                let origin = Origin { node: forward.from, boot: forward.boot, sequence };
+                let origin = Origin {
+                    node: forward.from,
+                    boot: forward.boot,
+                    sequence,
+                };
                 let ticket = match reply {
                     Some(to) => Ticket::Client { to, received: now },
                     None => Ticket::Nobody,
@@ -293,7 +313,10 @@ impl Proposals {
             }
             Role::Follower { leader, term } => {
                 let forward = self.forward(term, now)?;
-                Some(Work::Forward { to: leader, forward })
+                Some(Work::Forward {
+                    to: leader,
+                    forward,
+                })
             }
             _ => None,
         }
@@ -316,16 +339,32 @@ impl Proposals {
         let mut tickets = Vec::with_capacity(room);
         let mut bytes = 0;
         while commands.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
-            let Some(queued) = self.queue.pop_front() else { break };
+            let Some(queued) = self.queue.pop_front() else {
+                break;
+            };
             bytes += queued.command.size_hint();
-            commands.push(Proposed { origin: queued.origin, command: queued.command });
+            commands.push(Proposed {
+                origin: queued.origin,
+                command: queued.command,
+            });
             tickets.push((queued.ticket, queued.deadline));
         }
         let number = self.batches;
-        let stamp = Stamp { now_ms, proposer: self.me, boot: self.boot, number };
+        let stamp = Stamp {
+            now_ms,
+            proposer: self.me,
+            boot: self.boot,
+            number,
+        };
         let batch = Batch::new(stamp, commands);
         let commands = batch.commands().expect("the proposer has them decoded");
-        self.in_flight.push_back(InFlight { term, number, commands, tickets, proposed_at: now });
+        self.in_flight.push_back(InFlight {
+            term,
+            number,
+            commands,
+            tickets,
+            proposed_at: now,
+        });
         batch
     }
 
@@ -340,11 +379,24 @@ impl Proposals {
         let mut commands = Vec::new();
         let mut bytes = 0;
         while commands.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
-            let Some(queued) = self.queue.pop_front() else { break };
+            let Some(queued) = self.queue.pop_front() else {
+                break;
+            };
             bytes += queued.command.size_hint();
             commands.push((reply_of(&queued.ticket), queued.command.clone()));
-            let Queued { command, ticket, deadline, .. } = queued;
-            let forwarded = Forwarded { term, command, ticket, deadline, sent_at: now };
+            let Queued {
+                command,
+                ticket,
+                deadline,
+                ..
+            } = queued;
+            let forwarded = Forwarded {
+                term,
+                command,
+                ticket,
+                deadline,
+                sent_at: now,
+            };
             self.forwarded.insert(self.next_sequence, forwarded);
             self.next_sequence += 1;
         }
@@ -358,15 +410,29 @@ impl Proposals {
         commands: Vec<(Option<ReplyTo>, Command)>,
     ) -> Forward {
         let (from, boot, stream_first) = (self.me, self.boot, self.stream.1);
-        Forward { from, boot, term, stream_first, first, commands }
+        Forward {
+            from,
+            boot,
+            term,
+            stream_first,
+            first,
+            commands,
+        }
     }
 
     /// Forwards of this term that should have been seen by now, to be sent again; a run of
     /// sequences without a gap.
     pub fn forward_again(&mut self, now: Instant) -> Option<Work> {
-        let Role::Follower { leader, term } = self.role else { return None };
-        let is_late = |forwarded: &Forwarded| now.duration_since(forwarded.sent_at) >= FORWARD_AGAIN;
-        let first = *self.forwarded.iter().find(|(_, f)| f.term == term && is_late(f))?.0;
+        let Role::Follower { leader, term } = self.role else {
+            return None;
+        };
+        let is_late =
+            |forwarded: &Forwarded| now.duration_since(forwarded.sent_at) >= FORWARD_AGAIN;
+        let first = *self
+            .forwarded
+            .iter()
+            .find(|(_, f)| f.term == term && is_late(f))?
+            .0;
         let mut commands = Vec::new();
         let mut bytes = 0;
         for (expected, (sequence, forwarded)) in (first..).zip(self.forwarded.range_mut(first..)) {
@@ -378,7 +444,10 @@ impl Proposals {
             commands.push((reply_of(&forwarded.ticket), forwarded.command.clone()));
         }
         let forward = self.forward_frame(term, first, commands);
-        Some(Work::Forward { to: leader, forward })
+        Some(Work::Forward {
+            to: leader,
+            forward,
+        })
     }
 
     /// An entry was applied: answers for what it settles. Returns the time since it was proposed,
@@ -395,13 +464,24 @@ impl Proposals {
         let mut proposed_at = None;
         if batch.proposer == self.me && batch.boot == self.boot {
             // Batches before this one that were not applied never will be.
-            while self.in_flight.front().is_some_and(|first| first.number < batch.number) {
+            while self
+                .in_flight
+                .front()
+                .is_some_and(|first| first.number < batch.number)
+            {
                 let lost = self.in_flight.pop_front().expect("looked at just now");
                 self.submit_again(lost);
             }
-            if self.in_flight.front().is_some_and(|first| first.number == batch.number) {
-                let InFlight { tickets, proposed_at: at, .. } =
-                    self.in_flight.pop_front().expect("looked at just now");
+            if self
+                .in_flight
+                .front()
+                .is_some_and(|first| first.number == batch.number)
+            {
+                let InFlight {
+                    tickets,
+                    proposed_at: at,
+                    ..
+                } = self.in_flight.pop_front().expect("looked at just now");
                 proposed_at = Some(at);
                 for (index, (ticket, deadline)) in tickets.into_iter().enumerate() {
                     let outcome = mem::replace(&mut outcomes[index], Outcome::TermStarted);
@@ -412,7 +492,12 @@ impl Proposals {
                     let forwarded = origin.is_some();
                     if !matches!(ticket, Ticket::Nobody) {
                         let operation = command.operation();
-                        due.push(Due { ticket, operation, result: Ok(outcome), forwarded });
+                        due.push(Due {
+                            ticket,
+                            operation,
+                            result: Ok(outcome),
+                            forwarded,
+                        });
                     }
                 }
             }
@@ -432,11 +517,15 @@ impl Proposals {
             return;
         }
         for (proposed, outcome) in commands.iter().zip(outcomes) {
-            let Some(origin) = proposed.origin else { continue };
+            let Some(origin) = proposed.origin else {
+                continue;
+            };
             if origin.node != self.me || origin.boot != self.boot {
                 continue;
             }
-            let Some(settled) = self.forwarded.remove(&origin.sequence) else { continue };
+            let Some(settled) = self.forwarded.remove(&origin.sequence) else {
+                continue;
+            };
             self.note_wait(&settled.ticket, outcome, settled.deadline);
             if let Ticket::Caller(_) = settled.ticket {
                 due.push(Due {
@@ -453,7 +542,8 @@ impl Proposals {
         if let Ticket::Client { to, .. } = ticket
             && outcome.is_waiting()
         {
-            self.waits.insert(to.subject.clone(), (to.clone(), deadline));
+            self.waits
+                .insert(to.subject.clone(), (to.clone(), deadline));
         }
     }
 
@@ -466,22 +556,41 @@ impl Proposals {
 
     /// An entry of `term` was applied: what was sent in earlier terms goes again.
     pub fn term_applied(&mut self, term: u64) {
-        if self.in_flight.front().is_some_and(|first| first.term < term) {
-            let (lost, kept): (VecDeque<_>, _) =
-                mem::take(&mut self.in_flight).into_iter().partition(|batch| batch.term < term);
+        if self
+            .in_flight
+            .front()
+            .is_some_and(|first| first.term < term)
+        {
+            let (lost, kept): (VecDeque<_>, _) = mem::take(&mut self.in_flight)
+                .into_iter()
+                .partition(|batch| batch.term < term);
             self.in_flight = kept;
             for batch in lost.into_iter().rev() {
                 self.submit_again(batch);
             }
         }
-        if self.forwarded.first_key_value().is_some_and(|(_, first)| first.term < term) {
+        if self
+            .forwarded
+            .first_key_value()
+            .is_some_and(|(_, first)| first.term < term)
+        {
             let (lost, kept): (BTreeMap<_, _>, _) = mem::take(&mut self.forwarded)
                 .into_iter()
                 .partition(|(_, forwarded)| forwarded.term < term);
             self.forwarded = kept;
             for (_, lost) in lost.into_iter().rev() {
-                let Forwarded { command, ticket, deadline, .. } = lost;
-                self.queue.push_front(Queued { command, ticket, deadline, origin: None });
+                let Forwarded {
+                    command,
+                    ticket,
+                    deadline,
+                    ..
+                } = lost;
+                self.queue.push_front(Queued {
+                    command,
+                    ticket,
+                    deadline,
+                    origin: None,
+                });
             }
         }
     }
@@ -492,7 +601,12 @@ impl Proposals {
             // What another node forwarded is that node's to send again.
             if origin.is_none() && !matches!(ticket, Ticket::Nobody) {
                 let command = command.clone();
-                self.queue.push_front(Queued { command, ticket, deadline, origin: None });
+                self.queue.push_front(Queued {
+                    command,
+                    ticket,
+                    deadline,
+                    origin: None,
+                });
             }
         }
     }
@@ -506,7 +620,13 @@ impl Proposals {
                 }
             }
         }
-        for (_, Forwarded { command, ticket, .. }) in mem::take(&mut self.forwarded) {
+        for (
+            _,
+            Forwarded {
+                command, ticket, ..
+            },
+        ) in mem::take(&mut self.forwarded)
+        {
             due.push(refused(ticket, &command, Refusal::Indeterminate));
         }
     }
@@ -534,10 +654,17 @@ impl Proposals {
                 }
             }
         }
-        let late = self.forwarded.extract_if(.., |_, forwarded| forwarded.deadline <= now);
-        due.extend(late.map(|(_, Forwarded { command, ticket, .. })| {
-            refused(ticket, &command, Refusal::Indeterminate)
-        }));
+        let late = self
+            .forwarded
+            .extract_if(.., |_, forwarded| forwarded.deadline <= now);
+        due.extend(late.map(
+            |(
+                _,
+                Forwarded {
+                    command, ticket, ..
+                },
+            )| { refused(ticket, &command, Refusal::Indeterminate) },
+        ));
     }
 
     /// Clients whose wait should have ended by now: the log stands still.
@@ -552,14 +679,23 @@ impl Proposals {
     pub fn shut_down(&mut self, due: &mut Vec<Due>) {
         for queued in mem::take(&mut self.queue) {
             if queued.origin.is_none() {
-                due.push(refused(queued.ticket, &queued.command, Refusal::ShuttingDown));
+                due.push(refused(
+                    queued.ticket,
+                    &queued.command,
+                    Refusal::ShuttingDown,
+                ));
             }
         }
     }
 }
 
 fn refused(ticket: Ticket, command: &Command, refusal: Refusal) -> Due {
-    Due { ticket, operation: command.operation(), result: Err(refusal), forwarded: false }
+    Due {
+        ticket,
+        operation: command.operation(),
+        result: Err(refusal),
+        forwarded: false,
+    }
 }
 
 fn reply_of(ticket: &Ticket) -> Option<ReplyTo> {

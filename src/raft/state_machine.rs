@@ -25,7 +25,9 @@ pub struct SharedState(Arc<Mutex<State>>);
 
 impl SharedState {
     pub fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("no holder of the state panics: replicated code is total")
+        self.0
+            .lock()
+            .expect("no holder of the state panics: replicated code is total")
     }
 }
 
@@ -76,8 +78,17 @@ impl StateMachine {
             io::Error::new(io::ErrorKind::InvalidData, what)
         })?;
         let mut effects = Vec::new();
-        let outcomes = self.state.lock().apply(batch.now_ms, &commands, &mut effects);
-        self.observer.applied(Applied { term, batch, commands: &commands, outcomes, effects });
+        let outcomes = self
+            .state
+            .lock()
+            .apply(batch.now_ms, &commands, &mut effects);
+        self.observer.applied(Applied {
+            term,
+            batch,
+            commands: &commands,
+            outcomes,
+            effects,
+        });
         Ok(())
     }
 
@@ -92,10 +103,15 @@ impl StateMachine {
 
 /// The identity of a cluster: a hash over the nodes and disks it was initialised with.
 fn cluster_of(membership: &Membership<NodeId, Member>) -> ClusterId {
-    let founders: Vec<(u64, u64)> =
-        membership.nodes().map(|(id, member)| (id.0, member.disk.0)).collect();
-    let bytes: Vec<u8> =
-        founders.iter().flat_map(|(id, disk)| [id.to_be_bytes(), disk.to_be_bytes()]).flatten().collect();
+    let founders: Vec<(u64, u64)> = membership
+        .nodes()
+        .map(|(id, member)| (id.0, member.disk.0))
+        .collect();
+    let bytes: Vec<u8> = founders
+        .iter()
+        .flat_map(|(id, disk)| [id.to_be_bytes(), disk.to_be_bytes()])
+        .flatten()
+        .collect();
     ClusterId(xxh3_64(&bytes))
 }
 
@@ -183,6 +199,9 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         save(&self.snapshots, &self.meta, self.encoded.clone()).await?;
-        Ok(Snapshot { meta: self.meta.clone(), snapshot: self.encoded.clone() })
+        Ok(Snapshot {
+            meta: self.meta.clone(),
+            snapshot: self.encoded.clone(),
+        })
     }
 }

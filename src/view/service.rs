@@ -52,7 +52,10 @@ fn changes(
         if silent > suspicion
             && let Some(member) = view.member(node)
         {
-            changes.push(cluster::Command::Leave { node, incarnation: member.incarnation });
+            changes.push(cluster::Command::Leave {
+                node,
+                incarnation: member.incarnation,
+            });
         }
     }
     changes

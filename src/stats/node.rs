@@ -1,0 +1,168 @@
+//! Everything one node counts, and its rendering.
+
+use std::sync::Arc;
+
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use super::{BrokerStats, Gauge, OperationStats, RaftStats};
+
+/// The media type of [`Stats::encode_text`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Everything one node counts.
+#[derive(Debug)]
+pub struct Stats {
+    pub operations: OperationStats,
+    pub raft: RaftStats,
+    pub broker: BrokerStats,
+    /// Grants that are live in this node's replicated state.
+    pub locks_held: Gauge,
+    /// Requests that stand in a queue in this node's replicated state.
+    pub locks_waiting: Gauge,
+    /// 1 while the connection to Redis answers.
+    pub redis_connected: Gauge,
+    /// Number of the cluster view that this node knows.
+    pub view_epoch: Gauge,
+    registry: Registry,
+}
+
+impl Stats {
+    /// `operations` and `codes` are the label values that [`OperationStats::record`] indexes:
+    /// every operation (`lock_acquire`), every error code (`lock_held`).
+    pub fn new(operations: &'static [&'static str], codes: &'static [&'static str]) -> Arc<Stats> {
+        let mut stats = Stats {
+            operations: OperationStats::new(operations, codes),
+            raft: RaftStats::new(),
+            broker: BrokerStats::new(),
+            locks_held: Gauge::default(),
+            locks_waiting: Gauge::default(),
+            redis_connected: Gauge::default(),
+            view_epoch: Gauge::default(),
+            registry: Registry::with_prefix("mufakat"),
+        };
+        stats.register();
+        Arc::new(stats)
+    }
+
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "build",
+            "The program that runs",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        self.operations.register(registry);
+        self.raft.register(registry);
+        self.broker.register(registry);
+        for (name, help, gauge) in [
+            ("locks_held", "Live grants", &self.locks_held),
+            (
+                "locks_waiting",
+                "Requests waiting for a lock",
+                &self.locks_waiting,
+            ),
+            (
+                "redis_connected",
+                "1 while Redis answers",
+                &self.redis_connected,
+            ),
+            ("view_epoch", "Number of the cluster view", &self.view_epoch),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
+    }
+
+    /// All metrics in the OpenMetrics text format ([`CONTENT_TYPE`]).
+    pub fn encode_text(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)
+            .expect("writing to a string does not fail");
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::stats::{Connection, Refusal, Role};
+
+    fn stats() -> Arc<Stats> {
+        Stats::new(&["lock_acquire", "status"], &["lock_held", "internal"])
+    }
+
+    fn assert_line(text: &str, line: &str) {
+        assert!(text.lines().any(|l| l == line), "no line {line} in\n{text}");
+    }
+
+    #[test]
+    fn every_metric_of_a_fresh_node_is_there() {
+        let stats = stats();
+        stats.raft.set_role(Role::Follower);
+        let text = stats.encode_text();
+        let version = env!("CARGO_PKG_VERSION");
+        for line in [
+            format!("mufakat_build_info{{version=\"{version}\"}} 1").as_str(),
+            "mufakat_requests_total{operation=\"lock_acquire\"} 0",
+            "# TYPE mufakat_request_errors counter",
+            "mufakat_request_duration_seconds_count{operation=\"status\"} 0",
+            "# TYPE mufakat_request_duration_seconds histogram",
+            "mufakat_raft_role{role=\"leader\"} 0",
+            "mufakat_raft_role{role=\"follower\"} 1",
+            "mufakat_raft_term 0",
+            "mufakat_raft_leader 0",
+            "mufakat_raft_commit_index 0",
+            "mufakat_raft_applied_index 0",
+            "mufakat_raft_last_log_index 0",
+            "mufakat_raft_snapshot_index 0",
+            "mufakat_raft_batch_commands_count 0",
+            "mufakat_raft_commit_seconds_count 0",
+            "mufakat_raft_fsync_seconds_count 0",
+            "mufakat_raft_frames_refused_total{reason=\"sequence\"} 0",
+            "mufakat_locks_held 0",
+            "mufakat_locks_waiting 0",
+            "mufakat_nats_connected{connection=\"raft\"} 0",
+            "mufakat_nats_reconnects_total{connection=\"clients\"} 0",
+            "mufakat_redis_connected 0",
+            "mufakat_view_epoch 0",
+            "# EOF",
+        ] {
+            assert_line(&text, line);
+        }
+    }
+
+    #[test]
+    fn what_is_recorded_is_rendered() {
+        let stats = stats();
+        stats.operations.record(0, Duration::from_millis(3), None);
+        stats
+            .operations
+            .record(0, Duration::from_micros(60), Some(0));
+        stats.raft.set_role(Role::Leader);
+        stats.raft.batch_commands.observe(3);
+        stats.raft.frame_refused(Refusal::Full);
+        stats.broker.set_connected(Connection::Clients, true);
+        stats.broker.reconnected(Connection::Raft);
+        stats.view_epoch.set(7);
+        let text = stats.encode_text();
+        for line in [
+            "mufakat_requests_total{operation=\"lock_acquire\"} 2",
+            "mufakat_request_errors_total{operation=\"lock_acquire\",code=\"lock_held\"} 1",
+            "mufakat_request_duration_seconds_sum{operation=\"lock_acquire\"} 0.00306",
+            "mufakat_request_duration_seconds_bucket{le=\"0.0001\",operation=\"lock_acquire\"} 1",
+            "mufakat_raft_role{role=\"leader\"} 1",
+            "mufakat_raft_role{role=\"follower\"} 0",
+            "mufakat_raft_batch_commands_bucket{le=\"2.0\"} 0",
+            "mufakat_raft_batch_commands_bucket{le=\"4.0\"} 1",
+            "mufakat_raft_frames_refused_total{reason=\"full\"} 1",
+            "mufakat_nats_connected{connection=\"clients\"} 1",
+            "mufakat_nats_reconnects_total{connection=\"raft\"} 1",
+            "mufakat_view_epoch 7",
+        ] {
+            assert_line(&text, line);
+        }
+        assert!(!text.contains("code=\"internal\""), "{text}");
+    }
+}
