@@ -51,7 +51,8 @@ struct Assembly {
     missing: usize,
 }
 
-type Outcome = (NodeId, u64, Option<SnapshotResponse<TypeConfig>>);
+/// What came of an installation, with the question that asked for it.
+type Outcome = (Header, String, Option<SnapshotResponse<TypeConfig>>);
 
 pub(super) struct Transfers<'r, SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> {
     network: &'r Network,
@@ -105,7 +106,7 @@ impl<'r, SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> Transfers<'r, S
             Ok(Transfer::Begin { .. }) if standing == Standing::Newer => self.begin(&frame),
             Ok(Transfer::Begin { .. }) => Some(TransferAnswer::Taken),
             Ok(Transfer::Chunk(data)) => self.chunk(&header, data),
-            Ok(Transfer::End) => self.end(&header),
+            Ok(Transfer::End) => self.end(&header, subject),
         };
         if let Some(answer) = answer {
             self.network
@@ -172,7 +173,7 @@ impl<'r, SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> Transfers<'r, S
         }
     }
 
-    fn end(&mut self, header: &Header) -> Option<TransferAnswer> {
+    fn end(&mut self, header: &Header, subject: &str) -> Option<TransferAnswer> {
         let installing = self.installing.len();
         let Some(transfer) = self.current(header) else {
             return Some(TransferAnswer::Lost);
@@ -197,27 +198,31 @@ impl<'r, SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> Transfers<'r, S
             meta: transfer.meta.clone(),
             snapshot: assembly.bytes.into(),
         };
-        let (raft, from, number) = (self.raft.clone(), header.from, header.stream);
+        let (raft, header, subject) = (self.raft.clone(), *header, subject.to_owned());
         self.installing.push(Box::pin(async move {
             let installed = raft.install_full_snapshot(vote, snapshot).await;
-            (from, number, installed.ok())
+            (header, subject, installed.ok())
         }));
         Some(TransferAnswer::Installing)
     }
 
-    /// The outcome waits for the sender's next question; a transfer that failed is lost.
-    fn installed(&mut self, (from, number, response): Outcome) {
-        let Some(transfer) = self.incoming.get_mut(&from) else {
-            return;
+    /// The outcome goes to the sender at once and stays for its next question, should it be lost; a
+    /// transfer that failed is forgotten.
+    fn installed(&mut self, (header, subject, response): Outcome) {
+        let answer = match response {
+            Some(response) => TransferAnswer::Installed(response),
+            None => TransferAnswer::Lost,
         };
-        if transfer.number != number {
-            return;
-        }
-        match response {
-            Some(response) => transfer.stage = Stage::Installed(response),
-            None => {
-                self.incoming.remove(&from);
+        self.network
+            .answer(&header, &subject, &Ok::<_, Refusal>(&answer));
+        match (self.current(&header), answer) {
+            (Some(transfer), TransferAnswer::Installed(response)) => {
+                transfer.stage = Stage::Installed(response);
             }
+            (Some(_), _) => {
+                self.incoming.remove(&header.from);
+            }
+            (None, _) => {}
         }
     }
 

@@ -7,6 +7,7 @@ pub mod command;
 mod factory;
 mod frame;
 mod intake;
+pub mod memory_log;
 mod message;
 pub mod network;
 mod pending;
@@ -14,3 +15,6 @@ pub mod receiver;
 mod stream;
 mod transfer;
 pub mod types;
+
+#[cfg(test)]
+mod transport_tests;
