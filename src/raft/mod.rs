@@ -7,6 +7,7 @@ pub mod command;
 mod factory;
 mod frame;
 mod intake;
+mod listener;
 pub mod memory_log;
 mod message;
 pub mod network;

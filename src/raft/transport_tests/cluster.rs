@@ -9,9 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{Stream, StreamExt};
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::storage::{
-    EntryResponder, RaftSnapshotBuilder, RaftStateMachine, SnapshotMeta as OpenraftMeta,
-};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{Config, EntryPayload, OptionalSend, SnapshotPolicy};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -104,9 +102,10 @@ impl RaftSnapshotBuilder<TypeConfig> for Recorder {
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let mut recorded = self.0.lock().unwrap();
-        let mut meta: SnapshotMeta = OpenraftMeta::default();
-        meta.last_log_id = recorded.applied;
-        meta.last_membership = recorded.membership.clone();
+        let meta = SnapshotMeta {
+            last_log_id: recorded.applied,
+            last_membership: recorded.membership.clone(),
+        };
         let data = rmp_serde::to_vec(&*recorded).map_err(io::Error::other)?;
         let snapshot = Snapshot {
             meta,
@@ -265,14 +264,14 @@ impl Cluster {
         }
     }
 
-    /// Waits until each of `nodes` has applied `count` batches; the numbers, the same on all.
+    /// Waits until each of `nodes` has applied at least `count` batches, as many as the others; their
+    /// numbers, the same on all.
     pub async fn applied_everywhere(&self, nodes: &[u64], count: usize) -> Vec<u64> {
         let numbers = |node: &u64| self.recorders[node].0.lock().unwrap().numbers.clone();
         self.until("all to apply", || {
-            nodes
-                .iter()
-                .all(|node| numbers(node).len() >= count)
-                .then_some(())
+            let first = numbers(&nodes[0]).len();
+            let level = nodes.iter().all(|node| numbers(node).len() == first);
+            (level && first >= count).then_some(())
         })
         .await;
         let first = numbers(&nodes[0]);
