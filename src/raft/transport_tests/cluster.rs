@@ -41,6 +41,19 @@ pub struct Recorded {
     pub snapshots_installed: usize,
 }
 
+impl Recorder {
+    /// What was in memory is gone; the snapshot, a file on real nodes, stays.
+    fn forget(&self) {
+        let mut recorded = self.0.lock().unwrap();
+        let snapshot = recorded.snapshot.take();
+        *recorded = match &snapshot {
+            Some(snapshot) => rmp_serde::from_slice(&snapshot.snapshot).unwrap(),
+            None => Recorded::default(),
+        };
+        recorded.snapshot = snapshot;
+    }
+}
+
 impl RaftStateMachine<TypeConfig> for Recorder {
     type SnapshotData = Bytes;
     type SnapshotBuilder = Recorder;
@@ -223,6 +236,7 @@ impl Cluster {
         shutdown.send_replace(true);
         drop(tasks);
         raft.shutdown().await.ok();
+        self.recorders[&node].forget();
     }
 
     /// The leader that all of `nodes` agree on, once they do.
@@ -262,6 +276,20 @@ impl Cluster {
                 .await
                 .unwrap();
         }
+    }
+
+    /// The number of the last batch that was written.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    pub fn has_applied(&self, node: u64, number: u64) -> bool {
+        self.recorders[&node]
+            .0
+            .lock()
+            .unwrap()
+            .numbers
+            .contains(&number)
     }
 
     /// Waits until each of `nodes` has applied at least `count` batches, as many as the others; their

@@ -3,27 +3,17 @@
 //! The seed decides what the network does; openraft draws its election timeouts by itself.
 
 mod cluster;
+mod refusals;
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::FutureExt;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::raft::VoteRequest;
-use rand::rngs::StdRng;
-use rand::{Rng, RngExt, SeedableRng};
 
-use self::cluster::{Cluster, PREFIX, disk_id};
-use super::call::Trust;
-use super::frame::{self, Header, Lane};
-use super::message::{Election, Refusal};
-use super::network::{CallError, Identity, Network, Target};
-use super::types::Vote;
-use crate::broker::Outgoing;
+use self::cluster::Cluster;
+use super::network::Counters;
 use crate::broker::simulated::Faults;
-use crate::ids::{BootId, DiskId, NodeId};
+use crate::ids::NodeId;
 use crate::time::now;
 
 const ALL: [u64; 3] = [1, 2, 3];
@@ -53,16 +43,23 @@ async fn a_bad_network_changes_nothing_but_the_time_it_takes() {
             cluster.write(leader, 20, 1000).await;
             tokio::time::sleep(Duration::from_millis(50 * round)).await;
         }
+        let count = |counter: fn(&Counters) -> &AtomicU64| {
+            let of = |node| counter(cluster.nodes[node].network.counters()).load(Ordering::Relaxed);
+            ALL.iter().map(of).sum::<u64>()
+        };
+        assert!(
+            count(|c| &c.gaps) > 0 && count(|c| &c.repeated) > 0,
+            "the faults did nothing"
+        );
+
+        // Whatever a leader took while it led is either nowhere or everywhere in its place.
+        cluster.broker.set_faults(Faults::NONE);
+        let leader = cluster.leader_among(&ALL).await;
+        cluster.write(leader, 1, 1000).await;
+        let last = cluster.written();
         cluster
-            .until("the followers to notice", || {
-                let gaps = |node| {
-                    cluster.nodes[node]
-                        .network
-                        .counters()
-                        .gaps
-                        .load(Ordering::Relaxed)
-                };
-                (ALL.iter().map(gaps).sum::<u64>() > 0).then_some(())
+            .until("the last batch", || {
+                cluster.has_applied(1, last).then_some(())
             })
             .await;
         let applied = cluster.applied_everywhere(&ALL, 150).await;
@@ -168,192 +165,54 @@ async fn a_node_that_was_away_catches_up_by_snapshot() {
     }
 }
 
+/// Ten requests, one at a time, would take ten round trips.
 #[tokio::test(start_paused = true)]
-async fn random_bytes_are_counted_and_dropped() {
-    let mut cluster = Cluster::of_three(7).await;
+async fn appends_do_not_wait_for_each_other() {
+    let mut cluster = Cluster::of_three(30).await;
     let leader = cluster.leader_among(&ALL).await;
-    let mut rng = StdRng::seed_from_u64(7);
-    let broker = cluster.broker.broker(NodeId(99));
-    let lanes = [
-        Lane::Vote,
-        Lane::Beat,
-        Lane::Append,
-        Lane::Snapshot,
-        Lane::Call,
-    ];
-    let sender = stranger(2, disk_id(2));
-    for round in 0..2000 {
-        let lane = lanes[round % lanes.len()];
-        let mut bytes = vec![0; rng.random_range(0..200)];
-        rng.fill_bytes(&mut bytes);
-        let whole = if round % 2 == 0 {
-            Bytes::from(bytes)
-        } else {
-            // A valid envelope around a body that is of no lane, or only by chance.
-            let header = Header::new(lane, &sender, Some(disk_id(1))).at(1 << 40, round as u64);
-            frame::encode(&header, &serde_bytes::Bytes::new(&bytes), 0).unwrap()
-        };
-        let subject = format!("{PREFIX}.int.raft.1.{}", lane.token());
-        let reply = Some("nowhere".to_owned());
-        broker
-            .publish(Outgoing {
-                subject,
-                reply,
-                payload: whole,
-            })
-            .unwrap();
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    let refused = &cluster.nodes[&1].network.counters().undecodable;
-    assert!(refused.load(Ordering::Relaxed) > 1000);
-    cluster.write(leader, 10, 100).await;
-    cluster.applied_everywhere(&ALL, 10).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_repeated_or_outdated_heartbeat_or_stream_is_refused() {
-    let cluster = Cluster::of_three(8).await;
-    let leader = cluster.leader_among(&ALL).await;
-    let follower = ALL.into_iter().find(|node| *node != leader).unwrap();
-    let boot = cluster.nodes[&leader].network.identity().boot;
-    let counters = cluster.nodes[&follower].network.counters();
-    let outdated = || counters.outdated.load(Ordering::Relaxed);
-    let sender = Identity {
-        boot,
-        ..stranger(leader, disk_id(leader))
+    let delay = Duration::from_millis(30);
+    let faults = Faults {
+        delay_min: delay,
+        delay_max: delay,
+        ..Faults::NONE
     };
-    let beat = super::message::Append {
-        vote: Vote::new_committed(1000, NodeId(leader)),
-        prev_log_id: None,
-        entries: Vec::new(),
-        leader_commit: None,
-    };
-    for (lane, stream, sequence) in [(Lane::Beat, 0, 1), (Lane::Append, 1, 0)] {
-        let before = outdated();
-        // A later one of each lane has been taken already: numbers only grow.
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let header = Header::new(lane, &sender, Some(disk_id(follower))).at(stream, sequence);
-        publish(&cluster, follower, &header, &beat);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        assert_eq!(outdated(), before + 1, "{lane:?}");
-    }
-    assert!(cluster.term(follower) < 1000);
-}
-
-#[tokio::test(start_paused = true)]
-async fn another_disk_is_refused_on_both_sides() {
-    let cluster = Cluster::of_three(9).await;
-    let leader = cluster.leader_among(&ALL).await;
-    let follower = ALL.into_iter().find(|node| *node != leader).unwrap();
-    let vote = Election::Vote(VoteRequest::new(Vote::new(1000, NodeId(leader)), None));
-    let timeout = Duration::from_secs(1);
-
-    // A peer that came back with an empty disk under its old id has no vote.
-    let impostor = listening(&cluster, stranger(leader, DiskId(666))).await;
-    let target = Target {
-        node: NodeId(follower),
-        disk: Some(disk_id(follower)),
-    };
-    let answer = impostor.ask(Lane::Vote, target, &vote, 0, timeout).await;
-    assert_eq!(
-        answer.unwrap_err(),
-        CallError::Refused(Refusal::UnknownDisk)
-    );
-
-    // Nor is a vote asked of a node whose disk is not the one that is meant.
-    let target = Target {
-        disk: Some(DiskId(667)),
-        ..target
-    };
-    let answer = cluster.nodes[&leader]
-        .network
-        .ask(Lane::Vote, target, &vote, 0, timeout)
-        .await;
-    assert_eq!(answer.unwrap_err(), CallError::Refused(Refusal::OtherDisk));
-    assert!(ALL.iter().all(|node| cluster.term(*node) < 1000));
-
-    let counters = cluster.nodes[&follower].network.counters();
-    assert_eq!(counters.from_wrong_disk.load(Ordering::Relaxed), 1);
-    assert_eq!(counters.not_for_this_disk.load(Ordering::Relaxed), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn calls_reach_handlers_and_nobody_there_is_known_at_once() {
-    let mut cluster = Cluster::of_three(20).await;
-    let echo: super::call::Handler = Arc::new(|caller, body| {
-        async move {
-            Ok([&body[..], caller.node.to_string().as_bytes()]
-                .concat()
-                .into())
-        }
-        .boxed()
-    });
-    cluster.nodes[&2]
-        .network
-        .handle("echo", Trust::Members, echo.clone());
-    cluster.nodes[&2]
-        .network
-        .handle("hello", Trust::Anyone, echo);
-    let network = cluster.nodes[&1].network.clone();
-    let timeout = Duration::from_secs(5);
-    let call = |to, kind| network.call(NodeId(to), kind, Bytes::from_static(b"hi "), timeout);
-    assert_eq!(call(2, "echo").await.unwrap(), "hi 1");
-    let unknown = CallError::Refused(Refusal::UnknownCall);
-    assert_eq!(call(2, "no such thing").await.unwrap_err(), unknown);
-
-    let newcomer = listening(&cluster, stranger(7, DiskId(7))).await;
-    let call_as = |kind| newcomer.call(NodeId(2), kind, Bytes::new(), timeout);
-    assert_eq!(call_as("hello").await.unwrap(), "7");
-    let refused = CallError::Refused(Refusal::UnknownDisk);
-    assert_eq!(call_as("echo").await.unwrap_err(), refused);
-
+    cluster.broker.set_faults(faults);
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let start = now();
-    cluster.crash(3).await;
-    assert_eq!(call(3, "echo").await.unwrap_err(), CallError::Unreachable);
-    assert!(
-        start.elapsed() < Duration::from_millis(100),
-        "took {:?}",
-        start.elapsed()
-    );
-
-    cluster.broker.isolate(NodeId(2), &ALL_IDS);
-    assert_eq!(call(2, "echo").await.unwrap_err(), CallError::Timeout);
-    cluster.broker.disconnect(NodeId(1));
-    assert_eq!(call(2, "echo").await.unwrap_err(), CallError::Unreachable);
-}
-
-fn stranger(node: u64, disk: DiskId) -> Identity {
-    Identity {
-        node: NodeId(node),
-        disk,
-        boot: BootId(4711),
-    }
-}
-
-/// Another process's end of the network, which hears its answers.
-async fn listening(cluster: &Cluster, identity: Identity) -> Network {
-    let broker = cluster.broker.broker(NodeId(98));
-    let known = |node: NodeId| (node.0 <= 3).then(|| disk_id(node.0));
-    let network = Network::new(identity, broker, PREFIX, Arc::new(known));
-    let (running, stop) = tokio::sync::watch::channel(false);
-    let listener = network.listen().await.unwrap();
-    tokio::spawn(async move {
-        listener.run(stop).await;
-        drop(running);
-    });
-    network
-}
-
-fn publish(cluster: &Cluster, to: u64, header: &Header, body: &impl serde::Serialize) {
-    let payload = frame::encode(header, body, 0).unwrap();
-    let subject = format!("{PREFIX}.int.raft.{to}.{}", header.lane.token());
-    let reply = Some("nowhere".to_owned());
-    let broker = cluster.broker.broker(NodeId(97));
-    broker
-        .publish(Outgoing {
-            subject,
-            reply,
-            payload,
+    cluster.write(leader, 160, 100).await;
+    cluster
+        .until("the commit", || {
+            cluster.has_applied(leader, 160).then_some(())
         })
-        .unwrap();
+        .await;
+    assert!(start.elapsed() < 4 * delay, "took {:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn crashes_in_turn_lose_nothing_that_was_applied() {
+    let mut cluster = Cluster::of_three(31).await;
+    for round in 0..6 {
+        let leader = cluster.leader_among(&ALL).await;
+        cluster.write(leader, 20, 1000).await;
+        let last = cluster.written();
+        cluster
+            .until("the commit", || {
+                cluster.has_applied(leader, last).then_some(())
+            })
+            .await;
+        cluster.write(leader, 5, 1000).await;
+        let dead = if round % 2 == 0 {
+            leader
+        } else {
+            round % 3 + 1
+        };
+        cluster.crash(dead).await;
+        let rest: Vec<u64> = ALL.into_iter().filter(|node| *node != dead).collect();
+        cluster.leader_among(&rest).await;
+        cluster.start(dead).await;
+        let applied = cluster
+            .applied_everywhere(&ALL, 20 * (round as usize + 1))
+            .await;
+        assert!((0..=round).all(|past| (1..=20).all(|n| applied.contains(&(past * 25 + n)))));
+    }
 }
