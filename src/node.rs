@@ -244,7 +244,7 @@ async fn start_raft(
     let log = LogStore::open(&directory.log_path(), on_flush)?;
     let snapshots = Arc::new(SnapshotStore::open(&directory.snapshots_path())?);
     let machine = StateMachine::new(handle.shared_state(), snapshots, handle.observer());
-    let settings = Arc::new(raft::settings(config)?);
+    let settings = Arc::new(raft::settings::settings(config)?);
     let raft = Raft::new(config.id, settings, network.factory(), log, machine).await?;
     Ok(raft)
 }

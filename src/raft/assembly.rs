@@ -2,6 +2,7 @@
 //! hash of the whole holds.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -11,12 +12,12 @@ use openraft::storage::RaftStateMachine;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::admission::{Senders, Standing};
-use super::frame::{Frame, Header, Lane};
-use super::message::{Refusal, Transfer, TransferAnswer};
+use super::frame::{Header, Lane};
+use super::message::{Beginning, Refusal, Transfer, TransferAnswer};
 use super::network::{Counters, Network};
 use super::receiver::Raft;
 use super::transfer::{CHUNK_BYTES, SNAPSHOT_BYTES_MAX};
-use super::types::{Snapshot, SnapshotMeta, TypeConfig, Vote};
+use super::types::{Snapshot, TypeConfig};
 use crate::broker::{Message, Subscription};
 use crate::ids::NodeId;
 use crate::time::{Instant, now};
@@ -29,11 +30,12 @@ const TRANSFERS_MAX: usize = 2;
 /// lost, and its sender begins again.
 const INSTALLS_MAX: usize = 2;
 
+/// A transfer of which nothing came for so long is forgotten: its sender gave it up long before.
+const IDLE_MAX: Duration = Duration::from_secs(30);
+
 struct Incoming {
     number: u64,
-    vote: Vote,
-    meta: SnapshotMeta,
-    hash: u64,
+    beginning: Beginning,
     stage: Stage,
     touched: Instant,
 }
@@ -51,7 +53,8 @@ struct Assembly {
     missing: usize,
 }
 
-type Outcome = (NodeId, u64, Option<SnapshotResponse<TypeConfig>>);
+/// What came of an installation, with the question that asked for it.
+type Outcome = (Header, String, Option<SnapshotResponse<TypeConfig>>);
 
 pub(super) struct Transfers<'r, SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> {
     network: &'r Network,
@@ -81,6 +84,9 @@ impl<'r, SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> Transfers<'r, S
                     let Some(message) = message else { return };
                     self.take(&message);
                 }
+                () = tokio::time::sleep(IDLE_MAX), if !self.incoming.is_empty() => {
+                    self.incoming.retain(|_, transfer| now() < transfer.touched + IDLE_MAX);
+                }
             }
         }
     }
@@ -102,10 +108,12 @@ impl<'r, SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> Transfers<'r, S
         let answer = match frame.body_ref::<Transfer<'_>>() {
             Err(error) => return self.network.refuse_damaged(&error),
             Ok(_) if standing == Standing::Unopened => Some(TransferAnswer::Lost),
-            Ok(Transfer::Begin { .. }) if standing == Standing::Newer => self.begin(&frame),
-            Ok(Transfer::Begin { .. }) => Some(TransferAnswer::Taken),
+            Ok(Transfer::Begin(beginning)) if standing == Standing::Newer => {
+                Some(self.begin(&header, beginning))
+            }
+            Ok(Transfer::Begin(_)) => Some(TransferAnswer::Taken),
             Ok(Transfer::Chunk(data)) => self.chunk(&header, data),
-            Ok(Transfer::End) => self.end(&header),
+            Ok(Transfer::End) => self.end(&header, subject),
         };
         if let Some(answer) = answer {
             self.network
@@ -113,20 +121,10 @@ impl<'r, SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> Transfers<'r, S
         }
     }
 
-    fn begin(&mut self, frame: &Frame) -> Option<TransferAnswer> {
-        let Ok(Transfer::Begin {
-            vote,
-            meta,
-            size,
-            hash,
-        }) = frame.body_ref()
-        else {
-            return None;
-        };
-        if size > SNAPSHOT_BYTES_MAX {
-            return Some(TransferAnswer::TooLarge);
+    fn begin(&mut self, header: &Header, beginning: Beginning) -> TransferAnswer {
+        if beginning.size > SNAPSHOT_BYTES_MAX {
+            return TransferAnswer::TooLarge;
         }
-        let header = frame.header;
         self.incoming.remove(&header.from);
         if self.incoming.len() >= TRANSFERS_MAX {
             let idle = self
@@ -137,22 +135,21 @@ impl<'r, SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> Transfers<'r, S
                 self.incoming.remove(&node);
             }
         }
-        let chunks = (size as usize).div_ceil(CHUNK_BYTES);
+        let size = beginning.size as usize;
+        let chunks = size.div_ceil(CHUNK_BYTES);
         let assembly = Assembly {
-            bytes: vec![0; size as usize],
+            bytes: vec![0; size],
             taken: vec![false; chunks],
             missing: chunks,
         };
         let transfer = Incoming {
             number: header.stream,
-            vote,
-            meta,
-            hash,
+            beginning,
             stage: Stage::Receiving(assembly),
             touched: now(),
         };
         self.incoming.insert(header.from, transfer);
-        Some(TransferAnswer::Taken)
+        TransferAnswer::Taken
     }
 
     fn chunk(&mut self, header: &Header, data: &[u8]) -> Option<TransferAnswer> {
@@ -172,7 +169,7 @@ impl<'r, SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> Transfers<'r, S
         }
     }
 
-    fn end(&mut self, header: &Header) -> Option<TransferAnswer> {
+    fn end(&mut self, header: &Header, subject: &str) -> Option<TransferAnswer> {
         let installing = self.installing.len();
         let Some(transfer) = self.current(header) else {
             return Some(TransferAnswer::Lost);
@@ -188,36 +185,40 @@ impl<'r, SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> Transfers<'r, S
         else {
             unreachable!("the other stages returned above");
         };
-        if xxh3_64(&assembly.bytes) != transfer.hash || installing >= INSTALLS_MAX {
+        if xxh3_64(&assembly.bytes) != transfer.beginning.hash || installing >= INSTALLS_MAX {
             self.incoming.remove(&header.from);
             return Some(TransferAnswer::Lost);
         }
-        let vote = transfer.vote;
+        let vote = transfer.beginning.vote;
         let snapshot = Snapshot {
-            meta: transfer.meta.clone(),
+            meta: transfer.beginning.meta.clone(),
             snapshot: assembly.bytes.into(),
         };
-        let (raft, from, number) = (self.raft.clone(), header.from, header.stream);
+        let (raft, header, subject) = (self.raft.clone(), *header, subject.to_owned());
         self.installing.push(Box::pin(async move {
             let installed = raft.install_full_snapshot(vote, snapshot).await;
-            (from, number, installed.ok())
+            (header, subject, installed.ok())
         }));
         Some(TransferAnswer::Installing)
     }
 
-    /// The outcome waits for the sender's next question; a transfer that failed is lost.
-    fn installed(&mut self, (from, number, response): Outcome) {
-        let Some(transfer) = self.incoming.get_mut(&from) else {
-            return;
+    /// The outcome goes to the sender at once and stays for its next question, should it be lost; a
+    /// transfer that failed is forgotten.
+    fn installed(&mut self, (header, subject, response): Outcome) {
+        let answer = match response {
+            Some(response) => TransferAnswer::Installed(response),
+            None => TransferAnswer::Lost,
         };
-        if transfer.number != number {
-            return;
-        }
-        match response {
-            Some(response) => transfer.stage = Stage::Installed(response),
-            None => {
-                self.incoming.remove(&from);
+        self.network
+            .answer(&header, &subject, &Ok::<_, Refusal>(&answer));
+        match (self.current(&header), answer) {
+            (Some(transfer), TransferAnswer::Installed(response)) => {
+                transfer.stage = Stage::Installed(response);
             }
+            (Some(_), _) => {
+                self.incoming.remove(&header.from);
+            }
+            (None, _) => {}
         }
     }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use super::frame::Lane;
+use super::frame::{Header, Lane};
 use super::message::{Answer, CallRequest, Refusal};
 use super::network::{Counters, Network};
 use crate::broker::{Message, Subscription};
@@ -105,6 +105,16 @@ impl Network {
         Some(async move {
             let answer = work.await.map(Answer::Call);
             network.answer(&header, &subject, &answer);
+        })
+    }
+
+    /// The caller as a handler sees it, if it may call this kind.
+    fn caller(&self, header: &Header, trust: Trust) -> Option<Caller> {
+        let known = self.known_disk(header.from) == Some(header.from_disk);
+        (known || trust == Trust::Anyone).then_some(Caller {
+            node: header.from,
+            disk: header.from_disk,
+            boot: header.from_boot,
         })
     }
 }

@@ -69,17 +69,22 @@ pub(super) enum StreamAnswer {
 /// `Begin`, 1 and on for the chunks, and one more for `End`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Transfer<'a> {
-    Begin {
-        vote: Vote,
-        meta: SnapshotMeta,
-        /// Length of the whole in bytes.
-        size: u64,
-        /// XXH3 of the whole.
-        hash: u64,
-    },
+    Begin(Beginning),
     Chunk(#[serde(borrow, with = "serde_bytes")] &'a [u8]),
     /// Asks for the outcome; everything else was acknowledged.
     End,
+}
+
+/// What a snapshot's receiver has to know first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Beginning {
+    /// The leader's vote; a follower with a higher one does not install.
+    pub vote: Vote,
+    pub meta: SnapshotMeta,
+    /// Length of the whole in bytes.
+    pub size: u64,
+    /// XXH3 of the whole.
+    pub hash: u64,
 }
 
 /// The answer to one message of a transfer, in a `Result` with a [`Refusal`].

@@ -11,12 +11,15 @@ mod factory;
 mod frame;
 pub mod handle;
 mod intake;
+mod listener;
 pub mod log;
+pub mod memory_log;
 pub mod message;
 pub mod network;
 mod pending;
 pub mod proposals;
 pub mod receiver;
+pub mod settings;
 pub mod snapshot;
 pub mod state;
 pub mod state_machine;
@@ -24,32 +27,5 @@ mod stream;
 mod transfer;
 pub mod types;
 
-use crate::config::Config;
-
-/// The settings of openraft that a node's configuration amounts to.
-///
-/// # Errors
-/// When they contradict each other; the configuration's own checks come first.
-pub fn settings(config: &Config) -> Result<openraft::Config, openraft::ConfigError> {
-    let ms = |duration: std::time::Duration| duration.as_millis() as u64;
-    openraft::Config {
-        cluster_name: config.prefix.clone(),
-        heartbeat_interval: ms(config.heartbeat),
-        election_timeout_min: ms(config.election_min),
-        election_timeout_max: ms(config.election_max),
-        enable_pre_vote: Some(true),
-        enable_leader_restore: Some(false),
-        // A leader that can send but not receive falls silent, so that another can be elected.
-        quorum_loss_probe_interval: Some(2 * ms(config.election_max) + ms(config.heartbeat)),
-        // Entries are batches of commands; a few of them fill a message.
-        max_payload_entries: ENTRIES_PER_MESSAGE,
-        snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(config.snapshot_entries),
-        max_in_snapshot_log_to_keep: config.snapshot_keep_entries,
-        replication_lag_threshold: 2 * config.snapshot_entries,
-        ..openraft::Config::default()
-    }
-    .validate()
-}
-
-/// Entries in one message to a follower; the log store bounds their bytes.
-const ENTRIES_PER_MESSAGE: u64 = 64;
+#[cfg(test)]
+mod transport_tests;

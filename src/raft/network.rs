@@ -14,11 +14,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
 
-use super::call::{Caller, Handler, Handlers, Trust};
+use super::call::{Handler, Handlers, Trust};
 use super::factory::PeerFactory;
 use super::frame::{self, Frame, FrameError, Header, Lane};
+use super::listener::Listener;
 use super::message::{Answer, CallRequest, Refusal};
 use super::pending::{Pending, PendingGuard, Replied};
 use crate::broker::{Message, Outgoing, PublishError, SharedBroker, SubscribeError, Subscription};
@@ -151,11 +151,9 @@ impl Network {
         const CALLS_MAX: usize = 4096;
         let answers = format!("{}.>", self.inbox());
         let broker = &self.shared.broker;
-        Ok(Listener {
-            network: self.clone(),
-            answers: broker.subscribe(answers, ANSWERS_MAX).await?,
-            calls: self.subscribe(Lane::Call, CALLS_MAX).await?,
-        })
+        let answers = broker.subscribe(answers, ANSWERS_MAX).await?;
+        let calls = self.subscribe(Lane::Call, CALLS_MAX).await?;
+        Ok(Listener::new(self.clone(), answers, calls))
     }
 
     /// Asks another part's handler on node `to`: the answer, or why there is none. A
@@ -378,72 +376,4 @@ impl Network {
 pub(super) struct Target {
     pub node: NodeId,
     pub disk: Option<DiskId>,
-}
-
-/// The receiving end of answers and calls: one task, which [`Listener::run`] is.
-pub struct Listener {
-    network: Network,
-    answers: Subscription,
-    calls: Subscription,
-}
-
-impl Listener {
-    /// Runs until `shutdown` is true or the broker has gone for good.
-    pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
-        let Listener {
-            network,
-            mut answers,
-            calls,
-        } = self;
-        let deliver = async {
-            while let Some(message) = answers.next().await {
-                network.deliver(&message);
-            }
-        };
-        tokio::select! {
-            biased;
-            _ = shutdown.wait_for(|stop| *stop) => {}
-            () = deliver => {}
-            () = network.serve_calls(calls) => {}
-        }
-    }
-}
-
-impl Network {
-    fn deliver(&self, message: &Message) {
-        let pending = &self.shared.pending;
-        let counters = &self.shared.counters;
-        if message.no_responders {
-            let id = message
-                .subject
-                .rsplit('.')
-                .next()
-                .and_then(|id| id.parse().ok());
-            if !id.is_some_and(|id| pending.deliver(id, Replied::NoResponders, counters)) {
-                Counters::add(&counters.late_answers);
-            }
-            return;
-        }
-        let Some(frame) = self.open(message, Lane::Reply) else {
-            return;
-        };
-        let Header {
-            stream, sequence, ..
-        } = frame.header;
-        // A stream's answers carry its number, a single question's answer has only its id.
-        let id = if stream == 0 { sequence } else { stream };
-        if !pending.deliver(id, Replied::Frame(frame), counters) {
-            Counters::add(&counters.late_answers);
-        }
-    }
-
-    /// The caller as a handler sees it, if it may call this kind.
-    pub(super) fn caller(&self, header: &Header, trust: Trust) -> Option<Caller> {
-        let known = self.known_disk(header.from) == Some(header.from_disk);
-        (known || trust == Trust::Anyone).then_some(Caller {
-            node: header.from,
-            disk: header.from_disk,
-            boot: header.from_boot,
-        })
-    }
 }

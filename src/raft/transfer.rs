@@ -13,10 +13,10 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::factory::Peer;
 use super::frame::{Header, Lane};
-use super::message::{Refusal, Transfer, TransferAnswer};
+use super::message::{Beginning, Refusal, Transfer, TransferAnswer};
 use super::network::CallError;
 use super::pending::{PendingGuard, Replied};
-use super::types::{Snapshot, SnapshotMeta, TypeConfig, Vote};
+use super::types::{Snapshot, TypeConfig, Vote};
 use crate::time::{Instant, now};
 
 /// Bytes of one chunk: well under a frame, few enough to keep heartbeats moving between them.
@@ -64,7 +64,12 @@ pub(super) async fn send(peer: &Peer, vote: Vote, snapshot: Snapshot) -> Install
         number,
         _registered: registered,
         answers,
-        begin: (vote, meta, xxh3_64(&data)),
+        beginning: Beginning {
+            vote,
+            meta,
+            size: data.len() as u64,
+            hash: xxh3_64(&data),
+        },
         chunks: data.len().div_ceil(CHUNK_BYTES) as u64,
         data,
         next_sequence: 0,
@@ -80,8 +85,7 @@ struct Sending<'p> {
     number: u64,
     _registered: PendingGuard,
     answers: mpsc::Receiver<Replied>,
-    /// Vote, metadata and hash of the whole.
-    begin: (Vote, SnapshotMeta, u64),
+    beginning: Beginning,
     data: Bytes,
     chunks: u64,
     next_sequence: u64,
@@ -140,14 +144,8 @@ impl Sending<'_> {
     }
 
     fn send(&mut self, sequence: u64) -> Result<(), CallError> {
-        let (vote, meta, hash) = &self.begin;
         let body = match sequence {
-            0 => Transfer::Begin {
-                vote: *vote,
-                meta: meta.clone(),
-                size: self.data.len() as u64,
-                hash: *hash,
-            },
+            0 => Transfer::Begin(self.beginning.clone()),
             sequence if sequence <= self.chunks => {
                 let from = (sequence as usize - 1) * CHUNK_BYTES;
                 let to = self.data.len().min(from + CHUNK_BYTES);
