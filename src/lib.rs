@@ -2,6 +2,7 @@
 
 pub mod broker;
 pub mod config;
+pub mod dev;
 pub mod ids;
 pub mod lock;
 pub mod protocol;
