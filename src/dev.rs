@@ -69,18 +69,18 @@ pub struct DevArgs {
 /// SIGHUP. Ends with `Ok` when it was told to stop, with an error when it could not start or when
 /// no node is left.
 pub async fn run(args: DevArgs, environment: BTreeMap<String, String>) -> anyhow::Result<()> {
-    let mut told = Told::listen()?;
+    let mut signals = StopSignals::listen()?;
     let cluster = Cluster::prepare(&args, &environment)?;
     let mut processes = Processes::default();
     let outcome = tokio::select! {
         biased;
-        () = told.to_stop() => Ok(()),
+        () = signals.received() => Ok(()),
         outcome = cluster.serve(&mut processes) => outcome,
     };
     eprintln!("Stopping.");
     tokio::select! {
         biased;
-        () = told.to_stop() => eprintln!("Told twice: killing what is left."),
+        () = signals.received() => eprintln!("Told twice: killing what is left."),
         () = stop(&mut processes) => {}
     }
     processes.kill().await;
@@ -96,11 +96,11 @@ async fn stop(processes: &mut Processes) {
 }
 
 /// The signals that end this process.
-struct Told {
+struct StopSignals {
     signals: [Signal; 3],
 }
 
-impl Told {
+impl StopSignals {
     fn listen() -> anyhow::Result<Self> {
         let listen = |kind| signal(kind).context("cannot listen for signals");
         Ok(Self {
@@ -112,7 +112,7 @@ impl Told {
         })
     }
 
-    async fn to_stop(&mut self) {
+    async fn received(&mut self) {
         let [interrupt, terminate, hangup] = &mut self.signals;
         tokio::select! {
             _ = interrupt.recv() => {}
