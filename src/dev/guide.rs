@@ -29,7 +29,7 @@ pub(super) fn text(ports: &Ports, commands: &Commands, data_dir: &Path, here: &P
         format!("  {mufakat} lock get orders.43"),
         format!("  {mufakat} lock run orders.44 -- sh -c 'echo \"token $MUFAKAT_TOKEN\"'"),
         format!("  {mufakat} status"),
-        format!("  curl -s http://127.0.0.1:{}/metrics", ports.http(1)),
+        format!("Metrics: http://127.0.0.1:{}/metrics", ports.http(1)),
         format!(
             "Data and logs are in {}; Ctrl-C stops everything.",
             data_dir.display()
