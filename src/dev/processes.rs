@@ -107,7 +107,13 @@ impl Processes {
         }
         let until = now() + max;
         loop {
-            self.ended();
+            for Ended { line, status } in self.ended() {
+                // A broker's exit code says nothing; a node's says whether it drained.
+                if line.node.is_some() && !status.success() {
+                    let (name, log) = (line.name, line.log.display());
+                    eprintln!("{name} did not stop in order ({status}); its log: {log}");
+                }
+            }
             if !self.running.iter().any(&chosen) {
                 return;
             }
