@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod client;
 pub mod config;
+pub mod dev;
 pub mod ids;
 pub mod lock;
 pub mod monitor;

@@ -223,3 +223,17 @@ fn parsed(setting: &Setting, text: &str) -> Result<Value, ConfigError> {
             .map_err(|_| invalid("whole numbers with commas between them, such as 1,2,3")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_lists_every_setting() {
+        let readme = include_str!("../../README.md");
+        for Setting { key, env, .. } in &SETTINGS {
+            let start = format!("| `{}` | `{env}`", super::super::flag(key));
+            assert!(readme.contains(&start), "README.md has no row {start}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Whether a server or a node answers as it should. Each question is one connection to this
+//! machine, with a short timeout, and any failure means: not yet.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// A server on this machine that takes longer is not ready.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+
+/// A broker greets with its description.
+pub(super) async fn nats(port: u16) -> bool {
+    answer(port, b"").await == Some(*b"INFO ")
+}
+
+/// Redis answers an error while it loads, and to those it does not trust.
+pub(super) async fn redis(port: u16) -> bool {
+    answer(port, b"PING\r\n").await == Some(*b"+PONG")
+}
+
+/// A node is ready when `/readyz` says 200.
+pub(super) async fn node(port: u16) -> bool {
+    const GET: &[u8] = b"GET /readyz HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n";
+    // Which version of HTTP an answer names is the server's choice.
+    let answer = answer(port, GET).await;
+    answer == Some(*b"HTTP/1.0 200") || answer == Some(*b"HTTP/1.1 200")
+}
+
+/// The first `N` bytes of the answer.
+async fn answer<const N: usize>(port: u16, question: &[u8]) -> Option<[u8; N]> {
+    let exchange = async {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+        stream.write_all(question).await?;
+        let mut start = [0; N];
+        stream.read_exact(&mut start).await?;
+        std::io::Result::Ok(start)
+    };
+    timeout(ANSWER_MAX, exchange).await.ok()?.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Serves `answers` to one connection each, after having read a request where one comes.
+    async fn listener(answers: &'static [&'static str], reads: bool) -> u16 {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .expect("bind");
+        let port = listener.local_addr().expect("address").port();
+        tokio::spawn(async move {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.expect("accept");
+                if reads {
+                    let mut request = [0; 1024];
+                    let _bytes = stream.read(&mut request).await.expect("read");
+                }
+                stream.write_all(answer.as_bytes()).await.expect("write");
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn a_node_is_ready_at_200_alone() {
+        let answers = &[
+            "HTTP/1.1 503 Service Unavailable\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n\r\n",
+        ];
+        let port = listener(answers, true).await;
+        assert!(!node(port).await);
+        assert!(node(port).await);
+    }
+
+    #[tokio::test]
+    async fn a_loading_redis_is_not_ready() {
+        let port = listener(&["-LOADING Redis is loading\r\n", "+PONG\r\n"], true).await;
+        assert!(!redis(port).await);
+        assert!(redis(port).await);
+    }
+
+    #[tokio::test]
+    async fn a_broker_greets_by_itself() {
+        let port = listener(&["INFO {}\r\n"], false).await;
+        assert!(nats(port).await);
+        assert!(!nats(port).await, "a closed port is not ready");
+    }
+}
