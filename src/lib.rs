@@ -1,6 +1,7 @@
 //! Mufakat.
 
 pub mod broker;
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod dev;

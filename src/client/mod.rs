@@ -144,6 +144,11 @@ impl Client {
         &self.inner.options
     }
 
+    /// An id that no other request has: 128 random bits.
+    pub fn new_request_id(&self) -> String {
+        format!("{:032x}", rand::random::<u128>())
+    }
+
     /// Asks for a lock, waiting for it as long as `wait_ms` says. An id is made up for a request
     /// that has none, so that asking again after a failure attaches to the same place.
     ///
@@ -152,7 +157,9 @@ impl Client {
     /// unknown outcome the lock may have been granted; it then ends with its lease.
     pub async fn acquire(&self, request: &Acquire) -> Result<Acquired, ClientError> {
         let mut request = request.clone();
-        request.request_id.get_or_insert_with(new_request_id);
+        request
+            .request_id
+            .get_or_insert_with(|| self.new_request_id());
         let asked_wait_ms = request.wait_ms;
         let call = Call::new(Operation::LockAcquire, request.timeout_ms, asked_wait_ms);
         let body = |elapsed_ms: u64| {
@@ -272,9 +279,4 @@ impl Client {
         let answer = self.exchange(subject.into(), body, timeout).await?;
         answer.result.map_err(ClientError::Refused)
     }
-}
-
-/// An id that no other request has: 128 random bits.
-fn new_request_id() -> String {
-    format!("{:032x}", rand::random::<u128>())
 }

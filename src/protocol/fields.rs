@@ -71,13 +71,13 @@ pub struct Meta(Box<str>);
 
 impl Meta {
     /// # Errors
-    /// When the text is not one JSON object.
+    /// When the text is not one JSON object with at most 128 levels, in which every number and
+    /// every escaped character is one that all JSON readers take.
     pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
-        let raw: &RawValue = serde_json::from_str(text)?;
-        if !raw.get().starts_with('{') {
-            return Err(de::Error::custom("not a JSON object"));
-        }
-        Ok(Meta(compact(raw.get()).into()))
+        // Raw text may be broken inside (a number beyond all bounds, half a surrogate pair), which
+        // a MessagePack reply could not carry; a tree may not.
+        serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text)?;
+        Ok(Meta(compact(text).into()))
     }
 
     /// Takes text that was a `Meta` before: what the replicated state kept of one.
@@ -276,7 +276,7 @@ struct Decoding<'a> {
 impl<'a> Decoding<'a> {
     fn run(&mut self, body: &[u8]) -> Result<(), String> {
         match self.encoding {
-            Encoding::Json if body.is_empty() => Ok(()),
+            _ if body.is_empty() => Ok(()),
             Encoding::Json => {
                 let mut json = serde_json::Deserializer::from_slice(body);
                 json.deserialize_map(&mut *self)
@@ -334,9 +334,17 @@ impl<'de> Visitor<'de> for &mut Decoding<'_> {
                 return Err(self.refuse(ErrorReply::bad_field(field.name, message)));
             }
             let found = match (field.rule, self.encoding) {
-                (Rule::Object(_), Encoding::Json) => Found::raw(map.next_value()?),
-                (Rule::Object(_), Encoding::MessagePack) => Found::tree(map.next_value()?),
-                _ => map.next_value()?,
+                // The text keeps numbers as they were written; only JSON has it.
+                (Rule::Object(_), Encoding::Json) => map.next_value().map(Found::raw),
+                (Rule::Object(_), Encoding::MessagePack) => map.next_value().map(Found::tree),
+                _ => map.next_value(),
+            };
+            let found = match found {
+                Ok(found) => found,
+                Err(error) => {
+                    let message = format!("`{}` cannot be read: {error}", field.name);
+                    return Err(self.refuse(ErrorReply::bad_field(field.name, message)));
+                }
             };
             match found.by(field.rule) {
                 Ok(given) => self.fields.given[index] = given,
@@ -390,10 +398,12 @@ enum Found {
 }
 
 impl Found {
-    fn raw(raw: Box<RawValue>) -> Self {
+    fn raw(raw: &RawValue) -> Self {
         match raw.get() {
             "null" => Found::Null,
-            text => Meta::from_json(text).map_or(Found::Other("another type"), Found::Object),
+            text if text.starts_with('{') => Meta::from_json(text)
+                .map_or(Found::Other("one that is broken inside"), Found::Object),
+            _ => Found::Other("another type"),
         }
     }
 
@@ -510,5 +520,8 @@ impl<'de> Visitor<'de> for Scalar {
 /// The beginning of a text from outside, for a message about it.
 fn shortened(text: &str) -> &str {
     const BYTES_MAX: usize = 64;
-    &text[..text.floor_char_boundary(BYTES_MAX)]
+    let end = (0..=BYTES_MAX.min(text.len()))
+        .rev()
+        .find(|&end| text.is_char_boundary(end));
+    &text[..end.unwrap_or(0)]
 }

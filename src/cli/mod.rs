@@ -1,0 +1,221 @@
+//! The command line: flags in, one call of the client, data to stdout and the rest to stderr.
+//!
+//! Answers are lines for people on a terminal and one line of JSON otherwise or with `--json`.
+//! What each exit code says is in [`ExitStatus`] and in the help.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+
+use crate::broker::options::NatsOptions;
+use crate::client::{Client, ClientError, ClientOptions, ConnectError, ConnectOptions, Target};
+use crate::ids::NodeId;
+use crate::protocol::{Code, Encoding, Outcome, Prefix};
+
+mod lock;
+mod run;
+mod status;
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0    done
+  1    refused, or `lock check` found the token not valid
+  2    wrong usage
+  69   no broker, no node or no leader answered
+  75   the lock was not acquired: held, waited too long, or a deadlock
+  76   the lock was lost while the command of `lock run` was running
+  126  the command of `lock run` cannot be executed (127: not found)
+  `lock run` otherwise returns the exit code of its command, 128 + N after signal N.
+
+Examples:
+  mufakat status
+  mufakat lock acquire orders.42 --ttl 1m --wait 10s
+  mufakat lock run nightly-report --wait 1m -- ./report.sh
+  MUFAKAT_LOG=debug mufakat --nats nats://127.0.0.1:4222 lock get orders.42 --json";
+
+/// Locks for programs that talk NATS.
+#[derive(Parser)]
+#[command(name = "mufakat", version, after_help = AFTER_HELP, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Take, keep, give back and look at locks.
+    #[command(subcommand)]
+    Lock(lock::LockCommand),
+    /// What a node says about itself and the cluster.
+    Status(status::StatusArgs),
+    /// The metrics of a node, in the text format of Prometheus.
+    Metrics(status::MetricsArgs),
+}
+
+/// How to reach the cluster and how to print.
+#[derive(Args)]
+struct Connection {
+    #[command(flatten)]
+    nats: NatsOptions,
+    /// First tokens of every subject of the cluster.
+    #[arg(
+        long,
+        env = "MUFAKAT_PREFIX",
+        value_name = "PREFIX",
+        default_value = "mufakat",
+        global = true
+    )]
+    prefix: Prefix,
+    /// Print JSON, one line, also on a terminal.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+impl Connection {
+    async fn client(&self, target: Target) -> Result<Client, Failure> {
+        let client = Client::connect(&ConnectOptions {
+            nats: self.nats.clone(),
+            client: ClientOptions {
+                prefix: self.prefix.clone(),
+                encoding: Encoding::Json,
+                target,
+            },
+        })
+        .await?;
+        Ok(client)
+    }
+
+    /// Prints an answer: JSON, or what `lines` makes of it for people.
+    fn print<T: Serialize>(
+        &self,
+        answer: &T,
+        lines: impl FnOnce(&T) -> String,
+    ) -> Result<(), Failure> {
+        let out = if self.json || !io::stdout().is_terminal() {
+            serde_json::to_string(answer).expect("an answer that was JSON is JSON again")
+        } else {
+            lines(answer)
+        };
+        self.print_text(out)
+    }
+
+    fn print_text(&self, mut out: String) -> Result<(), Failure> {
+        if !out.ends_with('\n') {
+            out.push('\n');
+        }
+        match io::stdout().write_all(out.as_bytes()) {
+            // Whoever reads has seen enough, as `head` does.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            written => Ok(written?),
+        }
+    }
+}
+
+/// What the exit code of the process says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    Done,
+    Refused,
+    /// As sysexits.h has it: a service is unavailable.
+    Unavailable,
+    /// As sysexits.h has it: try again later.
+    NotAcquired,
+    Lost,
+    NotExecutable,
+    NotFound,
+    /// The code of the command that `lock run` ran.
+    OfCommand(u8),
+}
+
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> ExitCode {
+        ExitCode::from(match status {
+            ExitStatus::Done => 0,
+            ExitStatus::Refused => 1,
+            ExitStatus::Unavailable => 69,
+            ExitStatus::NotAcquired => 75,
+            ExitStatus::Lost => 76,
+            ExitStatus::NotExecutable => 126,
+            ExitStatus::NotFound => 127,
+            ExitStatus::OfCommand(code) => code,
+        })
+    }
+}
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("{0}")]
+    Output(#[from] io::Error),
+}
+
+impl Failure {
+    fn exit_status(&self) -> ExitStatus {
+        match self {
+            Failure::Connect(ConnectError::Options(_)) | Failure::Output(_) => ExitStatus::Refused,
+            Failure::Connect(_) => ExitStatus::Unavailable,
+            Failure::Client(error) => match error.code() {
+                Some(Code::LockHeld | Code::WaitTimeout | Code::Deadlock) => {
+                    ExitStatus::NotAcquired
+                }
+                Some(Code::NoLeader | Code::Timeout | Code::Indeterminate | Code::ShuttingDown)
+                | None => ExitStatus::Unavailable,
+                Some(_) => ExitStatus::Refused,
+            },
+        }
+    }
+
+    /// One line for people; the whole error as JSON where answers are JSON.
+    fn report(&self, connection: &Connection) {
+        if let (true, Failure::Client(ClientError::Refused(error))) = (connection.json, self) {
+            let text = serde_json::to_string(error).expect("an error that was JSON is JSON again");
+            eprintln!("{text}");
+            return;
+        }
+        eprintln!("mufakat: {self}");
+        if let Failure::Client(error) = self {
+            for line in lock::details(error) {
+                eprintln!("  {line}");
+            }
+            if error.outcome() == Outcome::Unknown {
+                eprintln!("  it is not known whether the request took effect");
+            }
+        }
+    }
+}
+
+/// Runs one command line to its end.
+pub async fn run(cli: Cli) -> ExitStatus {
+    let connection = cli.connection;
+    let done = match cli.command {
+        Command::Lock(command) => lock::run(&connection, command).await,
+        Command::Status(args) => status::status(&connection, args).await,
+        Command::Metrics(args) => status::metrics(&connection, args).await,
+    };
+    done.unwrap_or_else(|failure| {
+        failure.report(&connection);
+        failure.exit_status()
+    })
+}
+
+fn node_id(text: &str) -> Result<NodeId, String> {
+    match text.parse::<u32>() {
+        Ok(id) if id > 0 => Ok(NodeId(id.into())),
+        _ => Err(format!("a node's id is a number from 1 to {}", u32::MAX)),
+    }
+}
+
+/// A length such as `30s`, `1m 30s` or `250ms`, in whole milliseconds.
+fn length_ms(text: &str) -> Result<u64, String> {
+    let length = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write 250ms, 30s or 1m 30s"))?;
+    u64::try_from(length.as_millis()).map_err(|_| "too long".to_owned())
+}

@@ -1,0 +1,230 @@
+//! `mufakat lock run`: a command that runs only while a lock is held.
+//!
+//! The command is stopped before the lease can be over as this machine's clock has it: SIGTERM,
+//! then SIGKILL, to its whole process group. On a terminal it shares our group, so that it can
+//! read from the terminal; then only the command itself is signalled.
+//!
+//! Limit: when this process itself is killed with SIGKILL the command goes on without a lock.
+//! `MUFAKAT_TOKEN` is there so that what it writes to can refuse the older token.
+
+use std::io::{self, IsTerminal};
+use std::os::unix::process::ExitStatusExt;
+use std::process;
+use std::time::Duration;
+
+use clap::Args;
+use rustix::process::{Pid, Signal};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{self, SignalKind};
+
+use crate::cli::lock::WantedArgs;
+use crate::cli::{Connection, ExitStatus, Failure};
+use crate::client::{Client, Lease, LeaseLost, Target};
+use crate::protocol::lock::Acquire;
+use crate::time::{self, Instant};
+
+/// The command has this long after SIGTERM, or a quarter of the lease if that is shorter.
+const STOP_MAX: Duration = Duration::from_secs(5);
+/// The same when the lock is lost already and somebody else may have it.
+const STOP_WHEN_LOST: Duration = Duration::from_millis(200);
+/// SIGKILL comes this long before the lease's end, or a twentieth of the lease if that is shorter.
+const KILL_BEFORE_MAX: Duration = Duration::from_millis(100);
+
+/// Hold a lock while a command runs.
+///
+/// The command finds MUFAKAT_TOKEN, MUFAKAT_RESOURCE and MUFAKAT_OWNER in its environment. If the
+/// lock cannot be kept it gets SIGTERM, then SIGKILL before the lease is over, and the exit code is
+/// 76. SIGINT, SIGTERM and SIGHUP are passed on to it. The exit code is otherwise the command's.
+///
+/// Examples:
+///   mufakat lock run nightly-report -- ./report.sh
+///   mufakat lock run deploy --ttl 10s --wait 1m -- make deploy
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    what: WantedArgs,
+    /// The command and its arguments, after `--`.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+pub(super) async fn run(connection: &Connection, args: RunArgs) -> Result<ExitStatus, Failure> {
+    let mut signals = Signals::listen()?;
+    let client = connection.client(Target::Leader).await?;
+    let request = Acquire {
+        request_id: Some(client.new_request_id()),
+        ..args.what.request()
+    };
+    let lease = tokio::select! {
+        lease = client.acquire_lease(&request) => lease?,
+        signal = signals.next() => {
+            abandon(&client, &request).await;
+            return Ok(after_signal(signal.as_raw()));
+        }
+    };
+    let own_group = !io::stdin().is_terminal();
+    match spawn(&args.command, &lease, own_group) {
+        Ok(child) => {
+            let ttl = Duration::from_millis(request.ttl_ms);
+            let running = Running {
+                pid: child.id().and_then(|id| Pid::from_raw(id as i32)),
+                child,
+                own_group,
+                lease,
+                ttl,
+            };
+            running.until_end(&mut signals).await
+        }
+        Err(error) => {
+            eprintln!("mufakat: cannot run {}: {error}", args.command[0]);
+            release(lease).await;
+            Ok(match error.kind() {
+                io::ErrorKind::NotFound => ExitStatus::NotFound,
+                _ => ExitStatus::NotExecutable,
+            })
+        }
+    }
+}
+
+fn spawn(command: &[String], lease: &Lease, own_group: bool) -> io::Result<Child> {
+    let acquired = lease.acquired();
+    let mut command_line = Command::new(&command[0]);
+    command_line
+        .args(&command[1..])
+        .env("MUFAKAT_TOKEN", acquired.token.to_string())
+        .env("MUFAKAT_RESOURCE", &acquired.resource)
+        .env("MUFAKAT_OWNER", &acquired.owner)
+        .kill_on_drop(true);
+    if own_group {
+        command_line.process_group(0);
+    }
+    command_line.spawn()
+}
+
+/// Gives up a wait. The same request without a wait ends it; if the lock was granted meanwhile it
+/// is given back. Should both fail, the grant ends with its lease.
+async fn abandon(client: &Client, request: &Acquire) {
+    let mut request = request.clone();
+    request.wait_ms = 0;
+    request.timeout_ms = Some(1_000);
+    if let Ok(lease) = client.acquire_lease(&request).await {
+        release(lease).await;
+    }
+}
+
+async fn release(lease: Lease) {
+    let resource = lease.acquired().resource.clone();
+    if let Err(error) = lease.release().await {
+        eprintln!("mufakat: {resource} was not released and ends with its lease: {error}");
+    }
+}
+
+/// A command that runs under a lock.
+struct Running {
+    child: Child,
+    pid: Option<Pid>,
+    own_group: bool,
+    lease: Lease,
+    ttl: Duration,
+}
+
+impl Running {
+    async fn until_end(mut self, signals: &mut Signals) -> Result<ExitStatus, Failure> {
+        let stop_for = STOP_MAX.min(self.ttl / 4);
+        loop {
+            tokio::select! {
+                exited = self.child.wait() => {
+                    let status = of_command(exited?);
+                    release(self.lease).await;
+                    return Ok(status);
+                }
+                signal = signals.next() => {
+                    // In a shared group the terminal has told the command itself.
+                    if self.own_group || signal == Signal::TERM {
+                        self.signal(signal);
+                    }
+                }
+                lost = self.lease.ending(stop_for) => return self.stop(lost).await,
+            }
+        }
+    }
+
+    /// Ends the command while the lock is still surely held, or as soon as can be.
+    async fn stop(mut self, lost: Option<LeaseLost>) -> Result<ExitStatus, Failure> {
+        let resource = self.lease.acquired().resource.clone();
+        let kill_at: Instant = match &lost {
+            Some(why) => {
+                eprintln!("mufakat: {resource} is lost, stopping the command: {why}");
+                time::now() + STOP_WHEN_LOST
+            }
+            None => {
+                eprintln!("mufakat: {resource} cannot be renewed, stopping the command");
+                self.lease.held_until() - KILL_BEFORE_MAX.min(self.ttl / 20)
+            }
+        };
+        self.signal(Signal::TERM);
+        let exited = tokio::time::timeout_at(kill_at, self.child.wait()).await;
+        // Also after the command has ended: others of its group may not have.
+        self.signal(Signal::KILL);
+        if exited.is_err() {
+            self.child.wait().await?;
+        }
+        if lost.is_none() {
+            release(self.lease).await;
+        }
+        Ok(ExitStatus::Lost)
+    }
+
+    fn signal(&self, signal: Signal) {
+        let Some(pid) = self.pid else { return };
+        let sent = match self.own_group {
+            true => rustix::process::kill_process_group(pid, signal),
+            // Once the command was waited for, its number may be another process's.
+            false if self.child.id().is_none() => return,
+            false => rustix::process::kill_process(pid, signal),
+        };
+        // The command may have ended in this very moment.
+        if let Err(error) = sent {
+            tracing::debug!(%error, "cannot signal the command");
+        }
+    }
+}
+
+/// The exit code of the command, as a shell has it.
+fn of_command(status: process::ExitStatus) -> ExitStatus {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => ExitStatus::OfCommand(code as u8),
+        (None, Some(signal)) => after_signal(signal),
+        (None, None) => ExitStatus::Refused,
+    }
+}
+
+fn after_signal(signal: i32) -> ExitStatus {
+    ExitStatus::OfCommand((128 + signal) as u8)
+}
+
+/// The signals that are passed on.
+struct Signals {
+    interrupt: unix::Signal,
+    terminate: unix::Signal,
+    hang_up: unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Signals {
+            interrupt: unix::signal(SignalKind::interrupt())?,
+            terminate: unix::signal(SignalKind::terminate())?,
+            hang_up: unix::signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.interrupt.recv() => Signal::INT,
+            _ = self.terminate.recv() => Signal::TERM,
+            _ = self.hang_up.recv() => Signal::HUP,
+        }
+    }
+}
