@@ -1,9 +1,8 @@
 use super::*;
 
 fn outgoing(subject: &str, reply: Option<&str>) -> Outgoing {
-headers: Vec::new(),
     Outgoing {
-headers: Vec::new(),
+        headers: Vec::new(),
         subject: subject.to_owned(),
         reply: reply.map(str::to_owned),
         payload: bytes::Bytes::from_static(b"x"),

@@ -50,7 +50,7 @@ async fn random_bytes_are_counted_and_dropped() {
         let reply = Some("nowhere".to_owned());
         broker
             .publish(Outgoing {
-headers: Vec::new(),
+                headers: Vec::new(),
                 subject,
                 reply,
                 payload: whole,
@@ -223,7 +223,7 @@ fn publish(cluster: &Cluster, to: u64, header: &Header, body: &impl serde::Seria
     let broker = cluster.broker.broker(NodeId(97));
     broker
         .publish(Outgoing {
-headers: Vec::new(),
+            headers: Vec::new(),
             subject,
             reply,
             payload,
