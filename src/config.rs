@@ -44,8 +44,8 @@ pub struct NodeArgs {
     /// Numbers of all nodes of the cluster, this one included [env: MUFAKAT_PEERS]
     #[arg(long, value_name = "ID,ID,…", value_delimiter = ',')]
     pub peers: Option<Vec<u64>>,
-    /// NATS servers, with commas between them [env: NATS_URL, NATS_URL_FILE] [default: nats://127.0.0.1:4222]
-    #[arg(long, value_name = "URL")]
+    /// NATS servers, with commas between them: `--nats`, which all commands share.
+    #[arg(skip)]
     pub nats: Option<String>,
     /// Redis server; without one the node runs without Redis [env: REDIS_URL, REDIS_URL_FILE]
     #[arg(long, value_name = "URL")]
@@ -56,8 +56,8 @@ pub struct NodeArgs {
     /// Address of the HTTP server; without one there is none [env: MUFAKAT_HTTP]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub http: Option<String>,
-    /// First tokens of every subject [env: MUFAKAT_PREFIX] [default: mufakat]
-    #[arg(long, value_name = "PREFIX")]
+    /// First tokens of every subject: `--prefix`, which all commands share.
+    #[arg(skip)]
     pub prefix: Option<String>,
     /// Time between two heartbeats of a leader [env: MUFAKAT_HEARTBEAT] [default: 100ms]
     #[arg(long, value_name = "TIME")]

@@ -11,7 +11,10 @@ use serde::Serialize;
 
 use crate::broker::options::NatsOptions;
 use crate::client::{Client, ClientError, ClientOptions, ConnectError, ConnectOptions, Target};
+use crate::config::{self, Config, NodeArgs};
+use crate::dev::{self, DevArgs};
 use crate::ids::NodeId;
+use crate::node;
 use crate::protocol::{Code, Encoding, Outcome, Prefix};
 
 mod lock;
@@ -54,6 +57,10 @@ enum Command {
     Status(status::StatusArgs),
     /// The metrics of a node, in the text format of Prometheus.
     Metrics(status::MetricsArgs),
+    /// Run one node of a cluster.
+    Node(Box<NodeArgs>),
+    /// Run a whole cluster on this machine, with its broker and Redis, until Ctrl-C.
+    Dev(DevArgs),
 }
 
 /// How to reach the cluster and how to print.
@@ -61,15 +68,9 @@ enum Command {
 struct Connection {
     #[command(flatten)]
     nats: NatsOptions,
-    /// First tokens of every subject of the cluster.
-    #[arg(
-        long,
-        env = "MUFAKAT_PREFIX",
-        value_name = "PREFIX",
-        default_value = "mufakat",
-        global = true
-    )]
-    prefix: Prefix,
+    /// First tokens of every subject of the cluster [default: mufakat].
+    #[arg(long, env = "MUFAKAT_PREFIX", value_name = "PREFIX", global = true)]
+    prefix: Option<Prefix>,
     /// Print JSON, one line, also on a terminal.
     #[arg(long, global = true)]
     json: bool,
@@ -80,7 +81,7 @@ impl Connection {
         let client = Client::connect(&ConnectOptions {
             nats: self.nats.clone(),
             client: ClientOptions {
-                prefix: self.prefix.clone(),
+                prefix: self.prefix.clone().unwrap_or_default(),
                 encoding: Encoding::Json,
                 target,
             },
@@ -155,12 +156,17 @@ enum Failure {
     Client(#[from] ClientError),
     #[error("{0}")]
     Output(#[from] io::Error),
+    /// A node or a whole cluster could not start, or had to stop.
+    #[error("{0:#}")]
+    Run(anyhow::Error),
 }
 
 impl Failure {
     fn exit_status(&self) -> ExitStatus {
         match self {
-            Failure::Connect(ConnectError::Options(_)) | Failure::Output(_) => ExitStatus::Refused,
+            Failure::Connect(ConnectError::Options(_)) | Failure::Output(_) | Failure::Run(_) => {
+                ExitStatus::Refused
+            }
             Failure::Connect(_) => ExitStatus::Unavailable,
             Failure::Client(error) => match error.code() {
                 Some(Code::LockHeld | Code::WaitTimeout | Code::Deadlock) => {
@@ -199,11 +205,27 @@ pub async fn run(cli: Cli) -> ExitStatus {
         Command::Lock(command) => lock::run(&connection, command).await,
         Command::Status(args) => status::status(&connection, args).await,
         Command::Metrics(args) => status::metrics(&connection, args).await,
+        Command::Node(args) => run_node(&connection, *args).await,
+        Command::Dev(args) => dev::run(args, config::environment())
+            .await
+            .map(|()| ExitStatus::Done)
+            .map_err(Failure::Run),
     };
     done.unwrap_or_else(|failure| {
         failure.report(&connection);
         failure.exit_status()
     })
+}
+
+async fn run_node(connection: &Connection, args: NodeArgs) -> Result<ExitStatus, Failure> {
+    let args = NodeArgs {
+        nats: connection.nats.url.clone(),
+        prefix: connection.prefix.clone().map(String::from),
+        ..args
+    };
+    let config = Config::load(args, config::environment()).map_err(|e| Failure::Run(e.into()))?;
+    let ran = node::run(config, connection.nats.clone()).await;
+    ran.map(|()| ExitStatus::Done).map_err(Failure::Run)
 }
 
 fn node_id(text: &str) -> Result<NodeId, String> {

@@ -13,12 +13,21 @@ use super::*;
 struct Line {
     #[command(flatten)]
     node: NodeArgs,
+    #[arg(long)]
+    nats: Option<String>,
+    #[arg(long)]
+    prefix: Option<String>,
 }
 
 /// Parses a command line as `mufakat node` does, so that flags are tested as typed.
 fn args(line: &str) -> NodeArgs {
     let words = ["node"].into_iter().chain(line.split_whitespace());
-    Line::try_parse_from(words).expect("flags").node
+    let Line { node, nats, prefix } = Line::try_parse_from(words).expect("flags");
+    NodeArgs {
+        nats,
+        prefix,
+        ..node
+    }
 }
 
 fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
