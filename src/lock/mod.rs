@@ -52,6 +52,8 @@ mod wait_graph;
 mod waiting;
 
 #[cfg(test)]
+mod table_consistency;
+#[cfg(test)]
 mod table_model;
 #[cfg(test)]
 mod table_properties;
