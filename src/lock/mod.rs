@@ -56,6 +56,8 @@ mod table_consistency;
 #[cfg(test)]
 mod table_model;
 #[cfg(test)]
+mod table_oracle;
+#[cfg(test)]
 mod table_properties;
 #[cfg(test)]
 mod table_scripts;

@@ -1,5 +1,5 @@
 //! A naive lock table to compare the real one with: plain lists, every question answered by looking
-//! at everything, and the wait-for graph built from all pairs.
+//! at everything, and the wait-for graph ([`super::table_oracle`]) built from all pairs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,8 +9,8 @@ use crate::ids::Token;
 use crate::protocol::ReplyTo;
 
 #[derive(Clone, Debug)]
-struct Hold {
-    request: Acquire,
+pub(super) struct Hold {
+    pub(super) request: Acquire,
     token: Token,
     deadline_ms: u64,
     granted_ms: u64,
@@ -20,9 +20,9 @@ struct Hold {
 }
 
 #[derive(Clone, Debug)]
-struct Waiter {
-    request: Acquire,
-    reply: ReplyTo,
+pub(super) struct Waiter {
+    pub(super) request: Acquire,
+    pub(super) reply: ReplyTo,
     since_ms: u64,
     deadline_ms: u64,
 }
@@ -35,13 +35,13 @@ pub(super) struct Model {
     now_ms: u64,
     floor_ms: u64,
     last_token: u64,
-    holds: Vec<Hold>,
+    pub(super) holds: Vec<Hold>,
     /// In the order in which the waits started.
-    waits: Vec<Waiter>,
+    pub(super) waits: Vec<Waiter>,
     ended: Vec<Ended>,
     seen: u64,
-    ages: BTreeMap<String, u64>,
-    effects: Vec<Effect>,
+    pub(super) ages: BTreeMap<String, u64>,
+    pub(super) effects: Vec<Effect>,
 }
 
 impl Model {
@@ -132,20 +132,6 @@ impl Model {
         }
     }
 
-    /// Whether some waiter waits, over others, for itself.
-    pub(super) fn has_cycle(&self) -> bool {
-        self.waits.iter().any(|waiter| {
-            let mut reached = BTreeSet::new();
-            let mut next = self.blockers(&waiter.request.owner);
-            while let Some(owner) = next.pop() {
-                if reached.insert(owner.clone()) {
-                    next.extend(self.blockers(&owner));
-                }
-            }
-            reached.contains(&waiter.request.owner)
-        })
-    }
-
     fn acquire(&mut self, request: &Acquire, reported: &[Deadlock]) -> Outcome {
         if let Some(answer) = self.repeat(request) {
             return answer;
@@ -179,90 +165,6 @@ impl Model {
             deadline_ms: self.now_ms + wait.wait_ms,
         });
         self.break_cycles(request, reported)
-    }
-
-    fn break_cycles(&mut self, request: &Acquire, reported: &[Deadlock]) -> Outcome {
-        for deadlock in reported {
-            self.check_deadlock(deadlock, request);
-            self.effects
-                .push(Effect::Event(Event::Deadlock(deadlock.clone())));
-            let outcome = Outcome::Deadlock(Box::new(deadlock.clone()));
-            let at = self.wait_of(&deadlock.victim).expect("the victim waits");
-            let victim = self.waits.remove(at);
-            if deadlock.victim == request.owner {
-                assert_eq!(
-                    Some(deadlock),
-                    reported.last(),
-                    "the requester gave way before"
-                );
-                return outcome;
-            }
-            self.tell(victim.reply, outcome);
-            self.let_through(&victim.request.resource);
-        }
-        assert!(!self.has_cycle(), "a deadlock was not found");
-        if self.wait_of(&request.owner).is_some() {
-            self.effects.push(Effect::Event(Event::Contended {
-                resource: request.resource.clone(),
-                owner: request.owner.clone(),
-                queue_length: self.queue_length(&request.resource),
-            }));
-        }
-        Outcome::Waiting
-    }
-
-    /// A reported deadlock must be a cycle of this graph through the requester, told truly, and the
-    /// policy's choice.
-    fn check_deadlock(&self, deadlock: &Deadlock, request: &Acquire) {
-        let cycle = &deadlock.cycle;
-        assert_eq!(deadlock.policy, request.on_deadlock);
-        assert!(cycle.len() >= 2);
-        let owners: BTreeSet<_> = cycle.iter().map(|edge| &edge.owner).collect();
-        assert_eq!(owners.len(), cycle.len(), "each owner once");
-        assert!(owners.contains(&request.owner));
-        for (i, edge) in cycle.iter().enumerate() {
-            let next = &cycle[(i + 1) % cycle.len()];
-            assert_eq!(edge.waits_for_owner, next.owner);
-            assert!(self.blockers(&edge.owner).contains(&next.owner), "{edge:?}");
-            let wanted = self.waits[self.wait_of(&edge.owner).unwrap()]
-                .request
-                .resource
-                .clone();
-            assert_eq!(edge.resource, wanted);
-            match edge.because {
-                Because::Holder => {
-                    assert_eq!(next.holds.as_ref(), Some(&wanted));
-                    let at = self.held(&wanted, next.token.unwrap()).unwrap();
-                    assert_eq!(self.holds[at].request.owner, next.owner);
-                }
-                Because::Queue => {
-                    assert_eq!((next.holds.as_ref(), next.token), (None, None));
-                    let ahead = self.wait_of(&next.owner).unwrap();
-                    assert_eq!(self.waits[ahead].request.resource, wanted);
-                }
-            }
-        }
-        let youngest = owners.iter().max_by_key(|owner| self.ages[**owner]);
-        match deadlock.policy {
-            DeadlockPolicy::Requester => assert_eq!(deadlock.victim, request.owner),
-            DeadlockPolicy::Youngest => assert_eq!(Some(&&deadlock.victim), youngest),
-        }
-    }
-
-    /// For whom an owner waits: all incompatible holders and all earlier incompatible waiters.
-    fn blockers(&self, owner: &str) -> Vec<String> {
-        let Some(at) = self.wait_of(owner) else {
-            return Vec::new();
-        };
-        let request = &self.waits[at].request;
-        let holders = self.holds.iter().map(|hold| &hold.request);
-        let earlier = self.waits[..at].iter().map(|waiter| &waiter.request);
-        holders
-            .chain(earlier)
-            .filter(|other| other.resource == request.resource)
-            .filter(|other| other.mode == Mode::Exclusive || request.mode == Mode::Exclusive)
-            .map(|other| other.owner.clone())
-            .collect()
     }
 
     fn repeat(&mut self, request: &Acquire) -> Option<Outcome> {
@@ -389,7 +291,7 @@ impl Model {
         self.let_through(&waiter.request.resource);
     }
 
-    fn let_through(&mut self, resource: &str) {
+    pub(super) fn let_through(&mut self, resource: &str) {
         while let Some(at) = self
             .waits
             .iter()
@@ -437,7 +339,7 @@ impl Model {
         self.holds.iter().filter(here).map(view).collect()
     }
 
-    fn queue_length(&self, resource: &str) -> u64 {
+    pub(super) fn queue_length(&self, resource: &str) -> u64 {
         self.waits
             .iter()
             .filter(|w| w.request.resource == resource)
@@ -455,12 +357,12 @@ impl Model {
         }
     }
 
-    fn held(&self, resource: &str, token: Token) -> Option<usize> {
+    pub(super) fn held(&self, resource: &str, token: Token) -> Option<usize> {
         let same = |hold: &Hold| hold.request.resource == resource && hold.token == token;
         self.holds.iter().position(same)
     }
 
-    fn wait_of(&self, owner: &str) -> Option<usize> {
+    pub(super) fn wait_of(&self, owner: &str) -> Option<usize> {
         self.waits
             .iter()
             .position(|waiter| waiter.request.owner == owner)
@@ -470,7 +372,7 @@ impl Model {
         hold.deadline_ms.max(self.floor_ms)
     }
 
-    fn tell(&mut self, reply: ReplyTo, outcome: Outcome) {
+    pub(super) fn tell(&mut self, reply: ReplyTo, outcome: Outcome) {
         self.effects.push(Effect::WaitEnded { reply, outcome });
     }
 

@@ -13,6 +13,7 @@
 //!
 //! What is over at the given moment counts as gone, even if nothing has ended it yet.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::command::{Because, CycleEdge, Deadlock, DeadlockPolicy, Mode};
@@ -145,8 +146,8 @@ impl<'a> Search<'a> {
 
     fn reach(&mut self, place: Place, from: Place, how: Reached) {
         self.looked_at += 1;
-        if !self.came_from.contains_key(&place) {
-            self.came_from.insert(place, (from, how));
+        if let Entry::Vacant(new) = self.came_from.entry(place) {
+            new.insert((from, how));
             self.frontier.push_back(place);
         }
     }
