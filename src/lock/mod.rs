@@ -62,6 +62,9 @@ mod table_properties;
 #[cfg(test)]
 mod table_scripts;
 
+pub use limits::Limits;
+pub use table::{Counts, Table};
+
 /// The name of a resource or an owner, or a request id. The indexes share a claim's copy of it; in a
 /// table that came from a snapshot each has its own, until the claims of that time have ended.
 type Name = Arc<str>;
