@@ -54,10 +54,11 @@ pub enum Outcome {
     /// Granted now, or held already by the same owner in the same mode (lease extended), or the
     /// repeat of a request whose grant is still held (lease as it is).
     Acquired(Acquired),
-    /// In the queue (or attached again to its place): an [`Effect::WaitEnded`] will follow.
+    /// In the queue (or attached again to its place): an [`Effect::WaitEnded`] will follow. It is
+    /// among the effects of this very step if victims of a deadlock made way for it.
     Waiting,
-    /// Refused, since it is held or somebody waits and the request does not (or stopped waiting:
-    /// see [`Outcome::WaitTimeout`]).
+    /// Refused, since it is held or somebody waits and the request does not wait. The repeat of a
+    /// waiting request that does not wait any more gets this too, and its place is given up.
     Held(Contention),
     /// The wait ended without a grant; the place in the queue is gone.
     WaitTimeout(Contention),
@@ -78,7 +79,7 @@ pub enum Outcome {
     RequestMismatch {
         field: String,
     },
-    /// A bound is reached: `what` names it.
+    /// A bound is reached: `what` names it, as the fields of [`Limits`](super::limits::Limits) do.
     Overloaded {
         what: String,
         limit: u64,

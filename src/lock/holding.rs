@@ -91,8 +91,9 @@ impl Table {
         acquired
     }
 
-    /// The owner holds the resource and asks again: the same token, and its lease is extended. It
-    /// is never shortened, since only the holder's own renewal may do that.
+    /// The owner holds the resource and asks again: the same token, and its lease starts anew with
+    /// the longer of the two lengths. So it never ends earlier than it would have: only a renewal
+    /// that says so may shorten it.
     pub(super) fn acquire_again(&mut self, now_ms: u64, token: Token, claim: &Claim) -> Outcome {
         let hold = &self.holds[&token];
         if hold.claim.mode != claim.mode {
@@ -102,8 +103,7 @@ impl Table {
             };
         }
         let ttl_ms = claim.ttl_ms.max(hold.claim.ttl_ms);
-        let deadline_ms = now_ms.saturating_add(ttl_ms).max(hold.deadline_ms);
-        self.set_lease(token, deadline_ms, ttl_ms);
+        self.set_lease(token, now_ms.saturating_add(ttl_ms), ttl_ms);
         if let Some(id) = &claim.request_id {
             self.remember(claim, id, Became::Held(token));
             self.hold_mut(token).later_request_ids.push(id.clone());

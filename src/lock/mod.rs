@@ -54,11 +54,19 @@ mod wait_graph;
 mod waiting;
 
 #[cfg(test)]
+mod table_consistency;
+#[cfg(test)]
 mod table_model;
+#[cfg(test)]
+mod table_oracle;
 #[cfg(test)]
 mod table_properties;
 #[cfg(test)]
 mod table_scripts;
 
-/// The name of a resource or an owner, or a request id: kept once per claim, shared by the indexes.
+pub use limits::Limits;
+pub use table::{Counts, Table};
+
+/// The name of a resource or an owner, or a request id. The indexes share a claim's copy of it; in a
+/// table that came from a snapshot each has its own, until the claims of that time have ended.
 type Name = Arc<str>;

@@ -13,6 +13,7 @@
 //!
 //! What is over at the given moment counts as gone, even if nothing has ended it yet.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::command::{Because, CycleEdge, Deadlock, DeadlockPolicy, Mode};
@@ -43,21 +44,9 @@ pub(super) struct Cycle {
 /// one queue are not compared pair by pair. There is no other bound on the search; the number of
 /// waiters has one.
 pub(super) fn cycle_through(table: &Table, start: Place, now_ms: u64) -> Option<Cycle> {
-    let mut search = Search {
-        table,
-        now_ms,
-        start,
-        came_from: BTreeMap::new(),
-        frontier: VecDeque::from([start]),
-        scanned: BTreeMap::new(),
-    };
-    while let Some(place) = search.frontier.pop_front() {
-        search.expand(place);
-        if search.came_from.contains_key(&start) {
-            return Some(search.path());
-        }
-    }
-    None
+    let mut search = Search::new(table, start, now_ms);
+    while search.step() {}
+    search.came_from.contains_key(&start).then(|| search.path())
 }
 
 struct Search<'a> {
@@ -68,6 +57,8 @@ struct Search<'a> {
     came_from: BTreeMap<Place, (Place, Reached)>,
     frontier: VecDeque<Place>,
     scanned: BTreeMap<&'a str, Scanned>,
+    /// Edges looked at: what the search costs.
+    looked_at: u64,
 }
 
 /// How far a resource has been looked at.
@@ -80,7 +71,31 @@ struct Scanned {
     exclusive_before: Place,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    fn new(table: &'a Table, start: Place, now_ms: u64) -> Self {
+        Search {
+            table,
+            now_ms,
+            start,
+            came_from: BTreeMap::new(),
+            frontier: VecDeque::from([start]),
+            scanned: BTreeMap::new(),
+            looked_at: 0,
+        }
+    }
+
+    /// Looks at one more waiter; false when the start has been reached or nobody is left.
+    fn step(&mut self) -> bool {
+        if self.came_from.contains_key(&self.start) {
+            return false;
+        }
+        let next = self.frontier.pop_front();
+        if let Some(place) = next {
+            self.expand(place);
+        }
+        next.is_some()
+    }
+
     /// Finds everybody on whom the waiter depends and who was not found before.
     fn expand(&mut self, place: Place) {
         let table = self.table;
@@ -130,8 +145,9 @@ impl Search<'_> {
     }
 
     fn reach(&mut self, place: Place, from: Place, how: Reached) {
-        if !self.came_from.contains_key(&place) {
-            self.came_from.insert(place, (from, how));
+        self.looked_at += 1;
+        if let Entry::Vacant(new) = self.came_from.entry(place) {
+            new.insert((from, how));
             self.frontier.push_back(place);
         }
     }
@@ -189,5 +205,71 @@ impl Cycle {
             victim: table.waits[&victim].claim.owner.to_string(),
             policy,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::command::{Acquire, Command, Outcome, Wait};
+    use super::*;
+    use crate::protocol::{Encoding, ReplyTo};
+
+    fn acquire(owner: usize, resource: usize, wait_ms: Option<u64>) -> Command {
+        let reply = ReplyTo {
+            subject: String::new(),
+            encoding: Encoding::Json,
+        };
+        Command::Acquire(Acquire {
+            resource: format!("r{resource}"),
+            mode: Mode::Exclusive,
+            owner: format!("o{owner}"),
+            request_id: None,
+            ttl_ms: 30_000,
+            wait: wait_ms.map(|wait_ms| Wait { wait_ms, reply }),
+            on_deadlock: DeadlockPolicy::Requester,
+            meta: None,
+        })
+    }
+
+    /// Each owner holds a resource and waits for that of the one before it; the first one closes
+    /// the ring. A search that recursed or compared pairs would not end well.
+    #[test]
+    fn a_ring_of_ten_thousand_owners_is_found() {
+        const OWNERS: usize = 10_000;
+        let (mut table, mut effects) = (Table::default(), Vec::new());
+        for owner in 0..OWNERS {
+            table.apply(0, &acquire(owner, owner, None), &mut effects);
+        }
+        for owner in (1..OWNERS).rev() {
+            let outcome = table.apply(0, &acquire(owner, owner - 1, Some(1)), &mut effects);
+            assert_eq!(outcome, Outcome::Waiting);
+        }
+        let outcome = table.apply(0, &acquire(0, OWNERS - 1, Some(1)), &mut effects);
+        let Outcome::Deadlock(deadlock) = outcome else {
+            panic!("{outcome:?}");
+        };
+        assert_eq!(deadlock.cycle.len(), OWNERS);
+        assert_eq!(deadlock.victim, "o0");
+    }
+
+    /// Each waiter depends on all before it; a search that looked at each pair would look at
+    /// twelve million.
+    #[test]
+    fn a_queue_is_looked_at_once() {
+        const WAITERS: usize = 5_000;
+        let (mut table, mut effects) = (Table::default(), Vec::new());
+        table.apply(0, &acquire(0, 0, None), &mut effects);
+        for owner in 1..=WAITERS {
+            table.apply(0, &acquire(owner, 0, Some(1)), &mut effects);
+        }
+        let last = Place(WAITERS as u64);
+        let mut search = Search::new(&table, last, 0);
+        while search.step() {}
+        assert_eq!(search.came_from.len(), WAITERS - 1);
+        assert!(
+            search.looked_at <= 2 * WAITERS as u64,
+            "{}",
+            search.looked_at
+        );
     }
 }

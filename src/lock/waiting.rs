@@ -41,14 +41,8 @@ impl Table {
         }
         let (resource, owner) = (claim.resource.clone(), claim.owner.clone());
         let place = self.enqueue(now_ms, claim, wait);
-        // Whoever holds nothing can only be waited for from behind in the queue, and nobody is
-        // behind the newest place: no edge leads to this owner, so it is in no cycle. Every other
-        // edge was there before, without a cycle.
-        let holds_something = self
-            .owners
-            .get(&owner)
-            .is_some_and(|owner| !owner.holds.is_empty());
-        if holds_something && let Some(deadlock) = self.break_cycles(now_ms, place, policy, effects)
+        if self.is_waited_for(&owner)
+            && let Some(deadlock) = self.break_cycles(now_ms, place, policy, effects)
         {
             self.drop_waiter(place);
             return Outcome::Deadlock(Box::new(deadlock));
@@ -153,6 +147,17 @@ impl Table {
         };
         self.waits.insert(place, waiter);
         place
+    }
+
+    /// Whether any edge of the wait-for graph leads to an owner whose wait is the newest. If none
+    /// does, the owner is in no cycle; and a new cycle must go through the new wait, since all other
+    /// edges were there before. An edge to an owner comes from a waiter for something that it holds,
+    /// or from behind it in its queue, where nobody is behind the newest place. Most requests hold
+    /// nothing that is wanted, and are spared the search.
+    fn is_waited_for(&self, owner: &str) -> bool {
+        let record = self.owners.get(owner).expect("a waiter has a record");
+        let mut held = record.holds.keys();
+        held.any(|resource| !self.locks[resource].queue.is_empty())
     }
 
     /// Ends waits until the new one at `place` is in no cycle any more; tells the deadlock if it is
