@@ -14,6 +14,14 @@ use crate::protocol::lock::{
     Release, Renew, View,
 };
 
+#[derive(Args)]
+pub(super) struct LockArgs {
+    #[command(flatten)]
+    pub(super) connection: Connection,
+    #[command(subcommand)]
+    pub(super) command: LockCommand,
+}
+
 #[derive(Subcommand)]
 pub(super) enum LockCommand {
     Acquire(AcquireArgs),

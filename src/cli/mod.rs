@@ -33,14 +33,12 @@ Examples:
   mufakat status
   mufakat lock acquire orders.42 --ttl 1m --wait 10s
   mufakat lock run nightly-report --wait 1m -- ./report.sh
-  MUFAKAT_LOG=debug mufakat --nats nats://127.0.0.1:4222 lock get orders.42 --json";
+  mufakat lock get orders.42 --json --nats nats://127.0.0.1:4222";
 
 /// Locks for programs that talk NATS.
 #[derive(Parser)]
 #[command(name = "mufakat", version, after_help = AFTER_HELP, max_term_width = 100)]
 pub struct Cli {
-    #[command(flatten)]
-    connection: Connection,
     #[command(subcommand)]
     command: Command,
 }
@@ -48,8 +46,7 @@ pub struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Take, keep, give back and look at locks.
-    #[command(subcommand)]
-    Lock(lock::LockCommand),
+    Lock(lock::LockArgs),
     /// What a node says about itself and the cluster.
     Status(status::StatusArgs),
     /// The metrics of a node, in the text format of Prometheus.
@@ -112,6 +109,13 @@ impl Connection {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             written => Ok(written?),
         }
+    }
+
+    fn conclude(&self, done: Result<ExitStatus, Failure>) -> ExitStatus {
+        done.unwrap_or_else(|failure| {
+            failure.report(self);
+            failure.exit_status()
+        })
     }
 }
 
@@ -194,16 +198,20 @@ impl Failure {
 
 /// Runs one command line to its end.
 pub async fn run(cli: Cli) -> ExitStatus {
-    let connection = cli.connection;
-    let done = match cli.command {
-        Command::Lock(command) => lock::run(&connection, command).await,
-        Command::Status(args) => status::status(&connection, args).await,
-        Command::Metrics(args) => status::metrics(&connection, args).await,
-    };
-    done.unwrap_or_else(|failure| {
-        failure.report(&connection);
-        failure.exit_status()
-    })
+    match cli.command {
+        Command::Lock(args) => {
+            let done = lock::run(&args.connection, args.command).await;
+            args.connection.conclude(done)
+        }
+        Command::Status(args) => {
+            let done = status::status(&args).await;
+            args.connection.conclude(done)
+        }
+        Command::Metrics(args) => {
+            let done = status::metrics(&args).await;
+            args.connection.conclude(done)
+        }
+    }
 }
 
 fn node_id(text: &str) -> Result<NodeId, String> {
