@@ -227,3 +227,52 @@ fn length_ms(text: &str) -> Result<u64, String> {
         .map_err(|error| format!("{error}; write 250ms, 30s or 1m 30s"))?;
     u64::try_from(length.as_millis()).map_err(|_| "too long".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Every command with what its help says.
+    fn helps(command: &mut clap::Command, found: &mut Vec<String>) {
+        found.push(command.render_long_help().to_string());
+        for sub in command.get_subcommands_mut() {
+            helps(sub, found);
+        }
+    }
+
+    #[test]
+    fn every_example_in_the_help_is_understood() {
+        let mut found = Vec::new();
+        helps(&mut Cli::command(), &mut found);
+        let examples: Vec<&str> = found
+            .iter()
+            .flat_map(|help| help.lines())
+            .filter_map(|line| line.strip_prefix("  mufakat "))
+            .collect();
+        assert!(examples.len() >= 12, "{examples:?}");
+        for example in examples {
+            let before_pipe = example.split(" | ").next().unwrap().replace('\'', "");
+            let words = ["mufakat"].into_iter().chain(before_pipe.split(' '));
+            if let Err(error) = Cli::try_parse_from(words) {
+                panic!("{example}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn flags_of_the_connection_may_stand_after_the_verb() {
+        let line = "mufakat lock release a 7 --nats nats://x:1 --nats-token t --prefix p --json";
+        Cli::command().debug_assert();
+        assert!(Cli::try_parse_from(line.split(' ')).is_ok());
+    }
+
+    #[test]
+    fn lengths_have_units() {
+        assert_eq!(length_ms("250ms"), Ok(250));
+        assert_eq!(length_ms("1m 30s"), Ok(90_000));
+        assert!(length_ms("30").unwrap_err().contains("write 250ms"));
+        assert!(node_id("0").is_err());
+    }
+}

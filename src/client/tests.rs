@@ -60,7 +60,7 @@ async fn each_request_gets_its_own_answer() {
 }
 
 #[tokio::test]
-async fn an_answer_that_nobody_waits_for_is_dropped() {
+async fn a_request_without_an_answer_ends_at_its_timeout() {
     let mut held_back = None;
     let (_broker, client) = client(Target::Any, move |request| {
         match held_back.replace(request.body.clone()) {

@@ -116,8 +116,8 @@ mod tests {
     use super::*;
     use crate::ids::Token;
     use crate::protocol::Code;
-    use crate::protocol::fields::Meta;
     use crate::protocol::lock::{Acquired, Holder, Mode, View};
+    use crate::protocol::meta::Meta;
 
     const FROM: From = From {
         node: NodeId(2),

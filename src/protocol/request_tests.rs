@@ -34,7 +34,7 @@ fn a_full_acquire_is_read_from_both_encodings() {
         ttl_ms: 100,
         wait_ms: 60_000,
         on_deadlock: DeadlockPolicy::Youngest,
-        meta: Some(crate::protocol::fields::Meta::from_json(r#"{"job":1}"#).unwrap()),
+        meta: Some(crate::protocol::meta::Meta::from_json(r#"{"job":1}"#).unwrap()),
         request_id: Some("r".into()),
         timeout_ms: Some(120_000),
         ..Acquire::new("orders.42")
