@@ -14,11 +14,12 @@ use serde::Deserialize;
 #[command(next_help_heading = "NATS connection")]
 pub struct NatsOptions {
     /// Servers to connect to, separated by commas [default: nats://127.0.0.1:4222].
-    #[arg(long = "nats", env = "NATS_URL", value_name = "URL", global = true)]
+    #[arg(id = "nats", long, env = "NATS_URL", value_name = "URL", global = true)]
     pub url: Option<String>,
     /// User name; without a password it is taken as a token, as the NATS command line does.
     #[arg(
-        long = "nats-user",
+        id = "nats-user",
+        long,
         env = "NATS_USER",
         value_name = "NAME",
         global = true
@@ -26,7 +27,8 @@ pub struct NatsOptions {
     pub user: Option<String>,
     /// Password. NATS_PASSWORD_FILE names a file to read it from instead.
     #[arg(
-        long = "nats-password",
+        id = "nats-password",
+        long,
         env = "NATS_PASSWORD",
         value_name = "PASSWORD",
         hide_env_values = true,
@@ -35,7 +37,8 @@ pub struct NatsOptions {
     pub password: Option<String>,
     /// Token. NATS_TOKEN_FILE names a file to read it from instead.
     #[arg(
-        long = "nats-token",
+        id = "nats-token",
+        long,
         env = "NATS_TOKEN",
         value_name = "TOKEN",
         hide_env_values = true,
@@ -44,7 +47,8 @@ pub struct NatsOptions {
     pub token: Option<String>,
     /// File with a user's JWT and seed.
     #[arg(
-        long = "nats-creds",
+        id = "nats-creds",
+        long,
         env = "NATS_CREDS",
         value_name = "FILE",
         global = true
@@ -52,7 +56,8 @@ pub struct NatsOptions {
     pub creds: Option<PathBuf>,
     /// File with an NKey seed.
     #[arg(
-        long = "nats-nkey",
+        id = "nats-nkey",
+        long,
         env = "NATS_NKEY",
         value_name = "FILE",
         global = true
@@ -60,7 +65,8 @@ pub struct NatsOptions {
     pub nkey: Option<PathBuf>,
     /// TLS certificate of this client, in PEM; needs --nats-key.
     #[arg(
-        long = "nats-cert",
+        id = "nats-cert",
+        long,
         env = "NATS_CERT",
         value_name = "FILE",
         global = true
@@ -68,18 +74,26 @@ pub struct NatsOptions {
     pub cert: Option<PathBuf>,
     /// TLS private key of this client, in PEM; needs --nats-cert.
     #[arg(
-        long = "nats-key",
+        id = "nats-key",
+        long,
         env = "NATS_KEY",
         value_name = "FILE",
         global = true
     )]
     pub key: Option<PathBuf>,
     /// TLS certificate authority to trust, in PEM.
-    #[arg(long = "nats-ca", env = "NATS_CA", value_name = "FILE", global = true)]
+    #[arg(
+        id = "nats-ca",
+        long,
+        env = "NATS_CA",
+        value_name = "FILE",
+        global = true
+    )]
     pub ca: Option<PathBuf>,
     /// Context of the NATS command line, from ~/.config/nats/context; what is given otherwise wins.
     #[arg(
-        long = "nats-context",
+        id = "nats-context",
+        long,
         env = "NATS_CONTEXT",
         value_name = "NAME",
         global = true
@@ -112,7 +126,6 @@ const URL_DEFAULT: &str = "nats://127.0.0.1:4222";
 impl fmt::Debug for NatsOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NatsOptions")
-            .field("url", &self.url)
             .field("context", &self.context)
             .finish_non_exhaustive()
     }
@@ -292,5 +305,65 @@ fn unreadable(what: &'static str, path: &Path, source: std::io::Error) -> NatsOp
         what,
         path: path.to_owned(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(user: Option<&str>, password: Option<&str>) -> NatsOptions {
+        NatsOptions {
+            user: user.map(str::to_owned),
+            password: password.map(str::to_owned),
+            ..NatsOptions::default()
+        }
+    }
+
+    #[test]
+    fn several_servers_are_separated_by_commas() {
+        let mut options = NatsOptions::default();
+        let shown = |options: &NatsOptions| without_secrets(&options.servers().unwrap());
+        assert_eq!(shown(&options), "127.0.0.1:4222");
+        options.url = Some("nats://u:secret@a:1, tls://b".to_owned());
+        assert_eq!(shown(&options), "a:1, b:4222");
+        options.url = Some("nats://u:secret@:::".to_owned());
+        let error = options.servers().unwrap_err().to_string();
+        assert!(!error.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn a_context_fills_up_but_never_mixes_identities() {
+        let context = || Context {
+            url: "nats://c".into(),
+            user: "theirs".into(),
+            password: "p".into(),
+            ..Context::default()
+        };
+        let mut nobody = NatsOptions::default();
+        nobody.fill_from(context());
+        assert_eq!(nobody.user.as_deref(), Some("theirs"));
+        assert_eq!(nobody.url.as_deref(), Some("nats://c"));
+        let mut somebody = options(Some("ours"), None);
+        somebody.fill_from(context());
+        assert_eq!(somebody.user.as_deref(), Some("ours"));
+        assert_eq!(somebody.password, None);
+    }
+
+    #[test]
+    fn halves_are_refused() {
+        assert!(options(None, Some("p")).connect_options().is_err());
+        let certificate = NatsOptions {
+            cert: Some("c.pem".into()),
+            ..NatsOptions::default()
+        };
+        assert!(certificate.connect_options().is_err());
+        assert!(options(Some("u"), Some("p")).connect_options().is_ok());
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let shown = format!("{:?}", options(Some("u"), Some("secret")));
+        assert!(!shown.contains("secret"), "{shown}");
     }
 }

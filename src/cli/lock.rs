@@ -8,11 +8,19 @@ use crate::cli::run::{self, RunArgs};
 use crate::cli::{Connection, ExitStatus, Failure, length_ms};
 use crate::client::{ClientError, Target};
 use crate::ids::Token;
-use crate::protocol::fields::Meta;
 use crate::protocol::lock::{
     Acquire, Acquired, Because, Check, Checked, Consistency, DeadlockPolicy, Get, Holder, Mode,
     Release, Renew, View,
 };
+use crate::protocol::meta::Meta;
+
+#[derive(Args)]
+pub(super) struct LockArgs {
+    #[command(flatten)]
+    pub(super) connection: Connection,
+    #[command(subcommand)]
+    pub(super) command: LockCommand,
+}
 
 #[derive(Subcommand)]
 pub(super) enum LockCommand {

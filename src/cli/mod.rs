@@ -36,14 +36,12 @@ Examples:
   mufakat status
   mufakat lock acquire orders.42 --ttl 1m --wait 10s
   mufakat lock run nightly-report --wait 1m -- ./report.sh
-  MUFAKAT_LOG=debug mufakat --nats nats://127.0.0.1:4222 lock get orders.42 --json";
+  mufakat lock get orders.42 --json --nats nats://127.0.0.1:4222";
 
 /// Locks for programs that talk NATS.
 #[derive(Parser)]
 #[command(name = "mufakat", version, after_help = AFTER_HELP, max_term_width = 100)]
 pub struct Cli {
-    #[command(flatten)]
-    connection: Connection,
     #[command(subcommand)]
     command: Command,
 }
@@ -51,16 +49,27 @@ pub struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Take, keep, give back and look at locks.
-    #[command(subcommand)]
-    Lock(lock::LockCommand),
+    Lock(lock::LockArgs),
     /// What a node says about itself and the cluster.
     Status(status::StatusArgs),
     /// The metrics of a node, in the text format of Prometheus.
     Metrics(status::MetricsArgs),
     /// Run one node of a cluster.
-    Node(Box<NodeArgs>),
+    Node(Box<NodeCommand>),
     /// Run a whole cluster on this machine, with its broker and Redis, until Ctrl-C.
     Dev(DevArgs),
+}
+
+/// The flags of one node, with what all commands share.
+#[derive(Args)]
+struct NodeCommand {
+    #[command(flatten)]
+    args: NodeArgs,
+    #[command(flatten)]
+    nats: NatsOptions,
+    /// First tokens of every subject of the cluster [default: mufakat].
+    #[arg(long, env = "MUFAKAT_PREFIX", value_name = "PREFIX")]
+    prefix: Option<Prefix>,
 }
 
 /// How to reach the cluster and how to print.
@@ -114,6 +123,13 @@ impl Connection {
             written => Ok(written?),
         }
     }
+
+    fn conclude(&self, done: Result<ExitStatus, Failure>) -> ExitStatus {
+        done.unwrap_or_else(|failure| {
+            failure.report(self);
+            failure.exit_status()
+        })
+    }
 }
 
 /// What the exit code of the process says.
@@ -156,17 +172,12 @@ enum Failure {
     Client(#[from] ClientError),
     #[error("{0}")]
     Output(#[from] io::Error),
-    /// A node or a whole cluster could not start, or had to stop.
-    #[error("{0:#}")]
-    Run(anyhow::Error),
 }
 
 impl Failure {
     fn exit_status(&self) -> ExitStatus {
         match self {
-            Failure::Connect(ConnectError::Options(_)) | Failure::Output(_) | Failure::Run(_) => {
-                ExitStatus::Refused
-            }
+            Failure::Connect(ConnectError::Options(_)) | Failure::Output(_) => ExitStatus::Refused,
             Failure::Connect(_) => ExitStatus::Unavailable,
             Failure::Client(error) => match error.code() {
                 Some(Code::LockHeld | Code::WaitTimeout | Code::Deadlock) => {
@@ -200,32 +211,44 @@ impl Failure {
 
 /// Runs one command line to its end.
 pub async fn run(cli: Cli) -> ExitStatus {
-    let connection = cli.connection;
-    let done = match cli.command {
-        Command::Lock(command) => lock::run(&connection, command).await,
-        Command::Status(args) => status::status(&connection, args).await,
-        Command::Metrics(args) => status::metrics(&connection, args).await,
-        Command::Node(args) => run_node(&connection, *args).await,
-        Command::Dev(args) => dev::run(args, config::environment())
-            .await
-            .map(|()| ExitStatus::Done)
-            .map_err(Failure::Run),
-    };
-    done.unwrap_or_else(|failure| {
-        failure.report(&connection);
-        failure.exit_status()
-    })
+    match cli.command {
+        Command::Lock(args) => {
+            let done = lock::run(&args.connection, args.command).await;
+            args.connection.conclude(done)
+        }
+        Command::Status(args) => {
+            let done = status::status(&args).await;
+            args.connection.conclude(done)
+        }
+        Command::Metrics(args) => {
+            let done = status::metrics(&args).await;
+            args.connection.conclude(done)
+        }
+        Command::Node(command) => conclude_run(run_node(*command).await),
+        Command::Dev(args) => conclude_run(dev::run(args, config::environment()).await),
+    }
 }
 
-async fn run_node(connection: &Connection, args: NodeArgs) -> Result<ExitStatus, Failure> {
+async fn run_node(command: NodeCommand) -> anyhow::Result<()> {
+    let NodeCommand { args, nats, prefix } = command;
     let args = NodeArgs {
-        nats: connection.nats.url.clone(),
-        prefix: connection.prefix.clone().map(String::from),
+        nats: nats.url.clone(),
+        prefix: prefix.map(String::from),
         ..args
     };
-    let config = Config::load(args, config::environment()).map_err(|e| Failure::Run(e.into()))?;
-    let ran = node::run(config, connection.nats.clone()).await;
-    ran.map(|()| ExitStatus::Done).map_err(Failure::Run)
+    let config = Config::load(args, config::environment())?;
+    node::run(config, nats).await
+}
+
+/// A node or a cluster ends well when it was told to stop.
+fn conclude_run(ran: anyhow::Result<()>) -> ExitStatus {
+    match ran {
+        Ok(()) => ExitStatus::Done,
+        Err(error) => {
+            eprintln!("mufakat: {error:#}");
+            ExitStatus::Refused
+        }
+    }
 }
 
 fn node_id(text: &str) -> Result<NodeId, String> {
@@ -240,4 +263,53 @@ fn length_ms(text: &str) -> Result<u64, String> {
     let length = humantime::parse_duration(text)
         .map_err(|error| format!("{error}; write 250ms, 30s or 1m 30s"))?;
     u64::try_from(length.as_millis()).map_err(|_| "too long".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Every command with what its help says.
+    fn helps(command: &mut clap::Command, found: &mut Vec<String>) {
+        found.push(command.render_long_help().to_string());
+        for sub in command.get_subcommands_mut() {
+            helps(sub, found);
+        }
+    }
+
+    #[test]
+    fn every_example_in_the_help_is_understood() {
+        let mut found = Vec::new();
+        helps(&mut Cli::command(), &mut found);
+        let examples: Vec<&str> = found
+            .iter()
+            .flat_map(|help| help.lines())
+            .filter_map(|line| line.strip_prefix("  mufakat "))
+            .collect();
+        assert!(examples.len() >= 12, "{examples:?}");
+        for example in examples {
+            let before_pipe = example.split(" | ").next().unwrap().replace('\'', "");
+            let words = ["mufakat"].into_iter().chain(before_pipe.split(' '));
+            if let Err(error) = Cli::try_parse_from(words) {
+                panic!("{example}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn flags_of_the_connection_may_stand_after_the_verb() {
+        let line = "mufakat lock release a 7 --nats nats://x:1 --nats-token t --prefix p --json";
+        Cli::command().debug_assert();
+        assert!(Cli::try_parse_from(line.split(' ')).is_ok());
+    }
+
+    #[test]
+    fn lengths_have_units() {
+        assert_eq!(length_ms("250ms"), Ok(250));
+        assert_eq!(length_ms("1m 30s"), Ok(90_000));
+        assert!(length_ms("30").unwrap_err().contains("write 250ms"));
+        assert!(node_id("0").is_err());
+    }
 }

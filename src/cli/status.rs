@@ -16,6 +16,8 @@ use crate::protocol::status::{Metrics, Status};
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct StatusArgs {
+    #[command(flatten)]
+    pub(super) connection: Connection,
     /// Ask this node; otherwise any node answers.
     #[arg(long, value_name = "ID", value_parser = node_id)]
     node: Option<NodeId>,
@@ -26,6 +28,8 @@ pub(super) struct StatusArgs {
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct MetricsArgs {
+    #[command(flatten)]
+    pub(super) connection: Connection,
     /// Ask this node; otherwise any node answers.
     #[arg(long, value_name = "ID", value_parser = node_id)]
     node: Option<NodeId>,
@@ -39,29 +43,30 @@ struct Printed<'a> {
     status: &'a Status,
 }
 
-pub(super) async fn status(
-    connection: &Connection,
-    args: StatusArgs,
-) -> Result<ExitStatus, Failure> {
-    let status = connection.client(target(args.node)).await?.status().await?;
+pub(super) async fn status(args: &StatusArgs) -> Result<ExitStatus, Failure> {
+    let status = args
+        .connection
+        .client(target(args.node))
+        .await?
+        .status()
+        .await?;
     let printed = Printed {
         node: status.node,
         status: &status,
     };
-    connection.print(&printed, |printed| lines(printed.status))?;
+    args.connection
+        .print(&printed, |printed| lines(printed.status))?;
     Ok(ExitStatus::Done)
 }
 
-pub(super) async fn metrics(
-    connection: &Connection,
-    args: MetricsArgs,
-) -> Result<ExitStatus, Failure> {
-    let Metrics { metrics, .. } = connection
+pub(super) async fn metrics(args: &MetricsArgs) -> Result<ExitStatus, Failure> {
+    let Metrics { metrics, .. } = args
+        .connection
         .client(target(args.node))
         .await?
         .metrics()
         .await?;
-    connection.print_text(metrics)?;
+    args.connection.print_text(metrics)?;
     Ok(ExitStatus::Done)
 }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::client::error::answer_is_passing;
 use crate::client::{Client, ClientError, Target};
 use crate::ids::NodeId;
 use crate::protocol::lock::{Acquired, Checked, Released, Renewed, View};
@@ -44,6 +45,11 @@ impl Call {
             wait_ms,
         }
     }
+
+    /// How long one node may take: [`DIRECT_MS`], and so little that time is left to ask others.
+    fn direct_ms(&self) -> u64 {
+        DIRECT_MS.min(self.timeout_ms.saturating_sub(self.wait_ms) / 2)
+    }
 }
 
 /// How a call ended without success.
@@ -61,6 +67,13 @@ impl From<Failed> for ClientError {
                 error,
                 maybe_sent: maybe_sent || failed.earlier_unknown,
             },
+            // The cluster was not ready for the last attempt, which says nothing of the others.
+            ClientError::Refused(mut error)
+                if failed.earlier_unknown && answer_is_passing(error.code) =>
+            {
+                error.outcome = Outcome::Unknown;
+                ClientError::Refused(error)
+            }
             error => error,
         }
     }
@@ -168,7 +181,7 @@ impl Client {
             None => (self.inner.shared.of(call.operation), left_ms),
             Some(direct) => {
                 let direct_ms = match self.inner.options.target {
-                    Target::Leader => DIRECT_MS + call.wait_ms.saturating_sub(elapsed_ms),
+                    Target::Leader => call.direct_ms() + call.wait_ms.saturating_sub(elapsed_ms),
                     Target::Any | Target::Node(_) => left_ms,
                 };
                 (direct.subjects.of(call.operation), left_ms.min(direct_ms))

@@ -64,10 +64,7 @@ impl ClientError {
     /// request, as opposed to an answer that the caller must judge.
     pub(super) fn passes_by_itself(&self) -> bool {
         match self {
-            ClientError::Refused(error) => matches!(
-                error.code,
-                Code::NoLeader | Code::ShuttingDown | Code::Reconfiguring | Code::Indeterminate
-            ),
+            ClientError::Refused(error) => answer_is_passing(error.code),
             ClientError::Unanswered { error, .. } => matches!(
                 error,
                 RequestError::Disconnected
@@ -78,6 +75,14 @@ impl ClientError {
             ClientError::Unreadable(_) => false,
         }
     }
+}
+
+/// Whether a code says that the cluster was not ready for the request, whatever it was.
+pub(super) fn answer_is_passing(code: Code) -> bool {
+    matches!(
+        code,
+        Code::NoLeader | Code::ShuttingDown | Code::Reconfiguring | Code::Indeterminate
+    )
 }
 
 impl From<RequestError> for ClientError {

@@ -27,6 +27,8 @@ use crate::time;
 
 mod call;
 pub mod error;
+#[cfg(test)]
+mod fake_broker;
 pub mod lease;
 pub mod requester;
 
@@ -280,3 +282,6 @@ impl Client {
         answer.result.map_err(ClientError::Refused)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -340,3 +340,65 @@ impl Drop for Answer<'_> {
         lock(self.pending).release(self.key);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message() -> Message {
+        Message {
+            subject: "inbox.1".into(),
+            reply: None,
+            payload: Bytes::new(),
+            headers: None,
+            status: None,
+            description: None,
+            length: 0,
+        }
+    }
+
+    fn is_done(slots: &mut Slots, key: Key) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        slots.poll(key, &mut cx).is_ready()
+    }
+
+    #[test]
+    fn a_late_answer_does_not_reach_the_next_user_of_its_slot() {
+        let mut slots = Slots::default();
+        let first = slots.reserve(1).unwrap();
+        slots.release(first);
+        let second = slots.reserve(1).unwrap();
+        assert_eq!(first.place(), second.place());
+        slots.finish(first, Ok(message()));
+        assert!(!is_done(&mut slots, second));
+        slots.finish(second, Ok(message()));
+        assert!(is_done(&mut slots, second));
+    }
+
+    #[test]
+    fn requests_beyond_the_bound_are_refused_until_one_ends() {
+        let mut slots = Slots::default();
+        let keys: Vec<_> = (0..PENDING_MAX)
+            .map(|_| slots.reserve(1).unwrap())
+            .collect();
+        assert_eq!(slots.reserve(1), None);
+        slots.release(keys[5]);
+        assert!(slots.reserve(1).is_some());
+    }
+
+    #[test]
+    fn only_what_was_sent_before_the_connection_was_made_fails_with_it() {
+        let mut slots = Slots::default();
+        let (old, new) = (slots.reserve(1).unwrap(), slots.reserve(2).unwrap());
+        slots.fail_stale(2);
+        assert!(is_done(&mut slots, old));
+        assert!(!is_done(&mut slots, new));
+    }
+
+    #[test]
+    fn keys_that_nobody_gave_out_are_passed_over() {
+        let mut slots = Slots::default();
+        slots.finish(Key(u64::MAX), Ok(message()));
+        slots.finish(Key(0), Ok(message()));
+    }
+}

@@ -6,7 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Token;
-use crate::protocol::fields::{Field, Fields, Meta, Rule};
+use crate::protocol::fields::{Field, Fields, Rule};
+use crate::protocol::meta::Meta;
 use crate::protocol::{Refusal, TIMEOUT_MS_FIELD};
 
 /// The shortest lease, in milliseconds.

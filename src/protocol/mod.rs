@@ -14,12 +14,14 @@ pub mod encoding;
 pub mod error;
 pub mod fields;
 pub mod lock;
+pub mod meta;
 pub mod reply;
 pub mod request;
 pub mod status;
 pub mod subject;
 
 pub use error::{Code, ErrorReply, Outcome};
+pub use meta::Meta;
 pub use request::Request;
 pub use subject::{Operation, Prefix};
 

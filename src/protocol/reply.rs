@@ -110,3 +110,112 @@ pub fn read<T: DeserializeOwned>(encoding: Encoding, payload: &[u8]) -> Result<A
         result,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Token;
+    use crate::protocol::Code;
+    use crate::protocol::lock::{Acquired, Holder, Mode, View};
+    use crate::protocol::meta::Meta;
+
+    const FROM: From = From {
+        node: NodeId(2),
+        ask_node: Some(NodeId(1)),
+    };
+
+    fn acquired() -> Acquired {
+        Acquired {
+            resource: "a".into(),
+            owner: "w".into(),
+            token: Token(7),
+            mode: Mode::Shared,
+            expires_in_ms: 100,
+            waited_ms: 0,
+        }
+    }
+
+    fn holder() -> Holder {
+        Holder {
+            owner: "w".into(),
+            token: Token(7),
+            mode: Mode::Exclusive,
+            expires_in_ms: 100,
+            held_ms: 5,
+            meta: Some(Meta::from_json("{ \"n\" : 1.0,\n\"s\":\"a \\\" b\" }").unwrap()),
+        }
+    }
+
+    #[test]
+    fn a_success_is_one_line_that_begins_with_ok() {
+        let reply = success(Encoding::Json, FROM, &acquired());
+        assert_eq!(
+            reply.payload,
+            r#"{"ok":true,"node":2,"ask_node":1,"resource":"a","owner":"w","token":7,"mode":"shared","expires_in_ms":100,"waited_ms":0}"#
+        );
+        assert_eq!(reply.headers, []);
+    }
+
+    #[test]
+    fn a_failure_has_its_details_inside_and_its_status_outside() {
+        let error = ErrorReply {
+            holders: Some(vec![holder()]),
+            queue_length: Some(3),
+            ..ErrorReply::new(Code::LockHeld, "held\nby w")
+        };
+        let from = From {
+            ask_node: None,
+            ..FROM
+        };
+        let reply = failure(Encoding::Json, from, &error);
+        assert_eq!(
+            reply.payload,
+            r#"{"ok":false,"node":2,"error":{"code":"lock_held","status":409,"message":"held\nby w","retryable":true,"outcome":"not_applied","holders":[{"owner":"w","token":7,"mode":"exclusive","expires_in_ms":100,"held_ms":5,"meta":{"n":1.0,"s":"a \" b"}}],"queue_length":3}}"#
+        );
+        assert_eq!(
+            reply.headers,
+            [
+                (SERVICE_ERROR, "held by w".to_owned()),
+                (SERVICE_ERROR_CODE, "409".to_owned())
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_in_both_encodings() {
+        for encoding in [Encoding::Json, Encoding::MessagePack] {
+            let reply = success(encoding, FROM, &acquired());
+            let answer = read::<Acquired>(encoding, &reply.payload).unwrap();
+            assert_eq!(answer.result, Ok(acquired()));
+            assert_eq!((answer.node, answer.ask_node), (NodeId(2), Some(NodeId(1))));
+
+            let view = View {
+                holders: vec![holder()],
+                waiters: vec![],
+            };
+            let reply = success(encoding, FROM, &view);
+            let answer = read::<View>(encoding, &reply.payload).unwrap();
+            assert_eq!(answer.result, Ok(view));
+
+            let error = ErrorReply {
+                holders: Some(vec![holder()]),
+                ..ErrorReply::new(Code::LockHeld, "held")
+            };
+            let reply = failure(encoding, FROM, &error);
+            let answer = read::<Acquired>(encoding, &reply.payload).unwrap();
+            assert_eq!(answer.result, Err(Box::new(error)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_answer_is_said_so() {
+        for payload in [
+            &b""[..],
+            b"{}",
+            b"{\"ok\":true,\"node\":1}",
+            b"{\"ok\":false,\"node\":1}",
+        ] {
+            assert!(read::<Acquired>(Encoding::Json, payload).is_err());
+        }
+    }
+}

@@ -176,3 +176,7 @@ fn fill_message_id(operation: Operation, fields: &mut Fields<'_>, id: &str) -> R
 
 /// The names of the headers that [`Envelope`] is made of.
 pub const HEADERS: [&str; 2] = [CONTENT_TYPE, MESSAGE_ID];
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;

@@ -207,3 +207,108 @@ impl Prefix {
         valid && !under_prefix && !subject.starts_with('$')
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(subject: &str) -> Option<(Option<u64>, Option<&'static str>, Option<&str>)> {
+        let prefix: Prefix = "team.mufakat".parse().unwrap();
+        let address = prefix.parse(subject)?;
+        Some((
+            address.node.map(|node| node.0),
+            address.operation.map(Operation::name),
+            address.suffix,
+        ))
+    }
+
+    #[test]
+    fn a_subject_says_node_operation_and_resource() {
+        let acquire = Some("lock.acquire");
+        for (subject, expected) in [
+            ("team.mufakat.lock.acquire", Some((None, acquire, None))),
+            (
+                "team.mufakat.lock.acquire.a.b",
+                Some((None, acquire, Some("a.b"))),
+            ),
+            (
+                "team.mufakat.node.2.lock.acquire.a",
+                Some((Some(2), acquire, Some("a"))),
+            ),
+            (
+                "team.mufakat.node.2.status",
+                Some((Some(2), Some("status"), None)),
+            ),
+            ("team.mufakat.lock.acquired", Some((None, None, None))),
+            (
+                "team.mufakat.lock.acquire.",
+                Some((None, acquire, Some(""))),
+            ),
+            ("team.mufakat.queue.push.x", Some((None, None, None))),
+            ("team.mufakat.node.x.status", None),
+            ("team.mufakat", None),
+            ("team.mufakats.status", None),
+            ("other.status", None),
+        ] {
+            assert_eq!(address(subject), expected, "{subject}");
+        }
+    }
+
+    #[test]
+    fn what_is_built_is_parsed_back() {
+        let prefix = Prefix::default();
+        for &operation in Operation::ALL {
+            let shared = prefix.operation(operation);
+            assert_eq!(prefix.parse(&shared).unwrap().operation, Some(operation));
+            let direct = prefix.node_operation(NodeId(7), operation);
+            let address = prefix.parse(&direct).unwrap();
+            assert_eq!(
+                (address.node, address.operation),
+                (Some(NodeId(7)), Some(operation))
+            );
+            assert_eq!(operation.label(), operation.name().replace('.', "_"));
+            assert_eq!(operation.endpoint(), operation.name().replace('.', "-"));
+        }
+    }
+
+    #[test]
+    fn prefixes_have_few_characters() {
+        for good in ["mufakat", "a.b-c_d.9"] {
+            assert!(good.parse::<Prefix>().is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "A",
+            "a..b",
+            ".a",
+            "a.",
+            "a b",
+            "a.*",
+            "a.>",
+            "ä",
+            &"a".repeat(65),
+        ] {
+            assert!(bad.parse::<Prefix>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn nodes_do_not_answer_to_themselves_nor_to_the_broker() {
+        let prefix = Prefix::default();
+        for good in ["_INBOX.abc.1", "_R_.x", "mufakats.x"] {
+            assert!(prefix.may_reply_to(good), "{good}");
+        }
+        for bad in [
+            "",
+            "mufakat",
+            "mufakat.lock.acquire",
+            "$SYS.x",
+            "$JS.API",
+            "a..b",
+            "a.*",
+            "a b",
+        ] {
+            assert!(!prefix.may_reply_to(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! `meta`: a JSON object that a client gives to be shown to others.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde_json::value::RawValue;
+
+/// A JSON object as the text that was received, without the white space between its parts. In
+/// MessagePack it is a map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta(pub(super) Box<str>);
+
+impl Meta {
+    /// # Errors
+    /// When the text is not one JSON object with at most 128 levels, in which every number and
+    /// every escaped character is one that all JSON readers take.
+    pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
+        // Raw text may be broken inside (a number beyond all bounds, half a surrogate pair), which
+        // a MessagePack reply could not carry; a tree may not.
+        serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text)?;
+        Ok(Meta(compact(text).into()))
+    }
+
+    /// Takes text that was a `Meta` before: what the replicated state kept of one.
+    ///
+    /// # Panics
+    /// When a reply is made of text that is not JSON, since the state then lost its integrity.
+    pub fn from_kept(text: impl Into<Box<str>>) -> Self {
+        Meta(text.into())
+    }
+
+    pub fn as_json(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Serialize for Meta {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        const BROKEN: &str = "what was kept of a meta object is JSON";
+        if serializer.is_human_readable() {
+            let raw: &RawValue = serde_json::from_str(&self.0).expect(BROKEN);
+            raw.serialize(serializer)
+        } else {
+            let value: serde_json::Value = serde_json::from_str(&self.0).expect(BROKEN);
+            value.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Meta {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            let raw = Box::<RawValue>::deserialize(deserializer)?;
+            Meta::from_json(raw.get()).map_err(de::Error::custom)
+        } else {
+            let map = serde_json::Map::deserialize(deserializer)?;
+            Ok(Meta(serde_json::Value::Object(map).to_string().into()))
+        }
+    }
+}
+
+/// JSON without the white space outside its strings; numbers and order stay as they were.
+fn compact(json: &str) -> String {
+    let mut in_string = false;
+    let mut escaped = false;
+    json.chars()
+        .filter(|&c| {
+            if in_string {
+                in_string = escaped || c != '"';
+                escaped = !escaped && c == '\\';
+                return true;
+            }
+            in_string = c == '"';
+            !matches!(c, ' ' | '\t' | '\n' | '\r')
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_white_space_between_the_parts_is_left_out() {
+        for (text, kept) in [
+            (" { } ", "{}"),
+            (
+                "{\"b\" : 1.0,\n \"a\":[ 12345678901234567890123 ]}",
+                "{\"b\":1.0,\"a\":[12345678901234567890123]}",
+            ),
+            (
+                r#"{"a b" : "c \" d \\" , "e" : "f g" }"#,
+                r#"{"a b":"c \" d \\","e":"f g"}"#,
+            ),
+        ] {
+            assert_eq!(Meta::from_json(text).unwrap().as_json(), kept);
+        }
+    }
+
+    #[test]
+    fn what_a_reply_could_not_carry_is_no_meta() {
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(200), "]".repeat(200));
+        for text in [
+            "[]",
+            "1",
+            "",
+            "{} {}",
+            r#"{"a":"\ud800"}"#,
+            r#"{"a":1e999}"#,
+            &deep,
+        ] {
+            assert!(Meta::from_json(text).is_err(), "{text}");
+        }
+    }
+}
