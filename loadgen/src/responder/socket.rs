@@ -125,3 +125,80 @@ fn connect_options(address: &ServerAddr, nats: &NatsOptions) -> serde_json::Valu
     }
     options
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::net::{Shutdown, TcpListener};
+
+    use super::*;
+
+    /// A broker for one connection: reads the three opening lines and says `reply`.
+    fn broker(
+        reply: &'static str,
+    ) -> (
+        NatsOptions,
+        std::thread::JoinHandle<(Vec<String>, TcpStream)>,
+    ) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("nats://ann:secret@{}", listener.local_addr().unwrap());
+        let thread = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let lines = lines.take(3).map(Result::unwrap).collect();
+            stream.write_all(reply.as_bytes()).unwrap();
+            (lines, stream)
+        });
+        let nats = NatsOptions {
+            url: Some(url),
+            ..NatsOptions::default()
+        };
+        (nats, thread)
+    }
+
+    #[test]
+    fn requests_are_answered_until_the_socket_is_shut() {
+        // The first request arrives in the same segment as the answer to the opening.
+        let (nats, thread) = broker("INFO {}\r\nPONG\r\nMSG e 1 a 2\r\nhi\r\n");
+        let socket = Socket::connect(&nats, "e").unwrap();
+        let (lines, mut stream) = thread.join().unwrap();
+        assert!(lines[0].contains(r#""user":"ann""#) && lines[0].contains(r#""pass":"secret""#));
+        assert_eq!(lines[1..], ["SUB e 1", "PING"]);
+
+        let stop = socket.stopper().unwrap();
+        let answers = std::thread::spawn(move || socket.answer());
+        stream.write_all(b"MSG e 1 b 3\r\nyou\r\n").unwrap();
+        let expected = b"PUB a 2\r\nhi\r\nPUB b 3\r\nyou\r\n";
+        let mut said = vec![0; expected.len()];
+        stream.read_exact(&mut said).unwrap();
+        assert_eq!(said, expected);
+        stop.shutdown(Shutdown::Both).unwrap();
+        assert!(answers.join().unwrap().is_ok());
+    }
+
+    #[test]
+    fn a_refusal_is_told() {
+        let (nats, thread) = broker("INFO {}\r\n-ERR 'Authorization Violation'\r\n");
+        let error = Socket::connect(&nats, "e")
+            .err()
+            .expect("the broker refused");
+        assert!(
+            error.to_string().contains("Authorization Violation"),
+            "{error:#}"
+        );
+        drop(thread.join());
+    }
+
+    #[test]
+    fn what_it_does_not_know_is_refused_before_connecting() {
+        let nats = NatsOptions {
+            url: Some("tls://127.0.0.1:1".to_owned()),
+            ..NatsOptions::default()
+        };
+        let error = Socket::connect(&nats, "e").err().expect("TLS is not known");
+        assert!(
+            error.to_string().contains("--responder client"),
+            "{error:#}"
+        );
+    }
+}
