@@ -8,9 +8,9 @@ use futures_util::poll;
 use super::flush::WAITING_BYTES_MAX;
 use super::*;
 
-/// A hook that records how many calls each flush completed, and after each one holds the log's
-/// thread until told to go on.
-fn held_back() -> (OnFlush, Receiver<usize>, Sender<()>) {
+/// A log whose thread, after each flush, tells how many calls it completed and then stops until
+/// told to go on. What tells it is dropped before the log, also when a test fails.
+fn held_back(dir: &Path) -> (LogStore, Receiver<usize>, Sender<()>) {
     let (completed, flushes) = channel();
     let (go_on, wait) = channel();
     let wait = Mutex::new(wait);
@@ -18,14 +18,14 @@ fn held_back() -> (OnFlush, Receiver<usize>, Sender<()>) {
         let _ = completed.send(flush.completed);
         let _ = wait.lock().unwrap().recv();
     });
-    (on_flush, flushes, go_on)
+    let store = LogStore::open(dir, on_flush).unwrap();
+    (store, flushes, go_on)
 }
 
 #[tokio::test]
 async fn what_queues_during_a_flush_shares_the_next_one() {
     let dir = tempfile::tempdir().unwrap();
-    let (on_flush, flushes, go_on) = held_back();
-    let mut store = LogStore::open(dir.path(), on_flush).unwrap();
+    let (mut store, flushes, go_on) = held_back(dir.path());
 
     append(&mut store, vec![entry(1, 0)]).await.unwrap();
     assert_eq!(flushes.recv().unwrap(), 1);
@@ -58,10 +58,28 @@ async fn what_queues_during_a_flush_shares_the_next_one() {
 }
 
 #[tokio::test]
+async fn every_flush_is_fsynced() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    let syncs = |store: &LogStore| {
+        let held = store.open.0.lock().unwrap();
+        held.log().stat().flush_metrics.sync_batch_count
+    };
+    assert_eq!(syncs(&store), 1, "what was found is fsynced when opening");
+    append(&mut store, vec![entry(1, 0), entry(1, 1)])
+        .await
+        .unwrap();
+    assert_eq!(syncs(&store), 2);
+    store.save_committed(Some(log_id(1, 1))).await.unwrap();
+    assert_eq!(syncs(&store), 2);
+    store.save_vote(&Vote::new(2, NodeId(1))).await.unwrap();
+    assert_eq!(syncs(&store), 3);
+}
+
+#[tokio::test]
 async fn a_vote_waits_for_its_own_fsync_behind_what_came_before() {
     let dir = tempfile::tempdir().unwrap();
-    let (on_flush, flushes, go_on) = held_back();
-    let mut store = LogStore::open(dir.path(), on_flush).unwrap();
+    let (mut store, flushes, go_on) = held_back(dir.path());
     append(&mut store, vec![entry(1, 0)]).await.unwrap();
     assert_eq!(flushes.recv().unwrap(), 1);
 
@@ -176,8 +194,7 @@ async fn purging_deletes_files_without_a_later_append() {
 #[tokio::test]
 async fn an_append_waits_while_too_much_waits_for_the_disk() {
     let dir = tempfile::tempdir().unwrap();
-    let (on_flush, flushes, go_on) = held_back();
-    let mut store = LogStore::open(dir.path(), on_flush).unwrap();
+    let (mut store, flushes, go_on) = held_back(dir.path());
     append(&mut store, vec![entry(1, 0)]).await.unwrap();
     assert_eq!(flushes.recv().unwrap(), 1);
 
