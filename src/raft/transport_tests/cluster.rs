@@ -269,7 +269,7 @@ impl Cluster {
     /// waiting for them; the leader. It leads for certain when it starts: openraft drops writes of a
     /// leader whose lease is not valid (yet).
     pub async fn write(&mut self, nodes: &[u64], count: u64, bytes: usize) -> u64 {
-        loop {
+        for _ in 0..100 {
             let leader = self.leader_among(nodes).await;
             let leads = self.nodes[&leader]
                 .raft
@@ -282,6 +282,7 @@ impl Cluster {
                 return leader;
             }
         }
+        panic!("a hundred times no leader of {nodes:?} could confirm that it leads");
     }
 
     pub async fn write_through(&mut self, node: u64, count: u64, bytes: usize) {
