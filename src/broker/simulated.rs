@@ -198,9 +198,8 @@ impl State {
                 reply: None,
                 payload: bytes::Bytes::new(),
             };
-            let own: Vec<u64> = self
-                .subscriptions
-                .iter()
+            let inboxes = self.subscriptions.iter();
+            let own: Vec<u64> = inboxes
                 .filter(|(_, s)| s.node == from && matches(&s.subject, reply))
                 .map(|(id, _)| *id)
                 .collect();
@@ -213,15 +212,11 @@ impl State {
     /// Puts one message, or two or none, on its way.
     fn send(&mut self, from: NodeId, subscription: u64, message: Message) {
         let to = self.subscriptions[&subscription].node;
-        let copies = match () {
-            () if self.rng.random_bool(self.faults.drop) => 0,
-            () if self.rng.random_bool(self.faults.duplicate) => 2,
-            () => 1,
-        };
-        if copies == 0 || self.queue.len() >= ON_THEIR_WAY_MAX {
+        if self.rng.random_bool(self.faults.drop) || self.queue.len() >= ON_THEIR_WAY_MAX {
             self.lost += 1;
             return;
         }
+        let copies = 1 + u32::from(self.rng.random_bool(self.faults.duplicate));
         for _ in 0..copies {
             let at = self.arrival(from, to);
             let number = self.next_delivery;

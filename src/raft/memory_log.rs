@@ -261,3 +261,41 @@ impl RaftLogStorage<TypeConfig> for MemoryLog {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::NodeId;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crash_loses_what_was_not_flushed_and_ends_the_run() {
+        let disk = MemoryDisk::new(Duration::from_millis(10));
+        let mut log = disk.open();
+        let (first, second) = (Vote::new(1, NodeId(1)), Vote::new(2, NodeId(1)));
+        log.save_vote(&first).await.unwrap();
+        let saving = tokio::spawn({
+            let mut log = log.clone();
+            async move { log.save_vote(&second).await }
+        });
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert_eq!(log.read_vote().await.unwrap(), Some(second));
+
+        disk.crash(0);
+        assert!(saving.await.unwrap().is_err(), "the flush never happened");
+        assert!(log.read_vote().await.is_err());
+        assert_eq!(disk.open().read_vote().await.unwrap(), Some(first));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_crash_keeps_is_a_prefix() {
+        let disk = MemoryDisk::new(Duration::from_secs(1));
+        let log = disk.open();
+        for term in 1..=3 {
+            log.change(Change::Vote(Vote::new(term, NodeId(1))), None)
+                .unwrap();
+        }
+        disk.crash(2);
+        let kept = disk.open().read_vote().await.unwrap();
+        assert_eq!(kept, Some(Vote::new(2, NodeId(1))));
+    }
+}

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::stream::{Stream, StreamExt};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
-use openraft::{Config, EntryPayload, OptionalSend, SnapshotPolicy};
+use openraft::{Config, EntryPayload, OptionalSend, ReadPolicy, SnapshotPolicy};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -265,12 +265,31 @@ impl Cluster {
             .current_term
     }
 
-    /// Writes `count` batches of about `bytes` each, many at once, without waiting.
-    pub async fn write(&mut self, leader: u64, count: u64, bytes: usize) {
+    /// Has the leader of `nodes` write `count` batches of about `bytes` each, many at once, without
+    /// waiting for them; the leader. It leads for certain when it starts: openraft drops writes of a
+    /// leader whose lease is not valid (yet).
+    pub async fn write(&mut self, nodes: &[u64], count: u64, bytes: usize) -> u64 {
+        for _ in 0..100 {
+            let leader = self.leader_among(nodes).await;
+            let leads = self.nodes[&leader]
+                .raft
+                .ensure_linearizable(ReadPolicy::ReadIndex);
+            if matches!(
+                tokio::time::timeout(Duration::from_secs(1), leads).await,
+                Ok(Ok(_))
+            ) {
+                self.write_through(leader, count, bytes).await;
+                return leader;
+            }
+        }
+        panic!("a hundred times no leader of {nodes:?} could confirm that it leads");
+    }
+
+    pub async fn write_through(&mut self, node: u64, count: u64, bytes: usize) {
         for _ in 0..count {
             self.written += 1;
-            let batch = batch(leader, self.written, bytes);
-            self.nodes[&leader]
+            let batch = batch(node, self.written, bytes);
+            self.nodes[&node]
                 .raft
                 .client_write_ff(batch, None)
                 .await
@@ -316,6 +335,12 @@ impl Cluster {
                 return value;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        for (id, node) in &self.nodes {
+            let numbers = self.recorders[id].0.lock().unwrap().numbers.len();
+            let counters = node.network.counters();
+            println!("node {id}: {numbers} batches, {counters:?}");
+            println!("{}", *node.raft.metrics().borrow_watched());
         }
         panic!("waited two minutes for {what}");
     }
