@@ -132,7 +132,7 @@ fn wire_holder(holder: HolderView) -> wire::Holder {
         held_ms,
         meta,
     } = holder;
-    let meta = meta.map(crate::protocol::fields::Meta::from_kept);
+    let meta = meta.map(crate::protocol::meta::Meta::from_kept);
     wire::Holder {
         owner,
         token,
