@@ -4,6 +4,9 @@
 //! what it asserts about time is loose, since the machine may be busy.
 
 mod cluster;
+mod full_restart;
+mod leader_killed;
+mod locks;
 mod process;
 mod programs;
 mod start;
