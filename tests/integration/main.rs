@@ -4,11 +4,19 @@
 //! what it asserts about time is loose, since the machine may be busy.
 
 mod cluster;
+mod deadlock;
+mod documented;
 mod full_restart;
 mod leader_killed;
+mod leases;
 mod locks;
+mod operations;
 mod process;
 mod programs;
+mod raw;
+mod requests;
+mod rest;
 mod start;
 mod wait;
+mod waiting;
 mod wire;
