@@ -7,6 +7,7 @@ mod cluster;
 mod deadlock;
 mod documented;
 mod full_restart;
+mod fuzz;
 mod leader_killed;
 mod leases;
 mod locks;
