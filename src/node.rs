@@ -243,6 +243,15 @@ async fn start_raft(
     });
     let log = LogStore::open(&directory.log_path(), on_flush)?;
     let snapshots = Arc::new(SnapshotStore::open(&directory.snapshots_path())?);
+    let reaches = snapshots.load()?.and_then(|(meta, _)| meta.last_log_id);
+    if log.purged()? > reaches {
+        bail!(
+            "the newest snapshot in {} ends before the log in {} begins: a file is missing. Put it \
+             back; without it this node can't be started",
+            directory.snapshots_path().display(),
+            directory.log_path().display(),
+        );
+    }
     let machine = StateMachine::new(handle.shared_state(), snapshots, handle.observer());
     let settings = Arc::new(raft::settings::settings(config)?);
     let raft = Raft::new(config.id, settings, network.factory(), log, machine).await?;

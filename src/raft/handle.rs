@@ -9,7 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
+use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, ForwardReason};
+use openraft::impls::ProgressResponder;
+use openraft::raft::ClientWriteResult;
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{Instant as _, RaftMetrics, ReadPolicy, ServerState};
 use tokio::sync::{Notify, oneshot, watch};
@@ -41,6 +46,12 @@ const FORWARD_KEPT: Duration = Duration::from_secs(120);
 const FORWARD_CAPACITY: usize = 1024;
 /// Reads that wait for a ReadIndex round.
 const READS_MAX: usize = 65_536;
+
+/// Raft takes no entries while its leader's lease is not confirmed or while leadership moves.
+const PROPOSE_AGAIN_AFTER: Duration = Duration::from_millis(10);
+
+/// The fates of the batches in flight: the number of one that was not appended.
+type Verdicts = FuturesUnordered<BoxFuture<'static, Option<u64>>>;
 
 /// Who gives the answers that come out of the log.
 pub trait Answers: Send + Sync + 'static {
@@ -343,6 +354,18 @@ impl Handle {
     }
 }
 
+/// Whether Raft did not even append the entry. Any other error leaves that open: what becomes of
+/// the entry is then seen in the log.
+fn is_refused(written: &ClientWriteResult<TypeConfig>) -> bool {
+    let Err(ClientWriteError::ForwardToLeader(forward)) = written else {
+        return false;
+    };
+    matches!(
+        forward.reason,
+        ForwardReason::LeaseExpired | ForwardReason::LeadershipTransfer
+    )
+}
+
 fn wire_role(state: ServerState) -> status::Role {
     match state {
         ServerState::Learner => status::Role::Learner,
@@ -407,14 +430,20 @@ impl Inner {
     async fn drive(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut verdicts = Verdicts::new();
         loop {
             tokio::select! {
                 () = self.wake.notified() => {}
-                _ = tick.tick() => self.on_tick().await,
+                _ = tick.tick() => self.on_tick(&mut verdicts).await,
+                Some(refused) = verdicts.next() => if let Some(number) = refused {
+                    self.desk().proposals.take_back(number);
+                    // Until a quorum confirms the leader, or leadership has moved.
+                    tokio::time::sleep(PROPOSE_AGAIN_AFTER).await;
+                },
                 _ = shutdown.changed() => return,
             }
             while let Some(work) = self.next_work() {
-                self.perform(work).await;
+                self.perform(work, &mut verdicts).await;
             }
         }
     }
@@ -437,9 +466,9 @@ impl Inner {
         work
     }
 
-    async fn perform(&self, work: Work) {
+    async fn perform(&self, work: Work, verdicts: &mut Verdicts) {
         match work {
-            Work::Propose(batch) => self.propose(batch).await,
+            Work::Propose(batch) => self.propose(batch, verdicts).await,
             Work::Forward { to, forward } => {
                 let payload = rmp_serde::to_vec(&forward).expect("forwards always encode");
                 let subject = format!("{}.{to}", self.forward_subject);
@@ -453,16 +482,23 @@ impl Inner {
         }
     }
 
-    async fn propose(&self, batch: Batch) {
-        self.stats
+    /// Proposes a batch. If Raft does not append it, its verdict is the batch's number.
+    async fn propose(&self, batch: Batch, verdicts: &mut Verdicts) {
+        let commands = u64::from(batch.count);
+        self.stats.raft.batch_commands.observe(commands);
+        let number = batch.number;
+        let (responder, verdict) = ProgressResponder::complete_only();
+        // The channel to Raft closes when Raft stops, which the node watches for itself.
+        let _ = self
+            .running()
             .raft
-            .batch_commands
-            .observe(u64::from(batch.count));
-        // A batch that Raft refuses (it just lost the lead) is settled by the next term's entry.
-        let _ = self.running().raft.client_write_ff(batch, None).await;
+            .client_write_ff(batch, Some(responder))
+            .await;
+        let refused = async move { is_refused(&verdict.await.ok()?).then_some(number) };
+        verdicts.push(refused.boxed());
     }
 
-    async fn on_tick(&self) {
+    async fn on_tick(&self, verdicts: &mut Verdicts) {
         let now = time::now();
         let mut due = Vec::new();
         let (again, time_entry, overdue) = {
@@ -486,10 +522,10 @@ impl Inner {
             });
         }
         if let Some(work) = again {
-            self.perform(work).await;
+            self.perform(work, verdicts).await;
         }
         if let Some(batch) = time_entry {
-            self.propose(batch).await;
+            self.propose(batch, verdicts).await;
         }
     }
 

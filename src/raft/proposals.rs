@@ -420,6 +420,29 @@ impl Proposals {
         }
     }
 
+    /// Takes back a batch that Raft did not append, so that its commands go again.
+    pub fn take_back(&mut self, number: u64) {
+        let Some(at) = self
+            .in_flight
+            .iter()
+            .position(|batch| batch.number == number)
+        else {
+            return;
+        };
+        let InFlight {
+            commands, tickets, ..
+        } = self.in_flight.remove(at).expect("it is there");
+        for (proposed, (ticket, deadline)) in commands.iter().zip(tickets).rev() {
+            let Proposed { origin, command } = proposed.clone();
+            self.queue.push_front(Queued {
+                command,
+                ticket,
+                deadline,
+                origin,
+            });
+        }
+    }
+
     /// Forwards of this term that should have been seen by now, to be sent again; a run of
     /// sequences without a gap.
     pub fn forward_again(&mut self, now: Instant) -> Option<Work> {
