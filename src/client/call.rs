@@ -226,14 +226,19 @@ impl Client {
             }
             Err(_) => None,
         };
-        let known = asked.map(|direct| direct.node);
-        if faster != known {
-            let direct = faster.map(|node| Arc::new(Direct::new(&self.inner.options.prefix, node)));
-            *self
-                .inner
-                .direct
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = direct;
+        let mut direct = self
+            .inner
+            .direct
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let current = direct.as_ref().map(|direct| direct.node);
+        match faster {
+            Some(node) if current != Some(node) => {
+                *direct = Some(Arc::new(Direct::new(&self.inner.options.prefix, node)));
+            }
+            // Unless another call has learned better meanwhile.
+            None if current == asked.map(|asked| asked.node) => *direct = None,
+            _ => {}
         }
     }
 

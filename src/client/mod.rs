@@ -31,6 +31,7 @@ pub mod error;
 mod fake_broker;
 pub mod lease;
 pub mod requester;
+mod slots;
 
 pub use error::ClientError;
 pub use lease::{Lease, LeaseLost};

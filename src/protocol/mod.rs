@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub mod encoding;
 pub mod error;
 pub mod fields;
+mod found;
 pub mod lock;
 pub mod meta;
 pub mod reply;
