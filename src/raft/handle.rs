@@ -21,6 +21,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use crate::broker::{Outgoing, SharedBroker};
 use crate::ids::{BootId, NodeId};
+use crate::lock;
 use crate::lock::command::Effect;
 use crate::protocol::{Operation, ReplyTo, status};
 use crate::raft::clock::LeaderClock;
@@ -57,6 +58,8 @@ type Verdicts = FuturesUnordered<BoxFuture<'static, Option<u64>>>;
 pub trait Answers: Send + Sync + 'static {
     /// The end of a client's command.
     fn answer(&self, answer: Answer);
+    /// The end of a wait that an earlier leader may have told already.
+    fn answer_again(&self, to: ReplyTo, outcome: lock::command::Outcome);
     /// What a transition wants done; called on the leader only, in log order.
     fn effect(&self, effect: Effect);
 }
@@ -616,18 +619,13 @@ impl Inner {
 
     /// The leader before may have died between the commit of a grant and its reply.
     fn tell_recent_endings(&self) {
-        let endings: Vec<Effect> = {
+        let endings: Vec<(ReplyTo, lock::command::Outcome)> = {
             let state = self.state.lock();
             let endings = state.locks.recent_endings(state.now_ms());
-            endings
-                .map(|(to, outcome)| Effect::WaitEnded {
-                    reply: to.clone(),
-                    outcome,
-                })
-                .collect()
+            endings.map(|(to, outcome)| (to.clone(), outcome)).collect()
         };
-        for effect in endings {
-            self.running().answers.effect(effect);
+        for (to, outcome) in endings {
+            self.running().answers.answer_again(to, outcome);
         }
     }
 
