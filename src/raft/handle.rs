@@ -195,6 +195,7 @@ impl Handle {
         tokio::spawn(async move {
             loop {
                 tokio::select! {
+                    biased;
                     message = forwards.next() => match message {
                         Some(message) => inner.take_forward(&message.payload),
                         None => return,
@@ -409,9 +410,10 @@ impl Inner {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = self.wake.notified() => {}
-                _ = tick.tick() => self.on_tick().await,
+                biased;
                 _ = shutdown.changed() => return,
+                _ = tick.tick() => self.on_tick().await,
+                () = self.wake.notified() => {}
             }
             while let Some(work) = self.next_work() {
                 self.perform(work).await;
@@ -431,7 +433,7 @@ impl Inner {
             let clock = clock.as_mut().expect("a leader has a clock");
             clock.step(now, self.is_confirmed())
         });
-        if let Some(Work::Propose(_)) = work {
+        if let Some(Work::Propose { .. }) = work {
             *proposed_at = now;
         }
         work
@@ -439,7 +441,7 @@ impl Inner {
 
     async fn perform(&self, work: Work) {
         match work {
-            Work::Propose(batch) => self.propose(batch).await,
+            Work::Propose { term, batch } => self.propose(term, batch).await,
             Work::Forward { to, forward } => {
                 let payload = rmp_serde::to_vec(&forward).expect("forwards always encode");
                 let subject = format!("{}.{to}", self.forward_subject);
@@ -453,13 +455,14 @@ impl Inner {
         }
     }
 
-    async fn propose(&self, batch: Batch) {
+    async fn propose(&self, term: u64, batch: Batch) {
         self.stats
             .raft
             .batch_commands
             .observe(u64::from(batch.count));
-        // A batch that Raft refuses (it just lost the lead) is settled by the next term's entry.
-        let _ = self.running().raft.client_write_ff(batch, None).await;
+        // A batch that Raft refuses (it just lost the lead) is settled by the next term's entry. It
+        // must not enter the log in a later term: an entry of that term makes its commands go again.
+        let _ = self.running().raft.write(batch).with_leader(term).await;
     }
 
     async fn on_tick(&self) {
@@ -488,14 +491,14 @@ impl Inner {
         if let Some(work) = again {
             self.perform(work).await;
         }
-        if let Some(batch) = time_entry {
-            self.propose(batch).await;
+        if let Some((term, batch)) = time_entry {
+            self.propose(term, batch).await;
         }
     }
 
     /// Steps lease time, and puts it into the log if something is due or time has not been
     /// logged for a while. One at a time: without a quorum none follows.
-    fn time_entry(&self, desk: &mut Desk, now: Instant) -> Option<Batch> {
+    fn time_entry(&self, desk: &mut Desk, now: Instant) -> Option<(u64, Batch)> {
         let now_ms = desk.clock.as_mut()?.step(now, self.is_confirmed());
         if desk.proposals.is_proposing() {
             return None;
@@ -505,9 +508,9 @@ impl Inner {
         if due_ms > now_ms && !quiet {
             return None;
         }
-        let batch = desk.proposals.tick(now, now_ms)?;
+        let tick = desk.proposals.tick(now, now_ms)?;
         desk.proposed_at = now;
-        Some(batch)
+        Some(tick)
     }
 
     /// Whether a quorum has answered this leader within an election timeout.
@@ -526,6 +529,7 @@ impl Inner {
         loop {
             self.refresh_role();
             tokio::select! {
+                biased;
                 changed = server.changed() => if changed.is_err() { return },
                 _ = shutdown.changed() => return,
             }
@@ -561,6 +565,9 @@ impl Inner {
                 return;
             }
             desk.proposals.set_role(role);
+            // What was sent while the role was behind the log goes again.
+            let applied_term = self.applied_term.load(Ordering::Relaxed);
+            desk.proposals.term_applied(applied_term);
             let leads = matches!(role, Role::Leader { .. });
             let now = time::now();
             desk.clock = leads.then(|| LeaderClock::new(self.state.lock().now_ms(), now));
@@ -610,6 +617,7 @@ impl Inner {
     async fn serve_reads(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
         loop {
             tokio::select! {
+                biased;
                 () = self.read_wake.notified() => {}
                 _ = shutdown.changed() => return,
             }
