@@ -209,6 +209,7 @@ impl Handle {
         tokio::spawn(async move {
             loop {
                 tokio::select! {
+                    biased;
                     message = forwards.next() => match message {
                         Some(message) => inner.take_forward(&message.payload),
                         None => return,
@@ -436,14 +437,15 @@ impl Inner {
         let mut verdicts = Verdicts::new();
         loop {
             tokio::select! {
-                () = self.wake.notified() => {}
+                biased;
+                _ = shutdown.changed() => return,
                 _ = tick.tick() => self.on_tick(&mut verdicts).await,
                 Some(refused) = verdicts.next() => if let Some(number) = refused {
                     self.desk().proposals.take_back(number);
                     // Until a quorum confirms the leader, or leadership has moved.
                     tokio::time::sleep(PROPOSE_AGAIN_AFTER).await;
                 },
-                _ = shutdown.changed() => return,
+                () = self.wake.notified() => {}
             }
             while let Some(work) = self.next_work() {
                 self.perform(work, &mut verdicts).await;
@@ -463,7 +465,7 @@ impl Inner {
             let clock = clock.as_mut().expect("a leader has a clock");
             clock.step(now, self.is_confirmed())
         });
-        if let Some(Work::Propose(_)) = work {
+        if let Some(Work::Propose { .. }) = work {
             *proposed_at = now;
         }
         work
@@ -471,7 +473,7 @@ impl Inner {
 
     async fn perform(&self, work: Work, verdicts: &mut Verdicts) {
         match work {
-            Work::Propose(batch) => self.propose(batch, verdicts).await,
+            Work::Propose { term, batch } => self.propose(term, batch, verdicts).await,
             Work::Forward { to, forward } => {
                 let payload = rmp_serde::to_vec(&forward).expect("forwards always encode");
                 let subject = format!("{}.{to}", self.forward_subject);
@@ -485,18 +487,21 @@ impl Inner {
         }
     }
 
-    /// Proposes a batch. If Raft does not append it, its verdict is the batch's number.
-    async fn propose(&self, batch: Batch, verdicts: &mut Verdicts) {
+    /// Proposes a batch for the log of `term`. It must not enter in a later term: an entry of that
+    /// term makes its commands go again. If Raft does not append it, its verdict is its number.
+    async fn propose(&self, term: u64, batch: Batch, verdicts: &mut Verdicts) {
         let commands = u64::from(batch.count);
         self.stats.raft.batch_commands.observe(commands);
         let number = batch.number;
         let (responder, verdict) = ProgressResponder::complete_only();
-        // The channel to Raft closes when Raft stops, which the node watches for itself.
-        let _ = self
+        let write = self
             .running()
             .raft
-            .client_write_ff(batch, Some(responder))
-            .await;
+            .write(batch)
+            .with_leader(term)
+            .responder(responder);
+        // The channel to Raft closes when Raft stops, which the node watches for itself.
+        let _ = write.await;
         let refused = async move { is_refused(&verdict.await.ok()?).then_some(number) };
         verdicts.push(refused.boxed());
     }
@@ -527,14 +532,14 @@ impl Inner {
         if let Some(work) = again {
             self.perform(work, verdicts).await;
         }
-        if let Some(batch) = time_entry {
-            self.propose(batch, verdicts).await;
+        if let Some((term, batch)) = time_entry {
+            self.propose(term, batch, verdicts).await;
         }
     }
 
     /// Steps lease time, and puts it into the log if something is due or time has not been
     /// logged for a while. One at a time: without a quorum none follows.
-    fn time_entry(&self, desk: &mut Desk, now: Instant) -> Option<Batch> {
+    fn time_entry(&self, desk: &mut Desk, now: Instant) -> Option<(u64, Batch)> {
         let now_ms = desk.clock.as_mut()?.step(now, self.is_confirmed());
         if desk.proposals.is_proposing() {
             return None;
@@ -544,9 +549,9 @@ impl Inner {
         if due_ms > now_ms && !quiet {
             return None;
         }
-        let batch = desk.proposals.tick(now, now_ms)?;
+        let tick = desk.proposals.tick(now, now_ms)?;
         desk.proposed_at = now;
-        Some(batch)
+        Some(tick)
     }
 
     /// Whether a quorum has answered this leader within an election timeout.
@@ -565,6 +570,7 @@ impl Inner {
         loop {
             self.refresh_role();
             tokio::select! {
+                biased;
                 changed = server.changed() => if changed.is_err() { return },
                 _ = shutdown.changed() => return,
             }
@@ -600,6 +606,9 @@ impl Inner {
                 return;
             }
             desk.proposals.set_role(role);
+            // What was sent while the role was behind the log goes again.
+            let applied_term = self.applied_term.load(Ordering::Relaxed);
+            desk.proposals.term_applied(applied_term);
             let leads = matches!(role, Role::Leader { .. });
             let now = time::now();
             desk.clock = leads.then(|| LeaderClock::new(self.state.lock().now_ms(), now));
@@ -644,6 +653,7 @@ impl Inner {
     async fn serve_reads(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
         loop {
             tokio::select! {
+                biased;
                 () = self.read_wake.notified() => {}
                 _ = shutdown.changed() => return,
             }
