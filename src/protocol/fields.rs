@@ -33,6 +33,23 @@ impl Field {
     pub(super) const fn new(name: &'static str, rule: Rule) -> Self {
         Field { name, rule }
     }
+
+    /// What the field takes, in JSON Schema.
+    #[cfg(test)]
+    pub(super) fn json_schema(&self) -> serde_json::Value {
+        use serde_json::json;
+        match self.rule {
+            Rule::Name => json!({
+                "type": "string",
+                "minLength": 1,
+                "maxLength": NAME_BYTES_MAX,
+                "pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$",
+            }),
+            Rule::Integer(min, max) => json!({"type": "integer", "minimum": min, "maximum": max}),
+            Rule::Choice(names) => json!({"type": "string", "enum": names}),
+            Rule::Object(_) => json!({"type": "object"}),
+        }
+    }
 }
 
 /// What a field takes.

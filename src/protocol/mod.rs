@@ -10,6 +10,8 @@
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+mod asyncapi;
 pub mod encoding;
 pub mod error;
 pub mod fields;

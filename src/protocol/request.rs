@@ -124,7 +124,7 @@ impl Ask {
     }
 }
 
-fn schema(operation: Operation) -> &'static [Field] {
+pub(super) fn schema(operation: Operation) -> &'static [Field] {
     match operation {
         Operation::LockAcquire => Acquire::FIELDS,
         Operation::LockRelease => Release::FIELDS,

@@ -1,0 +1,333 @@
+//! What replies and events look like, and what fields are for, in JSON Schema.
+
+use serde_json::{Map, Value, json};
+
+use crate::protocol::{Code, INTEGER_MAX, Operation, TIMEOUT_MS_DEFAULT};
+
+pub(super) fn summary(operation: Operation) -> &'static str {
+    match operation {
+        Operation::LockAcquire => {
+            "Takes a lock, exclusive or shared, at once or within `wait_ms`; the reply has the \
+             fencing token."
+        }
+        Operation::LockRelease => "Ends the hold that a token stands for.",
+        Operation::LockRenew => "Lets the lease of a hold begin anew.",
+        Operation::LockCheck => "Whether a token is that of a live hold.",
+        Operation::LockGet => "Who holds a resource and who waits for it.",
+        Operation::Status => "What a node knows about itself and the cluster.",
+        Operation::Metrics => "All metrics of a node.",
+    }
+}
+
+pub(super) fn event_summary(kind: &str) -> &'static str {
+    match kind {
+        "granted" => "A lock was granted.",
+        "released" => "A hold was given back.",
+        "expired" => "The lease of a hold ran out.",
+        "deadlock" => "A cycle of waits was found and its victim refused.",
+        "contended" => "Somebody starts to wait.",
+        _ => unreachable!("no such event"),
+    }
+}
+
+/// What a field of a request is for, and its default; null where there is none.
+pub(super) fn request_field(operation: Operation, name: &str) -> (&'static str, Value) {
+    match (operation, name) {
+        (_, "resource") => (
+            "The lock. Required in the body or in the subject.",
+            Value::Null,
+        ),
+        (_, "mode") => (
+            "One holder, or any number of shared ones.",
+            json!("exclusive"),
+        ),
+        (_, "owner") => (
+            "One thread of control. Absent: one is made up and returned.",
+            Value::Null,
+        ),
+        (_, "session") => (
+            "There are no sessions yet: `session_not_found`.",
+            Value::Null,
+        ),
+        (Operation::LockRenew, "ttl_ms") => (
+            "Length of the lease from now on. Absent: as long as it was.",
+            Value::Null,
+        ),
+        (_, "ttl_ms") => ("Length of the lease.", json!(30_000)),
+        (_, "wait_ms") => (
+            "0: one try, which overtakes nobody. Otherwise how long to wait in the queue.",
+            json!(0),
+        ),
+        (_, "on_deadlock") => (
+            "Who gives way when waiting would close a cycle: this request, or the owner in the \
+             cycle that was first seen last.",
+            json!("requester"),
+        ),
+        (_, "meta") => ("Shown to whoever asks about the lock.", Value::Null),
+        (_, "request_id") => (
+            "Repeats carry the same id; so may the header Nats-Msg-Id instead.",
+            Value::Null,
+        ),
+        (Operation::LockAcquire, "timeout_ms") => (
+            "How long the asker waits for the reply; 5000 + `wait_ms` when absent.",
+            Value::Null,
+        ),
+        (_, "timeout_ms") => (
+            "How long the asker waits for the reply.",
+            json!(TIMEOUT_MS_DEFAULT),
+        ),
+        (_, "token") => ("The token of the grant.", Value::Null),
+        (_, "consistency") => (
+            "Not older than the request, or what the node that answers knows.",
+            json!("linearizable"),
+        ),
+        (_, "state_hash") => (
+            "Whether to add a hash of the replicated state, which takes time with its size.",
+            json!("omit"),
+        ),
+        (_, other) => panic!("say in schemas.rs what `{other}` is for"),
+    }
+}
+
+pub(super) fn message_id_header() -> Value {
+    json!({"type": "object", "properties": {
+        "Nats-Msg-Id": describe(text(), "The same as `request_id`; both must agree."),
+    }})
+}
+
+/// The reply to a request that did what it asks for.
+pub(super) fn success(operation: Operation) -> Value {
+    let own = match operation {
+        Operation::LockAcquire => vec![
+            ("resource", text()),
+            ("owner", text()),
+            ("token", component("token")),
+            ("mode", component("mode")),
+            ("expires_in_ms", integer()),
+            ("waited_ms", integer()),
+        ],
+        Operation::LockRelease => vec![("released", json!({"const": true}))],
+        Operation::LockRenew => vec![("expires_in_ms", integer())],
+        Operation::LockCheck => vec![
+            ("valid", boolean()),
+            ("current_token?", component("token")),
+            ("expires_in_ms?", integer()),
+        ],
+        Operation::LockGet => vec![
+            ("holders", list(component("holder"))),
+            ("waiters", list(component("waiter"))),
+        ],
+        Operation::Status => status(),
+        Operation::Metrics => vec![(
+            "metrics",
+            describe(text(), "OpenMetrics text, as under /metrics."),
+        )],
+    };
+    envelope(true, own)
+}
+
+fn status() -> Vec<(&'static str, Value)> {
+    let member = object(vec![
+        ("node", integer()),
+        ("voter", boolean()),
+        ("incarnation", or_null("integer")),
+    ]);
+    let redis = object(vec![
+        ("connected", boolean()),
+        (
+            "durability",
+            one_of(&["fsync", "os", "interval", "none", "unknown"]),
+        ),
+        ("warnings", list(text())),
+    ]);
+    vec![
+        (
+            "role",
+            one_of(&["leader", "follower", "candidate", "learner"]),
+        ),
+        ("term", integer()),
+        ("leader", or_null("integer")),
+        ("commit_index", integer()),
+        ("applied_index", integer()),
+        ("members", list(member)),
+        ("epoch", integer()),
+        ("lease_ms", integer()),
+        ("version", text()),
+        ("uptime_ms", integer()),
+        (
+            "locks",
+            object(vec![("held", integer()), ("waiting", integer())]),
+        ),
+        ("nats", object(vec![("connected", boolean())])),
+        ("redis?", redis),
+        (
+            "state_hash?",
+            object(vec![("batches", integer()), ("hash", text())]),
+        ),
+    ]
+}
+
+/// The reply to a request that is refused or failed.
+pub(super) fn error_message() -> Value {
+    let headers = object(vec![
+        ("Nats-Service-Error", describe(text(), "The message.")),
+        ("Nats-Service-Error-Code", describe(text(), "The status.")),
+    ]);
+    json!({
+        "name": "error",
+        "headers": headers,
+        "payload": envelope(false, vec![("error", component("error"))]),
+    })
+}
+
+/// Events by kind, with their schemas.
+pub(super) fn events() -> Vec<(&'static str, Value)> {
+    let about = |more: Vec<(&'static str, Value)>| {
+        let mut fields = vec![("resource", text()), ("owner", text())];
+        fields.extend(more);
+        object(fields)
+    };
+    let ended = || vec![("token", component("token")), ("held_ms", integer())];
+    let granted = vec![
+        ("token", component("token")),
+        ("mode", component("mode")),
+        ("waited_ms", integer()),
+    ];
+    let deadlock = vec![
+        ("cycle", list(component("cycle_edge"))),
+        ("victim", text()),
+        ("policy", component("policy")),
+    ];
+    vec![
+        ("granted", about(granted)),
+        ("released", about(ended())),
+        ("expired", about(ended())),
+        ("deadlock", object(deadlock)),
+        ("contended", about(vec![("queue_length", integer())])),
+    ]
+}
+
+/// What several messages have in common.
+pub(super) fn components() -> Value {
+    let holder = object(vec![
+        ("owner", text()),
+        ("token", component("token")),
+        ("mode", component("mode")),
+        ("expires_in_ms", integer()),
+        ("held_ms", integer()),
+        ("meta", or_null("object")),
+    ]);
+    let waiter = object(vec![
+        ("owner", text()),
+        ("mode", component("mode")),
+        ("waited_ms", integer()),
+        ("request_id?", text()),
+    ]);
+    let cycle_edge = object(vec![
+        ("owner", text()),
+        ("holds", or_null("string")),
+        ("token", or_null("integer")),
+        ("waits_for_owner", text()),
+        ("resource", text()),
+        ("because", one_of(&["holder", "queue"])),
+    ]);
+    json!({
+        "token": describe(integer(), "Greater than every token granted before, over all resources."),
+        "mode": one_of(&["exclusive", "shared"]),
+        "policy": one_of(&["requester", "youngest"]),
+        "holder": holder,
+        "waiter": waiter,
+        "cycle_edge": cycle_edge,
+        "error": error(),
+    })
+}
+
+fn error() -> Value {
+    let codes: Vec<&str> = Code::ALL.iter().map(|code| code.name()).collect();
+    object(vec![
+        ("code", one_of(&codes)),
+        ("status", integer()),
+        ("message", describe(text(), "For people.")),
+        ("retryable", boolean()),
+        ("outcome", one_of(&["not_applied", "applied", "unknown"])),
+        (
+            "field?",
+            describe(text(), "The field of the request that is wrong."),
+        ),
+        (
+            "fields?",
+            describe(list(text()), "The fields that the operation has."),
+        ),
+        ("resource?", text()),
+        ("holders?", list(component("holder"))),
+        ("queue_length?", integer()),
+        ("cycle?", list(component("cycle_edge"))),
+        ("victim?", text()),
+        ("policy?", component("policy")),
+        ("mode?", component("mode")),
+        ("token?", component("token")),
+        ("limit?", describe(integer(), "The bound that is reached.")),
+    ])
+}
+
+fn envelope(ok: bool, own: Vec<(&'static str, Value)>) -> Value {
+    let mut fields = vec![
+        ("ok", json!({"const": ok})),
+        ("node", describe(integer(), "The node that answers.")),
+        (
+            "ask_node?",
+            describe(integer(), "The node that is faster to ask."),
+        ),
+    ];
+    fields.extend(own);
+    object(fields)
+}
+
+/// An object with these fields; a question mark behind the name says that it may be absent.
+fn object(fields: Vec<(&'static str, Value)>) -> Value {
+    let mut properties = Map::new();
+    let mut required = Vec::new();
+    for (name, schema) in fields {
+        match name.strip_suffix('?') {
+            Some(name) => properties.insert(name.to_owned(), schema),
+            None => {
+                required.push(name);
+                properties.insert(name.to_owned(), schema)
+            }
+        };
+    }
+    json!({"type": "object", "properties": properties, "required": required})
+}
+
+fn text() -> Value {
+    json!({"type": "string"})
+}
+
+fn boolean() -> Value {
+    json!({"type": "boolean"})
+}
+
+fn integer() -> Value {
+    json!({"type": "integer", "minimum": 0, "maximum": INTEGER_MAX})
+}
+
+fn or_null(kind: &str) -> Value {
+    json!({"type": [kind, "null"]})
+}
+
+fn one_of(names: &[&str]) -> Value {
+    json!({"type": "string", "enum": names})
+}
+
+fn list(items: Value) -> Value {
+    json!({"type": "array", "items": items})
+}
+
+fn component(name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}
+
+fn describe(mut schema: Value, description: &str) -> Value {
+    schema["description"] = description.into();
+    schema
+}

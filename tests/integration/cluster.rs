@@ -1,0 +1,406 @@
+//! A cluster of real processes on this machine, gone when it is dropped.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use mufakat::client::{Client, ClientOptions, Target};
+use mufakat::ids::NodeId;
+use mufakat::protocol::status::{Role, StateHash, Status};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
+
+use crate::process::{Process, show};
+use crate::{programs, wait, wire};
+
+/// Clusters at a time: each is four processes, and elections need to be run in time.
+static PLACES: Semaphore = Semaphore::const_new(2);
+
+/// How long one request for a status may take.
+const STATUS_MAX: Duration = Duration::from_secs(2);
+/// A node that is told to stop has five seconds to drain; a busy machine takes its own time.
+const STOP_MAX: Duration = Duration::from_secs(20);
+
+/// What a cluster consists of.
+pub struct Options {
+    /// How many nodes: 1 to this.
+    pub nodes: u64,
+    /// Whether there is a Redis, and the nodes know it.
+    pub redis: bool,
+    /// Further flags of every node.
+    pub flags: Vec<String>,
+}
+
+impl Default for Options {
+    /// Three nodes with the default timing, no Redis.
+    fn default() -> Self {
+        Options {
+            nodes: 3,
+            redis: false,
+            flags: Vec::new(),
+        }
+    }
+}
+
+impl Options {
+    pub fn flags(flags: &[&str]) -> Self {
+        Options {
+            flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
+            ..Options::default()
+        }
+    }
+}
+
+/// The processes of one cluster.
+pub struct Cluster {
+    options: Options,
+    nodes: BTreeMap<u64, Process>,
+    broker: Option<Process>,
+    redis: Option<Process>,
+    broker_port: u16,
+    redis_port: u16,
+    http_ports: BTreeMap<u64, u16>,
+    /// For what this type asks by itself.
+    asking: OnceCell<async_nats::Client>,
+    directory: TempDir,
+    _place: SemaphorePermit<'static>,
+}
+
+impl Cluster {
+    /// Starts everything and waits for a leader whom all nodes follow.
+    pub async fn start(options: Options) -> Self {
+        let mut cluster = Cluster::prepare(options).await;
+        cluster.start_broker().await;
+        if cluster.options.redis {
+            cluster.start_redis().await;
+        }
+        cluster.start_all();
+        cluster.all_follow().await;
+        cluster
+    }
+
+    /// Starts nothing yet.
+    pub async fn prepare(options: Options) -> Self {
+        let place = PLACES.acquire().await.expect("never closed");
+        let http_ports = (1..=options.nodes)
+            .map(|node| (node, programs::free_port()))
+            .collect();
+        Cluster {
+            options,
+            nodes: BTreeMap::new(),
+            broker: None,
+            redis: None,
+            broker_port: programs::free_port(),
+            redis_port: programs::free_port(),
+            http_ports,
+            asking: OnceCell::new(),
+            directory: TempDir::new().expect("a temporary directory can be made"),
+            _place: place,
+        }
+    }
+
+    /// The ids of all nodes, running or not.
+    pub fn ids(&self) -> Vec<u64> {
+        (1..=self.options.nodes).collect()
+    }
+
+    /// The broker's address.
+    pub fn nats_url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.broker_port)
+    }
+
+    pub fn http_port(&self, node: u64) -> u16 {
+        self.http_ports[&node]
+    }
+
+    pub fn data_dir(&self, node: u64) -> PathBuf {
+        self.directory.path().join(format!("node-{node}"))
+    }
+
+    /// A connection of its own, which comes back by itself and quickly.
+    pub async fn nats(&self) -> async_nats::Client {
+        async_nats::ConnectOptions::new()
+            .retry_on_initial_connect()
+            .max_reconnects(None)
+            .reconnect_delay_callback(|_| Duration::from_millis(50))
+            .ping_interval(Duration::from_secs(2))
+            .connect(self.nats_url())
+            .await
+            .expect("the first connection is made in the background")
+    }
+
+    /// Our own client on a connection of its own.
+    pub async fn client(&self, target: Target) -> Client {
+        let options = ClientOptions {
+            target,
+            ..ClientOptions::default()
+        };
+        let client = Client::new(self.nats().await, options).await;
+        client.expect("the connection is not closed")
+    }
+
+    async fn asking(&self) -> &async_nats::Client {
+        self.asking.get_or_init(|| self.nats()).await
+    }
+
+    // Broker and Redis.
+
+    /// Starts the broker, always on the same port, and waits until it takes connections.
+    pub async fn start_broker(&mut self) {
+        assert!(self.broker.is_none(), "the broker runs");
+        let program = programs::find("nats-server", "MUFAKAT_NATS_SERVER");
+        let configuration = Path::new(env!("CARGO_MANIFEST_DIR")).join("nats/dev.conf");
+        let mut command = Command::new(program);
+        command.arg("-c").arg(configuration).args([
+            "-a",
+            "127.0.0.1",
+            "-p",
+            &self.broker_port.to_string(),
+        ]);
+        let log = self.directory.path().join("broker.log");
+        self.broker = Some(Process::start("the broker", &mut command, &log));
+        listens("the broker", self.broker_port).await;
+    }
+
+    pub fn kill_broker(&mut self) {
+        self.broker.take().expect("the broker runs").kill();
+    }
+
+    /// Starts Redis as the queue wants it: every write on disk before it is answered.
+    pub async fn start_redis(&mut self) {
+        assert!(self.redis.is_none(), "Redis runs");
+        let directory = self.directory.path().join("redis");
+        fs::create_dir_all(&directory).expect("a directory can be made");
+        let mut command = Command::new(programs::find("redis-server", "MUFAKAT_REDIS_SERVER"));
+        command
+            .args(["--port", &self.redis_port.to_string()])
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"])
+            .args(["--appendfsync", "always", "--dir"])
+            .arg(directory);
+        let log = self.directory.path().join("redis.log");
+        self.redis = Some(Process::start("Redis", &mut command, &log));
+        listens("Redis", self.redis_port).await;
+    }
+
+    // Nodes.
+
+    pub fn start_node(&mut self, node: u64) {
+        assert!(!self.nodes.contains_key(&node), "node {node} runs");
+        let peers: Vec<String> = self.ids().iter().map(u64::to_string).collect();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mufakat"));
+        for (name, _) in std::env::vars_os() {
+            let ours = name.to_string_lossy();
+            if ["MUFAKAT_", "NATS_", "REDIS_"]
+                .iter()
+                .any(|p| ours.starts_with(p))
+                && ours != "MUFAKAT_LOG"
+            {
+                command.env_remove(&name);
+            }
+        }
+        command
+            .args(["node", "--id", &node.to_string()])
+            .args(["--peers", &peers.join(",")])
+            .args(["--nats", &self.nats_url()])
+            .args(["--http", &format!("127.0.0.1:{}", self.http_port(node))])
+            .arg("--data-dir")
+            .arg(self.data_dir(node))
+            .args(&self.options.flags);
+        if self.options.redis {
+            command.args(["--redis", &format!("redis://127.0.0.1:{}", self.redis_port)]);
+        }
+        let log = self.log_path(node);
+        let process = Process::start(&format!("node {node}"), &mut command, &log);
+        self.nodes.insert(node, process);
+    }
+
+    /// Starts every node that does not run.
+    pub fn start_all(&mut self) {
+        for node in self.ids() {
+            if !self.nodes.contains_key(&node) {
+                self.start_node(node);
+            }
+        }
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self, node: u64) {
+        self.running(node).kill();
+        self.nodes.remove(&node);
+    }
+
+    /// SIGKILL to all that run, before the end of any is waited for.
+    pub fn kill_all(&mut self) {
+        for process in self.nodes.values() {
+            process.signal(Signal::KILL);
+        }
+        self.nodes.clear();
+    }
+
+    /// SIGTERM, and how the node ended.
+    pub async fn stop(&mut self, node: u64) -> ExitStatus {
+        self.running(node).signal(Signal::TERM);
+        let ended = self.running(node).end(STOP_MAX).await;
+        self.nodes.remove(&node);
+        ended
+    }
+
+    /// How a node ended that is expected to end by itself.
+    pub async fn end(&mut self, node: u64) -> ExitStatus {
+        let ended = self.running(node).end(wait::LONG).await;
+        self.nodes.remove(&node);
+        ended
+    }
+
+    pub fn pause(&mut self, node: u64) {
+        self.running(node).signal(Signal::STOP);
+    }
+
+    pub fn resume(&mut self, node: u64) {
+        self.running(node).signal(Signal::CONT);
+    }
+
+    pub fn runs(&self, node: u64) -> bool {
+        self.nodes.contains_key(&node)
+    }
+
+    fn running(&mut self, node: u64) -> &mut Process {
+        let process = self.nodes.get_mut(&node);
+        process.unwrap_or_else(|| panic!("node {node} does not run"))
+    }
+
+    /// All that a node printed, since its first start.
+    pub fn log(&self, node: u64) -> String {
+        fs::read_to_string(self.log_path(node)).unwrap_or_default()
+    }
+
+    fn log_path(&self, node: u64) -> PathBuf {
+        self.directory.path().join(format!("node-{node}.log"))
+    }
+
+    // What the cluster says.
+
+    /// A node's status, unless it does not answer.
+    pub async fn status(&self, node: u64) -> Option<Status> {
+        self.ask_status(node, &json!({})).await
+    }
+
+    async fn ask_status(&self, node: u64, body: &Value) -> Option<Status> {
+        let subject = format!("mufakat.node.{node}.status");
+        let answer = wire::request(self.asking().await, &subject, body, STATUS_MAX).await?;
+        Some(serde_json::from_value(answer).expect("a status has its fields"))
+    }
+
+    /// Waits for a leader that most nodes know, and returns it.
+    pub async fn leader(&mut self) -> u64 {
+        wait::until("a leader", async || {
+            let followers = self.followers_of_leader().await?;
+            (followers.1 * 2 > self.options.nodes as usize).then_some(followers.0)
+        })
+        .await
+    }
+
+    /// Waits for a leader that all running nodes know, and returns it.
+    pub async fn all_follow(&mut self) -> u64 {
+        wait::until("a leader that all nodes know", async || {
+            for process in self.nodes.values_mut() {
+                if let Some(status) = process.ended() {
+                    panic!("{} ended with {}", process.name, show(status));
+                }
+            }
+            let followers = self.followers_of_leader().await?;
+            (followers.1 == self.nodes.len()).then_some(followers.0)
+        })
+        .await
+    }
+
+    /// The leader of the highest term and how many nodes name it for that term, with itself.
+    async fn followers_of_leader(&self) -> Option<(u64, usize)> {
+        let statuses = self.statuses().await;
+        let leads = |status: &&Status| status.role == Role::Leader;
+        let leader = statuses.iter().filter(leads).max_by_key(|s| s.term)?;
+        let follows = |s: &&Status| (s.leader, s.term) == (Some(leader.node), leader.term);
+        Some((leader.node.0, statuses.iter().filter(follows).count()))
+    }
+
+    async fn statuses(&self) -> Vec<Status> {
+        let asked = self.nodes.keys().map(|node| self.status(*node));
+        let statuses = futures_util::future::join_all(asked).await;
+        statuses.into_iter().flatten().collect()
+    }
+
+    /// A running node that is not the leader.
+    pub async fn follower(&mut self) -> u64 {
+        let leader = self.all_follow().await;
+        let mut others = self.nodes.keys().filter(|node| **node != leader);
+        *others.next().expect("there are several nodes")
+    }
+
+    /// The state's fingerprint on a node.
+    pub async fn state_hash(&self, node: u64) -> Option<StateHash> {
+        let body = json!({"state_hash": "include"});
+        self.ask_status(node, &body).await?.state_hash
+    }
+
+    /// Waits until all running nodes have applied equally much, and demands the same hash then.
+    pub async fn state_hashes(&self) -> StateHash {
+        wait::until("all nodes have applied equally many batches", async || {
+            let asked = self.nodes.keys().map(|node| self.state_hash(*node));
+            let hashes = futures_util::future::join_all(asked).await;
+            let hashes: Vec<StateHash> = hashes.into_iter().collect::<Option<_>>()?;
+            let first = hashes.first().expect("some node runs").clone();
+            if hashes.iter().any(|hash| hash.batches != first.batches) {
+                return None;
+            }
+            assert!(
+                hashes.iter().all(|hash| hash.hash == first.hash),
+                "the nodes' states differ after {} batches: {hashes:?}",
+                first.batches
+            );
+            Some(first)
+        })
+        .await
+    }
+
+    /// The value of a metric without labels, as a node tells it.
+    pub async fn metric(&self, node: u64, name: &str) -> Option<f64> {
+        let subject = format!("mufakat.node.{node}.metrics");
+        let nats = self.asking().await;
+        let answer = wire::request(nats, &subject, &json!({}), STATUS_MAX).await?;
+        let text = answer["metrics"].as_str().expect("metrics are text");
+        let value = |line: &str| line.strip_prefix(name)?.trim().parse().ok();
+        text.lines().find_map(value)
+    }
+}
+
+/// The number of a node as our client names it.
+pub fn target(node: u64) -> Target {
+    Target::Node(NodeId(node))
+}
+
+async fn listens(what: &str, port: u16) {
+    wait::until(&format!("{what} listens on {port}"), async || {
+        let connection = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
+        connection.ok().map(drop)
+    })
+    .await;
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for node in self.ids() {
+            let log = self.log(node);
+            eprintln!("--- node {node} ---\n{log}");
+        }
+        if let Some(broker) = &self.broker {
+            eprintln!("--- broker ---\n{}", broker.log());
+        }
+    }
+}

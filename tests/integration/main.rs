@@ -1,0 +1,14 @@
+//! Black-box tests: real nodes, a real broker, killed and restarted.
+//!
+//! Each test has a cluster of its own. What a test measures (how long service was away) it prints;
+//! what it asserts about time is loose, since the machine may be busy.
+
+mod cluster;
+mod full_restart;
+mod leader_killed;
+mod locks;
+mod process;
+mod programs;
+mod start;
+mod wait;
+mod wire;

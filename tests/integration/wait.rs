@@ -1,0 +1,30 @@
+//! Waiting for conditions instead of for time to pass.
+
+use std::time::{Duration, Instant};
+
+/// Longer than anything takes on a busy machine: a condition that is not met by then never is.
+pub const LONG: Duration = Duration::from_secs(40);
+
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Looks until there is something, and panics with `what` when [`LONG`] has passed.
+pub async fn until<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
+    until_within(LONG, what, look).await
+}
+
+/// Looks until there is something, and panics with `what` when `limit` has passed.
+pub async fn until_within<T>(
+    limit: Duration,
+    what: &str,
+    mut look: impl AsyncFnMut() -> Option<T>,
+) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(start.elapsed() < limit, "{what}: not within {limit:?}");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
