@@ -28,7 +28,7 @@ fn main() -> ExitCode {
 fn start_logging() {
     let filter = EnvFilter::try_from_env("MUFAKAT_LOG")
         .or_else(|_| EnvFilter::try_from_default_env())
-        .unwrap_or_else(|_| EnvFilter::new("warn,mufakat=info,async_nats=error"));
+        .unwrap_or_else(|_| EnvFilter::new("warn,mufakat=info,async_nats=error,openraft=error"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

@@ -27,16 +27,17 @@ use crate::monitor::http::Monitor;
 use crate::monitor::insight::{self, Insight};
 use crate::protocol::{Operation, Prefix};
 use crate::queue::store::RedisLink;
-use crate::raft::bootstrap;
+use crate::raft::bootstrap::{self, BootstrapError};
 use crate::raft::call::{Caller, Trust};
 use crate::raft::directory::DataDirectory;
 use crate::raft::handle::{Handle, Raft, Timing};
 use crate::raft::log::LogStore;
 use crate::raft::message::Refusal;
-use crate::raft::network::Network;
+use crate::raft::network::{Identity, Network};
 use crate::raft::receiver::Receiver;
-use crate::raft::snapshot::SnapshotStore;
+use crate::raft::snapshot::{SnapshotStore, Snapshots};
 use crate::raft::state_machine::StateMachine;
+use crate::raft::types::RaftLog;
 use crate::stats::{Connection, Stats};
 use crate::{raft, time, view};
 
@@ -47,6 +48,30 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How often a node looks whether Raft had to stop.
 const HEALTH_LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// What a node stands on: the seams between it and the world. Simulated nodes have others.
+pub struct Parts<L> {
+    pub config: Config,
+    pub identity: Identity,
+    /// The connection for what nodes say to each other.
+    pub raft_broker: SharedBroker,
+    /// The connection that answers to clients go out on.
+    pub clients: SharedBroker,
+    pub log: L,
+    pub snapshots: Arc<dyn Snapshots>,
+    pub redis: Option<RedisLink>,
+    pub stats: Arc<Stats>,
+}
+
+/// A node without its doors to the outside.
+pub struct Core {
+    pub handle: Handle,
+    pub network: Network,
+    pub raft: Raft,
+    /// Where requests of clients go.
+    pub dispatch: Arc<Dispatch>,
+    config: Config,
+}
 
 /// The tasks and connections of a running node, in the order in which they end.
 struct Node {
@@ -85,57 +110,49 @@ pub async fn run(config: Config, nats: NatsOptions) -> Result<()> {
     Ok(())
 }
 
-impl Node {
-    async fn start(config: &Config, nats: &NatsOptions) -> Result<Node> {
-        let draw = || DiskId(rand::random());
-        let directory = DataDirectory::open(&config.data_dir, config.id, draw)?;
-        let identity = raft::network::Identity {
-            node: config.id,
-            disk: directory.disk(),
-            boot: BootId(rand::random()),
-        };
-        let stats = Stats::new(insight::operation_labels(), insight::code_labels());
-        let started = time::now();
-        let (stop, stopped) = watch::channel(false);
-        let (close, closed) = watch::channel(false);
-
-        let raft_link = connect(nats, config, (&stats, Connection::Raft)).await?;
-        let clients = connect(nats, config, (&stats, Connection::Clients)).await?;
-        let redis = match &config.redis {
-            Some(url) => Some(RedisLink::start(url.expose(), stopped.clone())?),
-            None => None,
-        };
-
-        let raft_broker: SharedBroker = Arc::new(raft_link);
+impl Core {
+    /// Builds a node and has it take part in Raft, until `stopped`.
+    ///
+    /// # Errors
+    /// When the configuration or what is stored does not allow to start.
+    pub async fn start<L: RaftLog>(
+        parts: Parts<L>,
+        stopped: watch::Receiver<bool>,
+    ) -> Result<Core> {
+        let (config, identity, stats) = (parts.config, parts.identity, parts.stats);
         let timing = Timing {
             election_max: config.election_max,
             grace: GRACE,
         };
-        let link = (raft_broker.clone(), config.prefix.as_str());
-        let handle = Handle::new((identity.node, identity.boot), timing, link, stats.clone());
+        let who = (identity.node, identity.boot);
+        let link = (parts.raft_broker.clone(), config.prefix.as_str());
+        let handle = Handle::new(who, timing, link, stats.clone());
         let known_disk = handle.known_disk();
         let network = Network::new(
             identity,
-            raft_broker.clone(),
+            parts.raft_broker.clone(),
             config.prefix.clone(),
             known_disk.clone(),
         );
-        let raft = start_raft(config, &directory, &handle, &network, &stats).await?;
+        let machine = StateMachine::new(handle.shared_state(), parts.snapshots, handle.observer());
+        let settings = Arc::new(raft::settings::settings(&config)?);
+        let raft = Raft::build(config.id, settings, network.factory(), parts.log, machine).await?;
 
         let prefix: Prefix = config.prefix.parse()?;
-        let client_broker: SharedBroker = Arc::new(clients.clone());
         let replier = Replier::new(
             identity.node,
             prefix.clone(),
-            client_broker.clone(),
+            parts.clients.clone(),
             stats.clone(),
         );
         let answering = network.listen().await?;
         tokio::spawn(answering.run(stopped.clone()));
         let receiver = Receiver::listen(network.clone(), raft.clone()).await?;
         tokio::spawn(receiver.run(stopped.clone()));
+        // Only now: who stands for election must be able to hear the answers.
+        raft.run();
         handle
-            .run(raft.clone(), Arc::new(replier.clone()), stopped.clone())
+            .run(raft.clone(), Arc::new(replier.clone()), stopped)
             .await?;
         bootstrap::answer_greetings(&network, raft.clone(), known_disk);
 
@@ -143,41 +160,92 @@ impl Node {
             handle: handle.clone(),
             network: network.clone(),
             stats,
-            clients: client_broker,
-            raft_broker,
-            redis,
+            clients: parts.clients,
+            raft_broker: parts.raft_broker,
+            redis: parts.redis,
             service: service_info(&identity, &prefix),
-            started,
+            started: time::now(),
         });
-        if let Some(address) = config.http {
-            let monitor = Monitor::bind(&address.to_string())
-                .await
-                .with_context(|| format!("HTTP cannot listen on {address} (--http)"))?;
-            tokio::spawn(monitor.serve(insight.clone(), stopped.clone()));
-        }
-        bootstrap::join_or_found(&raft, &network, &config.peers).await?;
-
-        let locks = LockService::new(handle.clone(), network.clone(), identity.boot);
         let dispatch = Arc::new(Dispatch {
             me: identity.node,
             prefix,
             handle: handle.clone(),
-            locks,
+            locks: LockService::new(handle.clone(), network.clone(), identity.boot),
             insight,
             replier,
         });
         answer_queries(&network, &dispatch);
+        Ok(Core {
+            handle,
+            network,
+            raft,
+            dispatch,
+            config,
+        })
+    }
+
+    /// Returns once this node belongs to a cluster; from then on it takes part in the view, until
+    /// `stopped`.
+    ///
+    /// # Errors
+    /// When the cluster knows this node with another data directory, or Raft had to stop.
+    pub async fn join(&self, stopped: watch::Receiver<bool>) -> Result<(), BootstrapError> {
+        bootstrap::join_or_found(&self.raft, &self.network, &self.config.peers).await?;
+        let me = self.network.identity();
         let keeper = view::service::maintain(
-            handle.clone(),
-            (identity.node, identity.boot),
-            config.suspicion,
+            self.handle.clone(),
+            (me.node, me.boot),
+            self.config.suspicion,
             stopped,
         );
         tokio::spawn(keeper);
-        let listener = Listener::subscribe(clients.client().clone(), &dispatch).await?;
-        let listening = tokio::spawn(listener.run(dispatch, closed));
+        Ok(())
+    }
+}
+
+impl Node {
+    async fn start(config: &Config, nats: &NatsOptions) -> Result<Node> {
+        let draw = || DiskId(rand::random());
+        let directory = DataDirectory::open(&config.data_dir, config.id, draw)?;
+        let identity = Identity {
+            node: config.id,
+            disk: directory.disk(),
+            boot: BootId(rand::random()),
+        };
+        let stats = Stats::new(insight::operation_labels(), insight::code_labels());
+        let (stop, stopped) = watch::channel(false);
+        let (close, closed) = watch::channel(false);
+
+        let (log, snapshots) = open_stores(&directory, &stats)?;
+        let raft_link = connect(nats, config, (&stats, Connection::Raft)).await?;
+        let clients = connect(nats, config, (&stats, Connection::Clients)).await?;
+        let redis = match &config.redis {
+            Some(url) => Some(RedisLink::start(url.expose(), stopped.clone())?),
+            None => None,
+        };
+        let parts = Parts {
+            config: config.clone(),
+            identity,
+            raft_broker: Arc::new(raft_link),
+            clients: Arc::new(clients.clone()),
+            log,
+            snapshots: Arc::new(snapshots),
+            redis,
+            stats,
+        };
+        let core = Core::start(parts, stopped.clone()).await?;
+        if let Some(address) = config.http {
+            let monitor = Monitor::bind(&address.to_string())
+                .await
+                .with_context(|| format!("HTTP cannot listen on {address} (--http)"))?;
+            tokio::spawn(monitor.serve(core.dispatch.insight.clone(), stopped.clone()));
+        }
+        core.join(stopped).await?;
+
+        let listener = Listener::subscribe(clients.client().clone(), &core.dispatch).await?;
+        let listening = tokio::spawn(listener.run(core.dispatch, closed));
         Ok(Node {
-            handle,
+            handle: core.handle,
             clients,
             close,
             stop,
@@ -230,26 +298,27 @@ async fn connect(
     NatsBroker::connect(&nats, name, (stats.clone(), which)).await
 }
 
-async fn start_raft(
-    config: &Config,
-    directory: &DataDirectory,
-    handle: &Handle,
-    network: &Network,
-    stats: &Arc<Stats>,
-) -> Result<Raft> {
+/// Opens what is stored, and makes sure that nothing is missing between snapshot and log.
+fn open_stores(directory: &DataDirectory, stats: &Arc<Stats>) -> Result<(LogStore, SnapshotStore)> {
     let flushes = stats.clone();
     let on_flush = Arc::new(move |flush: raft::log::Flush| {
         flushes.raft.fsync.observe_duration(flush.duration);
     });
     let log = LogStore::open(&directory.log_path(), on_flush)?;
-    let snapshots = Arc::new(SnapshotStore::open(&directory.snapshots_path())?);
-    let machine = StateMachine::new(handle.shared_state(), snapshots, handle.observer());
-    let settings = Arc::new(raft::settings::settings(config)?);
-    let raft = Raft::new(config.id, settings, network.factory(), log, machine).await?;
-    Ok(raft)
+    let snapshots = SnapshotStore::open(&directory.snapshots_path())?;
+    let reached = SnapshotStore::load(&snapshots)?.and_then(|(meta, _)| meta.last_log_id);
+    if log.purged()? > reached {
+        bail!(
+            "the newest snapshot in {} ends before the log in {} begins: a file is missing. Put it \
+             back; without it this node can't be started",
+            directory.snapshots_path().display(),
+            directory.log_path().display(),
+        );
+    }
+    Ok((log, snapshots))
 }
 
-fn service_info(identity: &raft::network::Identity, prefix: &Prefix) -> ServiceInfo {
+fn service_info(identity: &Identity, prefix: &Prefix) -> ServiceInfo {
     let endpoints = Operation::ALL
         .iter()
         .map(|operation| (*operation as usize, operation.name()));

@@ -55,23 +55,6 @@ pub struct Recording {
     pub stopped: bool,
 }
 
-impl Recording {
-    /// The series of the named operation.
-    pub fn series(&self, operation: &str) -> Option<&Series> {
-        self.series
-            .iter()
-            .find(|(name, _)| *name == operation)
-            .map(|(_, series)| series)
-    }
-
-    pub fn error_count(&self) -> u64 {
-        self.series
-            .iter()
-            .map(|(_, series)| series.error_count())
-            .sum()
-    }
-}
-
 /// Runs the workload to its end or to Ctrl-C, showing progress. A round that was begun is finished: a run lasts
 /// at most one round longer than planned.
 ///

@@ -135,10 +135,19 @@ impl Answers for Replier {
         }
     }
 
+    fn answer_again(&self, to: ReplyTo, outcome: lock::command::Outcome) {
+        let (rendered, _) = lock::answer::rendered(to.encoding, self.from(None), outcome);
+        self.publish(to.subject, rendered);
+    }
+
     fn effect(&self, effect: Effect) {
         match effect {
-            Effect::WaitEnded { reply, outcome } => {
-                let took = Duration::ZERO;
+            Effect::WaitEnded {
+                reply,
+                waited_ms,
+                outcome,
+            } => {
+                let took = Duration::from_millis(waited_ms);
                 let timing = (Operation::LockAcquire, took);
                 self.send_outcome(reply, self.from(None), timing, outcome);
             }

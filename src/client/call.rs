@@ -35,6 +35,8 @@ pub(super) struct Call {
     pub timeout_ms: u64,
     /// How much of the timeout the request itself asks to wait.
     pub wait_ms: u64,
+    /// Whether it may be asked again although an attempt may have taken effect.
+    pub repeatable: bool,
 }
 
 impl Call {
@@ -43,6 +45,7 @@ impl Call {
             operation,
             timeout_ms: timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT + wait_ms),
             wait_ms,
+            repeatable: true,
         }
     }
 
@@ -157,13 +160,15 @@ impl Client {
                 Err(error) => error,
             };
             elapsed_ms = started.elapsed().as_millis() as u64 + pause_ms;
-            if !error.passes_by_itself() || elapsed_ms >= call.timeout_ms {
+            let is_unknown = error.outcome() == Outcome::Unknown;
+            let is_final = !error.passes_by_itself() || (is_unknown && !call.repeatable);
+            if is_final || elapsed_ms >= call.timeout_ms {
                 return Err(Failed {
                     error,
                     earlier_unknown,
                 });
             }
-            earlier_unknown |= error.outcome() == Outcome::Unknown;
+            earlier_unknown |= is_unknown;
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
             pause_ms = (pause_ms * 2).min(PAUSE_MS_MAX);
         }
@@ -226,14 +231,19 @@ impl Client {
             }
             Err(_) => None,
         };
-        let known = asked.map(|direct| direct.node);
-        if faster != known {
-            let direct = faster.map(|node| Arc::new(Direct::new(&self.inner.options.prefix, node)));
-            *self
-                .inner
-                .direct
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = direct;
+        let mut direct = self
+            .inner
+            .direct
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let current = direct.as_ref().map(|direct| direct.node);
+        match faster {
+            Some(node) if current != Some(node) => {
+                *direct = Some(Arc::new(Direct::new(&self.inner.options.prefix, node)));
+            }
+            // Unless another call has learned better meanwhile.
+            None if current == asked.map(|asked| asked.node) => *direct = None,
+            _ => {}
         }
     }
 

@@ -31,6 +31,7 @@ pub mod error;
 mod fake_broker;
 pub mod lease;
 pub mod requester;
+mod slots;
 
 pub use error::ClientError;
 pub use lease::{Lease, LeaseLost};
@@ -151,19 +152,24 @@ impl Client {
         format!("{:032x}", rand::random::<u128>())
     }
 
-    /// Asks for a lock, waiting for it as long as `wait_ms` says. An id is made up for a request
-    /// that has none, so that asking again after a failure attaches to the same place.
+    /// Asks for a lock, waiting for it as long as `wait_ms` says. A wait that has no `request_id`
+    /// gets one, so that asking again after a failure attaches to the same place. A try without one
+    /// is asked again only when it is known not to have taken effect: the nodes keep each id for
+    /// minutes, which tries by the thousand would use up.
     ///
     /// # Errors
     /// `lock_held`, `wait_timeout`, `deadlock` and the other refusals of the contract. With an
     /// unknown outcome the lock may have been granted; it then ends with its lease.
     pub async fn acquire(&self, request: &Acquire) -> Result<Acquired, ClientError> {
         let mut request = request.clone();
-        request
-            .request_id
-            .get_or_insert_with(|| self.new_request_id());
         let asked_wait_ms = request.wait_ms;
-        let call = Call::new(Operation::LockAcquire, request.timeout_ms, asked_wait_ms);
+        if asked_wait_ms > 0 && request.request_id.is_none() {
+            request.request_id = Some(self.new_request_id());
+        }
+        let call = Call {
+            repeatable: request.request_id.is_some(),
+            ..Call::new(Operation::LockAcquire, request.timeout_ms, asked_wait_ms)
+        };
         let body = |elapsed_ms: u64| {
             if elapsed_ms > 0 {
                 request.wait_ms = asked_wait_ms.saturating_sub(elapsed_ms);
@@ -180,7 +186,12 @@ impl Client {
     /// As those of [`Client::acquire`].
     pub async fn acquire_lease(&self, request: &Acquire) -> Result<Lease, ClientError> {
         let asked_at = time::now();
-        let acquired = self.acquire(request).await?;
+        let id = || self.new_request_id();
+        let request = Acquire {
+            request_id: request.request_id.clone().or_else(|| Some(id())),
+            ..request.clone()
+        };
+        let acquired = self.acquire(&request).await?;
         Ok(Lease::keep(
             self.clone(),
             acquired,

@@ -171,6 +171,8 @@ pub enum Effect {
     /// A wait is over: tell the client.
     WaitEnded {
         reply: ReplyTo,
+        /// How long it stood in the queue, in state time.
+        waited_ms: u64,
         outcome: Outcome,
     },
     Event(Event),

@@ -23,7 +23,7 @@ pub(super) struct Hold {
 pub(super) struct Waiter {
     pub(super) request: Acquire,
     pub(super) reply: ReplyTo,
-    since_ms: u64,
+    pub(super) since_ms: u64,
     deadline_ms: u64,
 }
 
@@ -287,7 +287,10 @@ impl Model {
     fn time_out(&mut self, at: usize) {
         let waiter = self.waits.remove(at);
         let contention = self.contention(&waiter.request.resource);
-        self.tell(waiter.reply, Outcome::WaitTimeout(contention));
+        self.tell(
+            (waiter.reply, waiter.since_ms),
+            Outcome::WaitTimeout(contention),
+        );
         self.let_through(&waiter.request.resource);
     }
 
@@ -305,7 +308,7 @@ impl Model {
             }
             let waiter = self.waits.remove(at);
             let acquired = self.grant(waiter.request, self.now_ms - waiter.since_ms);
-            self.tell(waiter.reply, Outcome::Acquired(acquired));
+            self.tell((waiter.reply, waiter.since_ms), Outcome::Acquired(acquired));
         }
     }
 
@@ -372,8 +375,13 @@ impl Model {
         hold.deadline_ms.max(self.floor_ms)
     }
 
-    pub(super) fn tell(&mut self, reply: ReplyTo, outcome: Outcome) {
-        self.effects.push(Effect::WaitEnded { reply, outcome });
+    pub(super) fn tell(&mut self, (reply, since_ms): (ReplyTo, u64), outcome: Outcome) {
+        let waited_ms = self.now_ms - since_ms;
+        self.effects.push(Effect::WaitEnded {
+            reply,
+            waited_ms,
+            outcome,
+        });
     }
 
     fn note_owner(&mut self, owner: &str) {

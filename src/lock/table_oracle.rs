@@ -37,7 +37,7 @@ impl Model {
                 );
                 return outcome;
             }
-            self.tell(victim.reply, outcome);
+            self.tell((victim.reply, victim.since_ms), outcome);
             self.let_through(&victim.request.resource);
         }
         assert!(!self.has_cycle(), "a deadlock was not found");

@@ -290,7 +290,7 @@ fn nothing_over_is_live(steps: &[Step]) {
             ends.note(now_ms, &command, &outcome);
         }
         for effect in &effects {
-            if let Effect::WaitEnded { reply, outcome } = effect {
+            if let Effect::WaitEnded { reply, outcome, .. } = effect {
                 let end_ms = ends.waits[&reply.subject];
                 match outcome {
                     Outcome::Acquired(acquired) => {

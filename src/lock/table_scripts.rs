@@ -231,7 +231,7 @@ fn print_deadlock(deadlock: &Deadlock) -> String {
 
 fn print_effect(effect: &Effect) -> String {
     match effect {
-        Effect::WaitEnded { reply, outcome } => {
+        Effect::WaitEnded { reply, outcome, .. } => {
             format!(
                 "to {}: {}",
                 reply.subject,

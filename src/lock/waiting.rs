@@ -88,12 +88,8 @@ impl Table {
     pub(super) fn time_out(&mut self, now_ms: u64, place: Place, effects: &mut Vec<Effect>) {
         let waiter = self.drop_waiter(place);
         let contention = self.contention(now_ms, &waiter.claim.resource);
-        self.tell(
-            now_ms,
-            waiter.reply,
-            Outcome::WaitTimeout(contention),
-            effects,
-        );
+        let outcome = Outcome::WaitTimeout(contention);
+        self.tell(now_ms, (waiter.reply, waiter.since_ms), outcome, effects);
     }
 
     /// Grants, from the front of the queue, everything that is compatible with the holders. Each
@@ -187,7 +183,7 @@ impl Table {
             }
             let waiter = self.drop_waiter(victim);
             let outcome = Outcome::Deadlock(Box::new(deadlock));
-            self.tell(now_ms, waiter.reply, outcome, effects);
+            self.tell(now_ms, (waiter.reply, waiter.since_ms), outcome, effects);
             self.let_through(now_ms, &waiter.claim.resource, effects);
         }
         None
@@ -206,7 +202,8 @@ impl Table {
         self.owners.enter(&waiter.claim.owner).waiting = None;
         let waited_ms = now_ms.saturating_sub(waiter.since_ms);
         let acquired = self.grant(now_ms, waiter.claim, waited_ms, effects);
-        self.tell(now_ms, waiter.reply, Outcome::Acquired(acquired), effects);
+        let outcome = Outcome::Acquired(acquired);
+        self.tell(now_ms, (waiter.reply, waiter.since_ms), outcome, effects);
     }
 
     /// Takes a waiter out of the table for good, with what was remembered of its request.
@@ -234,13 +231,24 @@ impl Table {
     }
 
     /// Answers a wait, and keeps the answer for a new leader.
-    fn tell(&mut self, now_ms: u64, reply: ReplyTo, outcome: Outcome, effects: &mut Vec<Effect>) {
+    fn tell(
+        &mut self,
+        now_ms: u64,
+        (reply, since_ms): (ReplyTo, u64),
+        outcome: Outcome,
+        effects: &mut Vec<Effect>,
+    ) {
         self.endings.push(
             now_ms,
             (reply.clone(), outcome.clone()),
             self.limits.recent_endings,
         );
-        effects.push(Effect::WaitEnded { reply, outcome });
+        let waited_ms = now_ms.saturating_sub(since_ms);
+        effects.push(Effect::WaitEnded {
+            reply,
+            waited_ms,
+            outcome,
+        });
     }
 
     fn lock_mut(&mut self, resource: &str) -> &mut Lock {

@@ -7,13 +7,13 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
+use serde::Deserializer;
+use serde::de::{self, DeserializeSeed, MapAccess, Visitor};
 
 use crate::protocol::error::{Code, ErrorReply};
+use crate::protocol::found::{Found, shortened};
 use crate::protocol::meta::Meta;
-use crate::protocol::{Encoding, INTEGER_MAX, NAME_BYTES_MAX, Refusal};
+use crate::protocol::{Encoding, NAME_BYTES_MAX, Refusal};
 
 /// The most fields that an operation has; sizes the place where they are collected.
 const FIELDS_MAX: usize = 12;
@@ -82,8 +82,9 @@ impl fmt::Display for Rule {
     }
 }
 
+/// A value that its field's rule takes.
 #[derive(Debug)]
-enum Given {
+pub(super) enum Given {
     Text(String),
     Integer(u64),
     Choice(usize),
@@ -207,7 +208,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
@@ -332,143 +333,4 @@ impl Visitor<'_> for Key<'_, '_> {
             }
         }
     }
-}
-
-/// A value as it came, before its field's rule was asked.
-enum Found {
-    Null,
-    Text(String),
-    Integer(u64),
-    Object(Meta),
-    /// Something that no field takes, in words.
-    Other(&'static str),
-}
-
-impl Found {
-    fn raw(raw: &RawValue) -> Self {
-        match raw.get() {
-            "null" => Found::Null,
-            text if text.starts_with('{') => Meta::from_json(text)
-                .map_or(Found::Other("one that is broken inside"), Found::Object),
-            _ => Found::Other("another type"),
-        }
-    }
-
-    fn tree(value: serde_json::Value) -> Self {
-        match value {
-            serde_json::Value::Null => Found::Null,
-            object @ serde_json::Value::Object(_) => Found::Object(Meta(object.to_string().into())),
-            _ => Found::Other("another type"),
-        }
-    }
-
-    /// The value, none for null; or what was found instead, in words.
-    fn by(self, rule: Rule) -> Result<Option<Given>, Cow<'static, str>> {
-        let given = match (rule, self) {
-            (_, Found::Null) => return Ok(None),
-            (Rule::Name, Found::Text(text)) if is_name(&text) => Given::Text(text),
-            (Rule::Name, Found::Text(text)) => {
-                return Err(match text.len() {
-                    1..=NAME_BYTES_MAX => "one with control characters".into(),
-                    bytes => format!("{bytes} bytes").into(),
-                });
-            }
-            (Rule::Integer(min, max), Found::Integer(integer)) => {
-                if !(min..=max).contains(&integer) {
-                    return Err(integer.to_string().into());
-                }
-                Given::Integer(integer)
-            }
-            (Rule::Choice(names), Found::Text(text)) => {
-                match names.iter().position(|name| *name == text) {
-                    Some(index) => Given::Choice(index),
-                    None => return Err(format!("\"{}\"", shortened(&text)).into()),
-                }
-            }
-            (Rule::Object(max), Found::Object(meta)) => {
-                if meta.0.len() > max {
-                    return Err(format!("{} bytes", meta.0.len()).into());
-                }
-                Given::Object(meta)
-            }
-            (_, Found::Text(_)) => return Err("text".into()),
-            (_, Found::Integer(_)) => return Err("a number".into()),
-            (_, Found::Object(_)) => return Err("an object".into()),
-            (_, Found::Other(words)) => return Err(words.into()),
-        };
-        Ok(Some(given))
-    }
-}
-
-impl<'de> Deserialize<'de> for Found {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Scalar)
-    }
-}
-
-struct Scalar;
-
-impl<'de> Visitor<'de> for Scalar {
-    type Value = Found;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("text, an integer or null")
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Found, E> {
-        Ok(Found::Other("a truth value"))
-    }
-
-    fn visit_i64<E>(self, integer: i64) -> Result<Found, E> {
-        // MessagePack writers may use the signed forms for what is not negative.
-        Ok(u64::try_from(integer).map_or(Found::Other("a negative number"), Found::Integer))
-    }
-
-    fn visit_u64<E>(self, integer: u64) -> Result<Found, E> {
-        Ok(match integer {
-            0..=INTEGER_MAX => Found::Integer(integer),
-            _ => Found::Other("a number that is out of range"),
-        })
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Found, E> {
-        Ok(Found::Other(
-            "a number with a fraction, an exponent or more digits than an integer has here",
-        ))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Found, E> {
-        Ok(Found::Text(text.to_owned()))
-    }
-
-    fn visit_bytes<E>(self, _: &[u8]) -> Result<Found, E> {
-        Ok(Found::Other("binary"))
-    }
-
-    fn visit_unit<E>(self) -> Result<Found, E> {
-        Ok(Found::Null)
-    }
-
-    fn visit_none<E>(self) -> Result<Found, E> {
-        Ok(Found::Null)
-    }
-
-    fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Found, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Found::Other("a list"))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Found::Other("an object"))
-    }
-}
-
-/// The beginning of a text from outside, for a message about it.
-fn shortened(text: &str) -> &str {
-    const BYTES_MAX: usize = 64;
-    let end = (0..=BYTES_MAX.min(text.len()))
-        .rev()
-        .find(|&end| text.is_char_boundary(end));
-    &text[..end.unwrap_or(0)]
 }

@@ -15,6 +15,7 @@ mod asyncapi;
 pub mod encoding;
 pub mod error;
 pub mod fields;
+mod found;
 pub mod lock;
 pub mod meta;
 pub mod reply;

@@ -9,13 +9,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
+use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, ForwardReason};
+use openraft::impls::ProgressResponder;
+use openraft::raft::ClientWriteResult;
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{Instant as _, RaftMetrics, ReadPolicy, ServerState};
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::broker::{Outgoing, SharedBroker};
 use crate::ids::{BootId, NodeId};
+use crate::lock;
 use crate::lock::command::Effect;
 use crate::protocol::{Operation, ReplyTo, status};
 use crate::raft::clock::LeaderClock;
@@ -42,10 +48,18 @@ const FORWARD_CAPACITY: usize = 1024;
 /// Reads that wait for a ReadIndex round.
 const READS_MAX: usize = 65_536;
 
+/// Raft takes no entries while its leader's lease is not confirmed or while leadership moves.
+const PROPOSE_AGAIN_AFTER: Duration = Duration::from_millis(10);
+
+/// The fates of the batches in flight: the number of one that was not appended.
+type Verdicts = FuturesUnordered<BoxFuture<'static, Option<u64>>>;
+
 /// Who gives the answers that come out of the log.
 pub trait Answers: Send + Sync + 'static {
     /// The end of a client's command.
     fn answer(&self, answer: Answer);
+    /// The end of a wait that an earlier leader may have told already.
+    fn answer_again(&self, to: ReplyTo, outcome: lock::command::Outcome);
     /// What a transition wants done; called on the leader only, in log order.
     fn effect(&self, effect: Effect);
 }
@@ -195,6 +209,7 @@ impl Handle {
         tokio::spawn(async move {
             loop {
                 tokio::select! {
+                    biased;
                     message = forwards.next() => match message {
                         Some(message) => inner.take_forward(&message.payload),
                         None => return,
@@ -343,6 +358,18 @@ impl Handle {
     }
 }
 
+/// Whether Raft did not even append the entry. Any other error leaves that open: what becomes of
+/// the entry is then seen in the log.
+fn is_refused(written: &ClientWriteResult<TypeConfig>) -> bool {
+    let Err(ClientWriteError::ForwardToLeader(forward)) = written else {
+        return false;
+    };
+    matches!(
+        forward.reason,
+        ForwardReason::LeaseExpired | ForwardReason::LeadershipTransfer
+    )
+}
+
 fn wire_role(state: ServerState) -> status::Role {
     match state {
         ServerState::Learner => status::Role::Learner,
@@ -407,14 +434,21 @@ impl Inner {
     async fn drive(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut verdicts = Verdicts::new();
         loop {
             tokio::select! {
-                () = self.wake.notified() => {}
-                _ = tick.tick() => self.on_tick().await,
+                biased;
                 _ = shutdown.changed() => return,
+                _ = tick.tick() => self.on_tick(&mut verdicts).await,
+                Some(refused) = verdicts.next() => if let Some(number) = refused {
+                    self.desk().proposals.take_back(number);
+                    // Until a quorum confirms the leader, or leadership has moved.
+                    tokio::time::sleep(PROPOSE_AGAIN_AFTER).await;
+                },
+                () = self.wake.notified() => {}
             }
             while let Some(work) = self.next_work() {
-                self.perform(work).await;
+                self.perform(work, &mut verdicts).await;
             }
         }
     }
@@ -431,15 +465,15 @@ impl Inner {
             let clock = clock.as_mut().expect("a leader has a clock");
             clock.step(now, self.is_confirmed())
         });
-        if let Some(Work::Propose(_)) = work {
+        if let Some(Work::Propose { .. }) = work {
             *proposed_at = now;
         }
         work
     }
 
-    async fn perform(&self, work: Work) {
+    async fn perform(&self, work: Work, verdicts: &mut Verdicts) {
         match work {
-            Work::Propose(batch) => self.propose(batch).await,
+            Work::Propose { term, batch } => self.propose(term, batch, verdicts).await,
             Work::Forward { to, forward } => {
                 let payload = rmp_serde::to_vec(&forward).expect("forwards always encode");
                 let subject = format!("{}.{to}", self.forward_subject);
@@ -453,16 +487,26 @@ impl Inner {
         }
     }
 
-    async fn propose(&self, batch: Batch) {
-        self.stats
+    /// Proposes a batch for the log of `term`. It must not enter in a later term: an entry of that
+    /// term makes its commands go again. If Raft does not append it, its verdict is its number.
+    async fn propose(&self, term: u64, batch: Batch, verdicts: &mut Verdicts) {
+        let commands = u64::from(batch.count);
+        self.stats.raft.batch_commands.observe(commands);
+        let number = batch.number;
+        let (responder, verdict) = ProgressResponder::complete_only();
+        let write = self
+            .running()
             .raft
-            .batch_commands
-            .observe(u64::from(batch.count));
-        // A batch that Raft refuses (it just lost the lead) is settled by the next term's entry.
-        let _ = self.running().raft.client_write_ff(batch, None).await;
+            .write(batch)
+            .with_leader(term)
+            .responder(responder);
+        // The channel to Raft closes when Raft stops, which the node watches for itself.
+        let _ = write.await;
+        let refused = async move { is_refused(&verdict.await.ok()?).then_some(number) };
+        verdicts.push(refused.boxed());
     }
 
-    async fn on_tick(&self) {
+    async fn on_tick(&self, verdicts: &mut Verdicts) {
         let now = time::now();
         let mut due = Vec::new();
         let (again, time_entry, overdue) = {
@@ -486,16 +530,16 @@ impl Inner {
             });
         }
         if let Some(work) = again {
-            self.perform(work).await;
+            self.perform(work, verdicts).await;
         }
-        if let Some(batch) = time_entry {
-            self.propose(batch).await;
+        if let Some((term, batch)) = time_entry {
+            self.propose(term, batch, verdicts).await;
         }
     }
 
     /// Steps lease time, and puts it into the log if something is due or time has not been
     /// logged for a while. One at a time: without a quorum none follows.
-    fn time_entry(&self, desk: &mut Desk, now: Instant) -> Option<Batch> {
+    fn time_entry(&self, desk: &mut Desk, now: Instant) -> Option<(u64, Batch)> {
         let now_ms = desk.clock.as_mut()?.step(now, self.is_confirmed());
         if desk.proposals.is_proposing() {
             return None;
@@ -505,9 +549,9 @@ impl Inner {
         if due_ms > now_ms && !quiet {
             return None;
         }
-        let batch = desk.proposals.tick(now, now_ms)?;
+        let tick = desk.proposals.tick(now, now_ms)?;
         desk.proposed_at = now;
-        Some(batch)
+        Some(tick)
     }
 
     /// Whether a quorum has answered this leader within an election timeout.
@@ -526,6 +570,7 @@ impl Inner {
         loop {
             self.refresh_role();
             tokio::select! {
+                biased;
                 changed = server.changed() => if changed.is_err() { return },
                 _ = shutdown.changed() => return,
             }
@@ -561,6 +606,9 @@ impl Inner {
                 return;
             }
             desk.proposals.set_role(role);
+            // What was sent while the role was behind the log goes again.
+            let applied_term = self.applied_term.load(Ordering::Relaxed);
+            desk.proposals.term_applied(applied_term);
             let leads = matches!(role, Role::Leader { .. });
             let now = time::now();
             desk.clock = leads.then(|| LeaderClock::new(self.state.lock().now_ms(), now));
@@ -580,18 +628,13 @@ impl Inner {
 
     /// The leader before may have died between the commit of a grant and its reply.
     fn tell_recent_endings(&self) {
-        let endings: Vec<Effect> = {
+        let endings: Vec<(ReplyTo, lock::command::Outcome)> = {
             let state = self.state.lock();
             let endings = state.locks.recent_endings(state.now_ms());
-            endings
-                .map(|(to, outcome)| Effect::WaitEnded {
-                    reply: to.clone(),
-                    outcome,
-                })
-                .collect()
+            endings.map(|(to, outcome)| (to.clone(), outcome)).collect()
         };
-        for effect in endings {
-            self.running().answers.effect(effect);
+        for (to, outcome) in endings {
+            self.running().answers.answer_again(to, outcome);
         }
     }
 
@@ -610,6 +653,7 @@ impl Inner {
     async fn serve_reads(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
         loop {
             tokio::select! {
+                biased;
                 () = self.read_wake.notified() => {}
                 _ = shutdown.changed() => return,
             }

@@ -1,4 +1,5 @@
-//! A log store for simulations: in memory, with a crash that loses what was not flushed.
+//! The disk of a simulated node: a log in memory with a crash that loses what was not flushed, and
+//! snapshots, each durable as soon as it is saved.
 //!
 //! A [`MemoryDisk`] outlives the node that uses it. Each change is visible at once, durable after the
 //! flush time, and always in order: what survives a crash is a prefix of what was done. Bounds are
@@ -11,11 +12,14 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
 
-use super::types::{Entry, LogId, TypeConfig, Vote};
+use super::snapshot::Snapshots;
+use super::types::{Entry, LogId, SnapshotMeta, TypeConfig, Vote};
 
 /// A read for replication ends before this many bytes of commands, so that one request fits into a
 /// frame; it always has at least one entry.
@@ -38,6 +42,7 @@ struct State {
     unflushed: VecDeque<(Change, Option<IOFlushed<TypeConfig>>)>,
     /// Changes made durable since the disk exists.
     flushed: u64,
+    snapshot: Option<(SnapshotMeta, Bytes)>,
 }
 
 #[derive(Clone, Default)]
@@ -109,6 +114,22 @@ impl MemoryDisk {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder panics")
+    }
+}
+
+impl Snapshots for MemoryDisk {
+    fn save(&self, meta: &SnapshotMeta, data: Bytes) -> BoxFuture<'static, io::Result<()>> {
+        let mut state = self.state();
+        let newest = state.snapshot.as_ref().map(|(meta, _)| meta.last_log_id);
+        if newest <= Some(meta.last_log_id) {
+            state.snapshot = Some((meta.clone(), data));
+        }
+        async { Ok(()) }.boxed()
+    }
+
+    fn load(&self) -> BoxFuture<'static, io::Result<Option<(SnapshotMeta, Bytes)>>> {
+        let snapshot = self.state().snapshot.clone();
+        async { Ok(snapshot) }.boxed()
     }
 }
 

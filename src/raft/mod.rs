@@ -19,6 +19,7 @@ pub mod network;
 mod pending;
 pub mod proposals;
 pub mod receiver;
+pub mod runtime;
 pub mod settings;
 pub mod snapshot;
 pub mod state;

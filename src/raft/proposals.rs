@@ -105,8 +105,9 @@ pub struct Forward {
     pub boot: BootId,
     /// The leader takes it only while it leads this very term.
     pub term: u64,
-    /// The first sequence that this sender uses in this term.
-    pub stream_first: u64,
+    /// The lowest sequence of this term that its sender still waits for: what is missing below has
+    /// been given up and never comes.
+    pub oldest: u64,
     /// The sequence of the first command here; the others follow on.
     pub first: u64,
     pub commands: Vec<(Option<ReplyTo>, Command)>,
@@ -115,8 +116,15 @@ pub struct Forward {
 /// What to do next to get commands into the log.
 #[derive(Debug)]
 pub enum Work {
-    Propose(Batch),
-    Forward { to: NodeId, forward: Forward },
+    /// For the log of this very term.
+    Propose {
+        term: u64,
+        batch: Batch,
+    },
+    Forward {
+        to: NodeId,
+        forward: Forward,
+    },
 }
 
 /// An answer that came due: the caller of the method gives it.
@@ -167,12 +175,10 @@ pub struct Proposals {
     batches: u64,
     forwarded: BTreeMap<u64, Forwarded>,
     next_sequence: u64,
-    /// The term that forwards were last sent in, and the first sequence used in it.
-    stream: (u64, u64),
     /// As a leader: the next sequence of each forwarding node in this term.
     accepted: HashMap<(NodeId, BootId), u64>,
     /// Waits in the log whose client came to this node, with the time by which one must hear.
-    waits: HashMap<String, (ReplyTo, Instant)>,
+    waits: BTreeMap<String, (ReplyTo, Instant)>,
 }
 
 impl Proposals {
@@ -186,9 +192,8 @@ impl Proposals {
             batches: 0,
             forwarded: BTreeMap::new(),
             next_sequence: 1,
-            stream: (0, 1),
             accepted: HashMap::new(),
-            waits: HashMap::new(),
+            waits: BTreeMap::new(),
         }
     }
 
@@ -273,7 +278,8 @@ impl Proposals {
         let next = self
             .accepted
             .entry((forward.from, forward.boot))
-            .or_insert(forward.stream_first);
+            .or_insert(forward.oldest);
+        *next = (*next).max(forward.oldest);
         let mut sequence = forward.first;
         if sequence > *next {
             return; // A gap: what is missing comes again, and this with it.
@@ -309,7 +315,8 @@ impl Proposals {
         }
         match self.role {
             Role::Leader { term } if self.in_flight.len() < IN_FLIGHT_MAX => {
-                Some(Work::Propose(self.propose(term, now, lease_time())))
+                let batch = self.propose(term, now, lease_time());
+                Some(Work::Propose { term, batch })
             }
             Role::Follower { leader, term } => {
                 let forward = self.forward(term, now)?;
@@ -322,11 +329,11 @@ impl Proposals {
         }
     }
 
-    /// An entry without commands, which only carries time.
-    pub fn tick(&mut self, now: Instant, now_ms: u64) -> Option<Batch> {
+    /// An entry without commands, which only carries time, and its term.
+    pub fn tick(&mut self, now: Instant, now_ms: u64) -> Option<(u64, Batch)> {
         match self.role {
             Role::Leader { term } if self.queue.is_empty() && self.in_flight.is_empty() => {
-                Some(self.propose(term, now, now_ms))
+                Some((term, self.propose(term, now, now_ms)))
             }
             _ => None,
         }
@@ -373,9 +380,6 @@ impl Proposals {
             return None;
         }
         let first = self.next_sequence;
-        if self.stream.0 != term {
-            self.stream = (term, first);
-        }
         let mut commands = Vec::new();
         let mut bytes = 0;
         while commands.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
@@ -409,14 +413,37 @@ impl Proposals {
         first: u64,
         commands: Vec<(Option<ReplyTo>, Command)>,
     ) -> Forward {
-        let (from, boot, stream_first) = (self.me, self.boot, self.stream.1);
+        let waiting = self.forwarded.iter().find(|(_, f)| f.term == term);
         Forward {
-            from,
-            boot,
+            from: self.me,
+            boot: self.boot,
             term,
-            stream_first,
+            oldest: waiting.map_or(first, |(sequence, _)| *sequence),
             first,
             commands,
+        }
+    }
+
+    /// Takes back a batch that Raft did not append, so that its commands go again.
+    pub fn take_back(&mut self, number: u64) {
+        let Some(at) = self
+            .in_flight
+            .iter()
+            .position(|batch| batch.number == number)
+        else {
+            return;
+        };
+        let InFlight {
+            commands, tickets, ..
+        } = self.in_flight.remove(at).expect("it is there");
+        for (proposed, (ticket, deadline)) in commands.iter().zip(tickets).rev() {
+            let Proposed { origin, command } = proposed.clone();
+            self.queue.push_front(Queued {
+                command,
+                ticket,
+                deadline,
+                origin,
+            });
         }
     }
 
@@ -670,7 +697,7 @@ impl Proposals {
     /// Clients whose wait should have ended by now: the log stands still.
     pub fn overdue_waits(&mut self, now: Instant) -> Vec<ReplyTo> {
         self.waits
-            .extract_if(|_, (_, deadline)| *deadline <= now)
+            .extract_if(.., |_, (_, deadline)| *deadline <= now)
             .map(|(_, (to, _))| to)
             .collect()
     }

@@ -20,6 +20,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::raft::types::SnapshotMeta;
@@ -54,6 +55,30 @@ pub enum LoadError {
     Damaged { file: PathBuf, reason: String },
     #[error("the snapshot {file} cannot be read: {source}", file = file.display())]
     Io { file: PathBuf, source: io::Error },
+}
+
+/// Where a node keeps its snapshots: a directory, or memory in simulations.
+pub trait Snapshots: Send + Sync + 'static {
+    /// Stores a snapshot. When this ends well it survives a crash, and older ones are not needed.
+    fn save(&self, meta: &SnapshotMeta, data: Bytes) -> BoxFuture<'static, io::Result<()>>;
+
+    /// The newest snapshot; `None` if none was ever saved.
+    fn load(&self) -> BoxFuture<'static, io::Result<Option<(SnapshotMeta, Bytes)>>>;
+}
+
+/// Files block, so that they are written and read on threads of their own.
+impl Snapshots for SnapshotStore {
+    fn save(&self, meta: &SnapshotMeta, data: Bytes) -> BoxFuture<'static, io::Result<()>> {
+        let (store, meta) = (self.clone(), meta.clone());
+        let work = tokio::task::spawn_blocking(move || store.save(&meta, &data));
+        async move { work.await? }.boxed()
+    }
+
+    fn load(&self) -> BoxFuture<'static, io::Result<Option<(SnapshotMeta, Bytes)>>> {
+        let store = self.clone();
+        let work = tokio::task::spawn_blocking(move || store.load());
+        async move { work.await?.map_err(io::Error::other) }.boxed()
+    }
 }
 
 /// The directory of snapshots.

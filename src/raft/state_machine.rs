@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::ids::{ClusterId, NodeId};
 use crate::lock::command::Effect;
 use crate::raft::command::{Batch, Proposed};
-use crate::raft::snapshot::SnapshotStore;
+use crate::raft::snapshot::Snapshots;
 use crate::raft::state::{Outcome, State};
 use crate::raft::types::{LogId, Member, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 
@@ -53,14 +53,14 @@ pub struct StateMachine {
     state: SharedState,
     last_applied: Option<LogId>,
     membership: StoredMembership,
-    snapshots: Arc<SnapshotStore>,
+    snapshots: Arc<dyn Snapshots>,
     observer: Arc<dyn Observer>,
 }
 
 impl StateMachine {
     pub fn new(
         state: SharedState,
-        snapshots: Arc<SnapshotStore>,
+        snapshots: Arc<dyn Snapshots>,
         observer: Arc<dyn Observer>,
     ) -> Self {
         StateMachine {
@@ -164,7 +164,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
         let state = State::decode(&data).map_err(invalid_snapshot)?;
-        save(&self.snapshots, meta, data).await?;
+        self.snapshots.save(meta, data).await?;
         *self.state.lock() = state;
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
@@ -175,30 +175,25 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        let snapshots = self.snapshots.clone();
-        let loaded = tokio::task::spawn_blocking(move || snapshots.load()).await?;
-        let loaded = loaded.map_err(io::Error::other)?;
+        let loaded = self.snapshots.load().await?;
         Ok(loaded.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
     }
-}
-
-async fn save(snapshots: &Arc<SnapshotStore>, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
-    let (snapshots, meta) = (snapshots.clone(), meta.clone());
-    tokio::task::spawn_blocking(move || snapshots.save(&meta, &data)).await?
 }
 
 /// Writes a state, encoded at one moment, to disk.
 pub struct Builder {
     encoded: Bytes,
     meta: SnapshotMeta,
-    snapshots: Arc<SnapshotStore>,
+    snapshots: Arc<dyn Snapshots>,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = Bytes;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        save(&self.snapshots, &self.meta, self.encoded.clone()).await?;
+        self.snapshots
+            .save(&self.meta, self.encoded.clone())
+            .await?;
         Ok(Snapshot {
             meta: self.meta.clone(),
             snapshot: self.encoded.clone(),

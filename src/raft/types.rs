@@ -14,7 +14,7 @@ openraft::declare_raft_types!(
         Node = Member,
         Term = u64,
         LeaderId = openraft::impls::leader_id_std::LeaderId<u64, NodeId>,
-        AsyncRuntime = openraft_rt_tokio::TokioRuntime,
+        AsyncRuntime = crate::raft::runtime::Runtime,
 );
 
 /// What the membership knows about a node.
@@ -31,3 +31,7 @@ pub type StoredMembership = openraft::type_config::alias::StoredMembershipOf<Typ
 pub type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
 /// A snapshot in memory: the encoded state.
 pub type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, bytes::Bytes>;
+
+/// A log store that a node can be built with.
+pub trait RaftLog: openraft::storage::RaftLogStorage<TypeConfig> {}
+impl<L: openraft::storage::RaftLogStorage<TypeConfig>> RaftLog for L {}

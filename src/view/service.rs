@@ -26,8 +26,9 @@ pub async fn maintain(
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = look.tick() => {}
+            biased;
             _ = shutdown.changed() => return,
+            _ = look.tick() => {}
         }
         for change in changes(&handle, (me, boot), suspicion) {
             tracing::info!(?change, "changing the cluster view");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use openraft::raft::VoteRequest;
+use openraft::raft::{StreamAppendError, VoteRequest};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
@@ -15,8 +15,8 @@ use super::{ALL, ALL_IDS};
 use crate::broker::Outgoing;
 use crate::ids::{BootId, DiskId, NodeId};
 use crate::raft::call::{Handler, Trust};
-use crate::raft::frame::{self, Header, Lane};
-use crate::raft::message::{Append, Election, Refusal};
+use crate::raft::frame::{self, Frame, Header, Lane};
+use crate::raft::message::{Append, Election, Refusal, StreamAnswer};
 use crate::raft::network::{CallError, Identity, Network, Target};
 use crate::raft::types::Vote;
 use crate::time::now;
@@ -228,4 +228,57 @@ fn publish(cluster: &Cluster, to: u64, header: &Header, body: &impl serde::Seria
             payload,
         })
         .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_is_answered_with_a_reset_and_a_repetition_with_nothing() {
+    let cluster = Cluster::of_three(21).await;
+    let leader = cluster.leader_among(&ALL).await;
+    let follower = ALL.into_iter().find(|node| *node != leader).unwrap();
+    let other = ALL
+        .into_iter()
+        .find(|node| ![leader, follower].contains(node))
+        .unwrap();
+    let inbox = cluster
+        .broker
+        .broker(NodeId(97))
+        .subscribe("nowhere".to_owned(), 16);
+    let mut inbox = inbox.await.unwrap();
+    let sender = stranger(other, disk_id(other));
+    let outdated = Append {
+        vote: Vote::new_committed(0, NodeId(other)),
+        prev_log_id: None,
+        entries: Vec::new(),
+        leader_commit: None,
+    };
+    for sequence in [0, 0, 2] {
+        let to = Some(disk_id(follower));
+        let header = Header::new(Lane::Append, &sender, to).at(5, sequence);
+        publish(&cluster, follower, &header, &outdated);
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut answers = Vec::new();
+    while let Some(message) = inbox.try_next() {
+        let frame = Frame::decode(&message.payload).unwrap();
+        let answer: Result<StreamAnswer, Refusal> = frame.body().unwrap();
+        assert_eq!(frame.header.stream, 5);
+        answers.push((frame.header.sequence, answer.unwrap()));
+    }
+    answers.sort_by_key(|(sequence, _)| *sequence);
+    assert!(
+        matches!(
+            answers[..],
+            [
+                (
+                    0,
+                    StreamAnswer::Appended(Err(StreamAppendError::HigherVote(_)))
+                ),
+                (2, StreamAnswer::Reset)
+            ]
+        ),
+        "{answers:?}"
+    );
+    let counters = cluster.nodes[&follower].network.counters();
+    assert_eq!(counters.repeated.load(Ordering::Relaxed), 1);
+    assert_eq!(counters.gaps.load(Ordering::Relaxed), 1);
 }

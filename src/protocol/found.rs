@@ -1,0 +1,151 @@
+//! One value of a request's body as it came, and whether its field's rule takes it.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{self, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use crate::protocol::fields::{Given, Rule, is_name};
+use crate::protocol::meta::Meta;
+use crate::protocol::{INTEGER_MAX, NAME_BYTES_MAX};
+
+/// A value as it came, before its field's rule was asked.
+pub(super) enum Found {
+    Null,
+    Text(String),
+    Integer(u64),
+    Object(Meta),
+    /// Something that no field takes, in words.
+    Other(&'static str),
+}
+
+impl Found {
+    pub(super) fn raw(raw: &RawValue) -> Self {
+        match raw.get() {
+            "null" => Found::Null,
+            text if text.starts_with('{') => Meta::from_json(text)
+                .map_or(Found::Other("one that is broken inside"), Found::Object),
+            _ => Found::Other("another type"),
+        }
+    }
+
+    pub(super) fn tree(value: serde_json::Value) -> Self {
+        match value {
+            serde_json::Value::Null => Found::Null,
+            object @ serde_json::Value::Object(_) => Found::Object(Meta(object.to_string().into())),
+            _ => Found::Other("another type"),
+        }
+    }
+
+    /// The value, none for null; or what was found instead, in words.
+    pub(super) fn by(self, rule: Rule) -> Result<Option<Given>, Cow<'static, str>> {
+        let given = match (rule, self) {
+            (_, Found::Null) => return Ok(None),
+            (Rule::Name, Found::Text(text)) if is_name(&text) => Given::Text(text),
+            (Rule::Name, Found::Text(text)) => {
+                return Err(match text.len() {
+                    1..=NAME_BYTES_MAX => "one with control characters".into(),
+                    bytes => format!("{bytes} bytes").into(),
+                });
+            }
+            (Rule::Integer(min, max), Found::Integer(integer)) => {
+                if !(min..=max).contains(&integer) {
+                    return Err(integer.to_string().into());
+                }
+                Given::Integer(integer)
+            }
+            (Rule::Choice(names), Found::Text(text)) => {
+                match names.iter().position(|name| *name == text) {
+                    Some(index) => Given::Choice(index),
+                    None => return Err(format!("\"{}\"", shortened(&text)).into()),
+                }
+            }
+            (Rule::Object(max), Found::Object(meta)) => {
+                if meta.0.len() > max {
+                    return Err(format!("{} bytes", meta.0.len()).into());
+                }
+                Given::Object(meta)
+            }
+            (_, Found::Text(_)) => return Err("text".into()),
+            (_, Found::Integer(_)) => return Err("a number".into()),
+            (_, Found::Object(_)) => return Err("an object".into()),
+            (_, Found::Other(words)) => return Err(words.into()),
+        };
+        Ok(Some(given))
+    }
+}
+
+impl<'de> Deserialize<'de> for Found {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Scalar)
+    }
+}
+
+struct Scalar;
+
+impl<'de> Visitor<'de> for Scalar {
+    type Value = Found;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text, an integer or null")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Found, E> {
+        Ok(Found::Other("a truth value"))
+    }
+
+    fn visit_i64<E>(self, integer: i64) -> Result<Found, E> {
+        // MessagePack writers may use the signed forms for what is not negative.
+        Ok(u64::try_from(integer).map_or(Found::Other("a negative number"), Found::Integer))
+    }
+
+    fn visit_u64<E>(self, integer: u64) -> Result<Found, E> {
+        Ok(match integer {
+            0..=INTEGER_MAX => Found::Integer(integer),
+            _ => Found::Other("a number that is out of range"),
+        })
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Found, E> {
+        Ok(Found::Other(
+            "a number with a fraction, an exponent or more digits than an integer has here",
+        ))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Found, E> {
+        Ok(Found::Text(text.to_owned()))
+    }
+
+    fn visit_bytes<E>(self, _: &[u8]) -> Result<Found, E> {
+        Ok(Found::Other("binary"))
+    }
+
+    fn visit_unit<E>(self) -> Result<Found, E> {
+        Ok(Found::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Found, E> {
+        Ok(Found::Null)
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Found, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Found::Other("a list"))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Found::Other("an object"))
+    }
+}
+
+/// The beginning of a text from outside, for a message about it.
+pub(super) fn shortened(text: &str) -> &str {
+    const BYTES_MAX: usize = 64;
+    let end = (0..=BYTES_MAX.min(text.len()))
+        .rev()
+        .find(|&end| text.is_char_boundary(end));
+    &text[..end.unwrap_or(0)]
+}
