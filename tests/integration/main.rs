@@ -6,9 +6,11 @@
 mod cli;
 mod cluster;
 mod deadlock;
+mod dev;
 mod documented;
 mod full_restart;
 mod fuzz;
+mod http;
 mod leader_killed;
 mod leases;
 mod locks;
