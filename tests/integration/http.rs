@@ -40,10 +40,16 @@ async fn a_node_is_alive_at_once_and_ready_with_a_leader() {
     until_answered(&cluster, 1, "/livez", (200, "ok")).await;
     until_answered(&cluster, 1, "/readyz", (503, "not connected to NATS")).await;
     cluster.start_broker().await;
+    let nats = cluster.nats().await;
+    nats.flush().await.expect("connected");
     until_answered(&cluster, 1, "/readyz", (503, "no leader is known")).await;
     cluster.start_all();
     for node in cluster.ids() {
         until_answered(&cluster, node, "/readyz", (200, "ready")).await;
+        // Ready means that requests reach it now.
+        let subject = format!("mufakat.node.{node}.status");
+        let answer = nats.request(subject, "".into()).await.expect("it listens");
+        assert!(!answer.payload.is_empty());
     }
     let (status, body) = get(&cluster, 2, "/statusz").await.expect("it listens");
     let body: Value = serde_json::from_str(&body).expect("JSON");
