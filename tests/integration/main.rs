@@ -3,7 +3,10 @@
 //! Each test has a cluster of its own. What a test measures (how long service was away) it prints;
 //! what it asserts about time is loose, since the machine may be busy.
 
+mod broker_killed;
+mod catch_up;
 mod cluster;
+mod damaged_disk;
 mod full_restart;
 mod leader_killed;
 mod locks;
