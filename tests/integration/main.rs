@@ -5,8 +5,10 @@
 
 mod broker_killed;
 mod catch_up;
+mod chaos;
 mod cluster;
 mod damaged_disk;
+mod dice;
 mod full_restart;
 mod leader_killed;
 mod locks;
