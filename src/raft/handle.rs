@@ -330,8 +330,9 @@ impl Handle {
             .map(ToString::to_string)
     }
 
-    /// Hands leadership to the voter that is furthest, if this node leads and there is another.
-    pub async fn hand_over(&self) {
+    /// Hands leadership to the voter that is furthest, if this node leads and there is another,
+    /// and returns when that one leads or at `deadline`.
+    pub async fn hand_over(&self, deadline: Instant) {
         let running = self.0.running();
         let target = {
             let metrics = running.metrics.borrow_watched();
@@ -344,8 +345,25 @@ impl Handle {
                 .max_by_key(|(_, at)| **at)
                 .map(|(id, _)| *id)
         };
-        if let Some(target) = target {
-            let _ = running.raft.trigger().transfer_leader(target).await;
+        let Some(target) = target else { return };
+        let _ = running.raft.trigger().transfer_leader(target).await;
+        // Raft has only begun: a node that ends now takes a vote away while another is elected.
+        let mut server = running.raft.server_metrics();
+        let another_leads = async {
+            loop {
+                let leader = server.borrow_watched().current_leader;
+                if leader.is_some_and(|leader| leader != self.0.me)
+                    || server.changed().await.is_err()
+                {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout_at(deadline, another_leads)
+            .await
+            .is_err()
+        {
+            tracing::warn!(%target, "leadership was not taken over in time");
         }
     }
 
