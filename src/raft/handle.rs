@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
+use openraft::raft::ClientWriteResult;
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{Instant as _, RaftMetrics, ReadPolicy, ServerState};
 use tokio::sync::{Notify, oneshot, watch};
@@ -24,7 +25,7 @@ use crate::raft::network::KnownDisk;
 use crate::raft::proposals::{Due, Forward, Proposals, Refusal, Role, Submission, Ticket, Work};
 use crate::raft::state::{Outcome, State};
 use crate::raft::state_machine::{Applied, Observer, SharedState, StateMachine};
-use crate::raft::types::{LogId, TypeConfig};
+use crate::raft::types::{LogId, Told, TypeConfig};
 use crate::stats::{self, Stats};
 use crate::time::{self, Instant};
 
@@ -415,6 +416,7 @@ impl Inner {
                 _ = tick.tick() => self.on_tick().await,
                 () = self.wake.notified() => {}
             }
+            // A refused batch waits for the next tick, however much else there is to do.
             while let Some(work) = self.next_work() {
                 self.perform(work).await;
             }
@@ -439,7 +441,7 @@ impl Inner {
         work
     }
 
-    async fn perform(&self, work: Work) {
+    async fn perform(self: &Arc<Self>, work: Work) {
         match work {
             Work::Propose { term, batch } => self.propose(term, batch).await,
             Work::Forward { to, forward } => {
@@ -455,17 +457,25 @@ impl Inner {
         }
     }
 
-    async fn propose(&self, term: u64, batch: Batch) {
+    async fn propose(self: &Arc<Self>, term: u64, batch: Batch) {
         self.stats
             .raft
             .batch_commands
             .observe(u64::from(batch.count));
-        // A batch that Raft refuses (it just lost the lead) is settled by the next term's entry. It
-        // must not enter the log in a later term: an entry of that term makes its commands go again.
-        let _ = self.running().raft.write(batch).with_leader(term).await;
+        // Raft refuses a batch when this node just lost the lead, or did not hear from a quorum
+        // lately: its commands wait for the next tick. It must not enter the log in a later term,
+        // since an entry of that term makes its commands go again.
+        let (inner, number) = (self.clone(), batch.number);
+        let told = Told::new(move |result: ClientWriteResult<TypeConfig>| {
+            if result.is_err() {
+                inner.desk().proposals.refused(number);
+            }
+        });
+        let write = self.running().raft.write(batch);
+        let _ = write.with_leader(term).responder(told).await;
     }
 
-    async fn on_tick(&self) {
+    async fn on_tick(self: &Arc<Self>) {
         let now = time::now();
         let mut due = Vec::new();
         let (again, time_entry, overdue) = {

@@ -468,12 +468,10 @@ impl Proposals {
         let mut proposed_at = None;
         if batch.proposer == self.me && batch.boot == self.boot {
             // Batches before this one that were not applied never will be.
-            while self
-                .in_flight
-                .front()
-                .is_some_and(|first| first.number < batch.number)
-            {
-                let lost = self.in_flight.pop_front().expect("looked at just now");
+            let earlier = |flying: &InFlight| flying.number < batch.number;
+            let count = self.in_flight.iter().take_while(|f| earlier(f)).count();
+            let lost: Vec<InFlight> = self.in_flight.drain(..count).collect();
+            for lost in lost.into_iter().rev() {
                 self.submit_again(lost);
             }
             if self
@@ -599,17 +597,38 @@ impl Proposals {
         }
     }
 
+    /// A batch that Raft did not take: its commands wait to be proposed again.
+    pub fn refused(&mut self, number: u64) {
+        let index = self
+            .in_flight
+            .iter()
+            .position(|batch| batch.number == number);
+        if let Some(lost) = index.and_then(|index| self.in_flight.remove(index)) {
+            self.submit_again(lost);
+        }
+    }
+
+    /// Puts back what never took effect. While the term that it was meant for goes on, what other
+    /// nodes forwarded, and what begins the term, stay with this node. In a later term a forward
+    /// is its sender's to send again.
     fn submit_again(&mut self, lost: InFlight) {
+        let same_term = matches!(
+            self.role,
+            Role::Elected { term } | Role::Leader { term } if term == lost.term
+        );
         for (index, (ticket, deadline)) in lost.tickets.into_iter().enumerate().rev() {
             let Proposed { origin, command } = &lost.commands[index];
-            // What another node forwarded is that node's to send again.
-            if origin.is_none() && !matches!(ticket, Ticket::Nobody) {
-                let command = command.clone();
+            let begins_term = matches!(command, Command::TermStarted { .. });
+            let kept = match origin {
+                Some(_) => same_term,
+                None => !matches!(ticket, Ticket::Nobody) || (begins_term && same_term),
+            };
+            if kept {
                 self.queue.push_front(Queued {
-                    command,
+                    command: command.clone(),
                     ticket,
                     deadline,
-                    origin: None,
+                    origin: *origin,
                 });
             }
         }
