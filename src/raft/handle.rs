@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
+use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{Instant as _, RaftMetrics, ReadPolicy, ServerState};
@@ -467,7 +468,8 @@ impl Inner {
         // since an entry of that term makes its commands go again.
         let (inner, number) = (self.clone(), batch.number);
         let told = Told::new(move |result: ClientWriteResult<TypeConfig>| {
-            if result.is_err() {
+            // Any other error may befall a batch that is in the log of other nodes already.
+            if matches!(result, Err(ClientWriteError::ForwardToLeader(_))) {
                 inner.desk().proposals.refused(number);
             }
         });
