@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mufakat::ids::{NodeId, Token};
-use mufakat::lock::command::{Command as Lock, Effect, Event, Mode, Outcome as LockOutcome};
+use mufakat::lock::command::{Effect, Event, Mode, Outcome as LockOutcome};
 use mufakat::raft::command::{Batch, Command};
 use mufakat::raft::state::{Outcome, State};
 
@@ -91,31 +91,32 @@ impl Replay {
         let before_ms = self.state.now_ms();
         let outcomes = self.state.apply(batch.now_ms, &commands, &mut effects);
         let mut touched = BTreeSet::new();
-        for (proposed, outcome) in commands.iter().zip(&outcomes) {
-            *self
-                .commands
-                .entry(format!("{:?}", proposed.command))
-                .or_default() += 1;
-            if let Command::Lock(Lock::Acquire(acquire)) = &proposed.command {
-                touched.insert(acquire.resource.clone());
-            }
-            if let Outcome::Lock(LockOutcome::Acquired(grant)) = outcome {
-                self.granted(grant.token, &grant.resource, &grant.owner);
-            }
-        }
         for effect in &effects {
             match effect {
-                Effect::WaitEnded {
-                    outcome: LockOutcome::Acquired(grant),
+                Effect::Event(Event::Granted {
+                    resource,
+                    owner,
+                    token,
                     ..
-                } => {
-                    touched.insert(grant.resource.clone());
-                    self.granted(grant.token, &grant.resource, &grant.owner);
+                }) => {
+                    touched.insert(resource.clone());
+                    self.granted(*token, resource, owner);
                 }
                 Effect::Event(Event::Expired { token, .. }) => {
                     self.expired.insert(*token, self.state.now_ms());
                 }
                 _ => {}
+            }
+        }
+        for (proposed, outcome) in commands.iter().zip(&outcomes) {
+            *self
+                .commands
+                .entry(format!("{:?}", proposed.command))
+                .or_default() += 1;
+            if let Outcome::Lock(LockOutcome::Acquired(grant)) = outcome {
+                let known = self.grants.get(&grant.token);
+                let same = known == Some(&(grant.resource.clone(), grant.owner.clone()));
+                assert!(same, "an answer names a grant that is none: {grant:?}");
             }
         }
         assert!(self.state.now_ms() >= before_ms, "lease time went back");
@@ -129,18 +130,14 @@ impl Replay {
         }
     }
 
-    /// A grant is new, with a token above all others, or the one that its owner has.
+    /// A grant has a token above all others.
     fn granted(&mut self, token: Token, resource: &str, owner: &str) {
-        let grant = (resource.to_owned(), owner.to_owned());
-        if let Some(before) = self.grants.get(&token) {
-            assert_eq!(*before, grant, "token {token} was granted twice");
-            return;
-        }
         let highest = self.grants.last_key_value().map(|(token, _)| *token);
         assert!(
             highest < Some(token),
             "token {token} does not rise above {highest:?}"
         );
+        let grant = (resource.to_owned(), owner.to_owned());
         self.grants.insert(token, grant);
     }
 
