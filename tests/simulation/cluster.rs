@@ -20,6 +20,8 @@ use tokio::sync::watch;
 use crate::history::History;
 
 pub const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
+/// How often the history takes what was applied; well before a snapshot purges it from the logs.
+const LOOK_EVERY_MS: u64 = 25;
 /// How long, in virtual time, anything may take that has to happen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -192,7 +194,7 @@ impl Cluster {
     pub async fn pass(&mut self, ms: u64) {
         let end = now() + Duration::from_millis(ms);
         while now() < end {
-            let step = Duration::from_millis(10).min(end - now());
+            let step = Duration::from_millis(LOOK_EVERY_MS).min(end - now());
             tokio::time::sleep(step).await;
             self.look();
         }

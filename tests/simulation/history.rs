@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mufakat::ids::{NodeId, Token};
 use mufakat::lock::command::{Effect, Event, Mode, Outcome as LockOutcome};
-use mufakat::raft::command::{Batch, Command};
+use mufakat::raft::command::Batch;
 use mufakat::raft::state::{Outcome, State};
 
 /// All applied entries, in order.
