@@ -19,7 +19,7 @@ use crate::client::{Client, code, token};
 use crate::cluster::{Cluster, NODES};
 use crate::run;
 
-const SEEDS: std::ops::Range<u64> = 100..150;
+const SEEDS: std::ops::Range<u64> = 100..140;
 const CLIENTS: u64 = 4;
 const RESOURCES: u32 = 3;
 /// Rounds of one run, each with requests, perhaps a fault, and up to [`ROUND_MS_MAX`] of time.
