@@ -19,14 +19,21 @@
 //! commands or about [`BATCH_BYTES_MAX`] bytes make an entry; [`IN_FLIGHT_MAX`] entries are in
 //! flight; [`FORWARDED_MAX`] commands are forwarded and unanswered.
 
+mod endings;
+mod forwards;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+pub use forwards::{FORWARD_AGAIN, FORWARDED_MAX, Forward};
+
+use self::forwards::Forwarded;
 use crate::ids::{BootId, NodeId};
 use crate::protocol::ReplyTo;
 use crate::protocol::subject::Operation;
@@ -42,10 +49,6 @@ pub const BATCH_MAX: usize = 512;
 pub const BATCH_BYTES_MAX: usize = 256 * 1024;
 /// Entries in flight: a second one fills the time in which the first is fsynced and replicated.
 pub const IN_FLIGHT_MAX: usize = 2;
-/// Commands forwarded and not yet seen applied.
-pub const FORWARDED_MAX: usize = 65_536;
-/// A forward that was not seen applied for this long is sent again; the leader drops repeats.
-pub const FORWARD_AGAIN: Duration = Duration::from_millis(500);
 
 /// The start of a term waits for room in the log as long as the term has any.
 const TERM_START_KEPT: Duration = Duration::from_secs(3600);
@@ -98,21 +101,6 @@ pub enum Role {
     Leader { term: u64 },
 }
 
-/// Commands on their way from a follower to the leader of `term`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Forward {
-    pub from: NodeId,
-    pub boot: BootId,
-    /// The leader takes it only while it leads this very term.
-    pub term: u64,
-    /// The lowest sequence of this term that its sender still waits for: what is missing below has
-    /// been given up and never comes.
-    pub oldest: u64,
-    /// The sequence of the first command here; the others follow on.
-    pub first: u64,
-    pub commands: Vec<(Option<ReplyTo>, Command)>,
-}
-
 /// What to do next to get commands into the log.
 #[derive(Debug)]
 pub enum Work {
@@ -153,15 +141,6 @@ struct InFlight {
     commands: Arc<Vec<Proposed>>,
     tickets: Vec<(Ticket, Instant)>,
     proposed_at: Instant,
-}
-
-#[derive(Debug)]
-struct Forwarded {
-    term: u64,
-    command: Command,
-    ticket: Ticket,
-    deadline: Instant,
-    sent_at: Instant,
 }
 
 /// The commands that this node has accepted and not yet answered.
@@ -265,48 +244,6 @@ impl Proposals {
         !self.queue.is_empty()
     }
 
-    /// As the leader: takes what another node forwards, each sequence once and in order. What does
-    /// not fit now comes again.
-    pub fn accept_forward(&mut self, forward: Forward, now: Instant, far: Instant) {
-        let leads = match self.role {
-            Role::Elected { term } | Role::Leader { term } => term == forward.term,
-            _ => false,
-        };
-        if !leads || self.queue.len() + forward.commands.len() > QUEUE_MAX {
-            return;
-        }
-        let next = self
-            .accepted
-            .entry((forward.from, forward.boot))
-            .or_insert(forward.oldest);
-        *next = (*next).max(forward.oldest);
-        let mut sequence = forward.first;
-        if sequence > *next {
-            return; // A gap: what is missing comes again, and this with it.
-        }
-        for (reply, command) in forward.commands {
-            if sequence == *next {
-                *next += 1;
-                let origin = Origin {
-                    node: forward.from,
-                    boot: forward.boot,
-                    sequence,
-                };
-                let ticket = match reply {
-                    Some(to) => Ticket::Client { to, received: now },
-                    None => Ticket::Nobody,
-                };
-                self.queue.push_back(Queued {
-                    command,
-                    ticket,
-                    deadline: far,
-                    origin: Some(origin),
-                });
-            }
-            sequence += 1;
-        }
-    }
-
     /// The next thing to do, if there is something to do and room for it. `lease_time` is asked
     /// only when a batch is made.
     pub fn next_work(&mut self, now: Instant, lease_time: impl FnOnce() -> u64) -> Option<Work> {
@@ -375,85 +312,6 @@ impl Proposals {
         batch
     }
 
-    fn forward(&mut self, term: u64, now: Instant) -> Option<Forward> {
-        if self.forwarded.len() >= FORWARDED_MAX {
-            return None;
-        }
-        let first = self.next_sequence;
-        let mut commands = Vec::new();
-        let mut bytes = 0;
-        while commands.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
-            let Some(queued) = self.queue.pop_front() else {
-                break;
-            };
-            bytes += queued.command.size_hint();
-            commands.push((reply_of(&queued.ticket), queued.command.clone()));
-            let Queued {
-                command,
-                ticket,
-                deadline,
-                ..
-            } = queued;
-            let forwarded = Forwarded {
-                term,
-                command,
-                ticket,
-                deadline,
-                sent_at: now,
-            };
-            self.forwarded.insert(self.next_sequence, forwarded);
-            self.next_sequence += 1;
-        }
-        Some(self.forward_frame(term, first, commands))
-    }
-
-    fn forward_frame(
-        &self,
-        term: u64,
-        first: u64,
-        commands: Vec<(Option<ReplyTo>, Command)>,
-    ) -> Forward {
-        let waiting = self.forwarded.iter().find(|(_, f)| f.term == term);
-        Forward {
-            from: self.me,
-            boot: self.boot,
-            term,
-            oldest: waiting.map_or(first, |(sequence, _)| *sequence),
-            first,
-            commands,
-        }
-    }
-
-    /// Forwards of this term that should have been seen by now, to be sent again; a run of
-    /// sequences without a gap.
-    pub fn forward_again(&mut self, now: Instant) -> Option<Work> {
-        let Role::Follower { leader, term } = self.role else {
-            return None;
-        };
-        let is_late =
-            |forwarded: &Forwarded| now.duration_since(forwarded.sent_at) >= FORWARD_AGAIN;
-        let first = *self
-            .forwarded
-            .iter()
-            .find(|(_, f)| f.term == term && is_late(f))?
-            .0;
-        let mut commands = Vec::new();
-        let mut bytes = 0;
-        for (expected, (sequence, forwarded)) in (first..).zip(self.forwarded.range_mut(first..)) {
-            if expected != *sequence || commands.len() >= BATCH_MAX || bytes >= BATCH_BYTES_MAX {
-                break;
-            }
-            bytes += forwarded.command.size_hint();
-            forwarded.sent_at = now;
-            commands.push((reply_of(&forwarded.ticket), forwarded.command.clone()));
-        }
-        let forward = self.forward_frame(term, first, commands);
-        Some(Work::Forward {
-            to: leader,
-            forward,
-        })
-    }
-
     /// An entry was applied: answers for what it settles. Returns the time since it was proposed,
     /// if this node proposed it.
     pub fn applied(
@@ -506,38 +364,6 @@ impl Proposals {
         }
         self.term_applied(term);
         proposed_at
-    }
-
-    /// Commands that this node forwarded and now sees in the log.
-    fn settle_forwarded(
-        &mut self,
-        commands: &[Proposed],
-        outcomes: &[Outcome],
-        due: &mut Vec<Due>,
-    ) {
-        if self.forwarded.is_empty() {
-            return;
-        }
-        for (proposed, outcome) in commands.iter().zip(outcomes) {
-            let Some(origin) = proposed.origin else {
-                continue;
-            };
-            if origin.node != self.me || origin.boot != self.boot {
-                continue;
-            }
-            let Some(settled) = self.forwarded.remove(&origin.sequence) else {
-                continue;
-            };
-            self.note_wait(&settled.ticket, outcome, settled.deadline);
-            if let Ticket::Caller(_) = settled.ticket {
-                due.push(Due {
-                    ticket: settled.ticket,
-                    operation: settled.command.operation(),
-                    result: Ok(outcome.clone()),
-                    forwarded: true,
-                });
-            }
-        }
     }
 
     fn note_wait(&mut self, ticket: &Ticket, outcome: &Outcome, deadline: Instant) {
@@ -633,83 +459,6 @@ impl Proposals {
             }
         }
     }
-
-    /// The state was replaced by a snapshot: what was under way may be in it or not.
-    pub fn installed(&mut self, due: &mut Vec<Due>) {
-        for batch in mem::take(&mut self.in_flight) {
-            for ((ticket, _), proposed) in batch.tickets.into_iter().zip(batch.commands.iter()) {
-                if proposed.origin.is_none() {
-                    due.push(refused(ticket, &proposed.command, Refusal::Indeterminate));
-                }
-            }
-        }
-        for (
-            _,
-            Forwarded {
-                command, ticket, ..
-            },
-        ) in mem::take(&mut self.forwarded)
-        {
-            due.push(refused(ticket, &command, Refusal::Indeterminate));
-        }
-    }
-
-    /// Answers whose time is up.
-    pub fn sweep(&mut self, now: Instant, due: &mut Vec<Due>) {
-        let waiting = match self.role {
-            Role::Leaderless => Refusal::NoLeader,
-            _ => Refusal::Timeout,
-        };
-        if self.queue.iter().any(|queued| queued.deadline <= now) {
-            for queued in mem::take(&mut self.queue) {
-                if queued.deadline <= now {
-                    due.push(refused(queued.ticket, &queued.command, waiting));
-                } else {
-                    self.queue.push_back(queued);
-                }
-            }
-        }
-        for batch in &mut self.in_flight {
-            for ((ticket, deadline), proposed) in batch.tickets.iter_mut().zip(&*batch.commands) {
-                if *deadline <= now && !matches!(ticket, Ticket::Nobody) {
-                    let ticket = mem::replace(ticket, Ticket::Nobody);
-                    due.push(refused(ticket, &proposed.command, Refusal::Indeterminate));
-                }
-            }
-        }
-        let late = self
-            .forwarded
-            .extract_if(.., |_, forwarded| forwarded.deadline <= now);
-        due.extend(late.map(
-            |(
-                _,
-                Forwarded {
-                    command, ticket, ..
-                },
-            )| { refused(ticket, &command, Refusal::Indeterminate) },
-        ));
-    }
-
-    /// Clients whose wait should have ended by now: the log stands still.
-    pub fn overdue_waits(&mut self, now: Instant) -> Vec<ReplyTo> {
-        self.waits
-            .extract_if(.., |_, (_, deadline)| *deadline <= now)
-            .map(|(_, (to, _))| to)
-            .collect()
-    }
-
-    /// Takes back what was never sent: the node stops.
-    pub fn shut_down(&mut self, due: &mut Vec<Due>) {
-        for queued in mem::take(&mut self.queue) {
-            if queued.origin.is_none() {
-                due.push(refused(
-                    queued.ticket,
-                    &queued.command,
-                    Refusal::ShuttingDown,
-                ));
-            }
-        }
-    }
 }
 
 fn refused(ticket: Ticket, command: &Command, refusal: Refusal) -> Due {
@@ -718,12 +467,5 @@ fn refused(ticket: Ticket, command: &Command, refusal: Refusal) -> Due {
         operation: command.operation(),
         result: Err(refusal),
         forwarded: false,
-    }
-}
-
-fn reply_of(ticket: &Ticket) -> Option<ReplyTo> {
-    match ticket {
-        Ticket::Client { to, .. } => Some(to.clone()),
-        Ticket::Caller(_) | Ticket::Nobody => None,
     }
 }
