@@ -201,8 +201,12 @@ impl Proposals {
             Role::Leaderless => 0,
         };
         if !(leads(self.role) && leads(role) && term(self.role) == term(role)) {
-            // Forwards were accepted for the term that is over; their senders send them again.
-            self.queue.retain(|queued| queued.origin.is_none());
+            // Forwards were accepted for the term that is over; their senders send them again. What
+            // begins that term is of no use to another.
+            self.queue.retain(|queued| {
+                let begins_term = matches!(queued.command, Command::TermStarted { .. });
+                queued.origin.is_none() && !begins_term
+            });
             self.accepted.clear();
         }
         self.role = role;
