@@ -278,7 +278,7 @@ impl Node {
         tracing::info!("stopping: handing over leadership and finishing what is in flight");
         let deadline = time::now() + DRAIN_MAX;
         self.insight.serving.store(false, Ordering::Relaxed);
-        self.handle.hand_over().await;
+        self.handle.hand_over(deadline).await;
         let _ = self.close.send(true);
         let _ = tokio::time::timeout_at(deadline, self.listening).await;
         while !self.handle.is_idle() && time::now() < deadline {

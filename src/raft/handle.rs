@@ -9,11 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, FutureExt};
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, ForwardReason};
-use openraft::impls::ProgressResponder;
+use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{Instant as _, RaftMetrics, ReadPolicy, ServerState};
@@ -31,7 +28,7 @@ use crate::raft::network::KnownDisk;
 use crate::raft::proposals::{Due, Forward, Proposals, Refusal, Role, Submission, Ticket, Work};
 use crate::raft::state::{Outcome, State};
 use crate::raft::state_machine::{Applied, Observer, SharedState, StateMachine};
-use crate::raft::types::{LogId, TypeConfig};
+use crate::raft::types::{LogId, Told, TypeConfig};
 use crate::stats::{self, Stats};
 use crate::time::{self, Instant};
 
@@ -48,12 +45,6 @@ const FORWARD_KEPT: Duration = Duration::from_secs(120);
 const FORWARD_CAPACITY: usize = 1024;
 /// Reads that wait for a ReadIndex round.
 const READS_MAX: usize = 65_536;
-
-/// Raft takes no entries while its leader's lease is not confirmed or while leadership moves.
-const PROPOSE_AGAIN_AFTER: Duration = Duration::from_millis(10);
-
-/// The fates of the batches in flight: the number of one that was not appended.
-type Verdicts = FuturesUnordered<BoxFuture<'static, Option<u64>>>;
 
 /// Who gives the answers that come out of the log.
 pub trait Answers: Send + Sync + 'static {
@@ -331,8 +322,9 @@ impl Handle {
             .map(ToString::to_string)
     }
 
-    /// Hands leadership to the voter that is furthest, if this node leads and there is another.
-    pub async fn hand_over(&self) {
+    /// Hands leadership to the voter that is furthest, if this node leads and there is another,
+    /// and returns when that one leads or at `deadline`.
+    pub async fn hand_over(&self, deadline: Instant) {
         let running = self.0.running();
         let target = {
             let metrics = running.metrics.borrow_watched();
@@ -345,8 +337,25 @@ impl Handle {
                 .max_by_key(|(_, at)| **at)
                 .map(|(id, _)| *id)
         };
-        if let Some(target) = target {
-            let _ = running.raft.trigger().transfer_leader(target).await;
+        let Some(target) = target else { return };
+        let _ = running.raft.trigger().transfer_leader(target).await;
+        // Raft has only begun: a node that ends now takes a vote away while another is elected.
+        let mut server = running.raft.server_metrics();
+        let another_leads = async {
+            loop {
+                let leader = server.borrow_watched().current_leader;
+                if leader.is_some_and(|leader| leader != self.0.me)
+                    || server.changed().await.is_err()
+                {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout_at(deadline, another_leads)
+            .await
+            .is_err()
+        {
+            tracing::warn!(%target, "leadership was not taken over in time");
         }
     }
 
@@ -357,18 +366,6 @@ impl Handle {
         self.0.deliver(due);
         let _ = self.0.running().raft.shutdown().await;
     }
-}
-
-/// Whether Raft did not even append the entry. Any other error leaves that open: what becomes of
-/// the entry is then seen in the log.
-fn is_refused(written: &ClientWriteResult<TypeConfig>) -> bool {
-    let Err(ClientWriteError::ForwardToLeader(forward)) = written else {
-        return false;
-    };
-    matches!(
-        forward.reason,
-        ForwardReason::LeaseExpired | ForwardReason::LeadershipTransfer
-    )
 }
 
 fn wire_role(state: ServerState) -> status::Role {
@@ -435,21 +432,16 @@ impl Inner {
     async fn drive(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut verdicts = Verdicts::new();
         loop {
             tokio::select! {
                 biased;
                 _ = shutdown.changed() => return,
-                _ = tick.tick() => self.on_tick(&mut verdicts).await,
-                Some(refused) = verdicts.next() => if let Some(number) = refused {
-                    self.desk().proposals.take_back(number);
-                    // Until a quorum confirms the leader, or leadership has moved.
-                    tokio::time::sleep(PROPOSE_AGAIN_AFTER).await;
-                },
+                _ = tick.tick() => self.on_tick().await,
                 () = self.wake.notified() => {}
             }
+            // A refused batch waits for the next tick, however much else there is to do.
             while let Some(work) = self.next_work() {
-                self.perform(work, &mut verdicts).await;
+                self.perform(work).await;
             }
         }
     }
@@ -472,9 +464,9 @@ impl Inner {
         work
     }
 
-    async fn perform(&self, work: Work, verdicts: &mut Verdicts) {
+    async fn perform(self: &Arc<Self>, work: Work) {
         match work {
-            Work::Propose { term, batch } => self.propose(term, batch, verdicts).await,
+            Work::Propose { term, batch } => self.propose(term, batch).await,
             Work::Forward { to, forward } => {
                 let payload = frame::seal(&forward).expect("forwards have a bounded size");
                 let subject = format!("{}.{to}", self.forward_subject);
@@ -488,26 +480,26 @@ impl Inner {
         }
     }
 
-    /// Proposes a batch for the log of `term`. It must not enter in a later term: an entry of that
-    /// term makes its commands go again. If Raft does not append it, its verdict is its number.
-    async fn propose(&self, term: u64, batch: Batch, verdicts: &mut Verdicts) {
-        let commands = u64::from(batch.count);
-        self.stats.raft.batch_commands.observe(commands);
-        let number = batch.number;
-        let (responder, verdict) = ProgressResponder::complete_only();
-        let write = self
-            .running()
+    async fn propose(self: &Arc<Self>, term: u64, batch: Batch) {
+        self.stats
             .raft
-            .write(batch)
-            .with_leader(term)
-            .responder(responder);
-        // The channel to Raft closes when Raft stops, which the node watches for itself.
-        let _ = write.await;
-        let refused = async move { is_refused(&verdict.await.ok()?).then_some(number) };
-        verdicts.push(refused.boxed());
+            .batch_commands
+            .observe(u64::from(batch.count));
+        // Raft refuses a batch when this node just lost the lead, or did not hear from a quorum
+        // lately: its commands wait for the next tick. It must not enter the log in a later term,
+        // since an entry of that term makes its commands go again.
+        let (inner, number) = (self.clone(), batch.number);
+        let told = Told::new(move |result: ClientWriteResult<TypeConfig>| {
+            // Any other error may befall a batch that is in the log of other nodes already.
+            if matches!(result, Err(ClientWriteError::ForwardToLeader(_))) {
+                inner.desk().proposals.refused(number);
+            }
+        });
+        let write = self.running().raft.write(batch);
+        let _ = write.with_leader(term).responder(told).await;
     }
 
-    async fn on_tick(&self, verdicts: &mut Verdicts) {
+    async fn on_tick(self: &Arc<Self>) {
         let now = time::now();
         let mut due = Vec::new();
         let (again, time_entry, overdue) = {
@@ -531,10 +523,10 @@ impl Inner {
             });
         }
         if let Some(work) = again {
-            self.perform(work, verdicts).await;
+            self.perform(work).await;
         }
         if let Some((term, batch)) = time_entry {
-            self.propose(term, batch, verdicts).await;
+            self.propose(term, batch).await;
         }
     }
 

@@ -18,6 +18,7 @@ use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
 
+use super::command::Batch;
 use super::snapshot::Snapshots;
 use super::types::{Entry, LogId, SnapshotMeta, TypeConfig, Vote};
 
@@ -110,6 +111,20 @@ impl MemoryDisk {
             state.flushed += 1;
         }
         state.live = state.durable.clone();
+    }
+
+    /// The entries in the log from `first` to `last`, each with its index and term, and the batch
+    /// if it carries one: for simulations to check what was applied.
+    pub fn read(&self, first: u64, last: u64) -> Vec<(u64, u64, Option<Batch>)> {
+        let state = self.state();
+        let entries = state.live.entries.range(first..=last);
+        let batch = |entry: &Entry| match &entry.payload {
+            EntryPayload::Normal(batch) => Some(batch.clone()),
+            _ => None,
+        };
+        entries
+            .map(|(index, entry)| (*index, entry.log_id.leader_id.term, batch(entry)))
+            .collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -19,14 +19,21 @@
 //! commands or about [`BATCH_BYTES_MAX`] bytes make an entry; [`IN_FLIGHT_MAX`] entries are in
 //! flight; [`FORWARDED_MAX`] commands are forwarded and unanswered.
 
+mod endings;
+mod forwards;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+pub use forwards::{FORWARD_AGAIN, FORWARDED_MAX, Forward};
+
+use self::forwards::Forwarded;
 use crate::ids::{BootId, NodeId};
 use crate::protocol::ReplyTo;
 use crate::protocol::subject::Operation;
@@ -42,10 +49,6 @@ pub const BATCH_MAX: usize = 512;
 pub const BATCH_BYTES_MAX: usize = 256 * 1024;
 /// Entries in flight: a second one fills the time in which the first is fsynced and replicated.
 pub const IN_FLIGHT_MAX: usize = 2;
-/// Commands forwarded and not yet seen applied.
-pub const FORWARDED_MAX: usize = 65_536;
-/// A forward that was not seen applied for this long is sent again; the leader drops repeats.
-pub const FORWARD_AGAIN: Duration = Duration::from_millis(500);
 
 /// The start of a term waits for room in the log as long as the term has any.
 const TERM_START_KEPT: Duration = Duration::from_secs(3600);
@@ -98,21 +101,6 @@ pub enum Role {
     Leader { term: u64 },
 }
 
-/// Commands on their way from a follower to the leader of `term`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Forward {
-    pub from: NodeId,
-    pub boot: BootId,
-    /// The leader takes it only while it leads this very term.
-    pub term: u64,
-    /// The lowest sequence of this term that its sender still waits for: what is missing below has
-    /// been given up and never comes.
-    pub oldest: u64,
-    /// The sequence of the first command here; the others follow on.
-    pub first: u64,
-    pub commands: Vec<(Option<ReplyTo>, Command)>,
-}
-
 /// What to do next to get commands into the log.
 #[derive(Debug)]
 pub enum Work {
@@ -153,15 +141,6 @@ struct InFlight {
     commands: Arc<Vec<Proposed>>,
     tickets: Vec<(Ticket, Instant)>,
     proposed_at: Instant,
-}
-
-#[derive(Debug)]
-struct Forwarded {
-    term: u64,
-    command: Command,
-    ticket: Ticket,
-    deadline: Instant,
-    sent_at: Instant,
 }
 
 /// The commands that this node has accepted and not yet answered.
@@ -222,8 +201,12 @@ impl Proposals {
             Role::Leaderless => 0,
         };
         if !(leads(self.role) && leads(role) && term(self.role) == term(role)) {
-            // Forwards were accepted for the term that is over; their senders send them again.
-            self.queue.retain(|queued| queued.origin.is_none());
+            // Forwards were accepted for the term that is over; their senders send them again. What
+            // begins that term is of no use to another.
+            self.queue.retain(|queued| {
+                let begins_term = matches!(queued.command, Command::TermStarted { .. });
+                queued.origin.is_none() && !begins_term
+            });
             self.accepted.clear();
         }
         self.role = role;
@@ -263,50 +246,6 @@ impl Proposals {
     /// Whether something waits to be proposed or forwarded.
     pub fn has_work(&self) -> bool {
         !self.queue.is_empty()
-    }
-
-    /// As the leader: takes what another node forwards, each sequence once and in order. What does
-    /// not fit now comes again.
-    pub fn accept_forward(&mut self, forward: Forward, now: Instant, far: Instant) {
-        let leads = match self.role {
-            Role::Elected { term } | Role::Leader { term } => term == forward.term,
-            _ => false,
-        };
-        let count = forward.commands.len();
-        let numbered = forward.first.checked_add(count as u64).is_some();
-        if !leads || !numbered || self.queue.len() + count > QUEUE_MAX {
-            return;
-        }
-        let next = self
-            .accepted
-            .entry((forward.from, forward.boot))
-            .or_insert(forward.oldest);
-        *next = (*next).max(forward.oldest);
-        let mut sequence = forward.first;
-        if sequence > *next {
-            return; // A gap: what is missing comes again, and this with it.
-        }
-        for (reply, command) in forward.commands {
-            if sequence == *next {
-                *next += 1;
-                let origin = Origin {
-                    node: forward.from,
-                    boot: forward.boot,
-                    sequence,
-                };
-                let ticket = match reply {
-                    Some(to) => Ticket::Client { to, received: now },
-                    None => Ticket::Nobody,
-                };
-                self.queue.push_back(Queued {
-                    command,
-                    ticket,
-                    deadline: far,
-                    origin: Some(origin),
-                });
-            }
-            sequence += 1;
-        }
     }
 
     /// The next thing to do, if there is something to do and room for it. `lease_time` is asked
@@ -377,110 +316,6 @@ impl Proposals {
         batch
     }
 
-    fn forward(&mut self, term: u64, now: Instant) -> Option<Forward> {
-        if self.forwarded.len() >= FORWARDED_MAX {
-            return None;
-        }
-        let first = self.next_sequence;
-        let mut commands = Vec::new();
-        let mut bytes = 0;
-        while commands.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
-            let Some(queued) = self.queue.pop_front() else {
-                break;
-            };
-            let reply = reply_of(&queued.ticket);
-            bytes += forwarded_bytes(reply.as_ref(), &queued.command);
-            commands.push((reply, queued.command.clone()));
-            let Queued {
-                command,
-                ticket,
-                deadline,
-                ..
-            } = queued;
-            let forwarded = Forwarded {
-                term,
-                command,
-                ticket,
-                deadline,
-                sent_at: now,
-            };
-            self.forwarded.insert(self.next_sequence, forwarded);
-            self.next_sequence += 1;
-        }
-        Some(self.forward_frame(term, first, commands))
-    }
-
-    fn forward_frame(
-        &self,
-        term: u64,
-        first: u64,
-        commands: Vec<(Option<ReplyTo>, Command)>,
-    ) -> Forward {
-        let waiting = self.forwarded.iter().find(|(_, f)| f.term == term);
-        Forward {
-            from: self.me,
-            boot: self.boot,
-            term,
-            oldest: waiting.map_or(first, |(sequence, _)| *sequence),
-            first,
-            commands,
-        }
-    }
-
-    /// Takes back a batch that Raft did not append, so that its commands go again.
-    pub fn take_back(&mut self, number: u64) {
-        let Some(at) = self
-            .in_flight
-            .iter()
-            .position(|batch| batch.number == number)
-        else {
-            return;
-        };
-        let InFlight {
-            commands, tickets, ..
-        } = self.in_flight.remove(at).expect("it is there");
-        for (proposed, (ticket, deadline)) in commands.iter().zip(tickets).rev() {
-            let Proposed { origin, command } = proposed.clone();
-            self.queue.push_front(Queued {
-                command,
-                ticket,
-                deadline,
-                origin,
-            });
-        }
-    }
-
-    /// Forwards of this term that should have been seen by now, to be sent again; a run of
-    /// sequences without a gap.
-    pub fn forward_again(&mut self, now: Instant) -> Option<Work> {
-        let Role::Follower { leader, term } = self.role else {
-            return None;
-        };
-        let is_late =
-            |forwarded: &Forwarded| now.duration_since(forwarded.sent_at) >= FORWARD_AGAIN;
-        let first = *self
-            .forwarded
-            .iter()
-            .find(|(_, f)| f.term == term && is_late(f))?
-            .0;
-        let mut commands = Vec::new();
-        let mut bytes = 0;
-        for (expected, (sequence, forwarded)) in (first..).zip(self.forwarded.range_mut(first..)) {
-            if expected != *sequence || commands.len() >= BATCH_MAX || bytes >= BATCH_BYTES_MAX {
-                break;
-            }
-            let reply = reply_of(&forwarded.ticket);
-            bytes += forwarded_bytes(reply.as_ref(), &forwarded.command);
-            forwarded.sent_at = now;
-            commands.push((reply, forwarded.command.clone()));
-        }
-        let forward = self.forward_frame(term, first, commands);
-        Some(Work::Forward {
-            to: leader,
-            forward,
-        })
-    }
-
     /// An entry was applied: answers for what it settles. Returns the time since it was proposed,
     /// if this node proposed it.
     pub fn applied(
@@ -495,12 +330,10 @@ impl Proposals {
         let mut proposed_at = None;
         if batch.proposer == self.me && batch.boot == self.boot {
             // Batches before this one that were not applied never will be.
-            while self
-                .in_flight
-                .front()
-                .is_some_and(|first| first.number < batch.number)
-            {
-                let lost = self.in_flight.pop_front().expect("looked at just now");
+            let earlier = |flying: &InFlight| flying.number < batch.number;
+            let count = self.in_flight.iter().take_while(|f| earlier(f)).count();
+            let lost: Vec<InFlight> = self.in_flight.drain(..count).collect();
+            for lost in lost.into_iter().rev() {
                 self.submit_again(lost);
             }
             if self
@@ -535,38 +368,6 @@ impl Proposals {
         }
         self.term_applied(term);
         proposed_at
-    }
-
-    /// Commands that this node forwarded and now sees in the log.
-    fn settle_forwarded(
-        &mut self,
-        commands: &[Proposed],
-        outcomes: &[Outcome],
-        due: &mut Vec<Due>,
-    ) {
-        if self.forwarded.is_empty() {
-            return;
-        }
-        for (proposed, outcome) in commands.iter().zip(outcomes) {
-            let Some(origin) = proposed.origin else {
-                continue;
-            };
-            if origin.node != self.me || origin.boot != self.boot {
-                continue;
-            }
-            let Some(settled) = self.forwarded.remove(&origin.sequence) else {
-                continue;
-            };
-            self.note_wait(&settled.ticket, outcome, settled.deadline);
-            if let Ticket::Caller(_) = settled.ticket {
-                due.push(Due {
-                    ticket: settled.ticket,
-                    operation: settled.command.operation(),
-                    result: Ok(outcome.clone()),
-                    forwarded: true,
-                });
-            }
-        }
     }
 
     fn note_wait(&mut self, ticket: &Ticket, outcome: &Outcome, deadline: Instant) {
@@ -626,95 +427,39 @@ impl Proposals {
         }
     }
 
+    /// A batch that Raft did not take: its commands wait to be proposed again.
+    pub fn refused(&mut self, number: u64) {
+        let index = self
+            .in_flight
+            .iter()
+            .position(|batch| batch.number == number);
+        if let Some(lost) = index.and_then(|index| self.in_flight.remove(index)) {
+            self.submit_again(lost);
+        }
+    }
+
+    /// Puts back what never took effect. While the term that it was meant for goes on, what other
+    /// nodes forwarded, and what begins the term, stay with this node. In a later term a forward
+    /// is its sender's to send again.
     fn submit_again(&mut self, lost: InFlight) {
+        let same_term = matches!(
+            self.role,
+            Role::Elected { term } | Role::Leader { term } if term == lost.term
+        );
         for (index, (ticket, deadline)) in lost.tickets.into_iter().enumerate().rev() {
             let Proposed { origin, command } = &lost.commands[index];
-            // What another node forwarded is that node's to send again.
-            if origin.is_none() && !matches!(ticket, Ticket::Nobody) {
-                let command = command.clone();
+            let begins_term = matches!(command, Command::TermStarted { .. });
+            let kept = match origin {
+                Some(_) => same_term,
+                None => !matches!(ticket, Ticket::Nobody) || (begins_term && same_term),
+            };
+            if kept {
                 self.queue.push_front(Queued {
-                    command,
+                    command: command.clone(),
                     ticket,
                     deadline,
-                    origin: None,
+                    origin: *origin,
                 });
-            }
-        }
-    }
-
-    /// The state was replaced by a snapshot: what was under way may be in it or not.
-    pub fn installed(&mut self, due: &mut Vec<Due>) {
-        for batch in mem::take(&mut self.in_flight) {
-            for ((ticket, _), proposed) in batch.tickets.into_iter().zip(batch.commands.iter()) {
-                if proposed.origin.is_none() {
-                    due.push(refused(ticket, &proposed.command, Refusal::Indeterminate));
-                }
-            }
-        }
-        for (
-            _,
-            Forwarded {
-                command, ticket, ..
-            },
-        ) in mem::take(&mut self.forwarded)
-        {
-            due.push(refused(ticket, &command, Refusal::Indeterminate));
-        }
-    }
-
-    /// Answers whose time is up.
-    pub fn sweep(&mut self, now: Instant, due: &mut Vec<Due>) {
-        let waiting = match self.role {
-            Role::Leaderless => Refusal::NoLeader,
-            _ => Refusal::Timeout,
-        };
-        if self.queue.iter().any(|queued| queued.deadline <= now) {
-            for queued in mem::take(&mut self.queue) {
-                if queued.deadline <= now {
-                    due.push(refused(queued.ticket, &queued.command, waiting));
-                } else {
-                    self.queue.push_back(queued);
-                }
-            }
-        }
-        for batch in &mut self.in_flight {
-            for ((ticket, deadline), proposed) in batch.tickets.iter_mut().zip(&*batch.commands) {
-                if *deadline <= now && !matches!(ticket, Ticket::Nobody) {
-                    let ticket = mem::replace(ticket, Ticket::Nobody);
-                    due.push(refused(ticket, &proposed.command, Refusal::Indeterminate));
-                }
-            }
-        }
-        let late = self
-            .forwarded
-            .extract_if(.., |_, forwarded| forwarded.deadline <= now);
-        due.extend(late.map(
-            |(
-                _,
-                Forwarded {
-                    command, ticket, ..
-                },
-            )| { refused(ticket, &command, Refusal::Indeterminate) },
-        ));
-    }
-
-    /// Clients whose wait should have ended by now: the log stands still.
-    pub fn overdue_waits(&mut self, now: Instant) -> Vec<ReplyTo> {
-        self.waits
-            .extract_if(.., |_, (_, deadline)| *deadline <= now)
-            .map(|(_, (to, _))| to)
-            .collect()
-    }
-
-    /// Takes back what was never sent: the node stops.
-    pub fn shut_down(&mut self, due: &mut Vec<Due>) {
-        for queued in mem::take(&mut self.queue) {
-            if queued.origin.is_none() {
-                due.push(refused(
-                    queued.ticket,
-                    &queued.command,
-                    Refusal::ShuttingDown,
-                ));
             }
         }
     }
@@ -726,17 +471,5 @@ fn refused(ticket: Ticket, command: &Command, refusal: Refusal) -> Due {
         operation: command.operation(),
         result: Err(refusal),
         forwarded: false,
-    }
-}
-
-/// About how many bytes a command takes in a forward; reply subjects are as long as clients like.
-fn forwarded_bytes(reply: Option<&ReplyTo>, command: &Command) -> usize {
-    command.size_hint() + reply.map_or(0, |to| to.subject.len())
-}
-
-fn reply_of(ticket: &Ticket) -> Option<ReplyTo> {
-    match ticket {
-        Ticket::Client { to, .. } => Some(to.clone()),
-        Ticket::Caller(_) | Ticket::Nobody => None,
     }
 }

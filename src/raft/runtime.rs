@@ -1,5 +1,8 @@
 //! The runtime that openraft runs on: tokio, with randomness behind a seam.
 //!
+//! Tokio's watch channel wakes its receivers in an order drawn at random; the one used here wakes
+//! them in the order in which they began to wait.
+//!
 //! Openraft draws its election timeouts from its runtime. A simulation calls [`seed`] on its thread,
 //! and from then on the same seed gives the same draws there; any other thread draws at random.
 
@@ -8,6 +11,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use openraft::{AsyncRuntime, OptionalSend};
+use openraft_rt_sim::SimWatch;
 use openraft_rt_tokio::TokioRuntime;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -36,7 +40,7 @@ impl AsyncRuntime for Runtime {
         <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
     type ThreadLocalRng = StdRng;
     type Mpsc = <TokioRuntime as AsyncRuntime>::Mpsc;
-    type Watch = <TokioRuntime as AsyncRuntime>::Watch;
+    type Watch = SimWatch;
     type Oneshot = <TokioRuntime as AsyncRuntime>::Oneshot;
     type Mutex<T: OptionalSend + 'static> = <TokioRuntime as AsyncRuntime>::Mutex<T>;
 

@@ -169,6 +169,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         if let Some(last) = meta.last_log_id {
+            tracing::info!(index = last.index(), "the state is now that of a snapshot");
             self.observer.installed(**last.committed_leader_id());
         }
         Ok(())

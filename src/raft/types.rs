@@ -1,21 +1,54 @@
 //! The types that openraft is instantiated with; nothing of openraft is named outside `raft/`.
 
+use openraft::OptionalSend;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{DiskId, NodeId};
 use crate::raft::command::Batch;
 
-openraft::declare_raft_types!(
-    /// Mufakat's instance of openraft's type parameters.
-    pub TypeConfig:
-        D = Batch,
-        R = (),
-        NodeId = NodeId,
-        Node = Member,
-        Term = u64,
-        LeaderId = openraft::impls::leader_id_std::LeaderId<u64, NodeId>,
-        AsyncRuntime = crate::raft::runtime::Runtime,
-);
+/// Mufakat's instance of openraft's type parameters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TypeConfig;
+
+impl openraft::RaftTypeConfig for TypeConfig {
+    type D = Batch;
+    type R = ();
+    type NodeId = NodeId;
+    type Node = Member;
+    type Term = u64;
+    type LeaderId = LeaderId;
+    type Vote = openraft::impls::Vote<LeaderId>;
+    type Payload = openraft::EntryPayload<Batch, NodeId, Member>;
+    type Entry =
+        openraft::Entry<<LeaderId as openraft::vote::RaftLeaderId>::Committed, Self::Payload>;
+    type Responder<T>
+        = Told<T>
+    where
+        T: OptionalSend + 'static;
+    type Batch<T>
+        = openraft::impls::InlineBatch<T>
+    where
+        T: OptionalSend + 'static;
+    type AsyncRuntime = crate::raft::runtime::Runtime;
+    type ErrorSource = openraft::impls::BoxedErrorSource;
+}
+
+type LeaderId = openraft::impls::leader_id_std::LeaderId<u64, NodeId>;
+
+/// Is told, synchronously, what became of a write: applied, or refused before it entered the log.
+pub struct Told<T>(Box<dyn FnOnce(T) + Send>);
+
+impl<T> Told<T> {
+    pub fn new(tell: impl FnOnce(T) + Send + 'static) -> Self {
+        Told(Box::new(tell))
+    }
+}
+
+impl<T: OptionalSend + 'static> openraft::raft::responder::Responder<TypeConfig, T> for Told<T> {
+    fn on_complete(self, result: T) {
+        (self.0)(result);
+    }
+}
 
 /// What the membership knows about a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

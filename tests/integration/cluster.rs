@@ -7,7 +7,6 @@ use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use mufakat::client::{Client, ClientOptions, Target};
-use mufakat::ids::NodeId;
 use mufakat::protocol::status::{Role, StateHash, Status};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -264,10 +263,6 @@ impl Cluster {
         self.running(node).signal(Signal::CONT);
     }
 
-    pub fn runs(&self, node: u64) -> bool {
-        self.nodes.contains_key(&node)
-    }
-
     fn running(&mut self, node: u64) -> &mut Process {
         let process = self.nodes.get_mut(&node);
         process.unwrap_or_else(|| panic!("node {node} does not run"))
@@ -375,11 +370,6 @@ impl Cluster {
         let value = |line: &str| line.strip_prefix(name)?.trim().parse().ok();
         text.lines().find_map(value)
     }
-}
-
-/// The number of a node as our client names it.
-pub fn target(node: u64) -> Target {
-    Target::Node(NodeId(node))
 }
 
 async fn listens(what: &str, port: u16) {

@@ -53,11 +53,19 @@ pub async fn acquire(nats: &Client, resource: &str, owner: &str, ttl_ms: u64) ->
     answer["token"].as_u64().expect("a grant has a token")
 }
 
-/// Releases, as often as needed; once an attempt went unanswered, `not_holder` means that it did
-/// what it should.
+/// Releases, as often as needed.
 pub async fn release(nats: &Client, resource: &str, token: u64) {
+    release_with(nats, resource, token, false).await;
+}
+
+/// Releases what may have been released already by an attempt whose answer nobody read.
+pub async fn release_again(nats: &Client, resource: &str, token: u64) {
+    release_with(nats, resource, token, true).await;
+}
+
+/// Once an attempt went unanswered, `not_holder` means that it did what it should.
+async fn release_with(nats: &Client, resource: &str, token: u64, mut unknown: bool) {
     let body = json!({"resource": resource, "token": token});
-    let mut unknown = false;
     wait::until("the lock is released", async || {
         match wire::request(nats, "mufakat.lock.release", &body, ATTEMPT).await {
             None => unknown = true,

@@ -3,23 +3,32 @@
 //! Each test has a cluster of its own. What a test measures (how long service was away) it prints;
 //! what it asserts about time is loose, since the machine may be busy.
 
+mod broker_killed;
+mod catch_up;
+mod chaos;
 mod cli;
 mod cluster;
+mod damaged_disk;
 mod deadlock;
 mod dev;
+mod dice;
 mod documented;
+mod examples;
 mod full_restart;
 mod fuzz;
 mod http;
 mod leader_killed;
 mod leases;
 mod locks;
+mod no_quorum;
 mod operations;
+mod paused_leader;
 mod process;
 mod programs;
 mod raw;
 mod requests;
 mod rest;
+mod rolling_restart;
 mod start;
 mod wait;
 mod waiting;

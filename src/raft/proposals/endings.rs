@@ -1,0 +1,88 @@
+//! How commands end that the log does not answer: their time is up, the state was replaced, or the
+//! node stops.
+
+use std::mem;
+
+use super::forwards::Forwarded;
+use super::{Due, Proposals, Refusal, Role, Ticket, refused};
+use crate::protocol::ReplyTo;
+use crate::time::Instant;
+
+impl Proposals {
+    /// The state was replaced by a snapshot: what was under way may be in it or not.
+    pub fn installed(&mut self, due: &mut Vec<Due>) {
+        for batch in mem::take(&mut self.in_flight) {
+            for ((ticket, _), proposed) in batch.tickets.into_iter().zip(batch.commands.iter()) {
+                if proposed.origin.is_none() {
+                    due.push(refused(ticket, &proposed.command, Refusal::Indeterminate));
+                }
+            }
+        }
+        for (
+            _,
+            Forwarded {
+                command, ticket, ..
+            },
+        ) in mem::take(&mut self.forwarded)
+        {
+            due.push(refused(ticket, &command, Refusal::Indeterminate));
+        }
+    }
+
+    /// Answers whose time is up.
+    pub fn sweep(&mut self, now: Instant, due: &mut Vec<Due>) {
+        let waiting = match self.role {
+            Role::Leaderless => Refusal::NoLeader,
+            _ => Refusal::Timeout,
+        };
+        if self.queue.iter().any(|queued| queued.deadline <= now) {
+            for queued in mem::take(&mut self.queue) {
+                if queued.deadline <= now {
+                    due.push(refused(queued.ticket, &queued.command, waiting));
+                } else {
+                    self.queue.push_back(queued);
+                }
+            }
+        }
+        for batch in &mut self.in_flight {
+            for ((ticket, deadline), proposed) in batch.tickets.iter_mut().zip(&*batch.commands) {
+                if *deadline <= now && !matches!(ticket, Ticket::Nobody) {
+                    let ticket = mem::replace(ticket, Ticket::Nobody);
+                    due.push(refused(ticket, &proposed.command, Refusal::Indeterminate));
+                }
+            }
+        }
+        let late = self
+            .forwarded
+            .extract_if(.., |_, forwarded| forwarded.deadline <= now);
+        due.extend(late.map(
+            |(
+                _,
+                Forwarded {
+                    command, ticket, ..
+                },
+            )| { refused(ticket, &command, Refusal::Indeterminate) },
+        ));
+    }
+
+    /// Clients whose wait should have ended by now: the log stands still.
+    pub fn overdue_waits(&mut self, now: Instant) -> Vec<ReplyTo> {
+        self.waits
+            .extract_if(.., |_, (_, deadline)| *deadline <= now)
+            .map(|(_, (to, _))| to)
+            .collect()
+    }
+
+    /// Takes back what was never sent: the node stops.
+    pub fn shut_down(&mut self, due: &mut Vec<Due>) {
+        for queued in mem::take(&mut self.queue) {
+            if queued.origin.is_none() {
+                due.push(refused(
+                    queued.ticket,
+                    &queued.command,
+                    Refusal::ShuttingDown,
+                ));
+            }
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Forwards: commands that clients gave to a follower, on their way to the leader and into its queue.
+//!
+//! Each has a sequence of its sender. The leader of a term takes each sequence once and in order; what
+//! arrives with a gap before it is dropped, since its sender repeats everything that it does not see
+//! applied. What a sender gave up (its client was told) leaves no gap: each forward says which
+//! sequences are still waited for.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{BATCH_BYTES_MAX, BATCH_MAX, Due, Proposals, QUEUE_MAX, Queued, Role, Ticket, Work};
+use crate::ids::{BootId, NodeId};
+use crate::protocol::ReplyTo;
+use crate::raft::command::{Command, Origin, Proposed};
+use crate::raft::state::Outcome;
+use crate::time::Instant;
+
+/// Commands forwarded and not yet seen applied.
+pub const FORWARDED_MAX: usize = 65_536;
+/// A forward that was not seen applied for this long is sent again; the leader drops repeats.
+pub const FORWARD_AGAIN: Duration = Duration::from_millis(500);
+
+/// Commands on their way from a follower to the leader of `term`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forward {
+    pub from: NodeId,
+    pub boot: BootId,
+    /// The leader takes it only while it leads this very term.
+    pub term: u64,
+    /// The lowest sequence of this term that its sender still waits for: what is missing below has
+    /// been given up and never comes.
+    pub oldest: u64,
+    /// The sequence of the first command here; the others follow on.
+    pub first: u64,
+    pub commands: Vec<(Option<ReplyTo>, Command)>,
+}
+
+#[derive(Debug)]
+pub(super) struct Forwarded {
+    pub(super) term: u64,
+    pub(super) command: Command,
+    pub(super) ticket: Ticket,
+    pub(super) deadline: Instant,
+    pub(super) sent_at: Instant,
+}
+
+impl Proposals {
+    /// As the leader: takes what another node forwards, each sequence once and in order. What does
+    /// not fit now comes again.
+    pub fn accept_forward(&mut self, forward: Forward, now: Instant, far: Instant) {
+        let leads = match self.role {
+            Role::Elected { term } | Role::Leader { term } => term == forward.term,
+            _ => false,
+        };
+        let count = forward.commands.len();
+        let numbered = forward.first.checked_add(count as u64).is_some();
+        if !leads || !numbered || self.queue.len() + count > QUEUE_MAX {
+            return;
+        }
+        let next = self
+            .accepted
+            .entry((forward.from, forward.boot))
+            .or_insert(forward.oldest);
+        *next = (*next).max(forward.oldest);
+        let mut sequence = forward.first;
+        if sequence > *next {
+            return; // A gap: what is missing comes again, and this with it.
+        }
+        for (reply, command) in forward.commands {
+            if sequence == *next {
+                *next += 1;
+                let origin = Origin {
+                    node: forward.from,
+                    boot: forward.boot,
+                    sequence,
+                };
+                let ticket = match reply {
+                    Some(to) => Ticket::Client { to, received: now },
+                    None => Ticket::Nobody,
+                };
+                self.queue.push_back(Queued {
+                    command,
+                    ticket,
+                    deadline: far,
+                    origin: Some(origin),
+                });
+            }
+            sequence += 1;
+        }
+    }
+
+    pub(super) fn forward(&mut self, term: u64, now: Instant) -> Option<Forward> {
+        if self.forwarded.len() >= FORWARDED_MAX {
+            return None;
+        }
+        let first = self.next_sequence;
+        let mut commands = Vec::new();
+        let mut bytes = 0;
+        while commands.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
+            let Some(queued) = self.queue.pop_front() else {
+                break;
+            };
+            let reply = reply_of(&queued.ticket);
+            bytes += forwarded_bytes(reply.as_ref(), &queued.command);
+            commands.push((reply, queued.command.clone()));
+            let Queued {
+                command,
+                ticket,
+                deadline,
+                ..
+            } = queued;
+            let forwarded = Forwarded {
+                term,
+                command,
+                ticket,
+                deadline,
+                sent_at: now,
+            };
+            self.forwarded.insert(self.next_sequence, forwarded);
+            self.next_sequence += 1;
+        }
+        Some(self.forward_frame(term, first, commands))
+    }
+
+    fn forward_frame(
+        &self,
+        term: u64,
+        first: u64,
+        commands: Vec<(Option<ReplyTo>, Command)>,
+    ) -> Forward {
+        let waiting = self.forwarded.iter().find(|(_, f)| f.term == term);
+        Forward {
+            from: self.me,
+            boot: self.boot,
+            term,
+            oldest: waiting.map_or(first, |(sequence, _)| *sequence),
+            first,
+            commands,
+        }
+    }
+
+    /// Forwards of this term that should have been seen by now, to be sent again; a run of
+    /// sequences without a gap.
+    pub fn forward_again(&mut self, now: Instant) -> Option<Work> {
+        let Role::Follower { leader, term } = self.role else {
+            return None;
+        };
+        let is_late =
+            |forwarded: &Forwarded| now.duration_since(forwarded.sent_at) >= FORWARD_AGAIN;
+        let first = *self
+            .forwarded
+            .iter()
+            .find(|(_, f)| f.term == term && is_late(f))?
+            .0;
+        let mut commands = Vec::new();
+        let mut bytes = 0;
+        for (expected, (sequence, forwarded)) in (first..).zip(self.forwarded.range_mut(first..)) {
+            if expected != *sequence || commands.len() >= BATCH_MAX || bytes >= BATCH_BYTES_MAX {
+                break;
+            }
+            let reply = reply_of(&forwarded.ticket);
+            bytes += forwarded_bytes(reply.as_ref(), &forwarded.command);
+            forwarded.sent_at = now;
+            commands.push((reply, forwarded.command.clone()));
+        }
+        let forward = self.forward_frame(term, first, commands);
+        Some(Work::Forward {
+            to: leader,
+            forward,
+        })
+    }
+
+    /// Commands that this node forwarded and now sees in the log.
+    pub(super) fn settle_forwarded(
+        &mut self,
+        commands: &[Proposed],
+        outcomes: &[Outcome],
+        due: &mut Vec<Due>,
+    ) {
+        if self.forwarded.is_empty() {
+            return;
+        }
+        for (proposed, outcome) in commands.iter().zip(outcomes) {
+            let Some(origin) = proposed.origin else {
+                continue;
+            };
+            if origin.node != self.me || origin.boot != self.boot {
+                continue;
+            }
+            let Some(settled) = self.forwarded.remove(&origin.sequence) else {
+                continue;
+            };
+            self.note_wait(&settled.ticket, outcome, settled.deadline);
+            if let Ticket::Caller(_) = settled.ticket {
+                due.push(Due {
+                    ticket: settled.ticket,
+                    operation: settled.command.operation(),
+                    result: Ok(outcome.clone()),
+                    forwarded: true,
+                });
+            }
+        }
+    }
+}
+
+/// About how many bytes a command takes in a forward; reply subjects are as long as clients like.
+fn forwarded_bytes(reply: Option<&ReplyTo>, command: &Command) -> usize {
+    command.size_hint() + reply.map_or(0, |to| to.subject.len())
+}
+
+fn reply_of(ticket: &Ticket) -> Option<ReplyTo> {
+    match ticket {
+        Ticket::Client { to, .. } => Some(to.clone()),
+        Ticket::Caller(_) | Ticket::Nobody => None,
+    }
+}

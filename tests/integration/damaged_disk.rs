@@ -1,0 +1,97 @@
+//! Data directories that cannot be trusted.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::cluster::{Cluster, Options};
+use crate::locks;
+
+/// A node with an empty directory would vote as if it had promised nothing.
+#[tokio::test]
+async fn a_node_that_lost_its_disk_does_not_come_back_under_its_id() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let lost = cluster.follower().await;
+    assert_eq!(cluster.stop(lost).await.code(), Some(0));
+    fs::remove_dir_all(cluster.data_dir(lost)).expect("the directory can be removed");
+    cluster.start_node(lost);
+    refused(&mut cluster, lost, "knows node").await;
+    let nats = cluster.nats().await;
+    locks::acquire(&nats, "goes on", "owner", 60_000).await;
+}
+
+#[tokio::test]
+async fn nodes_do_not_start_with_each_others_directories() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let leader = cluster.all_follow().await;
+    let others: Vec<u64> = cluster
+        .ids()
+        .into_iter()
+        .filter(|node| *node != leader)
+        .collect();
+    let [one, other] = others[..] else {
+        panic!("three nodes, one leader: {others:?}");
+    };
+    cluster.kill(one);
+    cluster.kill(other);
+    let (first, second) = (cluster.data_dir(one), cluster.data_dir(other));
+    let aside = first.with_extension("aside");
+    rename(&first, &aside);
+    rename(&second, &first);
+    rename(&aside, &second);
+    for (node, found) in [(one, other), (other, one)] {
+        cluster.start_node(node);
+        let message = format!("belongs to node {found}, not to node {node}");
+        refused(&mut cluster, node, &message).await;
+    }
+    rename(&first, &aside);
+    rename(&second, &first);
+    rename(&aside, &second);
+    cluster.start_all();
+    cluster.all_follow().await;
+}
+
+#[tokio::test]
+async fn a_node_does_not_start_on_a_damaged_log() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let nats = cluster.nats().await;
+    for number in 0..50 {
+        locks::acquire(&nats, &format!("entry-{number}"), "owner", 60_000).await;
+    }
+    let node = cluster.follower().await;
+    cluster.kill(node);
+    let file = newest_file(&cluster.data_dir(node).join("log"));
+    let mut bytes = fs::read(&file).expect("the log can be read");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    fs::write(&file, bytes).expect("the log can be written");
+    cluster.start_node(node);
+    refused(&mut cluster, node, "the Raft log is damaged").await;
+    let log = cluster.log(node);
+    assert!(
+        log.contains("Do not repair it"),
+        "it says what to do: {log}"
+    );
+}
+
+async fn refused(cluster: &mut Cluster, node: u64, message: &str) {
+    let ended = cluster.end(node).await;
+    let log = cluster.log(node);
+    assert!(ended.code().is_some_and(|code| code != 0), "{ended}: {log}");
+    assert!(log.contains(message), "no {message:?} in: {log}");
+    let last = log.lines().last().unwrap_or_default();
+    println!("node {node}, {ended}: {last}");
+}
+
+fn rename(from: &Path, to: &Path) {
+    fs::rename(from, to).expect("directories beside each other can be renamed");
+}
+
+fn newest_file(directory: &Path) -> PathBuf {
+    let files = fs::read_dir(directory).expect("the log is a directory");
+    let mut files: Vec<PathBuf> = files
+        .map(|file| file.expect("it can be listed").path())
+        .filter(|file| file.extension().is_some_and(|extension| extension == "wal"))
+        .collect();
+    files.sort();
+    files.pop().expect("the log has a file")
+}

@@ -1,0 +1,129 @@
+//! Each node in turn is told to stop, under load.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use mufakat::client::{Client, ClientError, Target};
+use mufakat::protocol::lock::{Acquire, Release};
+
+use crate::cluster::{Cluster, Options};
+
+const CLIENTS: usize = 8;
+/// Light load: each client rests so long between two locks.
+const REST: Duration = Duration::from_millis(5);
+
+#[derive(Default)]
+struct Counts {
+    stop: Cell<bool>,
+    ok: Cell<usize>,
+    /// The longest that one call took.
+    longest: Cell<Duration>,
+    /// How often each call ended otherwise; all of them retryable.
+    retryable: RefCell<BTreeMap<String, usize>>,
+}
+
+impl Counts {
+    fn note<T>(&self, started: Instant, result: Result<T, ClientError>) -> Option<T> {
+        self.longest.set(self.longest.get().max(started.elapsed()));
+        match result {
+            Ok(value) => {
+                self.ok.set(self.ok.get() + 1);
+                Some(value)
+            }
+            Err(error) => {
+                assert!(error.retryable(), "lost: {error}");
+                assert!(error.code().is_some(), "no node answered: {error}");
+                *self
+                    .retryable
+                    .borrow_mut()
+                    .entry(error.to_string())
+                    .or_default() += 1;
+                None
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_request_is_lost() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let counts = Counts::default();
+    let mut clients = Vec::new();
+    for number in 0..CLIENTS {
+        let target = [Target::Any, Target::Leader][number % 2];
+        clients.push(cluster.client(target).await);
+    }
+    let load = join_all(
+        (0..)
+            .zip(&clients)
+            .map(|(n, client)| pairs(&counts, n, client)),
+    );
+    let restarts = async {
+        // The leader is among them, and goes last too if its role moved to the last one.
+        for node in cluster.ids() {
+            let before = counts.ok.get();
+            restart(&mut cluster, node).await;
+            println!("node {node}: {} calls meanwhile", counts.ok.get() - before);
+        }
+        let leader = cluster.all_follow().await;
+        restart(&mut cluster, leader).await;
+        counts.stop.set(true);
+    };
+    futures_util::join!(load, restarts);
+    let retryable = counts.retryable.take();
+    println!(
+        "{} calls ended well, the longest in {:?}; otherwise: {retryable:?}",
+        counts.ok.get(),
+        counts.longest.get()
+    );
+    assert!(counts.ok.get() > 100, "there was hardly any load");
+    cluster.state_hashes().await;
+}
+
+/// Stops a node, which hands over first, and starts it again.
+async fn restart(cluster: &mut Cluster, node: u64) {
+    let leader = cluster.all_follow().await;
+    let led = cluster.status(leader).await.expect("it runs").term;
+    let stopped_at = Instant::now();
+    let ended = cluster.stop(node).await;
+    assert_eq!(ended.code(), Some(0), "{ended}");
+    println!("node {node} stopped in {:?}", stopped_at.elapsed());
+    if node == leader {
+        let log = cluster.log(node);
+        let (_, stopping) = log
+            .rsplit_once("stopping: handing over")
+            .expect("it says so");
+        assert!(
+            stopping.contains("role=Follower"),
+            "node {node} led term {led} and did not see another leader before its end: {log}"
+        );
+    }
+    let new_leader = cluster.leader().await;
+    if node == leader {
+        println!(
+            "node {new_leader} leads {:?} after that",
+            stopped_at.elapsed()
+        );
+    }
+    cluster.start_node(node);
+    cluster.all_follow().await;
+}
+
+async fn pairs(counts: &Counts, number: usize, client: &Client) {
+    let mut request = Acquire::new(format!("own-{number}"));
+    request.owner = Some(format!("client-{number}"));
+    request.ttl_ms = 600_000;
+    while !counts.stop.get() {
+        let started = Instant::now();
+        // An owner that holds the lock already, by a request whose answer it never got, is given
+        // the same token again.
+        if let Some(acquired) = counts.note(started, client.acquire(&request).await) {
+            let release = Release::new(acquired.resource, acquired.token);
+            let started = Instant::now();
+            counts.note(started, client.release(&release).await);
+        }
+        tokio::time::sleep(REST).await;
+    }
+}

@@ -1,0 +1,128 @@
+//! Lease time: it stands still without a quorum, no change of leader ends a lease early or begins it
+//! anew, and a pause counts half a second at most.
+
+use std::time::Duration;
+
+use mufakat::time::now;
+
+use crate::client::{Client, code, token};
+use crate::cluster::Cluster;
+use crate::run;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// What a tick and an entry may add to a step.
+const SLACK_MS: u64 = 200;
+/// A step counts no more (contract, decision 4).
+const STEP_MS_MAX: u64 = 500;
+/// Longest election, and grace, of the default configuration.
+const ELECTION_MS_MAX: u64 = 800;
+const GRACE_MS: u64 = 1_000;
+
+async fn acquire(cluster: &mut Cluster, client: &mut Client, ttl_ms: u64) -> u64 {
+    let leader = cluster.leader().await;
+    let body = format!(r#"{{"resource":"r","owner":"a","ttl_ms":{ttl_ms}}}"#);
+    let acquire = ("lock.acquire", body.as_str());
+    let answer = client.call(cluster, leader, acquire, PATIENCE).await;
+    token(&answer.expect("a grant"))
+}
+
+async fn is_valid(cluster: &mut Cluster, client: &mut Client, token: u64) -> bool {
+    let leader = cluster.leader().await;
+    let body = format!(r#"{{"resource":"r","token":{token},"timeout_ms":9000}}"#);
+    let check = ("lock.check", body.as_str());
+    let answer = client.call(cluster, leader, check, PATIENCE).await;
+    let answer = answer.expect("an answer");
+    assert_eq!(code(&answer), "ok", "{answer}");
+    answer["valid"] == true
+}
+
+fn last_stamp(cluster: &Cluster) -> u64 {
+    cluster.history.replay().state.now_ms()
+}
+
+#[test]
+fn without_a_quorum_lease_time_stands_still() {
+    for seed in 1..=3 {
+        run(seed, async {
+            let mut cluster = Cluster::of_three(seed, 10_000).await;
+            let mut client = Client::new(&cluster, 1).await;
+            let held = acquire(&mut cluster, &mut client, 3_000).await;
+            let before_ms = last_stamp(&cluster);
+            let followers = cluster.followers();
+            for follower in &followers {
+                cluster.crash(*follower, 0).await;
+            }
+            cluster.pass(60_000).await;
+            for follower in &followers {
+                cluster.start(*follower).await;
+            }
+            cluster.leader().await;
+            assert!(
+                is_valid(&mut cluster, &mut client, held).await,
+                "the lease ended"
+            );
+            let counted_ms = last_stamp(&cluster) - before_ms;
+            let most = ELECTION_MS_MAX + STEP_MS_MAX + SLACK_MS;
+            assert!(counted_ms <= most, "{counted_ms} ms were counted");
+        });
+    }
+}
+
+#[test]
+fn a_change_of_leader_ends_no_lease_early_and_begins_none_anew() {
+    for seed in 1..=3 {
+        run(seed, async {
+            const TTL_MS: u64 = 6_000;
+            let mut cluster = Cluster::of_three(seed, 10_000).await;
+            let mut holder = Client::new(&cluster, 1).await;
+            let mut waiter = Client::new(&cluster, 2).await;
+            acquire(&mut cluster, &mut holder, TTL_MS).await;
+            let granted_at = now();
+            let entry = cluster.followers()[0];
+            let wait = r#"{"resource":"r","owner":"b","wait_ms":60000}"#;
+            let asked = waiter.ask(&cluster, entry, "lock.acquire", wait);
+            // Two changes, each well before the end; nothing but time is logged meanwhile.
+            for _ in 0..2 {
+                cluster.pass(1_700).await;
+                let leader = cluster.leader().await;
+                cluster.crash(leader, 0).await;
+                cluster.leader().await;
+                cluster.start(leader).await;
+            }
+            let answer = waiter.answer(&mut cluster, asked, now() + PATIENCE).await;
+            assert_eq!(code(&answer.expect("a grant")), "ok");
+            let lasted_ms = granted_at.elapsed().as_millis() as u64;
+            let per_change = ELECTION_MS_MAX + STEP_MS_MAX + GRACE_MS + SLACK_MS;
+            println!("  a lease of {TTL_MS} ms lasted {lasted_ms} ms over two changes of leader");
+            assert!(lasted_ms + SLACK_MS >= TTL_MS, "the lease ended early");
+            assert!(lasted_ms <= TTL_MS + 2 * per_change, "the lease began anew");
+        });
+    }
+}
+
+#[test]
+fn a_pause_counts_half_a_second_at_most() {
+    run(1, async {
+        let mut cluster = Cluster::of_three(1, 10_000).await;
+        let mut client = Client::new(&cluster, 1).await;
+        let held = acquire(&mut cluster, &mut client, 10_000).await;
+        cluster.pass(1_000).await;
+        let before_ms = last_stamp(&cluster);
+        // The machine sleeps: all nodes wake at once, long after the lease would have ended.
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert!(
+            is_valid(&mut cluster, &mut client, held).await,
+            "a pause ended the lease"
+        );
+        let begun = now();
+        cluster.pass(1_000).await;
+        let passed_ms = begun.elapsed().as_millis() as u64;
+        let counted_ms = last_stamp(&cluster) - before_ms;
+        let most = passed_ms + 2 * STEP_MS_MAX + SLACK_MS;
+        assert!(counted_ms <= most, "a pause counted {counted_ms} ms");
+        let stamps = cluster.history.replay().stamps;
+        let step = |pair: &[(u64, u64)]| pair[1].1 - pair[0].1;
+        let longest = stamps.windows(2).map(step).max();
+        println!("  the longest step: {longest:?} ms");
+    });
+}
