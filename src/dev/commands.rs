@@ -191,10 +191,15 @@ mod tests {
     fn a_node_gets_a_configuration_that_loads() {
         use clap::Parser;
 
+        use crate::broker::options::NatsOptions;
+        use crate::config::NodeArgs;
+
         #[derive(Parser)]
         struct Node {
             #[command(flatten)]
-            args: crate::config::NodeArgs,
+            args: NodeArgs,
+            #[command(flatten)]
+            nats: NatsOptions,
         }
 
         let root = tempfile::tempdir().expect("directory");
@@ -203,7 +208,11 @@ mod tests {
             .node(&ports, 5)
             .expect("directory");
         assert!(line.prefix.is_empty());
-        let args = Node::try_parse_from(&line.words[1..]).expect("flags").args;
+        let Node { args, nats } = Node::try_parse_from(&line.words[1..]).expect("flags");
+        let args = NodeArgs {
+            nats: nats.url,
+            ..args
+        };
         let config = crate::config::Config::load(args, []).expect("valid");
         assert_eq!(config.peers.len(), 5);
         assert_eq!(config.http, Some(([127, 0, 0, 1], 5005).into()));
