@@ -3,6 +3,7 @@
 pub mod connection;
 pub mod discovery;
 pub mod dispatch;
+pub mod events;
 pub mod listen;
 pub mod options;
 pub mod reply;
