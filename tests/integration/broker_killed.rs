@@ -128,7 +128,7 @@ async fn own_locks(ledger: &Ledger, number: usize, client: &Client) {
         let mut request = Acquire::new(format!("own-{number}-{count}"));
         request.ttl_ms = TTL_MS;
         let acquired = acquire(client, request).await;
-        if count % KEEP_EVERY == 0 {
+        if count.is_multiple_of(KEEP_EVERY) {
             let kept = (acquired.resource, acquired.token);
             ledger.kept.borrow_mut().push(kept);
         } else {
