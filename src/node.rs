@@ -5,6 +5,7 @@
 //! what is in flight, end Raft.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -77,6 +78,7 @@ pub struct Core {
 /// The tasks and connections of a running node, in the order in which they end.
 struct Node {
     handle: Handle,
+    insight: Arc<Insight>,
     clients: NatsBroker,
     /// Ends the doors to clients.
     close: watch::Sender<bool>,
@@ -163,6 +165,7 @@ impl Core {
             redis: parts.redis,
             service: service_info(&identity, &prefix),
             started: time::now(),
+            serving: AtomicBool::new(false),
         });
         let dispatch = Arc::new(Dispatch {
             me: identity.node,
@@ -241,9 +244,11 @@ impl Node {
         core.join(stopped).await?;
 
         let listener = Listener::subscribe(clients.client().clone(), &core.dispatch).await?;
+        let insight = core.dispatch.insight.clone();
         let listening = tokio::spawn(listener.run(core.dispatch, closed));
         Ok(Node {
             handle: core.handle,
+            insight,
             clients,
             close,
             stop,
@@ -270,6 +275,7 @@ impl Node {
     async fn drain(self) {
         tracing::info!("stopping: handing over leadership and finishing what is in flight");
         let deadline = time::now() + DRAIN_MAX;
+        self.insight.serving.store(false, Ordering::Relaxed);
         self.handle.hand_over(deadline).await;
         let _ = self.close.send(true);
         let _ = tokio::time::timeout_at(deadline, self.listening).await;

@@ -4,6 +4,7 @@
 //! them; `<prefix>.node.<id>.>` and NATS service discovery reach every one.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_nats::{Client, Message, Subscriber};
 use futures_util::StreamExt;
@@ -55,8 +56,13 @@ impl Listener {
         })
     }
 
-    /// Takes messages until `shutdown`; then no more come to this node, and what had come is taken.
+    /// Takes messages, and says that the node serves, until `shutdown`; then no more come to this node, and what had come is taken.
     pub async fn run(mut self, dispatch: Arc<Dispatch>, mut shutdown: watch::Receiver<bool>) {
+        tokio::select! {
+            // Before that the broker may not know of the subscriptions, and no request comes.
+            _ = self.client.flush() => dispatch.insight.serving.store(true, Ordering::Relaxed),
+            _ = shutdown.changed() => return,
+        }
         loop {
             tokio::select! {
                 message = self.requests.next() => match message {

@@ -1,6 +1,7 @@
 //! What a node tells about itself, to clients, operators and Prometheus alike.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
@@ -28,6 +29,8 @@ pub struct Insight {
     pub redis: Option<RedisLink>,
     pub service: ServiceInfo,
     pub started: Instant,
+    /// Whether requests of clients reach this node: from its subscription until it drains.
+    pub serving: AtomicBool,
 }
 
 impl Insight {
@@ -121,14 +124,17 @@ fn redis_state(link: &RedisLink) -> RedisState {
 }
 
 impl NodeInfo for Insight {
-    /// Clients are served once a leader is known and this node's broker connection stands.
+    /// Clients are served while requests reach this node, once it knows a leader.
     fn ready(&self) -> Result<(), String> {
         if !self.clients.is_connected() {
             return Err("not connected to NATS".to_owned());
         }
-        match self.handle.leader() {
-            Some(_) => Ok(()),
-            None => Err("no leader is known".to_owned()),
+        if self.handle.leader().is_none() {
+            return Err("no leader is known".to_owned());
+        }
+        match self.serving.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => Err("starting or stopping: takes no requests".to_owned()),
         }
     }
 

@@ -137,6 +137,34 @@ pub fn encode(
     let mut buffer = Vec::with_capacity(HEADER_BYTES + size_hint);
     rmp_serde::encode::write(&mut buffer, header)?;
     rmp_serde::encode::write(&mut buffer, body)?;
+    finish(buffer)
+}
+
+/// Encodes version, body and checksum: for messages whose body says all that a header would.
+///
+/// # Errors
+/// As those of [`encode`].
+pub fn seal(body: &impl Serialize) -> Result<Bytes, FrameError> {
+    let mut buffer = Vec::new();
+    rmp_serde::encode::write(&mut buffer, &MAGIC_AND_VERSION)?;
+    rmp_serde::encode::write(&mut buffer, body)?;
+    finish(buffer)
+}
+
+/// Reads what [`seal`] made.
+///
+/// # Errors
+/// Whatever the bytes are, an error and not a panic.
+pub fn unseal<T: DeserializeOwned>(payload: &[u8]) -> Result<T, FrameError> {
+    let mut rest = checked(payload)?;
+    let version = u32::deserialize(&mut rmp_serde::Deserializer::new(&mut rest))?;
+    if version != MAGIC_AND_VERSION {
+        return Err(FrameError::Version);
+    }
+    Ok(rmp_serde::from_slice(rest)?)
+}
+
+fn finish(mut buffer: Vec<u8>) -> Result<Bytes, FrameError> {
     let checksum = xxh3_64(&buffer);
     buffer.push(UINT64_MARKER);
     buffer.extend_from_slice(&checksum.to_be_bytes());
@@ -146,22 +174,28 @@ pub fn encode(
     Ok(buffer.into())
 }
 
+/// What stands before the checksum, if that holds.
+fn checked(payload: &[u8]) -> Result<&[u8], FrameError> {
+    let end = payload
+        .len()
+        .checked_sub(CHECKSUM_BYTES)
+        .ok_or(FrameError::Short)?;
+    let (content, checksum) = payload.split_at(end);
+    let expected = xxh3_64(content).to_be_bytes();
+    if checksum[0] != UINT64_MARKER || checksum[1..] != expected {
+        return Err(FrameError::Checksum);
+    }
+    Ok(content)
+}
+
 impl Frame {
     /// Checks the checksum and reads the header; the body waits for [`Frame::body`].
     ///
     /// # Errors
     /// Whatever the bytes are, an error and not a panic.
     pub fn decode(payload: &Bytes) -> Result<Frame, FrameError> {
-        let end = payload
-            .len()
-            .checked_sub(CHECKSUM_BYTES)
-            .ok_or(FrameError::Short)?;
-        let (content, checksum) = payload.split_at(end);
-        let expected = xxh3_64(content).to_be_bytes();
-        if checksum[0] != UINT64_MARKER || checksum[1..] != expected {
-            return Err(FrameError::Checksum);
-        }
-        let mut rest = content;
+        let content = checked(payload)?;
+        let (end, mut rest) = (content.len(), content);
         let header = Header::deserialize(&mut rmp_serde::Deserializer::new(&mut rest))?;
         if header.magic != MAGIC_AND_VERSION {
             return Err(FrameError::Version);
@@ -261,6 +295,21 @@ mod tests {
                 bytes.extend_from_slice(&checksum.to_be_bytes());
             }
             prop_assert!(Frame::decode(&bytes.into()).is_err());
+        }
+    }
+
+    #[test]
+    fn a_sealed_body_is_read_only_as_it_was_written() {
+        let body = (7u64, "text".to_owned());
+        let sealed = seal(&body).unwrap();
+        assert_eq!(unseal::<(u64, String)>(&sealed).unwrap(), body);
+        for at in 0..sealed.len() {
+            for bit in 0..8 {
+                let mut damaged = sealed.to_vec();
+                damaged[at] ^= 1 << bit;
+                assert!(unseal::<(u64, String)>(&damaged).is_err());
+            }
+            assert!(unseal::<(u64, String)>(&sealed[..at]).is_err());
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::lock::command::Effect;
 use crate::protocol::{Operation, ReplyTo, status};
 use crate::raft::clock::LeaderClock;
 use crate::raft::command::{Batch, Command};
+use crate::raft::frame;
 use crate::raft::network::KnownDisk;
 use crate::raft::proposals::{Due, Forward, Proposals, Refusal, Role, Submission, Ticket, Work};
 use crate::raft::state::{Outcome, State};
@@ -467,12 +468,12 @@ impl Inner {
         match work {
             Work::Propose { term, batch } => self.propose(term, batch).await,
             Work::Forward { to, forward } => {
-                let payload = rmp_serde::to_vec(&forward).expect("forwards always encode");
+                let payload = frame::seal(&forward).expect("forwards have a bounded size");
                 let subject = format!("{}.{to}", self.forward_subject);
                 // What is not sent now is sent again after a while.
                 let _ = self.broker.publish(Outgoing {
                     subject,
-                    payload: payload.into(),
+                    payload,
                     ..Outgoing::default()
                 });
             }
@@ -631,7 +632,7 @@ impl Inner {
     }
 
     fn take_forward(&self, payload: &[u8]) {
-        let Ok(forward) = rmp_serde::from_slice::<Forward>(payload) else {
+        let Ok(forward) = frame::unseal::<Forward>(payload) else {
             self.stats.raft.frame_refused(stats::Refusal::Malformed);
             return;
         };

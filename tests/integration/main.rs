@@ -6,13 +6,17 @@
 mod broker_killed;
 mod catch_up;
 mod chaos;
+mod cli;
 mod cluster;
 mod damaged_disk;
 mod deadlock;
+mod dev;
 mod dice;
 mod documented;
+mod examples;
 mod full_restart;
 mod fuzz;
+mod http;
 mod leader_killed;
 mod leases;
 mod locks;

@@ -200,3 +200,34 @@ async fn nodes_do_not_answer_into_the_cluster_nor_without_a_reply_subject() {
         assert!(message.is_err(), "{message:?}");
     }
 }
+
+/// What a node forwards at once fits into one message, however long the reply subjects are: both
+/// nodes that are left collect requests while nobody leads, then one forwards all of its own.
+#[tokio::test]
+async fn many_long_reply_subjects_pass_through_a_follower() {
+    const REQUESTS: usize = 500;
+    let mut cluster = Cluster::start(Options::default()).await;
+    let leader = cluster.all_follow().await;
+    let nats = cluster.nats().await;
+    let inbox = nats.new_inbox();
+    let mut answers = nats.subscribe(format!("{inbox}.>")).await.unwrap();
+    let padding = "x".repeat(3_800);
+    cluster.kill(leader);
+    let left: Vec<u64> = cluster.ids().into_iter().filter(|n| *n != leader).collect();
+    for number in 0..REQUESTS {
+        for node in &left {
+            let subject = format!("mufakat.node.{node}.lock.release.long");
+            let reply = format!("{inbox}.{padding}.{number}");
+            let body = "{\"token\":1,\"timeout_ms\":60000}";
+            nats.publish_with_reply(subject, reply, body.into())
+                .await
+                .unwrap();
+        }
+    }
+    for _ in 0..left.len() * REQUESTS {
+        let answer = tokio::time::timeout(crate::wait::LONG, answers.next()).await;
+        let answer = answer.expect("every request is answered").unwrap();
+        let answer: serde_json::Value = serde_json::from_slice(&answer.payload).unwrap();
+        assert_eq!(crate::wire::code(&answer), "not_holder", "{answer}");
+    }
+}

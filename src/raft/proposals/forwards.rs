@@ -53,7 +53,9 @@ impl Proposals {
             Role::Elected { term } | Role::Leader { term } => term == forward.term,
             _ => false,
         };
-        if !leads || self.queue.len() + forward.commands.len() > QUEUE_MAX {
+        let count = forward.commands.len();
+        let numbered = forward.first.checked_add(count as u64).is_some();
+        if !leads || !numbered || self.queue.len() + count > QUEUE_MAX {
             return;
         }
         let next = self
@@ -99,8 +101,9 @@ impl Proposals {
             let Some(queued) = self.queue.pop_front() else {
                 break;
             };
-            bytes += queued.command.size_hint();
-            commands.push((reply_of(&queued.ticket), queued.command.clone()));
+            let reply = reply_of(&queued.ticket);
+            bytes += forwarded_bytes(reply.as_ref(), &queued.command);
+            commands.push((reply, queued.command.clone()));
             let Queued {
                 command,
                 ticket,
@@ -156,9 +159,10 @@ impl Proposals {
             if expected != *sequence || commands.len() >= BATCH_MAX || bytes >= BATCH_BYTES_MAX {
                 break;
             }
-            bytes += forwarded.command.size_hint();
+            let reply = reply_of(&forwarded.ticket);
+            bytes += forwarded_bytes(reply.as_ref(), &forwarded.command);
             forwarded.sent_at = now;
-            commands.push((reply_of(&forwarded.ticket), forwarded.command.clone()));
+            commands.push((reply, forwarded.command.clone()));
         }
         let forward = self.forward_frame(term, first, commands);
         Some(Work::Forward {
@@ -198,6 +202,11 @@ impl Proposals {
             }
         }
     }
+}
+
+/// About how many bytes a command takes in a forward; reply subjects are as long as clients like.
+fn forwarded_bytes(reply: Option<&ReplyTo>, command: &Command) -> usize {
+    command.size_hint() + reply.map_or(0, |to| to.subject.len())
 }
 
 fn reply_of(ticket: &Ticket) -> Option<ReplyTo> {

@@ -1,0 +1,257 @@
+//! The command line against a real cluster: what it prints and how it exits.
+
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use mufakat::protocol::status::Status;
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, Options};
+use crate::{locks, wait, wire};
+
+/// A `mufakat` command line for this cluster, with no settings of others.
+pub fn mufakat(cluster: &Cluster, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mufakat"));
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with("MUFAKAT_") || name.starts_with("NATS_") {
+            command.env_remove(name);
+        }
+    }
+    command
+        .args(words)
+        .env("NATS_URL", cluster.nats_url())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Runs it to its end without holding up this thread's other work.
+async fn run(cluster: &Cluster, words: &[&str]) -> Output {
+    let mut command = tokio::process::Command::from(mufakat(cluster, words));
+    let output = tokio::time::timeout(wait::LONG, command.output()).await;
+    let output = output.unwrap_or_else(|_| panic!("{words:?} does not end"));
+    output.expect("it starts")
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("no signal ended it")
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).expect("text")
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).expect("text")
+}
+
+/// Runs a command that has to succeed, and reads the one line of JSON that it prints.
+async fn done(cluster: &Cluster, words: &[&str]) -> Value {
+    let output = run(cluster, words).await;
+    assert_eq!(code(&output), 0, "{words:?}: {}", stderr(&output));
+    let text = stdout(&output);
+    assert!(text.ends_with('\n') && text.lines().count() == 1, "{text}");
+    serde_json::from_str(text).expect("JSON when stdout is no terminal")
+}
+
+/// Runs a command that must not succeed; returns what it says about it.
+async fn fails(cluster: &Cluster, words: &[&str], exit: i32) -> String {
+    let output = run(cluster, words).await;
+    assert_eq!(code(&output), exit, "{words:?}: {}", stderr(&output));
+    stderr(&output).to_owned()
+}
+
+#[tokio::test]
+async fn each_verb_prints_its_answer_and_exits_as_documented() {
+    let cluster = Cluster::start(Options::default()).await;
+    let meta = r#"{"job":"x"}"#;
+    let acquire = [
+        "lock", "acquire", "c.1", "--owner", "me", "--ttl", "1m", "--meta", meta,
+    ];
+    let held = done(&cluster, &acquire).await;
+    let token = held["token"].to_string();
+    assert_eq!(held["owner"], "me");
+    let why = fails(&cluster, &["lock", "acquire", "c.1", "--owner", "you"], 75).await;
+    assert!(why.contains("me holds it") && why.contains(meta), "{why}");
+    let waits = [
+        "lock", "acquire", "c.1", "--owner", "you", "--wait", "100ms",
+    ];
+    fails(&cluster, &waits, 75).await;
+    for _ in 0..2 {
+        let shared = ["lock", "acquire", "c.2", "--mode", "shared", "--json"];
+        assert_eq!(done(&cluster, &shared).await["mode"], "shared");
+    }
+
+    for stale in [None, Some("--stale")] {
+        let words: Vec<&str> = ["lock", "get", "c.1"].into_iter().chain(stale).collect();
+        let view = done(&cluster, &words).await;
+        assert_eq!(view["holders"][0]["meta"], json!({"job": "x"}));
+    }
+    let checked = done(&cluster, &["lock", "check", "c.1", &token]).await;
+    assert_eq!(checked["valid"], true);
+    let renewed = done(&cluster, &["lock", "renew", "c.1", &token, "--ttl", "10m"]).await;
+    assert!(renewed["expires_in_ms"].as_u64() > Some(500_000));
+    let released = done(&cluster, &["lock", "release", "c.1", &token]).await;
+    assert_eq!(released["released"], true);
+    fails(&cluster, &["lock", "release", "c.1", &token], 1).await;
+    fails(&cluster, &["lock", "renew", "c.1", &token], 1).await;
+    let output = run(&cluster, &["lock", "check", "c.1", &token]).await;
+    assert_eq!(code(&output), 1);
+    assert!(stdout(&output).contains(r#""valid":false"#));
+
+    let status = done(&cluster, &["status", "--node", "2"]).await;
+    let status: Status = serde_json::from_value(status).expect("the fields of a status");
+    assert_eq!(status.node.0, 2);
+    let metrics = run(&cluster, &["metrics"]).await;
+    assert_eq!(code(&metrics), 0);
+    assert!(stdout(&metrics).ends_with("# EOF\n"));
+}
+
+#[tokio::test]
+async fn wrong_usage_and_missing_servers_have_exit_codes_of_their_own() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    fails(&cluster, &["lock", "acquire"], 2).await;
+    fails(&cluster, &["lock", "acquire", "a", "--ttl", "30"], 2).await;
+    fails(&cluster, &["lock", "acquire", "a", "--ttl", "1ms"], 1).await;
+    fails(&cluster, &["lock", "run", "a"], 2).await;
+    // Another prefix: the broker is there, nodes are not.
+    fails(&cluster, &["lock", "get", "a", "--prefix", "nobody"], 69).await;
+    cluster.kill_broker();
+    fails(&cluster, &["status"], 69).await;
+}
+
+#[tokio::test]
+async fn a_command_runs_under_its_lock() {
+    let cluster = Cluster::start(Options::default()).await;
+    let nats = cluster.nats().await;
+    let script = "echo token $MUFAKAT_TOKEN of $MUFAKAT_RESOURCE; exit 7";
+    let output = run(&cluster, &["lock", "run", "r", "--", "sh", "-c", script]).await;
+    assert_eq!(code(&output), 7, "{}", stderr(&output));
+    let said = stdout(&output);
+    assert!(
+        said.starts_with("token ") && said.ends_with(" of r\n"),
+        "{said}"
+    );
+    let token: u64 = said.split(' ').nth(1).unwrap().parse().expect("a number");
+    assert_eq!(locks::get(&nats, "r").await.holders, []);
+
+    let check = "exec \"$0\" lock check \"$MUFAKAT_RESOURCE\"";
+    let ours = env!("CARGO_BIN_EXE_mufakat");
+    let inside = ["lock", "run", "r", "--", "sh", "-c", check, ours];
+    assert_eq!(done(&cluster, &inside).await["valid"], true);
+    let killed = ["lock", "run", "r", "--", "sh", "-c", "kill -9 $$"];
+    fails(&cluster, &killed, 128 + 9).await;
+    fails(
+        &cluster,
+        &["lock", "run", "r", "--", "./no-such-program"],
+        127,
+    )
+    .await;
+    fails(&cluster, &["lock", "run", "r", "--", "/etc/passwd"], 126).await;
+    let next = locks::acquire(&nats, "r", "next", 60_000).await;
+    assert!(next > token);
+    let why = fails(&cluster, &["lock", "run", "r", "--", "true"], 75).await;
+    assert!(why.contains("next holds it"), "{why}");
+}
+
+/// A `lock run` whose command has started.
+struct Running {
+    child: tokio::process::Child,
+    /// The command's own process.
+    command: Pid,
+}
+
+impl Running {
+    async fn start(cluster: &Cluster, resource: &str, ttl: &str, script: &str) -> Self {
+        let words = [
+            "lock", "run", resource, "--ttl", ttl, "--", "sh", "-c", script,
+        ];
+        let mut line = tokio::process::Command::from(mufakat(cluster, &words));
+        let mut child = line.kill_on_drop(true).spawn().expect("it starts");
+        let out = child.stdout.take().expect("piped");
+        let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(out));
+        let line = tokio::time::timeout(wait::LONG, lines.next_line()).await;
+        let line = line
+            .expect("the command starts")
+            .expect("text")
+            .expect("a line");
+        let command = Pid::from_raw(line.parse().expect("a number")).expect("not zero");
+        Running { child, command }
+    }
+
+    async fn exit_code(&mut self) -> Option<i32> {
+        let ended = tokio::time::timeout(wait::LONG, self.child.wait()).await;
+        ended.expect("it ends").expect("it is our child").code()
+    }
+
+    fn command_runs(&self) -> bool {
+        test_kill_process(self.command).is_ok()
+    }
+}
+
+#[tokio::test]
+async fn signals_are_passed_on_to_the_command() {
+    let cluster = Cluster::start(Options::default()).await;
+    let nats = cluster.nats().await;
+    let script = "trap 'exit 5' TERM; echo $$; while :; do sleep 0.1; done";
+    let mut running = Running::start(&cluster, "s", "30s", script).await;
+    assert_eq!(locks::get(&nats, "s").await.holders.len(), 1);
+    let pid = running.child.id().expect("it runs") as i32;
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).expect("it runs");
+    assert_eq!(running.exit_code().await, Some(5));
+    assert!(!running.command_runs());
+    assert_eq!(locks::get(&nats, "s").await.holders, []);
+}
+
+/// The command is gone before anybody else can have the lock.
+#[tokio::test]
+async fn a_command_whose_lease_cannot_be_kept_is_stopped_before_its_end() {
+    const TTL: Duration = Duration::from_secs(3);
+    let mut cluster = Cluster::start(Options::default()).await;
+    // It does not listen to SIGTERM, so that only SIGKILL ends it.
+    let script = "trap '' TERM; echo $$; while :; do sleep 0.1; done";
+    let mut running = Running::start(&cluster, "k", "3s", script).await;
+    cluster.kill_broker();
+    let cut_off = Instant::now();
+    wait::until("the command is stopped", async || {
+        (!running.command_runs()).then_some(())
+    })
+    .await;
+    let stopped = cut_off.elapsed();
+    println!("stopped {stopped:?} after the broker was killed, lease {TTL:?}");
+    assert!(
+        stopped < TTL,
+        "the lease was over at {TTL:?}, the command at {stopped:?}"
+    );
+    assert_eq!(running.exit_code().await, Some(76));
+}
+
+#[tokio::test]
+async fn an_interrupted_wait_leaves_no_place_in_the_queue() {
+    let cluster = Cluster::start(Options::default()).await;
+    let nats = cluster.nats().await;
+    let token = locks::acquire(&nats, "w", "holder", 600_000).await;
+    let words = [
+        "lock", "run", "w", "--owner", "w", "--wait", "60s", "--", "true",
+    ];
+    let mut line = tokio::process::Command::from(mufakat(&cluster, &words));
+    let mut child = line.kill_on_drop(true).spawn().expect("it starts");
+    wait::until("it waits", async || {
+        (locks::get(&nats, "w").await.waiters == ["w"]).then_some(())
+    })
+    .await;
+    let pid = child.id().expect("it runs") as i32;
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::INT).expect("it runs");
+    let ended = tokio::time::timeout(wait::LONG, child.wait()).await;
+    assert_eq!(
+        ended.expect("it ends").expect("our child").code(),
+        Some(130)
+    );
+    assert_eq!(locks::get(&nats, "w").await.waiters, [""; 0]);
+    let check = json!({"resource": "w", "token": token});
+    let checked = wire::request_until_ok(&nats, "mufakat.lock.check", &check).await;
+    assert_eq!(checked["valid"], true);
+}
