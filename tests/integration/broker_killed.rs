@@ -121,7 +121,7 @@ async fn all_come_back_and_nothing_is_forgotten() {
 
 /// Takes locks that nobody else wants, and keeps some.
 async fn own_locks(ledger: &Ledger, number: usize, client: &Client) {
-    for count in 0.. {
+    for count in 0_usize.. {
         if ledger.stop.get() {
             return;
         }
