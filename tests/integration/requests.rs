@@ -103,6 +103,9 @@ async fn bad_requests_are_refused_by_name() {
     assert_eq!(before, after, "what is refused changes nothing");
 }
 
+/// Subject after the prefix, headers, body.
+type Form<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [u8]);
+
 #[tokio::test]
 async fn forms_of_the_same_request_mean_the_same() {
     let cluster = Cluster::start(Options::default()).await;
@@ -112,7 +115,7 @@ async fn forms_of_the_same_request_mean_the_same() {
     assert_eq!(first["resource"], "f.1");
     let body = "{\"resource\":\"f.1\",\"request_id\":\"one\",\"ttl_ms\":null}";
     let pack = b"\x81\xa8resource\xa3f.1";
-    let same: [(&str, &[(&str, &str)], &[u8]); 5] = [
+    let same: [Form<'_>; 5] = [
         ("lock.acquire", &[], body.as_bytes()),
         ("lock.acquire.f.1", &[ID], body.as_bytes()),
         ("lock.acquire", &[ID], b" \r\n{\"resource\":\"f.1\"}\n"),
