@@ -1,17 +1,58 @@
-//! Mufakat.
+//! Mufakat: locks for programs that talk NATS, decided by a majority of equal nodes.
+//!
+//! # The map
+//!
+//! Layers, lowest first; each imports from those above it in this list (`tests/tidy.rs` looks):
+//!
+//! - [`ids`], [`time`], [`config`], [`stats`]: newtypes, the only reader of real time, one `Config`,
+//!   what is counted
+//! - [`protocol`]: what clients and nodes say to each other, in types
+//! - [`lock`], [`view`]: the plain code that decides, and the services that use it
+//! - [`broker`]: the way in and out, over NATS
+//! - [`queue`]: the Redis that queues rest on
+//! - [`client`]: the typed client
+//! - [`raft`]: one log of commands, the same on every node
+//! - [`monitor`]: HTTP and metrics
+//! - [`node`]: the only place that builds things and hands them out
+//! - [`cli`], [`dev`]: the command line, and a whole cluster on one machine
+//!
+//! # The journey of a request
+//!
+//! ```text
+//!   client ── NATS ──► broker::listen      a message, from one of the subscriptions
+//!                      protocol            decoded; what is wrong is answered by name
+//!                      broker::dispatch    one match, one arm for each operation
+//!                      lock::service       a command, complete with its defaults
+//!                      raft::handle        collected into a batch, or forwarded to the leader
+//!                      raft::{log, network}   on the disks of a majority
+//!                      raft::state_machine    applied, on every node alike
+//!                      lock::table         decided, in plain code (with lock::wait_graph)
+//!   client ◄─ NATS ─── broker::reply       answered by the leader, wherever the client had asked
+//! ```
+//!
+//! Nothing on this road waits except in the log. What is decided reads no clock: the leader stamps each
+//! entry. Broker, disk, clock and draws stand behind seams, so that
+//! `tests/simulation/` runs whole clusters of the same code in virtual time, from a seed.
+
+pub mod ids;
+pub mod time;
+
+pub mod config;
+pub mod stats;
+
+pub mod protocol;
+
+pub mod lock;
+pub mod view;
 
 pub mod broker;
-pub mod cli;
+pub mod queue;
+
 pub mod client;
-pub mod config;
-pub mod dev;
-pub mod ids;
-pub mod lock;
+pub mod raft;
+
 pub mod monitor;
 pub mod node;
-pub mod protocol;
-pub mod queue;
-pub mod raft;
-pub mod stats;
-pub mod time;
-pub mod view;
+
+pub mod cli;
+pub mod dev;

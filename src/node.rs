@@ -18,6 +18,7 @@ use crate::broker::SharedBroker;
 use crate::broker::connection::NatsBroker;
 use crate::broker::discovery::ServiceInfo;
 use crate::broker::dispatch::Dispatch;
+use crate::broker::events::Events;
 use crate::broker::listen::Listener;
 use crate::broker::options::NatsOptions;
 use crate::broker::reply::Replier;
@@ -141,12 +142,9 @@ impl Core {
         let raft = Raft::build(config.id, settings, network.factory(), parts.log, machine).await?;
 
         let prefix: Prefix = config.prefix.parse()?;
-        let replier = Replier::new(
-            identity.node,
-            prefix.clone(),
-            parts.clients.clone(),
-            stats.clone(),
-        );
+        let events = Events::new(identity.node, prefix.clone(), parts.clients.clone());
+        events.listen(stopped.clone()).await?;
+        let replier = Replier::new(identity.node, parts.clients.clone(), events, stats.clone());
         let answering = network.listen().await?;
         tokio::spawn(answering.run(stopped.clone()));
         let receiver = Receiver::listen(network.clone(), raft.clone()).await?;

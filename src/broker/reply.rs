@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use crate::broker::events::Events;
 use crate::broker::{Outgoing, SharedBroker};
 use crate::ids::NodeId;
 use crate::lock;
 use crate::lock::command::Effect;
 use crate::protocol::reply::{self, From, Rendered};
-use crate::protocol::{Code, Encoding, ErrorReply, Operation, Prefix, Refusal, ReplyTo};
+use crate::protocol::{Code, ErrorReply, Operation, Refusal, ReplyTo};
 use crate::raft::handle::{Answer, Answers};
 use crate::raft::proposals;
 use crate::raft::state::Outcome;
@@ -19,17 +20,17 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Replier {
     me: NodeId,
-    prefix: Prefix,
     broker: SharedBroker,
+    events: Events,
     stats: Arc<Stats>,
 }
 
 impl Replier {
-    pub fn new(me: NodeId, prefix: Prefix, broker: SharedBroker, stats: Arc<Stats>) -> Self {
+    pub fn new(me: NodeId, broker: SharedBroker, events: Events, stats: Arc<Stats>) -> Self {
         Replier {
             me,
-            prefix,
             broker,
+            events,
             stats,
         }
     }
@@ -98,14 +99,6 @@ impl Replier {
         self.record(operation, took, error);
         self.publish(to.subject, rendered);
     }
-
-    fn send_event(&self, event: &lock::command::Event) {
-        let rendered = Rendered {
-            payload: Encoding::Json.encode(&event),
-            headers: Vec::new(),
-        };
-        self.publish(self.prefix.lock_event(event.kind()), rendered);
-    }
 }
 
 impl Answers for Replier {
@@ -151,7 +144,7 @@ impl Answers for Replier {
                 let timing = (Operation::LockAcquire, took);
                 self.send_outcome(reply, self.from(None), timing, outcome);
             }
-            Effect::Event(event) => self.send_event(&event),
+            Effect::Event(event) => self.events.publish(&event),
         }
     }
 }

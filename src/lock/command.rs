@@ -211,14 +211,18 @@ pub enum Event {
 }
 
 impl Event {
-    /// The last token of the subject that watchers hear of it under.
-    pub fn kind(&self) -> &'static str {
+    /// The last tokens of the subjects that watchers hear of events under.
+    pub const KINDS: [&'static str; 5] =
+        ["granted", "released", "expired", "deadlock", "contended"];
+
+    /// The place of this event's kind in [`Event::KINDS`].
+    pub fn kind_index(&self) -> usize {
         match self {
-            Event::Granted { .. } => "granted",
-            Event::Released { .. } => "released",
-            Event::Expired { .. } => "expired",
-            Event::Deadlock(_) => "deadlock",
-            Event::Contended { .. } => "contended",
+            Event::Granted { .. } => 0,
+            Event::Released { .. } => 1,
+            Event::Expired { .. } => 2,
+            Event::Deadlock(_) => 3,
+            Event::Contended { .. } => 4,
         }
     }
 }

@@ -22,6 +22,10 @@ pub const QUERY: &str = "lock.query";
 /// How soon a read looks again for a leader when there is none.
 const LEADER_RETRY: Duration = Duration::from_millis(25);
 
+/// How long a leader has to answer one query. A leader that stalls is replaced about then, so the
+/// read looks again for whoever leads; a read changes nothing by being asked twice.
+const ASK_MAX: Duration = Duration::from_millis(500);
+
 /// Locks, as one node offers them.
 pub struct LockService {
     handle: Handle,
@@ -186,7 +190,8 @@ impl LockService {
     async fn ask_leader(&self, query: &Query, deadline: Instant) -> Option<Found> {
         let leader: NodeId = self.handle.leader()?;
         let body = rmp_serde::to_vec(query).expect("queries always encode");
-        let timeout = deadline.saturating_duration_since(time::now());
+        let left = deadline.saturating_duration_since(time::now());
+        let timeout = left.min(ASK_MAX);
         let answer = self
             .network
             .call(leader, QUERY, body.into(), timeout)

@@ -4,43 +4,36 @@
 //! (proposes, forwards, steps lease time), the receiver of forwards, and the reader (one ReadIndex
 //! round serves all reads that waited when it began; nobody joins a running round).
 
+mod driver;
+mod roles;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::ClientWriteError;
-use openraft::raft::ClientWriteResult;
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{Instant as _, RaftMetrics, ReadPolicy, ServerState};
 use tokio::sync::{Notify, oneshot, watch};
 
-use crate::broker::{Outgoing, SharedBroker};
+use crate::broker::SharedBroker;
 use crate::ids::{BootId, NodeId};
 use crate::lock;
 use crate::lock::command::Effect;
 use crate::protocol::{Operation, ReplyTo, status};
 use crate::raft::clock::LeaderClock;
-use crate::raft::command::{Batch, Command};
-use crate::raft::frame;
+use crate::raft::command::Command;
 use crate::raft::network::KnownDisk;
-use crate::raft::proposals::{Due, Forward, Proposals, Refusal, Role, Submission, Ticket, Work};
+use crate::raft::proposals::{Due, Proposals, Refusal, Role, Submission, Ticket};
 use crate::raft::state::{Outcome, State};
-use crate::raft::state_machine::{Applied, Observer, SharedState, StateMachine};
-use crate::raft::types::{LogId, Told, TypeConfig};
-use crate::stats::{self, Stats};
+use crate::raft::state_machine::{Observer, SharedState, StateMachine};
+use crate::raft::types::{LogId, TypeConfig};
+use crate::stats::Stats;
 use crate::time::{self, Instant};
 
 pub type Raft = openraft::Raft<TypeConfig, StateMachine>;
 
-/// How often lease time is stepped, deadlines are looked at, and late forwards are sent again.
-const TICK: Duration = Duration::from_millis(100);
-/// While a deadline is pending, lease time reaches the log at least this often, or a change of
-/// leader would give back what the old leader's clock had counted.
-const TIME_ENTRY_AFTER: Duration = Duration::from_millis(400);
-/// Forwards wait at the leader as long as at their sender, which is the one that gives up.
-const FORWARD_KEPT: Duration = Duration::from_secs(120);
 /// Messages of forwards not yet looked at; senders repeat what does not fit.
 const FORWARD_CAPACITY: usize = 1024;
 /// Reads that wait for a ReadIndex round.
@@ -429,220 +422,6 @@ impl Inner {
         }
     }
 
-    async fn drive(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                biased;
-                _ = shutdown.changed() => return,
-                _ = tick.tick() => self.on_tick().await,
-                () = self.wake.notified() => {}
-            }
-            // A refused batch waits for the next tick, however much else there is to do.
-            while let Some(work) = self.next_work() {
-                self.perform(work).await;
-            }
-        }
-    }
-
-    fn next_work(&self) -> Option<Work> {
-        let now = time::now();
-        let mut desk = self.desk();
-        let Desk {
-            proposals,
-            clock,
-            proposed_at,
-        } = &mut *desk;
-        let work = proposals.next_work(now, || {
-            let clock = clock.as_mut().expect("a leader has a clock");
-            clock.step(now, self.is_confirmed())
-        });
-        if let Some(Work::Propose { .. }) = work {
-            *proposed_at = now;
-        }
-        work
-    }
-
-    async fn perform(self: &Arc<Self>, work: Work) {
-        match work {
-            Work::Propose { term, batch } => self.propose(term, batch).await,
-            Work::Forward { to, forward } => {
-                let payload = frame::seal(&forward).expect("forwards have a bounded size");
-                let subject = format!("{}.{to}", self.forward_subject);
-                // What is not sent now is sent again after a while.
-                let _ = self.broker.publish(Outgoing {
-                    subject,
-                    payload,
-                    ..Outgoing::default()
-                });
-            }
-        }
-    }
-
-    async fn propose(self: &Arc<Self>, term: u64, batch: Batch) {
-        self.stats
-            .raft
-            .batch_commands
-            .observe(u64::from(batch.count));
-        // Raft refuses a batch when this node just lost the lead, or did not hear from a quorum
-        // lately: its commands wait for the next tick. It must not enter the log in a later term,
-        // since an entry of that term makes its commands go again.
-        let (inner, number) = (self.clone(), batch.number);
-        let told = Told::new(move |result: ClientWriteResult<TypeConfig>| {
-            // Any other error may befall a batch that is in the log of other nodes already.
-            if matches!(result, Err(ClientWriteError::ForwardToLeader(_))) {
-                inner.desk().proposals.refused(number);
-            }
-        });
-        let write = self.running().raft.write(batch);
-        let _ = write.with_leader(term).responder(told).await;
-    }
-
-    async fn on_tick(self: &Arc<Self>) {
-        let now = time::now();
-        let mut due = Vec::new();
-        let (again, time_entry, overdue) = {
-            let mut desk = self.desk();
-            desk.proposals.sweep(now, &mut due);
-            let overdue = desk.proposals.overdue_waits(now);
-            (
-                desk.proposals.forward_again(now),
-                self.time_entry(&mut desk, now),
-                overdue,
-            )
-        };
-        self.deliver(due);
-        for to in overdue {
-            self.running().answers.answer(Answer {
-                to,
-                operation: Operation::LockAcquire,
-                received: None,
-                result: Err(Refusal::Indeterminate),
-                ask_node: None,
-            });
-        }
-        if let Some(work) = again {
-            self.perform(work).await;
-        }
-        if let Some((term, batch)) = time_entry {
-            self.propose(term, batch).await;
-        }
-    }
-
-    /// Steps lease time, and puts it into the log if something is due or time has not been
-    /// logged for a while. One at a time: without a quorum none follows.
-    fn time_entry(&self, desk: &mut Desk, now: Instant) -> Option<(u64, Batch)> {
-        let now_ms = desk.clock.as_mut()?.step(now, self.is_confirmed());
-        if desk.proposals.is_proposing() {
-            return None;
-        }
-        let due_ms = self.state.lock().locks.next_deadline()?;
-        let quiet = now.duration_since(desk.proposed_at) >= TIME_ENTRY_AFTER;
-        if due_ms > now_ms && !quiet {
-            return None;
-        }
-        let tick = desk.proposals.tick(now, now_ms)?;
-        desk.proposed_at = now;
-        Some(tick)
-    }
-
-    /// Whether a quorum has answered this leader within an election timeout.
-    fn is_confirmed(&self) -> bool {
-        let metrics = self.running().metrics.borrow_watched();
-        if metrics.membership_config.membership().voter_ids().count() == 1 {
-            return true;
-        }
-        metrics
-            .last_quorum_acked
-            .is_some_and(|at| at.elapsed() <= self.timing.election_max)
-    }
-
-    async fn watch_roles(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
-        let mut server = self.running().raft.server_metrics();
-        loop {
-            self.refresh_role();
-            tokio::select! {
-                biased;
-                changed = server.changed() => if changed.is_err() { return },
-                _ = shutdown.changed() => return,
-            }
-        }
-    }
-
-    /// Takes over the role that Raft has now.
-    fn refresh_role(&self) {
-        let Some(running) = self.running.get() else {
-            return;
-        };
-        let server = running.raft.server_metrics();
-        let (state, term, leader) = {
-            let server = server.borrow_watched();
-            (
-                server.state,
-                server.vote.leader_id().term,
-                server.current_leader,
-            )
-        };
-        let role = match (state, leader) {
-            (ServerState::Leader, _) if self.applied_term.load(Ordering::Relaxed) == term => {
-                Role::Leader { term }
-            }
-            (ServerState::Leader, _) => Role::Elected { term },
-            (_, Some(leader)) if leader != self.me => Role::Follower { leader, term },
-            _ => Role::Leaderless,
-        };
-        let took_over = {
-            let mut desk = self.desk();
-            let before = desk.proposals.role();
-            if before == role {
-                return;
-            }
-            desk.proposals.set_role(role);
-            // What was sent while the role was behind the log goes again.
-            let applied_term = self.applied_term.load(Ordering::Relaxed);
-            desk.proposals.term_applied(applied_term);
-            let leads = matches!(role, Role::Leader { .. });
-            let now = time::now();
-            desk.clock = leads.then(|| LeaderClock::new(self.state.lock().now_ms(), now));
-            if leads {
-                let grace_ms = self.timing.grace.as_millis() as u64;
-                desk.proposals
-                    .start_term(Command::TermStarted { grace_ms }, now);
-            }
-            leads
-        };
-        tracing::info!(?role, "role");
-        if took_over {
-            self.tell_recent_endings();
-        }
-        self.wake.notify_one();
-    }
-
-    /// The leader before may have died between the commit of a grant and its reply.
-    fn tell_recent_endings(&self) {
-        let endings: Vec<(ReplyTo, lock::command::Outcome)> = {
-            let state = self.state.lock();
-            let endings = state.locks.recent_endings(state.now_ms());
-            endings.map(|(to, outcome)| (to.clone(), outcome)).collect()
-        };
-        for (to, outcome) in endings {
-            self.running().answers.answer_again(to, outcome);
-        }
-    }
-
-    fn take_forward(&self, payload: &[u8]) {
-        let Ok(forward) = frame::unseal::<Forward>(payload) else {
-            self.stats.raft.frame_refused(stats::Refusal::Malformed);
-            return;
-        };
-        let now = time::now();
-        self.desk()
-            .proposals
-            .accept_forward(forward, now, now + FORWARD_KEPT);
-        self.wake.notify_one();
-    }
-
     async fn serve_reads(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
         loop {
             tokio::select! {
@@ -660,64 +439,6 @@ impl Inner {
             for read in waiting {
                 let _ = read.send(result);
             }
-        }
-    }
-}
-
-impl Observer for Inner {
-    fn applied(&self, entry: Applied<'_>) {
-        let Applied {
-            term,
-            batch,
-            commands,
-            outcomes,
-            effects,
-        } = entry;
-        let mut due = Vec::new();
-        let (proposed_at, leads, more) = {
-            let mut desk = self.desk();
-            let proposals = &mut desk.proposals;
-            let proposed_at = proposals.applied(term, batch, commands, outcomes, &mut due);
-            for effect in &effects {
-                if let Effect::WaitEnded { reply, .. } = effect {
-                    proposals.wait_ended(reply);
-                }
-            }
-            let leads = proposals.role() == Role::Leader { term };
-            (proposed_at, leads, proposals.has_work())
-        };
-        if let Some(at) = proposed_at {
-            self.stats.raft.commit.observe_duration(at.elapsed());
-        }
-        self.deliver(due);
-        if leads {
-            for effect in effects {
-                self.running().answers.effect(effect);
-            }
-        }
-        if term > self.applied_term.fetch_max(term, Ordering::Relaxed) {
-            self.refresh_role();
-        }
-        if more {
-            self.wake.notify_one();
-        }
-    }
-
-    fn term_applied(&self, term: u64) {
-        self.desk().proposals.term_applied(term);
-        if term > self.applied_term.fetch_max(term, Ordering::Relaxed) {
-            self.refresh_role();
-        }
-        self.wake.notify_one();
-    }
-
-    fn installed(&self, term: u64) {
-        let mut due = Vec::new();
-        self.desk().proposals.installed(&mut due);
-        self.applied_term.fetch_max(term, Ordering::Relaxed);
-        if self.running.get().is_some() {
-            self.deliver(due);
-            self.refresh_role();
         }
     }
 }

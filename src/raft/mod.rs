@@ -1,31 +1,76 @@
-//! Replication.
+//! Replication: one log of commands, the same on every node, and the state that it amounts to.
+//!
+//! Openraft decides what is in the log; nothing of it is named outside this folder. What is ours: the
+//! way to it (batches, forwards, lease time), the network under it, the log on disk, and the state.
+//!
+//! ```text
+//!               no leader heard of             a majority grants (after a pre-vote)
+//!   Leaderless ◄───────────────── Follower ───────────────────────► Elected
+//!        │                          ▲  ▲                               │ applies an entry
+//!        └── a leader is heard of ──┘  │                               ▼ of its own term
+//!                                      └──── a later term ────────── Leader
+//!
+//!   commands wait (Leaderless, Elected), are forwarded (Follower), or proposed (Leader)
+//! ```
+//!
+//! **Promises.** A command that was answered is on the disks of a majority and in the state of the node
+//! that answered. A command takes effect at most once, through whatever changes of leader. Reads after
+//! [`Handle::read_barrier`](handle::Handle::read_barrier) are linearizable, without trust in clocks.
+//! Lease time, which the leader stamps on each entry, never goes back, stands still without a quorum,
+//! and counts at most half a second of any pause ([`clock`]). A node whose log can't be written stops.
+//!
+//! **What it does not promise.** That a command is answered: whoever asked a node that died may hear
+//! nothing, and then does not know. Members are fixed when the cluster starts.
+//!
+//! **Bounds** are in [`proposals`] (commands that wait, entries in flight), [`handle`] (reads that
+//! wait), and beside each channel of the network. A message stays below 1 MB.
+//!
+//! In reading order:
+//!
+//! - [`handle`]: the log as the rest of a node sees it, and the task that drives it
+//! - [`proposals`], [`clock`]: what it decides, in plain code
+//! - [`command`], [`state`]: what is replicated, and its one transition
+//! - [`state_machine`]: the state behind openraft's interface
+//! - [`log`], [`snapshot`], [`directory`]: what is on disk; [`memory_log`]: the disk of simulations
+//! - [`network`]: what nodes say to each other. Under it: [`message`], `frame` (bodies and envelope),
+//!   `pending`, `listener`, [`call`] (questions and answers), `factory`, `stream`, `transfer` (to a
+//!   peer), [`receiver`], `intake`, `assembly`, `admission` (from one)
+//! - [`bootstrap`]: from an empty directory to a member of a cluster
+//! - [`types`], [`settings`], [`runtime`]: what openraft is instantiated with
+
+pub mod handle;
+
+pub mod clock;
+pub mod proposals;
+
+pub mod command;
+pub mod state;
+
+pub mod state_machine;
+
+pub mod directory;
+pub mod log;
+pub mod memory_log;
+pub mod snapshot;
 
 mod admission;
 mod assembly;
-pub mod bootstrap;
 pub mod call;
-pub mod clock;
-pub mod command;
-pub mod directory;
 mod factory;
 mod frame;
-pub mod handle;
 mod intake;
 mod listener;
-pub mod log;
-pub mod memory_log;
 pub mod message;
 pub mod network;
 mod pending;
-pub mod proposals;
 pub mod receiver;
-pub mod runtime;
-pub mod settings;
-pub mod snapshot;
-pub mod state;
-pub mod state_machine;
 mod stream;
 mod transfer;
+
+pub mod bootstrap;
+
+pub mod runtime;
+pub mod settings;
 pub mod types;
 
 #[cfg(test)]

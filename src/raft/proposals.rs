@@ -323,7 +323,7 @@ impl Proposals {
         term: u64,
         batch: &Batch,
         commands: &[Proposed],
-        mut outcomes: Vec<Outcome>,
+        outcomes: Vec<Outcome>,
         due: &mut Vec<Due>,
     ) -> Option<Instant> {
         self.settle_forwarded(commands, &outcomes, due);
@@ -336,38 +336,40 @@ impl Proposals {
             for lost in lost.into_iter().rev() {
                 self.submit_again(lost);
             }
-            if self
-                .in_flight
-                .front()
-                .is_some_and(|first| first.number == batch.number)
-            {
-                let InFlight {
-                    tickets,
-                    proposed_at: at,
-                    ..
-                } = self.in_flight.pop_front().expect("looked at just now");
-                proposed_at = Some(at);
-                for (index, (ticket, deadline)) in tickets.into_iter().enumerate() {
-                    let outcome = mem::replace(&mut outcomes[index], Outcome::TermStarted);
-                    let Proposed { origin, command } = &commands[index];
-                    if origin.is_none() {
-                        self.note_wait(&ticket, &outcome, deadline);
-                    }
-                    let forwarded = origin.is_some();
-                    if !matches!(ticket, Ticket::Nobody) {
-                        let operation = command.operation();
-                        due.push(Due {
-                            ticket,
-                            operation,
-                            result: Ok(outcome),
-                            forwarded,
-                        });
-                    }
-                }
+            let first = self.in_flight.front();
+            if first.is_some_and(|first| first.number == batch.number) {
+                let settled = self.in_flight.pop_front().expect("looked at just now");
+                proposed_at = Some(settled.proposed_at);
+                self.settle(settled.tickets, commands, outcomes, due);
             }
         }
         self.term_applied(term);
         proposed_at
+    }
+
+    /// Answers for a batch that this node proposed.
+    fn settle(
+        &mut self,
+        tickets: Vec<(Ticket, Instant)>,
+        commands: &[Proposed],
+        outcomes: Vec<Outcome>,
+        due: &mut Vec<Due>,
+    ) {
+        let answers = commands.iter().zip(outcomes);
+        for ((ticket, deadline), (proposed, outcome)) in tickets.into_iter().zip(answers) {
+            let forwarded = proposed.origin.is_some();
+            if !forwarded {
+                self.note_wait(&ticket, &outcome, deadline);
+            }
+            if !matches!(ticket, Ticket::Nobody) {
+                due.push(Due {
+                    ticket,
+                    operation: proposed.command.operation(),
+                    result: Ok(outcome),
+                    forwarded,
+                });
+            }
+        }
     }
 
     fn note_wait(&mut self, ticket: &Ticket, outcome: &Outcome, deadline: Instant) {

@@ -82,11 +82,9 @@ async fn all_come_back_and_nothing_is_forgotten() {
         crate::wait::until("a client is served", async || ledger.back_at.get()).await;
         tokio::time::sleep(AROUND).await;
         ledger.stop.set(true);
-        let back = ledger.back_at.get().expect("waited for") - restarted_at;
-        println!(
-            "clients back {back:?} after the broker, {:?} after its end",
-            killed_at.elapsed()
-        );
+        let back_at = ledger.back_at.get().expect("waited for");
+        let (back, out) = (back_at - restarted_at, back_at - killed_at);
+        println!("clients back {back:?} after the broker, {out:?} after its end");
         assert!(
             back < Duration::from_secs(10),
             "clients back only after {back:?}"
@@ -123,14 +121,14 @@ async fn all_come_back_and_nothing_is_forgotten() {
 
 /// Takes locks that nobody else wants, and keeps some.
 async fn own_locks(ledger: &Ledger, number: usize, client: &Client) {
-    for count in 0.. {
+    for count in 0_usize.. {
         if ledger.stop.get() {
             return;
         }
         let mut request = Acquire::new(format!("own-{number}-{count}"));
         request.ttl_ms = TTL_MS;
         let acquired = acquire(client, request).await;
-        if count % KEEP_EVERY == 0 {
+        if count.is_multiple_of(KEEP_EVERY) {
             let kept = (acquired.resource, acquired.token);
             ledger.kept.borrow_mut().push(kept);
         } else {

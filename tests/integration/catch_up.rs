@@ -81,7 +81,7 @@ async fn pair(client: &Client, number: usize) {
     request.ttl_ms = 3_600_000;
     let acquired = client.acquire(&request).await;
     let acquired = acquired.unwrap_or_else(|e| panic!("{request:?}: {e}"));
-    if number % 1000 == 0 {
+    if number.is_multiple_of(1000) {
         return;
     }
     let release = Release::new(acquired.resource, acquired.token);

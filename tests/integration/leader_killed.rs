@@ -102,3 +102,52 @@ async fn a_grant_is_told_though_the_leader_dies_at_once() {
         cluster.start_node(leader);
     }
 }
+
+/// The release reaches the followers' logs, and the leader dies before any of them can say so: the
+/// grant is committed by the next leader, which alone can tell of it.
+#[tokio::test]
+async fn a_grant_that_the_next_leader_commits_is_told() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let nats = cluster.nats().await;
+    let token = locks::acquire(&nats, "left", "holder", 600_000).await;
+    let wait = json!({"resource": "left", "owner": "waiter", "wait_ms": 60_000});
+    let mut waiter = wire::send(&nats, "mufakat.lock.acquire", &wait).await;
+    wait::until("it waits", async || {
+        let waiters = locks::get(&nats, "left").await.waiters;
+        (waiters == ["waiter"]).then_some(())
+    })
+    .await;
+    let leader = cluster.all_follow().await;
+    let followers: Vec<u64> = cluster
+        .ids()
+        .into_iter()
+        .filter(|id| *id != leader)
+        .collect();
+    for follower in &followers {
+        cluster.pause(*follower);
+    }
+    // Entries that only carry time make the log longer too, so commands are counted as well.
+    let logged = async || {
+        let commands = cluster.metric(leader, "mufakat_raft_batch_commands_sum");
+        let last = cluster.metric(leader, "mufakat_raft_last_log_index");
+        Some((commands.await?, last.await?))
+    };
+    let before = logged().await.expect("the leader answers");
+    let release = json!({"resource": "left", "token": token});
+    let subject = format!("mufakat.node.{leader}.lock.release");
+    let _unanswered = wire::send(&nats, &subject, &release).await;
+    wait::until("the release is in the leader's log", async || {
+        let now = logged().await?;
+        (now.0 > before.0 && now.1 > before.1).then_some(())
+    })
+    .await;
+    cluster.kill(leader);
+    let killed_at = Instant::now();
+    for follower in &followers {
+        cluster.resume(*follower);
+    }
+    let granted = waiter.answer(wait::LONG).await.expect("the waiter is told");
+    println!("told {:?} after the leader was killed", killed_at.elapsed());
+    assert_eq!(wire::code(&granted), "ok", "{granted}");
+    assert!(granted["token"].as_u64() > Some(token), "{granted}");
+}

@@ -21,6 +21,13 @@ async fn the_old_leader_answers_nothing_stale() {
 
     cluster.pause(old);
     let paused_at = Instant::now();
+    // Common subjects still reach the paused node, so requests go to the others by name.
+    let at = |node: u64, operation: &str| format!("mufakat.node.{node}.{operation}");
+    let mut reads = Vec::new();
+    for node in cluster.ids().into_iter().filter(|node| *node != old) {
+        let get = json!({"resource": "moved"});
+        reads.push(wire::send(&nats, &at(node, "lock.get"), &get).await);
+    }
     let new = wait::until("a new leader", async || {
         for node in cluster.ids().into_iter().filter(|node| *node != old) {
             let status = cluster.status(node).await?;
@@ -36,8 +43,15 @@ async fn the_old_leader_answers_nothing_stale() {
         paused_at.elapsed()
     );
 
-    // Common subjects still reach the paused node, so requests go to the new one by name.
-    let at = |node: u64, operation: &str| format!("mufakat.node.{node}.{operation}");
+    // Reads that were on their way to the old leader are asked of the new one.
+    for mut read in reads {
+        let answer = read.answer(wait::LONG).await.expect("an answer");
+        assert_eq!(wire::code(&answer), "ok", "{answer}");
+        println!(
+            "a read went to the new leader {:?} after the pause",
+            paused_at.elapsed()
+        );
+    }
     let release = json!({"resource": "moved", "token": old_token});
     wire::request_until_ok(&nats, &at(new, "lock.release"), &release).await;
     let take = json!({"resource": "moved", "owner": "after", "ttl_ms": TTL_MS});

@@ -78,7 +78,7 @@ async fn no_request_is_lost() {
         counts.ok.get(),
         counts.longest.get()
     );
-    assert!(counts.ok.get() > 100, "there was hardly any load");
+    assert!(counts.ok.get() > 40, "there was hardly any load");
     cluster.state_hashes().await;
 }
 

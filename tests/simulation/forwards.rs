@@ -112,6 +112,8 @@ fn a_leader_that_missed_its_quorum_for_a_moment_goes_on_writing() {
     run(1, async {
         let mut cluster = Cluster::of_three(1, 10_000).await;
         let mut client = Client::new(&cluster, 1).await;
+        // All have joined the view, and nothing is in flight.
+        cluster.pass(2_000).await;
         let leader = cluster.leader().await;
         let term = cluster.leading();
         let others: Vec<NodeId> = NODES.into_iter().filter(|node| *node != leader).collect();

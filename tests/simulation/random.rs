@@ -3,7 +3,7 @@
 //! What must hold: all nodes apply the same; tokens rise and an exclusive holder is alone (checked at
 //! each step of the history); a grant that a client heard of is in the history; each request is in
 //! the log once at most; a lease is valid for as long as it was promised; whoever asks a node that
-//! lives is answered when nothing is disturbed; in the end nobody holds or waits.
+//! lives is answered once when nothing is disturbed; in the end nobody holds or waits.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -289,9 +289,10 @@ impl World {
         for (client, asked) in self.asked.iter().enumerate() {
             for (number, asked) in asked {
                 let in_peace = asked.at > last + RECOVERY;
+                let times = asked.answered;
                 assert!(
-                    asked.answered > 0 || !in_peace,
-                    "request {number} of client {client} has no answer"
+                    times == 1 || !in_peace,
+                    "request {number} of client {client} was answered {times} times"
                 );
             }
         }

@@ -1,0 +1,171 @@
+//! The driver: gets commands into the log, steps lease time, and looks after deadlines.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::Instant as _;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::ClientWriteError;
+use openraft::raft::ClientWriteResult;
+use tokio::sync::watch;
+
+use super::{Answer, Desk, Inner};
+use crate::broker::Outgoing;
+use crate::protocol::Operation;
+use crate::raft::command::Batch;
+use crate::raft::frame;
+use crate::raft::proposals::{Forward, Refusal, Work};
+use crate::raft::types::{Told, TypeConfig};
+use crate::stats;
+use crate::time::{self, Instant};
+
+/// How often lease time is stepped, deadlines are looked at, and late forwards are sent again.
+const TICK: Duration = Duration::from_millis(100);
+/// While a deadline is pending, lease time reaches the log at least this often, or a change of
+/// leader would give back what the old leader's clock had counted.
+const TIME_ENTRY_AFTER: Duration = Duration::from_millis(400);
+/// Forwards wait at the leader as long as at their sender, which is the one that gives up.
+const FORWARD_KEPT: Duration = Duration::from_secs(120);
+
+impl Inner {
+    pub(super) async fn drive(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                _ = shutdown.changed() => return,
+                _ = tick.tick() => self.on_tick().await,
+                () = self.wake.notified() => {}
+            }
+            // A refused batch waits for the next tick, however much else there is to do.
+            while let Some(work) = self.next_work() {
+                self.perform(work).await;
+            }
+        }
+    }
+
+    fn next_work(&self) -> Option<Work> {
+        let now = time::now();
+        let mut desk = self.desk();
+        let Desk {
+            proposals,
+            clock,
+            proposed_at,
+        } = &mut *desk;
+        let work = proposals.next_work(now, || {
+            let clock = clock.as_mut().expect("a leader has a clock");
+            clock.step(now, self.is_confirmed())
+        });
+        if let Some(Work::Propose { .. }) = work {
+            *proposed_at = now;
+        }
+        work
+    }
+
+    async fn perform(self: &Arc<Self>, work: Work) {
+        match work {
+            Work::Propose { term, batch } => self.propose(term, batch).await,
+            Work::Forward { to, forward } => {
+                let payload = frame::seal(&forward).expect("forwards have a bounded size");
+                let subject = format!("{}.{to}", self.forward_subject);
+                // What is not sent now is sent again after a while.
+                let _ = self.broker.publish(Outgoing {
+                    subject,
+                    payload,
+                    ..Outgoing::default()
+                });
+            }
+        }
+    }
+
+    async fn propose(self: &Arc<Self>, term: u64, batch: Batch) {
+        self.stats
+            .raft
+            .batch_commands
+            .observe(u64::from(batch.count));
+        // Raft refuses a batch when this node just lost the lead, or did not hear from a quorum
+        // lately: its commands wait for the next tick. It must not enter the log in a later term,
+        // since an entry of that term makes its commands go again.
+        let (inner, number) = (self.clone(), batch.number);
+        let told = Told::new(move |result: ClientWriteResult<TypeConfig>| {
+            // Any other error may befall a batch that is in the log of other nodes already.
+            if matches!(result, Err(ClientWriteError::ForwardToLeader(_))) {
+                inner.desk().proposals.refused(number);
+            }
+        });
+        let write = self.running().raft.write(batch);
+        let _ = write.with_leader(term).responder(told).await;
+    }
+
+    async fn on_tick(self: &Arc<Self>) {
+        let now = time::now();
+        let mut due = Vec::new();
+        let (again, time_entry, overdue) = {
+            let mut desk = self.desk();
+            desk.proposals.sweep(now, &mut due);
+            let overdue = desk.proposals.overdue_waits(now);
+            (
+                desk.proposals.forward_again(now),
+                self.time_entry(&mut desk, now),
+                overdue,
+            )
+        };
+        self.deliver(due);
+        for to in overdue {
+            self.running().answers.answer(Answer {
+                to,
+                operation: Operation::LockAcquire,
+                received: None,
+                result: Err(Refusal::Indeterminate),
+                ask_node: None,
+            });
+        }
+        if let Some(work) = again {
+            self.perform(work).await;
+        }
+        if let Some((term, batch)) = time_entry {
+            self.propose(term, batch).await;
+        }
+    }
+
+    /// Steps lease time, and puts it into the log if something is due or time has not been
+    /// logged for a while. One at a time: without a quorum none follows.
+    fn time_entry(&self, desk: &mut Desk, now: Instant) -> Option<(u64, Batch)> {
+        let now_ms = desk.clock.as_mut()?.step(now, self.is_confirmed());
+        if desk.proposals.is_proposing() {
+            return None;
+        }
+        let due_ms = self.state.lock().locks.next_deadline()?;
+        let quiet = now.duration_since(desk.proposed_at) >= TIME_ENTRY_AFTER;
+        if due_ms > now_ms && !quiet {
+            return None;
+        }
+        let tick = desk.proposals.tick(now, now_ms)?;
+        desk.proposed_at = now;
+        Some(tick)
+    }
+
+    /// Whether a quorum has answered this leader within an election timeout.
+    fn is_confirmed(&self) -> bool {
+        let metrics = self.running().metrics.borrow_watched();
+        if metrics.membership_config.membership().voter_ids().count() == 1 {
+            return true;
+        }
+        metrics
+            .last_quorum_acked
+            .is_some_and(|at| at.elapsed() <= self.timing.election_max)
+    }
+
+    pub(super) fn take_forward(&self, payload: &[u8]) {
+        let Ok(forward) = frame::unseal::<Forward>(payload) else {
+            self.stats.raft.frame_refused(stats::Refusal::Malformed);
+            return;
+        };
+        let now = time::now();
+        self.desk()
+            .proposals
+            .accept_forward(forward, now, now + FORWARD_KEPT);
+        self.wake.notify_one();
+    }
+}

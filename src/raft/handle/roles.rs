@@ -1,0 +1,151 @@
+//! What this node is to the log, and what it does with what the log decides.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver;
+use tokio::sync::watch;
+
+use super::Inner;
+use crate::lock;
+use crate::lock::command::Effect;
+use crate::protocol::ReplyTo;
+use crate::raft::clock::LeaderClock;
+use crate::raft::command::Command;
+use crate::raft::proposals::Role;
+use crate::raft::state_machine::{Applied, Observer};
+use crate::time;
+
+impl Inner {
+    pub(super) async fn watch_roles(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
+        let mut server = self.running().raft.server_metrics();
+        loop {
+            self.refresh_role();
+            tokio::select! {
+                biased;
+                changed = server.changed() => if changed.is_err() { return },
+                _ = shutdown.changed() => return,
+            }
+        }
+    }
+
+    /// Takes over the role that Raft has now.
+    pub(super) fn refresh_role(&self) {
+        let Some(running) = self.running.get() else {
+            return;
+        };
+        let server = running.raft.server_metrics();
+        let (state, term, leader) = {
+            let server = server.borrow_watched();
+            (
+                server.state,
+                server.vote.leader_id().term,
+                server.current_leader,
+            )
+        };
+        let role = match (state, leader) {
+            (ServerState::Leader, _) if self.applied_term.load(Ordering::Relaxed) == term => {
+                Role::Leader { term }
+            }
+            (ServerState::Leader, _) => Role::Elected { term },
+            (_, Some(leader)) if leader != self.me => Role::Follower { leader, term },
+            _ => Role::Leaderless,
+        };
+        let took_over = {
+            let mut desk = self.desk();
+            let before = desk.proposals.role();
+            if before == role {
+                return;
+            }
+            desk.proposals.set_role(role);
+            // What was sent while the role was behind the log goes again.
+            let applied_term = self.applied_term.load(Ordering::Relaxed);
+            desk.proposals.term_applied(applied_term);
+            let leads = matches!(role, Role::Leader { .. });
+            let now = time::now();
+            desk.clock = leads.then(|| LeaderClock::new(self.state.lock().now_ms(), now));
+            if leads {
+                let grace_ms = self.timing.grace.as_millis() as u64;
+                desk.proposals
+                    .start_term(Command::TermStarted { grace_ms }, now);
+            }
+            leads
+        };
+        tracing::info!(?role, "role");
+        if took_over {
+            self.tell_recent_endings();
+        }
+        self.wake.notify_one();
+    }
+
+    /// The leader before may have died between the commit of a grant and its reply.
+    fn tell_recent_endings(&self) {
+        let endings: Vec<(ReplyTo, lock::command::Outcome)> = {
+            let state = self.state.lock();
+            let endings = state.locks.recent_endings(state.now_ms());
+            endings.map(|(to, outcome)| (to.clone(), outcome)).collect()
+        };
+        for (to, outcome) in endings {
+            self.running().answers.answer_again(to, outcome);
+        }
+    }
+}
+
+impl Observer for Inner {
+    fn applied(&self, entry: Applied<'_>) {
+        let Applied {
+            term,
+            batch,
+            commands,
+            outcomes,
+            effects,
+        } = entry;
+        let mut due = Vec::new();
+        let (proposed_at, leads, more) = {
+            let mut desk = self.desk();
+            let proposals = &mut desk.proposals;
+            let proposed_at = proposals.applied(term, batch, commands, outcomes, &mut due);
+            for effect in &effects {
+                if let Effect::WaitEnded { reply, .. } = effect {
+                    proposals.wait_ended(reply);
+                }
+            }
+            let leads = proposals.role() == Role::Leader { term };
+            (proposed_at, leads, proposals.has_work())
+        };
+        if let Some(at) = proposed_at {
+            self.stats.raft.commit.observe_duration(at.elapsed());
+        }
+        self.deliver(due);
+        if leads {
+            for effect in effects {
+                self.running().answers.effect(effect);
+            }
+        }
+        if term > self.applied_term.fetch_max(term, Ordering::Relaxed) {
+            self.refresh_role();
+        }
+        if more {
+            self.wake.notify_one();
+        }
+    }
+
+    fn term_applied(&self, term: u64) {
+        self.desk().proposals.term_applied(term);
+        if term > self.applied_term.fetch_max(term, Ordering::Relaxed) {
+            self.refresh_role();
+        }
+        self.wake.notify_one();
+    }
+
+    fn installed(&self, term: u64) {
+        let mut due = Vec::new();
+        self.desk().proposals.installed(&mut due);
+        self.applied_term.fetch_max(term, Ordering::Relaxed);
+        if self.running.get().is_some() {
+            self.deliver(due);
+            self.refresh_role();
+        }
+    }
+}
