@@ -108,6 +108,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "src/broker/dispatch.rs",
             "src/broker/listen.rs",
+            "src/broker/events.rs",
             "src/broker/reply.rs",
             "src/monitor/",
         ],

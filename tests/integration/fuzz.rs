@@ -310,6 +310,7 @@ async fn random_bytes_between_nodes_are_ignored() {
     let mut subjects: Vec<String> = Vec::new();
     for node in target.cluster.ids() {
         subjects.push(format!("mufakat.int.forward.{node}"));
+        subjects.push(format!("mufakat.int.event.{node}"));
         subjects.extend(LANES.map(|lane| format!("mufakat.int.raft.{node}.{lane}")));
     }
     let replies = frames
