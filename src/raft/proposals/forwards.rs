@@ -61,11 +61,10 @@ impl Proposals {
             .entry((forward.from, forward.boot))
             .or_insert(forward.oldest);
         *next = (*next).max(forward.oldest);
-        let mut sequence = forward.first;
-        if sequence > *next {
+        if forward.first > *next {
             return; // A gap: what is missing comes again, and this with it.
         }
-        for (reply, command) in forward.commands {
+        for (sequence, (reply, command)) in (forward.first..).zip(forward.commands) {
             if sequence == *next {
                 *next += 1;
                 let origin = Origin {
@@ -84,7 +83,6 @@ impl Proposals {
                     origin: Some(origin),
                 });
             }
-            sequence += 1;
         }
     }
 
