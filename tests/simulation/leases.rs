@@ -105,24 +105,28 @@ fn a_pause_counts_half_a_second_at_most() {
     run(1, async {
         let mut cluster = Cluster::of_three(1, 10_000).await;
         let mut client = Client::new(&cluster, 1).await;
-        let held = acquire(&mut cluster, &mut client, 10_000).await;
+        let held = acquire(&mut cluster, &mut client, 20_000).await;
         cluster.pass(1_000).await;
-        let before_ms = last_stamp(&cluster);
         // The machine sleeps: all nodes wake at once, long after the lease would have ended.
         tokio::time::advance(Duration::from_secs(60)).await;
+        let valid = is_valid(&mut cluster, &mut client, held).await;
+        assert!(valid, "a pause ended the lease");
+
+        // It stumbles, so shortly that its quorum is still taken for confirmed.
+        const TICK_MS: u64 = 100;
+        cluster.pass(2_000).await;
+        let leader = cluster.leader().await;
+        let lease_time = |cluster: &Cluster| cluster.core(leader).handle.read(|_, now_ms| now_ms);
+        let (leading, before_ms) = (cluster.leading(), lease_time(&cluster));
+        tokio::time::advance(Duration::from_millis(750)).await;
+        cluster.pass(TICK_MS).await;
+        let counted_ms = lease_time(&cluster) - before_ms;
+        println!("  of {} ms {counted_ms} ms were counted", 750 + TICK_MS);
+        assert_eq!(cluster.leading(), leading, "the leader changed");
+        let most = STEP_MS_MAX + 2 * TICK_MS;
         assert!(
-            is_valid(&mut cluster, &mut client, held).await,
-            "a pause ended the lease"
+            counted_ms <= most,
+            "{counted_ms} ms were counted, not {most}"
         );
-        let begun = now();
-        cluster.pass(1_000).await;
-        let passed_ms = begun.elapsed().as_millis() as u64;
-        let counted_ms = last_stamp(&cluster) - before_ms;
-        let most = passed_ms + 2 * STEP_MS_MAX + SLACK_MS;
-        assert!(counted_ms <= most, "a pause counted {counted_ms} ms");
-        let stamps = cluster.history.replay().stamps;
-        let step = |pair: &[(u64, u64)]| pair[1].1 - pair[0].1;
-        let longest = stamps.windows(2).map(step).max();
-        println!("  the longest step: {longest:?} ms");
     });
 }

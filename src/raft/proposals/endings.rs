@@ -52,25 +52,32 @@ impl Proposals {
                 }
             }
         }
-        let late = self
-            .forwarded
-            .extract_if(.., |_, forwarded| forwarded.deadline <= now);
-        due.extend(late.map(
-            |(
-                _,
-                Forwarded {
-                    command, ticket, ..
-                },
-            )| { refused(ticket, &command, Refusal::Indeterminate) },
-        ));
+        let is_late = |forwarded: &Forwarded| forwarded.deadline <= now;
+        if self.forwarded.values().any(is_late) {
+            for (sequence, forwarded) in mem::take(&mut self.forwarded) {
+                if is_late(&forwarded) {
+                    let Forwarded {
+                        ticket, command, ..
+                    } = forwarded;
+                    due.push(refused(ticket, &command, Refusal::Indeterminate));
+                } else {
+                    self.forwarded.insert(sequence, forwarded);
+                }
+            }
+        }
     }
 
     /// Clients whose wait should have ended by now: the log stands still.
     pub fn overdue_waits(&mut self, now: Instant) -> Vec<ReplyTo> {
-        self.waits
-            .extract_if(.., |_, (_, deadline)| *deadline <= now)
-            .map(|(_, (to, _))| to)
-            .collect()
+        let mut overdue = Vec::new();
+        self.waits.retain(|_, (to, deadline)| {
+            let waits = *deadline > now;
+            if !waits {
+                overdue.push(to.clone());
+            }
+            waits
+        });
+        overdue
     }
 
     /// Takes back what was never sent: the node stops.
