@@ -15,12 +15,17 @@
 //! again, and nothing takes effect twice. A leader takes forwards of its own term only, each
 //! sequence once, so a forward that the broker delivers late or twice does no harm.
 //!
+//! How many commands an entry carries is up to what waits when it is made; under load it waits a
+//! moment for more ([`gathering`]).
+//!
 //! Bounds: [`QUEUE_MAX`] commands wait, then new ones are refused as overloaded; [`BATCH_MAX`]
 //! commands or about [`BATCH_BYTES_MAX`] bytes make an entry; [`IN_FLIGHT_MAX`] entries are in
 //! flight; [`FORWARDED_MAX`] commands are forwarded and unanswered.
 
+mod batches;
 mod endings;
 mod forwards;
+mod gathering;
 #[cfg(test)]
 mod tests;
 
@@ -34,10 +39,11 @@ use tokio::sync::oneshot;
 pub use forwards::{FORWARD_AGAIN, FORWARDED_MAX, Forward};
 
 use self::forwards::Forwarded;
+use self::gathering::Gathering;
 use crate::ids::{BootId, NodeId};
 use crate::protocol::ReplyTo;
 use crate::protocol::subject::Operation;
-use crate::raft::command::{Batch, Command, Origin, Proposed, Stamp};
+use crate::raft::command::{Batch, Command, Origin, Proposed};
 use crate::raft::state::Outcome;
 use crate::time::Instant;
 
@@ -151,6 +157,8 @@ pub struct Proposals {
     role: Role,
     queue: VecDeque<Queued>,
     in_flight: VecDeque<InFlight>,
+    /// Which commands are waited for since the last entry of this node was applied.
+    gathering: Option<Gathering>,
     batches: u64,
     forwarded: BTreeMap<u64, Forwarded>,
     next_sequence: u64,
@@ -167,6 +175,7 @@ impl Proposals {
             boot,
             role: Role::Leaderless,
             queue: VecDeque::new(),
+            gathering: None,
             in_flight: VecDeque::new(),
             batches: 0,
             forwarded: BTreeMap::new(),
@@ -248,78 +257,11 @@ impl Proposals {
         !self.queue.is_empty()
     }
 
-    /// The next thing to do, if there is something to do and room for it. `lease_time` is asked
-    /// only when a batch is made.
-    pub fn next_work(&mut self, now: Instant, lease_time: impl FnOnce() -> u64) -> Option<Work> {
-        if self.queue.is_empty() {
-            return None;
-        }
-        match self.role {
-            Role::Leader { term } if self.in_flight.len() < IN_FLIGHT_MAX => {
-                let batch = self.propose(term, now, lease_time());
-                Some(Work::Propose { term, batch })
-            }
-            Role::Follower { leader, term } => {
-                let forward = self.forward(term, now)?;
-                Some(Work::Forward {
-                    to: leader,
-                    forward,
-                })
-            }
-            _ => None,
-        }
-    }
-
-    /// An entry without commands, which only carries time, and its term.
-    pub fn tick(&mut self, now: Instant, now_ms: u64) -> Option<(u64, Batch)> {
-        match self.role {
-            Role::Leader { term } if self.queue.is_empty() && self.in_flight.is_empty() => {
-                Some((term, self.propose(term, now, now_ms)))
-            }
-            _ => None,
-        }
-    }
-
-    fn propose(&mut self, term: u64, now: Instant, now_ms: u64) -> Batch {
-        self.batches += 1;
-        let room = self.queue.len().min(BATCH_MAX);
-        let mut commands = Vec::with_capacity(room);
-        let mut tickets = Vec::with_capacity(room);
-        let mut bytes = 0;
-        while commands.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
-            let Some(queued) = self.queue.pop_front() else {
-                break;
-            };
-            bytes += queued.command.size_hint();
-            commands.push(Proposed {
-                origin: queued.origin,
-                command: queued.command,
-            });
-            tickets.push((queued.ticket, queued.deadline));
-        }
-        let number = self.batches;
-        let stamp = Stamp {
-            now_ms,
-            proposer: self.me,
-            boot: self.boot,
-            number,
-        };
-        let batch = Batch::new(stamp, commands);
-        let commands = batch.commands().expect("the proposer has them decoded");
-        self.in_flight.push_back(InFlight {
-            term,
-            number,
-            commands,
-            tickets,
-            proposed_at: now,
-        });
-        batch
-    }
-
     /// An entry was applied: answers for what it settles. Returns the time since it was proposed,
     /// if this node proposed it.
     pub fn applied(
         &mut self,
+        now: Instant,
         term: u64,
         batch: &Batch,
         commands: &[Proposed],
@@ -340,6 +282,7 @@ impl Proposals {
             if first.is_some_and(|first| first.number == batch.number) {
                 let settled = self.in_flight.pop_front().expect("looked at just now");
                 proposed_at = Some(settled.proposed_at);
+                self.gathering = Gathering::after(settled.commands.len(), self.queue.len(), now);
                 self.settle(settled.tickets, commands, outcomes, due);
             }
         }

@@ -32,11 +32,13 @@ impl Inner {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            let gathered = wait_until(self.desk().proposals.gather_until());
             tokio::select! {
                 biased;
                 _ = shutdown.changed() => return,
                 _ = tick.tick() => self.on_tick().await,
                 () = self.wake.notified() => {}
+                () = gathered => {}
             }
             // A refused batch waits for the next tick, however much else there is to do.
             while let Some(work) = self.next_work() {
@@ -167,5 +169,12 @@ impl Inner {
             .proposals
             .accept_forward(forward, now, now + FORWARD_KEPT);
         self.wake.notify_one();
+    }
+}
+
+async fn wait_until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }

@@ -105,7 +105,8 @@ impl Observer for Inner {
         let (proposed_at, leads, more) = {
             let mut desk = self.desk();
             let proposals = &mut desk.proposals;
-            let proposed_at = proposals.applied(term, batch, commands, outcomes, &mut due);
+            let proposed_at =
+                proposals.applied(time::now(), term, batch, commands, outcomes, &mut due);
             for effect in &effects {
                 if let Effect::WaitEnded { reply, .. } = effect {
                     proposals.wait_ended(reply);

@@ -103,7 +103,7 @@ fn apply(proposals: &mut Proposals, term: u64, batch: &Batch, outcome: &Outcome)
     let commands = batch.commands().unwrap();
     let outcomes = vec![outcome.clone(); commands.len()];
     let mut due = Vec::new();
-    proposals.applied(term, batch, &commands, outcomes, &mut due);
+    proposals.applied(now(), term, batch, &commands, outcomes, &mut due);
     due
 }
 
@@ -161,6 +161,61 @@ fn two_entries_are_in_flight_and_a_third_waits() {
     assert_eq!(batches.len(), IN_FLIGHT_MAX);
     apply(&mut node, 1, &batches[0].1, &released());
     assert_eq!(numbers(&propose(&mut node, now).unwrap().1), vec![3]);
+}
+
+#[test]
+fn beside_an_entry_in_flight_goes_one_with_as_many_commands() {
+    let now = now();
+    let mut node = proposals(ME, leader(1));
+    (1..=10).for_each(|number| submit(&mut node, number, now));
+    propose(&mut node, now).unwrap();
+    (11..=19).for_each(|number| submit(&mut node, number, now));
+    assert!(propose(&mut node, now).is_none());
+    submit(&mut node, 20, now);
+    assert_eq!(propose(&mut node, now).unwrap().1.count, 10);
+}
+
+#[test]
+fn after_a_full_entry_the_next_waits_for_its_clients_to_come_back() {
+    let mut node = proposals(ME, leader(1));
+    (1..=100).for_each(|number| submit(&mut node, number, now()));
+    let (_, batch) = propose(&mut node, now()).unwrap();
+    submit(&mut node, 101, now());
+    apply(&mut node, 1, &batch, &released());
+    let until = node.gather_until().expect("one command waits for others");
+    assert!(propose(&mut node, until - ms(1)).is_none());
+    (102..=189).for_each(|number| submit(&mut node, number, now()));
+    assert!(node.gather_until().is_none(), "most are back");
+    assert_eq!(propose(&mut node, until - ms(1)).unwrap().1.count, 89);
+}
+
+#[test]
+fn clients_that_do_not_come_back_are_not_waited_for_long() {
+    let mut node = proposals(ME, leader(1));
+    (1..=100).for_each(|number| submit(&mut node, number, now()));
+    let (_, batch) = propose(&mut node, now()).unwrap();
+    submit(&mut node, 101, now());
+    apply(&mut node, 1, &batch, &released());
+    let until = node.gather_until().unwrap();
+    assert_eq!(propose(&mut node, until).unwrap().1.count, 1);
+}
+
+#[test]
+fn few_clients_are_not_waited_for_and_nobody_but_a_leader_waits() {
+    let mut node = proposals(ME, leader(1));
+    (1..=15).for_each(|number| submit(&mut node, number, now()));
+    let (_, few) = propose(&mut node, now()).unwrap();
+    submit(&mut node, 16, now());
+    apply(&mut node, 1, &few, &released());
+    assert!(node.gather_until().is_none());
+
+    let mut node = proposals(ME, leader(1));
+    (1..=100).for_each(|number| submit(&mut node, number, now()));
+    let (_, many) = propose(&mut node, now()).unwrap();
+    submit(&mut node, 101, now());
+    apply(&mut node, 1, &many, &released());
+    node.set_role(Role::Leaderless);
+    assert!(node.gather_until().is_none());
 }
 
 #[test]
