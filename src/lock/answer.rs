@@ -1,7 +1,7 @@
 //! Outcomes of the lock table as the wire says them.
 
 use crate::lock::command::{
-    Acquired, Check, Contention, CycleEdge, Deadlock, HolderView, LockView, Outcome, WaiterView,
+    Check, Contention, Deadlock, HolderView, LockView, Outcome, WaiterView,
 };
 use crate::protocol::lock as wire;
 use crate::protocol::reply::{self, From, Rendered};
@@ -10,7 +10,7 @@ use crate::protocol::{Code, Encoding, ErrorReply, Refusal};
 /// Writes the reply to a command, and says with which code it is refused, if it is.
 pub fn rendered(encoding: Encoding, from: From, outcome: Outcome) -> (Rendered, Option<Code>) {
     let success = match outcome {
-        Outcome::Acquired(acquired) => reply::success(encoding, from, &wire_grant(acquired)),
+        Outcome::Acquired(acquired) => reply::success(encoding, from, &acquired),
         Outcome::Released => reply::success(encoding, from, &wire::Released { released: true }),
         Outcome::Renewed { expires_in_ms } => {
             reply::success(encoding, from, &wire::Renewed { expires_in_ms })
@@ -97,29 +97,10 @@ fn deadlocked(deadlock: Deadlock) -> ErrorReply {
         around.join(", ")
     );
     ErrorReply {
-        cycle: cycle.into_iter().map(wire_edge).collect(),
+        cycle,
         victim: Some(victim),
         policy: Some(policy),
         ..ErrorReply::new(Code::Deadlock, message)
-    }
-}
-
-fn wire_grant(acquired: Acquired) -> wire::Acquired {
-    let Acquired {
-        resource,
-        owner,
-        token,
-        mode,
-        expires_in_ms,
-        waited_ms,
-    } = acquired;
-    wire::Acquired {
-        resource,
-        owner,
-        token,
-        mode,
-        expires_in_ms,
-        waited_ms,
     }
 }
 
@@ -155,25 +136,6 @@ fn wire_waiter(waiter: WaiterView) -> wire::Waiter {
         mode,
         waited_ms,
         request_id,
-    }
-}
-
-fn wire_edge(edge: CycleEdge) -> wire::CycleEdge {
-    let CycleEdge {
-        owner,
-        holds,
-        token,
-        waits_for_owner,
-        resource,
-        because,
-    } = edge;
-    wire::CycleEdge {
-        owner,
-        holds,
-        token,
-        waits_for_owner,
-        resource,
-        because,
     }
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::Token;
 use crate::protocol::ReplyTo;
-pub use crate::protocol::lock::{Because, DeadlockPolicy, Mode};
+pub use crate::protocol::lock::{Acquired, Because, CycleEdge, DeadlockPolicy, Mode};
 
 /// A command of the replicated lock table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,16 +90,6 @@ pub enum Outcome {
     },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Acquired {
-    pub resource: String,
-    pub owner: String,
-    pub token: Token,
-    pub mode: Mode,
-    pub expires_in_ms: u64,
-    pub waited_ms: u64,
-}
-
 /// Who has the lock that one did not get, and how many wait.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contention {
@@ -150,19 +140,6 @@ pub struct Deadlock {
     pub cycle: Vec<CycleEdge>,
     pub victim: String,
     pub policy: DeadlockPolicy,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CycleEdge {
-    pub owner: String,
-    /// A resource of the cycle that this owner holds, for which the owner before it waits; absent
-    /// when that owner waits behind it in a queue.
-    pub holds: Option<String>,
-    pub token: Option<Token>,
-    pub waits_for_owner: String,
-    /// What it waits for.
-    pub resource: String,
-    pub because: Because,
 }
 
 /// What a transition wants done by the node that leads; the others drop it.

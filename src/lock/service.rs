@@ -152,7 +152,8 @@ impl LockService {
     /// `no_leader` when none answered until the deadline, `overloaded`.
     pub async fn find(&self, query: Query, deadline: Instant) -> Result<Found, Refusal> {
         loop {
-            let found = match self.find_here(&query).await {
+            let here = tokio::time::timeout_at(deadline, self.find_here(&query)).await;
+            let found = match here.unwrap_or(Err(ReadError::NotLeader)) {
                 Err(ReadError::NotLeader) => self.ask_leader(&query, deadline).await,
                 Err(ReadError::Overloaded) => {
                     return Err(Box::new(ErrorReply::new(

@@ -307,7 +307,8 @@ impl Get {
 /// Tokens start at 1.
 const TOKEN_FIELD: Field = Field::new("token", Rule::Integer(1, super::INTEGER_MAX));
 
-/// The answer to `lock.acquire`: the lock is held.
+/// The answer to `lock.acquire`: the lock is held. Replicated state keeps it too, by position, so
+/// that no field may be left out when it is written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acquired {
     pub resource: String,
@@ -376,7 +377,8 @@ pub struct Waiter {
     pub request_id: Option<String>,
 }
 
-/// One owner of a deadlock and the next one, for which it waits.
+/// One owner of a deadlock and the next one, for which it waits. Replicated state keeps it too, by
+/// position, so that no field may be left out when it is written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CycleEdge {
     pub owner: String,
