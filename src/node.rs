@@ -46,7 +46,9 @@ use crate::{raft, time, view};
 /// How long a change of leader prolongs leases: time for holders to reach the new one.
 const GRACE: Duration = Duration::from_secs(1);
 /// How long a stopping node waits for leadership to move and for answers that are on their way.
-const DRAIN_MAX: Duration = Duration::from_secs(5);
+const DRAIN_MAX: Duration = Duration::from_secs(3);
+/// How long of that another node may take to take over: ten times what it takes when there is one.
+const HAND_OVER_MAX: Duration = Duration::from_secs(1);
 const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How often a node looks whether Raft had to stop.
 const HEALTH_LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -276,7 +278,7 @@ impl Node {
         tracing::info!("stopping: handing over leadership and finishing what is in flight");
         let deadline = time::now() + DRAIN_MAX;
         self.insight.serving.store(false, Ordering::Relaxed);
-        self.handle.hand_over(deadline).await;
+        self.handle.hand_over(time::now() + HAND_OVER_MAX).await;
         let _ = self.close.send(true);
         let _ = tokio::time::timeout_at(deadline, self.listening).await;
         while !self.handle.is_idle() && time::now() < deadline {
