@@ -49,7 +49,8 @@ use crate::time::Instant;
 
 /// Commands that may wait for a leader or for room in the log.
 pub const QUEUE_MAX: usize = 65_536;
-/// Commands in one entry: measured, larger batches gain nothing and delay the first in them.
+/// Commands in one entry: a node applies them in about as long as the entry takes to commit, and the
+/// first of them waits for all.
 pub const BATCH_MAX: usize = 512;
 /// Encoded size of one entry, about: a broker message holds it with room to spare.
 pub const BATCH_BYTES_MAX: usize = 256 * 1024;
