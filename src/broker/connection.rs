@@ -5,6 +5,7 @@
 //! come back by themselves.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -46,6 +47,7 @@ impl NatsBroker {
         name: String,
         (stats, which): (Arc<Stats>, Connection),
     ) -> anyhow::Result<Self> {
+        let was_connected = AtomicBool::new(false);
         let client = options
             .connect_options()?
             .name(name)
@@ -60,7 +62,7 @@ impl NatsBroker {
             .client_capacity(OUTGOING_MAX)
             .subscription_capacity(INCOMING_MAX)
             .event_callback(move |event| {
-                note_event(&event, &stats, which);
+                note_event(&event, &stats, which, &was_connected);
                 async {}
             })
             .connect(options.servers()?)
@@ -74,11 +76,14 @@ impl NatsBroker {
     }
 }
 
-fn note_event(event: &Event, stats: &Stats, which: Connection) {
+fn note_event(event: &Event, stats: &Stats, which: Connection, was_connected: &AtomicBool) {
     let connection = Connection::LABELS[which as usize];
     match event {
         Event::Connected => {
             stats.broker.set_connected(which, true);
+            if was_connected.swap(true, Ordering::Relaxed) {
+                stats.broker.reconnected(which);
+            }
             tracing::info!(connection, "connected to NATS");
         }
         Event::Disconnected | Event::Closed => {

@@ -1,7 +1,7 @@
 //! What a node tells about itself, to clients, operators and Prometheus alike.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 
@@ -88,6 +88,24 @@ impl Insight {
         stats.raft.applied_index.set(raft.applied_index);
         stats.raft.last_log_index.set(raft.last_log_index);
         stats.raft.snapshot_index.set(raft.snapshot_index);
+        let counters = self.network.counters();
+        let refused: [(stats::Refusal, &[&AtomicU64]); 5] = [
+            (stats::Refusal::Malformed, &[&counters.undecodable]),
+            (
+                stats::Refusal::Disk,
+                &[&counters.not_for_this_disk, &counters.from_wrong_disk],
+            ),
+            (stats::Refusal::Stream, &[&counters.outdated]),
+            (
+                stats::Refusal::Sequence,
+                &[&counters.repeated, &counters.gaps],
+            ),
+            (stats::Refusal::Full, &[&counters.overflows]),
+        ];
+        for (reason, counts) in refused {
+            let total = counts.iter().map(|c| c.load(Ordering::Relaxed)).sum();
+            stats.raft.set_frames_refused(reason, total);
+        }
         let (epoch, locks) = self
             .handle
             .read(|state, _| (state.view.epoch(), state.locks.counts()));

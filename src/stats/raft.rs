@@ -29,34 +29,22 @@ impl Role {
 pub enum Refusal {
     /// It does not decode, or its checksum is wrong.
     Malformed,
-    /// It comes from another cluster.
-    Cluster,
-    /// The membership knows the sender with another disk.
+    /// It is from, or for, another disk than the membership knows.
     Disk,
-    /// It comes from an earlier run of the sender, or is meant for an earlier run of this node.
-    Boot,
     /// It belongs to a stream that a newer one has replaced.
     Stream,
     /// It is a repeat, or one before it is missing.
     Sequence,
-    /// It was made in a term that is over.
-    Term,
     /// The queue that it goes to is full.
     Full,
+    /// Forwarded commands that do not decode, or whose checksum is wrong.
+    Forward,
 }
 
 impl Refusal {
     /// The label values, in the order of the variants.
-    pub const LABELS: [&'static str; 8] = [
-        "malformed",
-        "cluster",
-        "disk",
-        "boot",
-        "stream",
-        "sequence",
-        "term",
-        "full",
-    ];
+    pub const LABELS: [&'static str; 6] =
+        ["malformed", "disk", "stream", "sequence", "full", "forward"];
 }
 
 #[derive(Debug)]
@@ -150,6 +138,12 @@ impl RaftStats {
     pub fn frame_refused(&self, reason: Refusal) {
         self.frames_refused[reason as usize].inc();
     }
+
+    /// Takes over how many frames were refused so far where others count them.
+    pub fn set_frames_refused(&self, reason: Refusal, total: u64) {
+        let counter = &self.frames_refused[reason as usize];
+        counter.inc_by(total.saturating_sub(counter.get()));
+    }
 }
 
 #[cfg(test)]
@@ -163,6 +157,6 @@ mod tests {
         assert_eq!(Role::LABELS.len(), Role::Learner as usize + 1);
         assert_eq!(Refusal::LABELS[Refusal::Malformed as usize], "malformed");
         assert_eq!(Refusal::LABELS[Refusal::Sequence as usize], "sequence");
-        assert_eq!(Refusal::LABELS.len(), Refusal::Full as usize + 1);
+        assert_eq!(Refusal::LABELS.len(), Refusal::Forward as usize + 1);
     }
 }

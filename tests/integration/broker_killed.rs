@@ -92,6 +92,10 @@ async fn all_come_back_and_nothing_is_forgotten() {
     };
     futures_util::join!(own, rivals, chaos);
 
+    let reconnects = r#"mufakat_nats_reconnects_total{connection="clients"}"#;
+    for node in cluster.ids() {
+        assert_eq!(cluster.metric(node, reconnects).await, Some(1.0));
+    }
     println!(
         "{} pairs, {} locks kept",
         ledger.pairs.get(),

@@ -161,7 +161,7 @@ impl Inner {
 
     pub(super) fn take_forward(&self, payload: &[u8]) {
         let Ok(forward) = frame::unseal::<Forward>(payload) else {
-            self.stats.raft.frame_refused(stats::Refusal::Malformed);
+            self.stats.raft.frame_refused(stats::Refusal::Forward);
             return;
         };
         let now = time::now();
