@@ -105,7 +105,7 @@ impl Dispatch {
         }
     }
 
-    /// Reads take a round to a quorum, so each has a task; the handle bounds how many wait.
+    /// Reads take a round to a quorum, so each has a task; the service bounds how many wait.
     fn find(
         self: &Arc<Self>,
         query: Query,

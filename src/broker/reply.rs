@@ -1,5 +1,6 @@
 //! Answers on their way to clients and watchers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::broker::events::Events;
@@ -14,7 +15,6 @@ use crate::raft::proposals;
 use crate::raft::state::Outcome;
 use crate::stats::Stats;
 use crate::time::Instant;
-use std::sync::Arc;
 
 /// Writes and publishes answers; clones share it.
 #[derive(Clone)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use crate::ids::{BootId, NodeId, Token};
 use crate::lock::command::{self, Check, LockView};
@@ -18,6 +19,10 @@ use crate::time::{self, Instant};
 
 /// The kind of call that carries a [`Query`] to the leader.
 pub const QUERY: &str = "lock.query";
+
+/// Reads of this node's clients that may wait at once, above all for a leader; further ones are
+/// refused. Each is a task of about a kilobyte.
+const READS_MAX: usize = 65_536;
 
 /// How soon a read looks again for a leader when there is none.
 const LEADER_RETRY: Duration = Duration::from_millis(25);
@@ -33,6 +38,8 @@ pub struct LockService {
     boot: BootId,
     /// Counts the owners that this boot has made up.
     owners: AtomicU64,
+    /// Places for reads that look for an answer.
+    reads: Semaphore,
 }
 
 /// A linearizable read, as it travels to the leader.
@@ -64,6 +71,7 @@ impl LockService {
             network,
             boot,
             owners: AtomicU64::new(0),
+            reads: Semaphore::new(READS_MAX),
         }
     }
 
@@ -151,15 +159,15 @@ impl LockService {
     /// # Errors
     /// `no_leader` when none answered until the deadline, `overloaded`.
     pub async fn find(&self, query: Query, deadline: Instant) -> Result<Found, Refusal> {
+        let Ok(_place) = self.reads.try_acquire() else {
+            return Err(too_many_reads());
+        };
         loop {
             let here = tokio::time::timeout_at(deadline, self.find_here(&query)).await;
             let found = match here.unwrap_or(Err(ReadError::NotLeader)) {
                 Err(ReadError::NotLeader) => self.ask_leader(&query, deadline).await,
                 Err(ReadError::Overloaded) => {
-                    return Err(Box::new(ErrorReply::new(
-                        Code::Overloaded,
-                        "too many reads wait",
-                    )));
+                    return Err(too_many_reads());
                 }
                 Ok(found) => Some(found),
             };
@@ -211,6 +219,10 @@ impl LockService {
                 .into(),
         )
     }
+}
+
+fn too_many_reads() -> Refusal {
+    Box::new(ErrorReply::overloaded("reads that wait", READS_MAX as u64))
 }
 
 fn no_leader() -> Refusal {
