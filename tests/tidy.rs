@@ -41,6 +41,7 @@ const CORES: &[&str] = &[
     "src/lock/table.rs",
     "src/lock/wait_graph.rs",
     "src/lock/waiting.rs",
+    "src/broker/relay/gate.rs",
     "src/view/cluster.rs",
     "src/view/rendezvous.rs",
     "src/raft/clock.rs",
@@ -101,7 +102,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("client", &["src/client/"]),
-    ("raft", &["src/raft/"]),
+    ("raft", &["src/raft/", "src/broker/relay"]),
     ("services", &["src/lock/service.rs", "src/view/service.rs"]),
     (
         "doors",
