@@ -19,6 +19,7 @@ use crate::protocol::meta::Meta;
 use crate::protocol::value::Plain;
 use crate::protocol::{Encoding, NAME_BYTES_MAX, Refusal};
 
+mod given;
 mod nested;
 
 /// The most fields that an operation has; sizes the place where they are collected.
@@ -201,95 +202,6 @@ impl<'a> Fields<'a> {
 
     pub(super) fn has_field(&self, name: &str) -> bool {
         self.schema.iter().any(|field| field.name == name)
-    }
-
-    pub(super) fn text(&mut self, name: &str) -> Option<String> {
-        match self.given[self.index(name)].take() {
-            Some(Given::Text(text)) => Some(text),
-            _ => None,
-        }
-    }
-
-    pub(super) fn required_text(&mut self, name: &str) -> Result<String, Refusal> {
-        self.text(name).ok_or_else(|| self.missing(name))
-    }
-
-    pub(super) fn integer(&mut self, name: &str) -> Option<u64> {
-        match self.given[self.index(name)] {
-            Some(Given::Integer(integer)) => Some(integer),
-            _ => None,
-        }
-    }
-
-    pub(super) fn required_integer(&mut self, name: &str) -> Result<u64, Refusal> {
-        self.integer(name).ok_or_else(|| self.missing(name))
-    }
-
-    /// The index of the chosen text; 0, the default, when absent.
-    pub(super) fn choice(&mut self, name: &str) -> usize {
-        match self.given[self.index(name)] {
-            Some(Given::Choice(index)) => index,
-            _ => 0,
-        }
-    }
-
-    pub(super) fn object(&mut self, name: &str) -> Option<Meta> {
-        match self.given[self.index(name)].take() {
-            Some(Given::Object(meta)) => Some(meta),
-            _ => None,
-        }
-    }
-
-    /// The index of the chosen text; none when absent.
-    pub(super) fn chosen(&mut self, name: &str) -> Option<usize> {
-        match self.given[self.index(name)] {
-            Some(Given::Choice(index)) => Some(index),
-            _ => None,
-        }
-    }
-
-    pub(super) fn boolean(&mut self, name: &str) -> Option<bool> {
-        match self.given[self.index(name)] {
-            Some(Given::Boolean(truth)) => Some(truth),
-            _ => None,
-        }
-    }
-
-    pub(super) fn value(&mut self, name: &str) -> Option<Plain> {
-        match self.given[self.index(name)].take() {
-            Some(Given::Value(plain)) => Some(plain),
-            _ => None,
-        }
-    }
-
-    pub(super) fn binary(&mut self, name: &str) -> Option<Bytes> {
-        match self.given[self.index(name)].take() {
-            Some(Given::Binary(bytes)) => Some(bytes),
-            _ => None,
-        }
-    }
-
-    pub(super) fn names(&mut self, name: &str) -> Option<Vec<String>> {
-        match self.given[self.index(name)].take() {
-            Some(Given::Names(names)) => Some(names),
-            _ => None,
-        }
-    }
-
-    /// The fields of an object.
-    pub(super) fn map(&mut self, name: &str) -> Option<Fields<'static>> {
-        match self.given[self.index(name)].take() {
-            Some(Given::Map(fields)) => Some(*fields),
-            _ => None,
-        }
-    }
-
-    /// The fields of each object of a list.
-    pub(super) fn list(&mut self, name: &str) -> Option<Vec<Fields<'static>>> {
-        match self.given[self.index(name)].take() {
-            Some(Given::List(fields)) => Some(fields),
-            _ => None,
-        }
     }
 
     fn index(&self, name: &str) -> usize {
