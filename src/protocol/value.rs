@@ -18,18 +18,18 @@
 #![allow(dead_code)] // Until an operation takes a value.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use serde::de::{self, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::protocol::error::{Code, ErrorReply};
 use crate::protocol::fields::Fields;
 use crate::protocol::{Encoding, Refusal};
+
+mod plain;
 
 /// The greatest value in bytes: brokers carry messages of 1 MiB, and its envelope has to fit too.
 pub const VALUE_BYTES_MAX: usize = 900 * 1024;
@@ -306,91 +306,6 @@ impl Plain {
     }
 }
 
-impl Serialize for Plain {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Plain::Text(bytes) => serializer.serialize_str(&String::from_utf8_lossy(bytes)),
-            Plain::Json(bytes) if serializer.is_human_readable() => {
-                let raw: &RawValue =
-                    serde_json::from_slice(bytes).map_err(serde::ser::Error::custom)?;
-                raw.serialize(serializer)
-            }
-            Plain::Json(bytes) => serializer.serialize_str(&String::from_utf8_lossy(bytes)),
-            Plain::Binary(bytes) => serializer.serialize_bytes(bytes),
-        }
-    }
-}
-
-/// As a reply has it: in JSON everything is JSON until [`Value::from_reply`] knows the kind.
-impl<'de> Deserialize<'de> for Plain {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        if deserializer.is_human_readable() {
-            let raw = Box::<RawValue>::deserialize(deserializer)?;
-            Ok(Plain::Json(String::from(Box::<str>::from(raw)).into()))
-        } else {
-            deserializer.deserialize_any(Packed)
-        }
-    }
-}
-
-/// A value in MessagePack: str, bin, or a tree that becomes JSON.
-struct Packed;
-
-impl Packed {
-    fn json<E: de::Error>(tree: impl Into<serde_json::Value>) -> Result<Plain, E> {
-        Ok(Plain::Json(tree.into().to_string().into()))
-    }
-}
-
-impl<'de> Visitor<'de> for Packed {
-    type Value = Plain;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("text, binary, or what JSON has too")
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Plain, E> {
-        Ok(Plain::Text(Bytes::copy_from_slice(text.as_bytes())))
-    }
-
-    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Plain, E> {
-        Ok(Plain::Binary(Bytes::copy_from_slice(bytes)))
-    }
-
-    fn visit_bool<E: de::Error>(self, truth: bool) -> Result<Plain, E> {
-        Packed::json(truth)
-    }
-
-    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Plain, E> {
-        Packed::json(number)
-    }
-
-    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Plain, E> {
-        Packed::json(number)
-    }
-
-    fn visit_f64<E: de::Error>(self, number: f64) -> Result<Plain, E> {
-        match serde_json::Number::from_f64(number) {
-            Some(number) => Packed::json(number),
-            None => Err(E::custom("a number that JSON does not have")),
-        }
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<Plain, E> {
-        Packed::json(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Plain, A::Error> {
-        let tree = serde_json::Value::deserialize(de::value::SeqAccessDeserializer::new(seq))?;
-        Packed::json(tree)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Plain, A::Error> {
-        let tree = serde_json::Value::deserialize(de::value::MapAccessDeserializer::new(map))?;
-        Packed::json(tree)
-    }
-}
-
 /// Base64 of the standard alphabet, with padding.
 pub(super) fn decode_base64(text: &str) -> Result<Bytes, Cow<'static, str>> {
     BASE64_STANDARD
@@ -400,171 +315,4 @@ pub(super) fn decode_base64(text: &str) -> Result<Bytes, Cow<'static, str>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protocol::fields::{Field, Rule};
-
-    const FIELDS: &[Field] = &[
-        Field::new("value", Rule::Value),
-        Field::new("value_base64", Rule::Base64),
-        Field::new("encoding", Rule::Choice(Kind::NAMES)),
-    ];
-
-    fn decoded(encoding: Encoding, body: &[u8]) -> Result<Option<Value>, Refusal> {
-        let mut given = Fields::decode("cache.set", FIELDS, encoding, body)?;
-        Value::build(&mut given, "value", "value_base64")
-    }
-
-    fn of_json(body: &str) -> Value {
-        let value = decoded(Encoding::Json, body.as_bytes());
-        value.expect("a good value").expect("a value")
-    }
-
-    fn of_pack(body: &impl Serialize) -> Value {
-        let body = rmp_serde::to_vec_named(body).unwrap();
-        let value = decoded(Encoding::MessagePack, &body);
-        value.expect("a good value").expect("a value")
-    }
-
-    fn refused(body: &str) -> (Code, Option<String>) {
-        let refusal = decoded(Encoding::Json, body.as_bytes()).expect_err(body);
-        (refusal.code, refusal.field.clone())
-    }
-
-    #[test]
-    fn json_bodies_have_text_json_and_base64() {
-        assert_eq!(of_json(r#"{"value":"a\nb"}"#), Value::text("a\nb"));
-        for json in [
-            "12345678901234567890123",
-            "1.0",
-            "null",
-            "true",
-            "[1, {\"a\":1e3}]",
-            "{\"value\" : 1}",
-            r#"{"half":"\ud800"}"#,
-        ] {
-            let value = of_json(&format!("{{\"value\":{json}}}"));
-            assert_eq!(
-                (value.kind(), &value.bytes()[..]),
-                (Kind::Json, json.as_bytes())
-            );
-        }
-        assert_eq!(of_json("{\"value\":[1,\r\n2]}").bytes(), "[1,  2]");
-        let binary = of_json(r#"{"value_base64":"AP8="}"#);
-        assert_eq!(binary, Value::binary(vec![0, 255]));
-        assert_eq!(decoded(Encoding::Json, b"{}"), Ok(None));
-        assert_eq!(
-            decoded(Encoding::Json, br#"{"value_base64":null}"#),
-            Ok(None)
-        );
-    }
-
-    #[test]
-    fn messagepack_bodies_have_str_bin_and_trees() {
-        #[derive(Serialize)]
-        struct Body<T> {
-            value: T,
-        }
-        assert_eq!(of_pack(&Body { value: "é" }), Value::text("é"));
-        let value = serde_bytes::ByteBuf::from(vec![0, 255]);
-        assert_eq!(of_pack(&Body { value }), Value::binary(vec![0, 255]));
-        let tree = serde_json::json!({"a": [1, -2, 1.5, null, true, "x"]});
-        let value = of_pack(&Body {
-            value: tree.clone(),
-        });
-        assert_eq!(value, Value::json(&tree.to_string()).unwrap());
-        assert_eq!(
-            of_pack(&Body { value: u64::MAX }).bytes(),
-            "18446744073709551615"
-        );
-        assert_eq!(of_pack(&Body { value: () }), Value::json("null").unwrap());
-    }
-
-    #[test]
-    fn text_may_be_said_to_be_json_and_what_is_said_must_hold() {
-        let json = of_json(r#"{"value":"{\"a\":1.0}","encoding":"json"}"#);
-        assert_eq!(json, Value::json("{\"a\":1.0}").unwrap());
-        assert_eq!(
-            of_json(r#"{"value":"a","encoding":"text"}"#),
-            Value::text("a")
-        );
-        let field = |name: &str| (Code::BadRequest, Some(name.to_owned()));
-        assert_eq!(
-            refused(r#"{"value":"{","encoding":"json"}"#),
-            field("value")
-        );
-        assert_eq!(
-            refused(r#"{"value":"a","encoding":"binary"}"#),
-            field("encoding")
-        );
-        assert_eq!(
-            refused(r#"{"value":1,"encoding":"text"}"#),
-            field("encoding")
-        );
-        assert_eq!(
-            refused(r#"{"value":1,"value_base64":"AA=="}"#),
-            field("value_base64")
-        );
-        for wrong in ["A", "AP8", "A P8=", "é"] {
-            let body = format!("{{\"value_base64\":\"{wrong}\"}}");
-            assert_eq!(refused(&body), field("value_base64"), "{wrong}");
-        }
-        let deep = format!("{{\"value\":{}{}}}", "[".repeat(101), "]".repeat(101));
-        assert_eq!(refused(&deep), field("value"));
-        assert_eq!(refused(r#"{"value":"\ud800"}"#), field("value"));
-    }
-
-    #[test]
-    fn a_value_has_a_greatest_size() {
-        let body = |bytes: usize| format!("{{\"value\":\"{}\"}}", "x".repeat(bytes));
-        assert_eq!(
-            of_json(&body(VALUE_BYTES_MAX)).bytes().len(),
-            VALUE_BYTES_MAX
-        );
-        let (code, field) = refused(&body(VALUE_BYTES_MAX + 1));
-        assert_eq!(
-            (code, field.as_deref()),
-            (Code::PayloadTooLarge, Some("value"))
-        );
-    }
-
-    #[test]
-    fn a_reply_brings_back_what_was_sent_in_both_encodings() {
-        #[derive(Serialize, Deserialize)]
-        struct Reply {
-            #[serde(default, skip_serializing_if = "Option::is_none")]
-            value: Option<Plain>,
-            #[serde(default, skip_serializing_if = "Option::is_none")]
-            value_base64: Option<String>,
-            encoding: Kind,
-        }
-        let values = [
-            Value::text("a \"text\"\n"),
-            Value::text(""),
-            Value::json("\"a\"").unwrap(),
-            Value::json(r#"{"n": 1.0, "big": 12345678901234567890123}"#).unwrap(),
-            Value::binary(vec![0, 1, 255]),
-        ];
-        for encoding in [Encoding::Json, Encoding::MessagePack] {
-            for value in &values {
-                let fields = value.in_reply(encoding);
-                let written = encoding.encode(&Reply {
-                    value: fields.plain,
-                    value_base64: fields.base64,
-                    encoding: fields.kind,
-                });
-                let read: Reply = encoding.decode(&written).unwrap();
-                let fields = InFields {
-                    plain: read.value,
-                    base64: read.value_base64,
-                    kind: read.encoding,
-                };
-                assert_eq!(Value::from_reply(fields).as_ref(), Ok(value));
-                let kept = Value::from_kept(value.kind(), value.bytes().clone());
-                assert_eq!(&kept, value);
-            }
-        }
-        let broken = Value::from_kept(Kind::Json, Bytes::from_static(b"{"));
-        assert_eq!(broken.kind(), Kind::Binary);
-    }
-}
+mod tests;
