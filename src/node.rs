@@ -30,6 +30,7 @@ use crate::monitor::http::Monitor;
 use crate::monitor::insight::{self, Insight};
 use crate::protocol::{Operation, Prefix};
 use crate::queue::address::RedisAddress;
+use crate::queue::service::{self, QueueService};
 use crate::queue::store::RedisLink;
 use crate::raft::bootstrap::{self, BootstrapError};
 use crate::raft::call::{Caller, Trust};
@@ -68,7 +69,7 @@ pub struct Parts<L> {
     pub posts: SharedBroker,
     pub log: L,
     pub snapshots: Arc<dyn Snapshots>,
-    pub redis: Option<RedisLink>,
+    pub redis: Option<Arc<RedisLink>>,
     pub stats: Arc<Stats>,
 }
 
@@ -170,6 +171,15 @@ impl Core {
             .await?;
         bootstrap::answer_greetings(&network, raft.clone(), known_disk);
 
+        let queues = QueueService::new(service::Parts {
+            me: identity.node,
+            prefix: prefix.clone(),
+            handle: handle.clone(),
+            relay: relay.clone(),
+            redis: parts.redis.clone(),
+            answers: Arc::new(replier.clone()),
+        });
+        queues.listen(&parts.clients, stopped.clone()).await?;
         let insight = Arc::new(Insight {
             handle: handle.clone(),
             network: network.clone(),
@@ -186,6 +196,7 @@ impl Core {
             prefix,
             handle: handle.clone(),
             locks: LockService::new(handle.clone(), network.clone(), identity.boot),
+            queues,
             relay: relay.clone(),
             insight,
             replier,
@@ -242,7 +253,7 @@ impl Node {
         let redis = match &config.redis {
             Some(url) => {
                 let address = RedisAddress::new(url.expose(), config.redis_tls.clone());
-                Some(RedisLink::start(address, stopped.clone())?)
+                Some(Arc::new(RedisLink::start(address, stopped.clone())?))
             }
             None => None,
         };

@@ -17,7 +17,7 @@ const BANNED_NAMES: &[&str] = &[
 /// Crates that only some files may name.
 const HOMES: &[(&str, &[&str])] = &[
     ("async_nats", &["src/broker/", "src/client/"]),
-    ("redis", &["src/queue/address.rs", "src/queue/store.rs"]),
+    ("redis", &["src/queue/address.rs", "src/queue/store"]),
     ("openraft", &["src/raft/"]),
     ("openraft_rt", &["src/raft/"]),
     ("openraft_rt_tokio", &["src/raft/runtime.rs"]),
@@ -42,6 +42,11 @@ const CORES: &[&str] = &[
     "src/lock/wait_graph.rs",
     "src/lock/waiting.rs",
     "src/broker/relay/gate.rs",
+    "src/queue/keys.rs",
+    "src/queue/owner.rs",
+    "src/queue/script.rs",
+    "src/queue/script/batch.rs",
+    "src/queue/script/stored.rs",
     "src/view/cluster.rs",
     "src/view/rendezvous.rs",
     "src/raft/clock.rs",
@@ -103,7 +108,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("client", &["src/client/"]),
     ("raft", &["src/raft/", "src/broker/relay"]),
-    ("services", &["src/lock/service.rs", "src/view/service.rs"]),
+    (
+        "services",
+        &[
+            "src/lock/service.rs",
+            "src/queue/service",
+            "src/view/service.rs",
+        ],
+    ),
     (
         "doors",
         &[

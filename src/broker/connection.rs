@@ -232,4 +232,8 @@ impl Broker for NatsBroker {
     fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
     }
+
+    fn payload_max(&self) -> usize {
+        self.client.max_payload()
+    }
 }

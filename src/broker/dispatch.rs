@@ -14,6 +14,7 @@ use crate::protocol::request::Envelope;
 use crate::protocol::status::Metrics;
 use crate::protocol::subject::Address;
 use crate::protocol::{ErrorReply, Operation, Prefix, Refusal, ReplyTo, Request};
+use crate::queue::service::{Origin, QueueService};
 use crate::raft::handle::Handle;
 use crate::time::{self, Instant};
 
@@ -23,6 +24,7 @@ pub struct Dispatch {
     pub prefix: Prefix,
     pub handle: Handle,
     pub locks: LockService,
+    pub queues: QueueService,
     pub relay: Relay,
     pub insight: Arc<Insight>,
     pub replier: Replier,
@@ -81,7 +83,7 @@ impl Dispatch {
                     Some(node) if node != self.me => {
                         self.hand_on(node, incoming, (request.operation(), to), received);
                     }
-                    _ => self.route(request, to, received),
+                    _ => self.route(request, to, received, incoming),
                 }
             }
             Err(refusal) => self.answer::<()>(&to, (operation, received_at), Err(refusal)),
@@ -98,6 +100,7 @@ impl Dispatch {
             | Request::LockGet(_)
             | Request::Status(_)
             | Request::Metrics(_) => None,
+            Request::Queue(request) => self.queues.home(request.topic()?),
         }
     }
 
@@ -118,7 +121,13 @@ impl Dispatch {
         }
     }
 
-    fn route(self: &Arc<Self>, request: Request, to: ReplyTo, received: Received) {
+    fn route(
+        self: &Arc<Self>,
+        request: Request,
+        to: ReplyTo,
+        received: Received,
+        incoming: &Incoming<'_>,
+    ) {
         let asked = request.operation();
         match request {
             Request::LockAcquire(request) => self.locks.acquire(request, to, received),
@@ -136,6 +145,15 @@ impl Dispatch {
                     resource: request.resource,
                 };
                 self.find(query, request.consistency, asked, to, received);
+            }
+            Request::Queue(request) => {
+                let origin = Origin {
+                    to,
+                    received_at: received.at,
+                    deadline: received.deadline,
+                    incoming,
+                };
+                self.queues.take(*request, origin);
             }
             Request::Status(ask) => {
                 let status = self.insight.status(ask.state_hash);

@@ -10,6 +10,8 @@ use crate::lock;
 use crate::lock::command::Effect;
 use crate::protocol::reply::{self, From, Rendered};
 use crate::protocol::{Code, ErrorReply, Operation, Refusal, ReplyTo};
+use crate::queue;
+use crate::queue::service::{Answered, Body};
 use crate::raft::handle::{Answer, Answers};
 use crate::raft::proposals;
 use crate::raft::state::Outcome;
@@ -103,6 +105,51 @@ impl Replier {
         let (rendered, error) = lock::answer::rendered(to.encoding, from, outcome);
         self.record(operation, took, error);
         self.publish(to.subject, rendered);
+    }
+}
+
+impl queue::service::Answers for Replier {
+    fn answer(
+        &self,
+        to: &ReplyTo,
+        (operation, received): (Operation, Instant),
+        result: Result<&Body, &ErrorReply>,
+        return_to: Option<String>,
+    ) -> Answered {
+        let rendered = match result {
+            Ok(body) => reply::success(to.encoding, self.from(None), body),
+            Err(error) => reply::failure(to.encoding, self.from(None), error),
+        };
+        if rendered.payload.len() > self.broker.payload_max() {
+            return Answered::TooLarge;
+        }
+        let error = result.err().map(|error| error.code);
+        self.record(operation, received.elapsed(), error);
+        let lost = self.broker.publish(Outgoing {
+            subject: to.subject.clone(),
+            reply: return_to,
+            headers: rendered.headers,
+            payload: rendered.payload,
+        });
+        if let Err(error) = lost {
+            tracing::debug!(%error, "a reply was lost");
+        }
+        Answered::Sent
+    }
+
+    fn event(&self, subject: String, event: bytes::Bytes) {
+        let lost = self.broker.publish(Outgoing {
+            subject,
+            payload: event,
+            ..Outgoing::default()
+        });
+        if let Err(error) = lost {
+            tracing::debug!(%error, "an event was lost");
+        }
+    }
+
+    fn payload_max(&self) -> usize {
+        self.broker.payload_max()
     }
 }
 

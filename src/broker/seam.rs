@@ -24,6 +24,11 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Whether the connection stands, as far as is known here.
     fn is_connected(&self) -> bool;
+
+    /// The most bytes of a message.
+    fn payload_max(&self) -> usize {
+        1 << 20
+    }
 }
 
 /// A broker shared by the parts of a node.

@@ -18,15 +18,15 @@ use crate::protocol::{Operation, Outcome, Prefix, TIMEOUT_MS_DEFAULT};
 use crate::time;
 
 /// How much longer than a node the client waits: the way there and back.
-const TRAVEL_MS: u64 = 500;
+pub(super) const TRAVEL_MS: u64 = 500;
 
 /// How long a node that was asked by its id may take, beyond the wait asked for, before any other
 /// is asked: longer than a loaded node needs, shorter than the default timeout.
 const DIRECT_MS: u64 = 1_500;
 
 /// The pause before asking again doubles from the first to the second.
-const PAUSE_MS_MIN: u64 = 20;
-const PAUSE_MS_MAX: u64 = 320;
+pub(super) const PAUSE_MS_MIN: u64 = 20;
+pub(super) const PAUSE_MS_MAX: u64 = 320;
 
 /// One operation, asked until it is answered or its time is over.
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +139,14 @@ impl Direct {
             subjects: Subjects::new(|operation| prefix.node_operation(node, operation)),
         }
     }
+
+    pub(super) fn node(&self) -> NodeId {
+        self.node
+    }
+
+    pub(super) fn subject(&self, operation: Operation) -> Subject {
+        self.subjects.of(operation)
+    }
 }
 
 impl Client {
@@ -210,6 +218,18 @@ impl Client {
         } else {
             None
         }
+    }
+
+    /// The one node that is always to be asked, if there is one.
+    pub(super) fn pinned(&self) -> Option<Arc<Direct>> {
+        match self.inner.options.target {
+            Target::Node(_) => self.direct(Operation::Status),
+            Target::Any | Target::Leader => None,
+        }
+    }
+
+    pub(super) fn shared_subject(&self, operation: Operation) -> Subject {
+        self.inner.shared.of(operation)
     }
 
     /// Remembers whom to ask; forgets a node that did not answer.

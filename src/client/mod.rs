@@ -30,6 +30,7 @@ pub mod error;
 #[cfg(test)]
 mod fake_broker;
 pub mod lease;
+mod queue;
 pub mod requester;
 mod slots;
 
@@ -93,6 +94,8 @@ struct Inner {
     shared: Subjects,
     /// The node to ask, and the subjects that reach it.
     direct: Mutex<Option<Arc<Direct>>>,
+    /// The node to ask about each topic.
+    owners: Mutex<queue::Owners>,
 }
 
 impl Client {
@@ -140,6 +143,7 @@ impl Client {
                 options,
                 shared,
                 direct: Mutex::new(direct),
+                owners: Mutex::default(),
             }),
         })
     }
@@ -147,6 +151,10 @@ impl Client {
     /// What carries the requests; usable for any subject.
     pub fn requester(&self) -> &Requester {
         &self.inner.requester
+    }
+
+    fn owners(&self) -> &Mutex<queue::Owners> {
+        &self.inner.owners
     }
 
     pub fn options(&self) -> &ClientOptions {

@@ -26,7 +26,7 @@ pub struct Insight {
     pub stats: Arc<Stats>,
     pub clients: SharedBroker,
     pub raft_broker: SharedBroker,
-    pub redis: Option<RedisLink>,
+    pub redis: Option<Arc<RedisLink>>,
     pub service: ServiceInfo,
     pub started: Instant,
     /// Whether requests of clients reach this node: from its subscription until it drains.
@@ -69,7 +69,7 @@ impl Insight {
             nats: NatsState {
                 connected: self.clients.is_connected(),
             },
-            redis: self.redis.as_ref().map(redis_state),
+            redis: self.redis.as_deref().map(redis_state),
             state_hash,
         }
     }

@@ -9,7 +9,6 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::protocol::fields::Field;
 use crate::protocol::request;
 use crate::protocol::subject::QUEUE_GROUP;
 use crate::protocol::{Operation, Prefix};
@@ -51,6 +50,8 @@ fn document() -> Value {
                     "description": "First tokens of every subject of a cluster.",
                 },
                 "node": {"description": "The number of one node: it answers itself."},
+                "topic": {"description": "The topic, one or more tokens; in the body if it has \
+                    spaces, `*`, `>` or empty tokens."},
                 "resource": {"description": "The resource, one or more tokens; in the body if it \
                     has spaces, `*`, `>` or empty tokens."},
             },
@@ -66,12 +67,18 @@ fn addresses(operation: Operation) -> Vec<(String, String, &'static [&'static st
         format!("{{prefix}}.{name}"),
         &["prefix"][..],
     )];
-    if has_field(operation, "resource") {
-        addresses.push((
+    match request::suffix_field(request::schema(operation)) {
+        Some("topic") => addresses.push((
+            format!("{name}.topic"),
+            format!("{{prefix}}.{name}.{{topic}}"),
+            &["prefix", "topic"],
+        )),
+        Some(_) => addresses.push((
             format!("{name}.resource"),
             format!("{{prefix}}.{name}.{{resource}}"),
             &["prefix", "resource"],
-        ));
+        )),
+        None => {}
     }
     addresses.push((
         format!("node.{name}"),
@@ -110,11 +117,11 @@ fn channels() -> Value {
     }
     for (kind, _) in schemas::events() {
         channels.insert(
-            format!("event.lock.{kind}"),
+            format!("event.{kind}"),
             json!({
-                "address": format!("{{prefix}}.event.lock.{kind}"),
+                "address": format!("{{prefix}}.event.{kind}"),
                 "parameters": parameters_of(&["prefix"]),
-                "messages": {"event": reference("messages", &format!("event.lock.{kind}"))},
+                "messages": {"event": reference("messages", &format!("event.{kind}"))},
             }),
         );
     }
@@ -140,7 +147,7 @@ fn operations() -> Value {
         }
     }
     for (kind, _) in schemas::events() {
-        let channel = format!("event.lock.{kind}");
+        let channel = format!("event.{kind}");
         let described = json!({
             "action": "send",
             "summary": schemas::event_summary(kind),
@@ -159,8 +166,8 @@ fn messages() -> Value {
             "name": format!("{name}.request"),
             "payload": request_schema(operation),
         });
-        if has_field(operation, "request_id") {
-            message["headers"] = schemas::message_id_header();
+        if let Some(field) = request::id_field(operation) {
+            message["headers"] = schemas::message_id_header(field);
         }
         messages.insert(format!("{name}.request"), message);
         messages.insert(
@@ -170,7 +177,7 @@ fn messages() -> Value {
     }
     messages.insert("error".to_owned(), schemas::error_message());
     for (kind, payload) in schemas::events() {
-        let name = format!("event.lock.{kind}");
+        let name = format!("event.{kind}");
         messages.insert(name.clone(), json!({"name": name, "payload": payload}));
     }
     messages.into()
@@ -188,7 +195,7 @@ fn request_schema(operation: Operation) -> Value {
         if !default.is_null() {
             schema["default"] = default;
         }
-        if field.name == "token" {
+        if schemas::is_required(operation, field.name) {
             required.push(field.name);
         }
         properties.insert(field.name.to_owned(), schema);
@@ -201,12 +208,11 @@ fn request_schema(operation: Operation) -> Value {
     if !required.is_empty() {
         schema["required"] = required.into();
     }
+    if let Some(either) = schemas::either(operation) {
+        let each = either.iter().map(|field| json!({"required": [field]}));
+        schema["anyOf"] = each.collect();
+    }
     schema
-}
-
-fn has_field(operation: Operation, name: &str) -> bool {
-    let has_name = |field: &Field| field.name == name;
-    request::schema(operation).iter().any(has_name)
 }
 
 fn parameters_of(names: &[&str]) -> Value {
@@ -271,7 +277,7 @@ fn what_a_request_requires_is_what_decoding_misses() {
     use crate::protocol::request::Envelope;
 
     for &operation in Operation::ALL {
-        let resource = has_field(operation, "resource").then_some("a");
+        let resource = request::suffix_field(request::schema(operation)).map(|_| "a");
         let envelope = Envelope {
             suffix: resource,
             ..Envelope::default()
@@ -279,7 +285,9 @@ fn what_a_request_requires_is_what_decoding_misses() {
         let (_, empty) = Request::decode(Some(operation), envelope, b"{}");
         let missing: Option<String> = empty.err().and_then(|refusal| refusal.field);
         let schema = request_schema(operation);
-        let required = schema["required"][0].as_str().map(str::to_owned);
+        let any = &schema["anyOf"][0]["required"][0];
+        let required = schema["required"][0].as_str().or(any.as_str());
+        let required = required.map(str::to_owned);
         assert_eq!(missing, required, "{operation}");
     }
 }

@@ -18,6 +18,7 @@ pub mod fields;
 mod found;
 pub mod lock;
 pub mod meta;
+pub mod queue;
 pub mod reply;
 pub mod request;
 pub mod status;

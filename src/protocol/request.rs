@@ -4,6 +4,7 @@ use crate::protocol::encoding::CONTENT_TYPE;
 use crate::protocol::error::{Code, ErrorReply};
 use crate::protocol::fields::{Field, Fields, Rule};
 use crate::protocol::lock::{Acquire, Check, Get, Release, Renew};
+use crate::protocol::queue;
 use crate::protocol::status::{Ask, StateHashChoice};
 use crate::protocol::{Encoding, Operation, Refusal, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_FIELD};
 
@@ -18,6 +19,7 @@ pub enum Request {
     LockRenew(Renew),
     LockCheck(Check),
     LockGet(Get),
+    Queue(Box<queue::Request>),
     Status(Ask),
     Metrics(Ask),
 }
@@ -77,6 +79,22 @@ impl Request {
             Operation::LockGet => Request::LockGet(Get::build(fields)?),
             Operation::Status => Request::Status(Ask::build(fields)),
             Operation::Metrics => Request::Metrics(Ask::build(fields)),
+            Operation::QueuePush
+            | Operation::QueuePop
+            | Operation::QueueAck
+            | Operation::QueueNack
+            | Operation::QueueExtend
+            | Operation::QueuePeek
+            | Operation::QueueCancel
+            | Operation::QueueConfigure
+            | Operation::QueueStats
+            | Operation::QueueList
+            | Operation::QueueRedrive
+            | Operation::QueuePause
+            | Operation::QueueResume
+            | Operation::AdminQueuePurge => {
+                Request::Queue(Box::new(queue::Request::build(operation, fields)?))
+            }
         })
     }
 
@@ -87,6 +105,7 @@ impl Request {
             Request::LockRenew(_) => Operation::LockRenew,
             Request::LockCheck(_) => Operation::LockCheck,
             Request::LockGet(_) => Operation::LockGet,
+            Request::Queue(request) => request.operation(),
             Request::Status(_) => Operation::Status,
             Request::Metrics(_) => Operation::Metrics,
         }
@@ -100,6 +119,7 @@ impl Request {
             Request::LockRenew(renew) => (renew.timeout_ms, 0),
             Request::LockCheck(check) => (check.timeout_ms, 0),
             Request::LockGet(get) => (get.timeout_ms, 0),
+            Request::Queue(request) => request.timeout_and_wait(),
             Request::Status(ask) | Request::Metrics(ask) => (ask.timeout_ms, 0),
         };
         given.unwrap_or(TIMEOUT_MS_DEFAULT + wait_ms)
@@ -131,6 +151,20 @@ pub(super) fn schema(operation: Operation) -> &'static [Field] {
         Operation::LockRenew => Renew::FIELDS,
         Operation::LockCheck => Check::FIELDS,
         Operation::LockGet => Get::FIELDS,
+        Operation::QueuePush => queue::Push::FIELDS,
+        Operation::QueuePop => queue::Pop::FIELDS,
+        Operation::QueueAck => queue::Receipts::ACK_FIELDS,
+        Operation::QueueNack => queue::Receipts::NACK_FIELDS,
+        Operation::QueueExtend => queue::Receipts::EXTEND_FIELDS,
+        Operation::QueuePeek => queue::Admin::PEEK_FIELDS,
+        Operation::QueueCancel => queue::Admin::CANCEL_FIELDS,
+        Operation::QueueConfigure => queue::Admin::CONFIGURE_FIELDS,
+        Operation::QueueList => queue::Admin::LIST_FIELDS,
+        Operation::QueueRedrive => queue::Admin::REDRIVE_FIELDS,
+        Operation::QueueStats | Operation::QueuePause | Operation::QueueResume => {
+            queue::Admin::TOPIC_FIELDS
+        }
+        Operation::AdminQueuePurge => queue::Admin::PURGE_FIELDS,
         Operation::Status => Ask::STATUS_FIELDS,
         Operation::Metrics => Ask::METRICS_FIELDS,
     }
@@ -144,34 +178,54 @@ fn unknown_operation() -> Refusal {
     ))
 }
 
+/// The field of an operation that the tokens behind it in the subject fill.
+pub(super) fn suffix_field(schema: &[Field]) -> Option<&'static str> {
+    let names = ["resource", "topic"];
+    names
+        .into_iter()
+        .find(|name| schema.iter().any(|field| field.name == *name))
+}
+
 fn fill_suffix(operation: Operation, fields: &mut Fields<'_>, suffix: &str) -> Result<(), Refusal> {
-    if !fields.has_field("resource") {
+    let Some(name) = suffix_field(schema(operation)) else {
         return Err(Box::new(ErrorReply::new(
             Code::BadRequest,
-            format!("the subject of {operation} ends there: it takes no resource"),
+            format!("the subject of {operation} ends there: it takes no name"),
         )));
-    }
+    };
     let literal = !suffix.bytes().any(|b| matches!(b, b'*' | b'>' | b' '))
         && !suffix.split('.').any(str::is_empty);
     if !literal {
-        return Err(ErrorReply::bad_field(
-            "resource",
-            "a resource with spaces, `*`, `>` or empty tokens goes into the body, not the subject",
-        )
-        .into());
+        let message = format!(
+            "a {name} with spaces, `*`, `>` or empty tokens goes into the body, not the subject"
+        );
+        return Err(ErrorReply::bad_field(name, message).into());
     }
-    fields.fill("resource", "subject", suffix)
+    fields.fill(name, "subject", suffix)
+}
+
+/// The field of an operation that says which requests are the same.
+pub(super) fn id_field(operation: Operation) -> Option<&'static str> {
+    match operation {
+        Operation::QueuePush => Some("id"),
+        _ => {
+            let has = schema(operation)
+                .iter()
+                .any(|field| field.name == "request_id");
+            has.then_some("request_id")
+        }
+    }
 }
 
 fn fill_message_id(operation: Operation, fields: &mut Fields<'_>, id: &str) -> Result<(), Refusal> {
-    if !fields.has_field("request_id") {
+    let Some(name) = id_field(operation) else {
         return Err(ErrorReply::bad_field(
             MESSAGE_ID,
             format!("{operation} keeps no results: it takes no {MESSAGE_ID} header"),
         )
         .into());
-    }
-    fields.fill("request_id", MESSAGE_ID, id)
+    };
+    fields.fill(name, MESSAGE_ID, id)
 }
 
 /// The names of the headers that [`Envelope`] is made of.

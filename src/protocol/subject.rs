@@ -55,6 +55,20 @@ operations! {
     LockRenew "lock.renew" "lock_renew" "lock-renew",
     LockCheck "lock.check" "lock_check" "lock-check",
     LockGet "lock.get" "lock_get" "lock-get",
+    QueuePush "queue.push" "queue_push" "queue-push",
+    QueuePop "queue.pop" "queue_pop" "queue-pop",
+    QueueAck "queue.ack" "queue_ack" "queue-ack",
+    QueueNack "queue.nack" "queue_nack" "queue-nack",
+    QueueExtend "queue.extend" "queue_extend" "queue-extend",
+    QueuePeek "queue.peek" "queue_peek" "queue-peek",
+    QueueCancel "queue.cancel" "queue_cancel" "queue-cancel",
+    QueueConfigure "queue.configure" "queue_configure" "queue-configure",
+    QueueStats "queue.stats" "queue_stats" "queue-stats",
+    QueueList "queue.list" "queue_list" "queue-list",
+    QueueRedrive "queue.redrive" "queue_redrive" "queue-redrive",
+    QueuePause "queue.pause" "queue_pause" "queue-pause",
+    QueueResume "queue.resume" "queue_resume" "queue-resume",
+    AdminQueuePurge "admin.queue.purge" "admin_queue_purge" "admin-queue-purge",
     Status "status" "status" "status",
     Metrics "metrics" "metrics" "metrics",
 }
@@ -153,6 +167,11 @@ impl Prefix {
         format!("{}.event.lock.{kind}", self.0)
     }
 
+    /// Where watchers hear of queues: `kind` is `dead`, `data_loss`, `paused` or `resumed`.
+    pub fn queue_event(&self, kind: &str) -> String {
+        format!("{}.event.queue.{kind}", self.0)
+    }
+
     /// What every node subscribes to in the queue group [`QUEUE_GROUP`].
     pub fn shared_subscriptions(&self) -> Vec<String> {
         let mut subjects: Vec<String> = FAMILIES
@@ -244,7 +263,11 @@ mod tests {
                 "team.mufakat.lock.acquire.",
                 Some((None, acquire, Some(""))),
             ),
-            ("team.mufakat.queue.push.x", Some((None, None, None))),
+            (
+                "team.mufakat.queue.push.x",
+                Some((None, Some("queue.push"), Some("x"))),
+            ),
+            ("team.mufakat.queue.pushes.x", Some((None, None, None))),
             ("team.mufakat.node.x.status", None),
             ("team.mufakat", None),
             ("team.mufakats.status", None),

@@ -15,8 +15,6 @@
 //! Limits: [`VALUE_BYTES_MAX`] bytes, and JSON of [`JSON_DEPTH_MAX`] levels, so that readers of
 //! replies, which nest it deeper, can take it.
 
-#![allow(dead_code)] // Until an operation takes a value.
-
 use std::borrow::Cow;
 
 use base64::Engine;

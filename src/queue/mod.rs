@@ -1,16 +1,48 @@
-//! What queues rest on: one Redis, and what it says about keeping data.
+//! The queue: topics whose truth is in one Redis, each owned by one node of the view.
 //!
-//! A node starts before its Redis is there and waits for it; nothing else depends on it. What a
-//! reply may promise about durability is read from the server itself, at each connect and then
-//! every minute, never taken from our own configuration.
+//! ```text
+//!                 push                    pop
+//!   (delay) ──► delayed ──► ready ◄──────────────┐
+//!                  ▲          │ pop              │ visibility ran out, or nack
+//!                  │          ▼                  │   (with a backoff: delayed first)
+//!                  └────── in flight ────────────┤
+//!                             │ ack              │ max_deliveries, or nack with `dead`
+//!                             ▼                  ▼
+//!                           gone               dead ──► ready (redrive)
+//! ```
 //!
-//! Limits: what the server says about its settings is believed; whether its disk honours an fsync
-//! cannot be seen from here. A setting changed by hand is noticed within a minute.
+//! **Promises.** A push that was acknowledged with durability `fsync` is kept until it is acknowledged,
+//! expired, cancelled, purged or overflowed, on one Redis that is not failed over or restored. By the
+//! clock of Redis a message is in flight to one consumer at a time, until its visibility deadline. Without
+//! group, delay or hand-back, messages of one topic and priority are first handed out in push order.
+//! Messages of one group are handed out in order, one at a time.
 //!
-//! - [`address`]: where it is, and how a node shows who it is.
+//! **Duplicates** come from three things only: a visibility that ran out, an owner or a requester that
+//! died between lease and reply, an acknowledgement whose reply was lost.
+//!
+//! **How.** Everything that changes a topic is a script in Redis, which compares the owner's epoch first:
+//! an owner that was replaced is refused by the store itself. Leases are stored before messages leave.
+//! All that waits for a topic goes into one call, two calls at a time.
+//!
+//! A node starts before its Redis is there and waits for it; nothing else depends on it. What a reply
+//! says about durability is read from the server itself, at each connect and then every minute.
+//!
+//! Limits: what the server says about its settings is believed; whether its disk honours an fsync cannot
+//! be seen from here. A setting changed by hand is noticed within a minute. A loss is noticed by the node
+//! that owned the topic before it; an owner that is new knows of no earlier sequence.
+//!
+//! - [`service`]: requests in, answers out; the tasks of a topic.
+//! - [`owner`]: one topic: what waits, and which calls do it. Plain code.
+//! - [`script`]: the scripts, what goes into them and what comes out. Plain code.
+//! - [`keys`]: the names of keys.
+//! - [`store`]: the connection, and calls over it.
 //! - [`durability`]: from a server's settings to what a write survives.
-//! - [`store`]: the connection.
+//! - [`address`]: where Redis is, and how a node shows who it is.
 
 pub mod address;
 pub mod durability;
+pub mod keys;
+pub mod owner;
+pub mod script;
+pub mod service;
 pub mod store;

@@ -12,17 +12,22 @@
 //! library: neither a timeout nor a half-open socket makes it connect again (redis-rs#2277).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ErrorKind, RedisError, RedisResult};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::address::{RedisAddress, RedisAddressError};
 use super::durability::{Inspection, Level, SETTINGS};
+use super::script::Script;
+
+mod calls;
+
 use crate::time;
+pub use calls::{CallError, Topics};
 
 /// A try to connect takes at most this long: a live server on a slow network needs less.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -43,6 +48,12 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// The link to Redis; dropping it ends its task.
 pub struct RedisLink {
     status: watch::Receiver<Arc<RedisStatus>>,
+    /// Present while connected.
+    connection: watch::Receiver<Option<MultiplexedConnection>>,
+    /// Told when the link is of no use, though it answers.
+    renew: Arc<Notify>,
+    /// What Redis calls each script, once it was loaded.
+    names: Mutex<[Option<String>; Script::ALL.len()]>,
     task: JoinHandle<()>,
 }
 
@@ -86,8 +97,22 @@ impl RedisLink {
         let (sender, status) = watch::channel(Arc::new(RedisStatus::disconnected(
             "not connected to Redis yet".into(),
         )));
-        let task = tokio::spawn(run_until(shutdown, Link { address, sender }));
-        Ok(RedisLink { status, task })
+        let (offer, connection) = watch::channel(None);
+        let renew = Arc::new(Notify::new());
+        let link = Link {
+            address,
+            sender,
+            offer,
+            renew: renew.clone(),
+        };
+        let task = tokio::spawn(run_until(shutdown, link));
+        Ok(RedisLink {
+            status,
+            connection,
+            renew,
+            names: Mutex::default(),
+            task,
+        })
     }
 
     /// What is known now. Cheap: nothing is asked.
@@ -132,6 +157,8 @@ impl RedisStatus {
 struct Link {
     address: RedisAddress,
     sender: watch::Sender<Arc<RedisStatus>>,
+    offer: watch::Sender<Option<MultiplexedConnection>>,
+    renew: Arc<Notify>,
 }
 
 async fn run_until(mut shutdown: watch::Receiver<bool>, link: Link) {
@@ -150,10 +177,12 @@ impl Link {
             let error = match self.connect().await {
                 Ok(mut connection) => {
                     backoff = BACKOFF_MIN;
+                    self.offer.send_replace(Some(connection.clone()));
                     self.watch(&mut connection).await
                 }
                 Err(error) => error,
             };
+            self.offer.send_replace(None);
             self.report_lost(&error);
             tokio::time::sleep(backoff).await;
             backoff = (backoff * 2).min(BACKOFF_MAX);
@@ -182,7 +211,13 @@ impl Link {
         let mut inspect_at = time::now() + INSPECT_INTERVAL;
         let mut pings_lost = 0;
         loop {
-            tokio::time::sleep(PING_INTERVAL).await;
+            tokio::select! {
+                () = tokio::time::sleep(PING_INTERVAL) => {}
+                () = self.renew.notified() => {
+                    let reason = "the server takes no writes, which another one may";
+                    return RedisError::from((ErrorKind::Io, reason));
+                }
+            }
             match ping(connection).await {
                 Ok(()) => pings_lost = 0,
                 Err(error) if error.is_timeout() && pings_lost + 1 < PINGS_LOST_MAX => {

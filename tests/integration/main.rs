@@ -25,6 +25,7 @@ mod operations;
 mod paused_leader;
 mod process;
 mod programs;
+mod queue;
 mod raw;
 mod requests;
 mod rest;

@@ -148,15 +148,15 @@ async fn what_does_not_exist_is_an_unknown_operation() {
         "lock.acquired",
         "lock.list",
         "lock.get_many.a",
-        "queue.push",
-        "queue.pop.a.b",
+        "queue.x",
+        "queue.pushed.a.b",
         "cache.get",
         "session.open",
         "cluster.members",
         "admin.lock.release",
         "admin.x",
         "node.1.lock.x",
-        "node.2.queue.push.a",
+        "node.2.queue.x.a",
         "node.3.anything",
     ] {
         let answer = raw::ask_bytes(&nats, &format!("mufakat.{subject}"), &[], "{}").await;

@@ -4,6 +4,8 @@ use serde_json::{Map, Value, json};
 
 use crate::protocol::{Code, INTEGER_MAX, Operation, TIMEOUT_MS_DEFAULT};
 
+mod queues;
+
 pub(super) fn summary(operation: Operation) -> &'static str {
     match operation {
         Operation::LockAcquire => {
@@ -16,22 +18,26 @@ pub(super) fn summary(operation: Operation) -> &'static str {
         Operation::LockGet => "Who holds a resource and who waits for it.",
         Operation::Status => "What a node knows about itself and the cluster.",
         Operation::Metrics => "All metrics of a node.",
+        other => queues::summary(other),
     }
 }
 
 pub(super) fn event_summary(kind: &str) -> &'static str {
     match kind {
-        "granted" => "A lock was granted.",
-        "released" => "A hold was given back.",
-        "expired" => "The lease of a hold ran out.",
-        "deadlock" => "A cycle of waits was found and its victim refused.",
-        "contended" => "Somebody starts to wait.",
-        _ => unreachable!("no such event"),
+        "lock.granted" => "A lock was granted.",
+        "lock.released" => "A hold was given back.",
+        "lock.expired" => "The lease of a hold ran out.",
+        "lock.deadlock" => "A cycle of waits was found and its victim refused.",
+        "lock.contended" => "Somebody starts to wait.",
+        other => queues::event_summary(other),
     }
 }
 
 /// What a field of a request is for, and its default; null where there is none.
 pub(super) fn request_field(operation: Operation, name: &str) -> (&'static str, Value) {
+    if queues::is_of_queue(operation) && name != "timeout_ms" {
+        return queues::request_field(operation, name);
+    }
     match (operation, name) {
         (_, "resource") => (
             "The lock. Required in the body or in the subject.",
@@ -89,10 +95,19 @@ pub(super) fn request_field(operation: Operation, name: &str) -> (&'static str, 
     }
 }
 
-pub(super) fn message_id_header() -> Value {
-    json!({"type": "object", "properties": {
-        "Nats-Msg-Id": describe(text(), "The same as `request_id`; both must agree."),
-    }})
+/// Whether a request without this field is refused; apart from names that may be in the subject.
+pub(super) fn is_required(operation: Operation, name: &str) -> bool {
+    name == "token" || queues::is_required(operation, name)
+}
+
+/// Fields of which a request has one.
+pub(super) fn either(operation: Operation) -> Option<&'static [&'static str]> {
+    queues::either(operation)
+}
+
+pub(super) fn message_id_header(field: &str) -> Value {
+    let what = format!("The same as `{field}`; both must agree.");
+    json!({"type": "object", "properties": {"Nats-Msg-Id": describe(text(), &what)}})
 }
 
 /// The reply to a request that did what it asks for.
@@ -122,6 +137,7 @@ pub(super) fn success(operation: Operation) -> Value {
             "metrics",
             describe(text(), "OpenMetrics text, as under /metrics."),
         )],
+        other => queues::success(other),
     };
     envelope(true, own)
 }
@@ -198,13 +214,15 @@ pub(super) fn events() -> Vec<(&'static str, Value)> {
         ("victim", text()),
         ("policy", component("policy")),
     ];
-    vec![
-        ("granted", about(granted)),
-        ("released", about(ended())),
-        ("expired", about(ended())),
-        ("deadlock", object(deadlock)),
-        ("contended", about(vec![("queue_length", integer())])),
-    ]
+    let mut events = vec![
+        ("lock.granted", about(granted)),
+        ("lock.released", about(ended())),
+        ("lock.expired", about(ended())),
+        ("lock.deadlock", object(deadlock)),
+        ("lock.contended", about(vec![("queue_length", integer())])),
+    ];
+    events.extend(queues::events());
+    events
 }
 
 /// What several messages have in common.
@@ -239,6 +257,8 @@ pub(super) fn components() -> Value {
         "waiter": waiter,
         "cycle_edge": cycle_edge,
         "error": error(),
+        "message": queues::message(),
+        "topic_stats": queues::stats(),
     })
 }
 

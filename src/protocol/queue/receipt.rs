@@ -1,0 +1,91 @@
+//! What stands for one delivery of one message.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// One delivery of one message: `<sequence>.<delivery>.<token>`. The token is random, so that a
+/// receipt cannot be made up; it is valid through every node, since all of it is kept in Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    pub seq: u64,
+    pub delivery: u64,
+    /// 16 hexadecimal digits.
+    pub token: String,
+}
+
+/// Digits of a token.
+const TOKEN_DIGITS: usize = 16;
+
+impl Receipt {
+    /// A token from random bits.
+    pub fn token(random: u64) -> String {
+        format!("{random:016x}")
+    }
+}
+
+impl fmt::Display for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.seq, self.delivery, self.token)
+    }
+}
+
+/// The text is no receipt.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NoReceipt;
+
+impl FromStr for Receipt {
+    type Err = NoReceipt;
+
+    fn from_str(text: &str) -> Result<Self, NoReceipt> {
+        let mut parts = text.split('.');
+        let (Some(seq), Some(delivery), Some(token), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(NoReceipt);
+        };
+        let number = |digits: &str| match digits.bytes().all(|b| b.is_ascii_digit()) {
+            true => digits.parse().map_err(|_| NoReceipt),
+            false => Err(NoReceipt),
+        };
+        let hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+        if token.len() != TOKEN_DIGITS || !token.bytes().all(hex) {
+            return Err(NoReceipt);
+        }
+        let receipt = Receipt {
+            seq: number(seq)?,
+            delivery: number(delivery)?,
+            token: token.to_owned(),
+        };
+        match receipt.seq <= crate::protocol::INTEGER_MAX {
+            true => Ok(receipt),
+            false => Err(NoReceipt),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receipt_is_read_back_and_nothing_else_is_one() {
+        let receipt = Receipt {
+            seq: 7,
+            delivery: 2,
+            token: Receipt::token(255),
+        };
+        assert_eq!(receipt.to_string(), "7.2.00000000000000ff");
+        assert_eq!(receipt.to_string().parse(), Ok(receipt));
+        for wrong in [
+            "",
+            "7.2",
+            "7.2.ff",
+            "7.2.00000000000000fF",
+            "+7.2.00000000000000ff",
+            "7.2.00000000000000ff.",
+            "99999999999999999.2.00000000000000ff",
+        ] {
+            assert_eq!(wrong.parse::<Receipt>(), Err(NoReceipt), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The one place where keys of Redis are made.
+//!
+//! `<prefix>:<cluster>:{<topic>}:<part>`: all keys of a topic have one hash tag, so that they share a
+//! slot, and every key carries prefix and cluster, so that two clusters on one Redis do not meet.
+
+use crate::ids::ClusterId;
+
+/// Parts of a topic, in the order in which scripts name them.
+const PARTS: [&str; 13] = [
+    "meta",
+    "body",
+    "info",
+    "lease",
+    "leased",
+    "delayed",
+    "ttl",
+    "dedup",
+    "dedup-until",
+    "dead",
+    "errors",
+    "settings",
+    "groups",
+];
+/// Priorities, each with a list of what is ready.
+const PRIORITIES: u64 = 10;
+
+/// What all keys of one cluster begin with.
+#[derive(Clone, Debug)]
+pub struct Keyspace(String);
+
+impl Keyspace {
+    pub fn new(prefix: &str, cluster: ClusterId) -> Self {
+        Keyspace(format!("{prefix}:{:016x}", cluster.0))
+    }
+
+    /// The set of all topics.
+    pub fn topics(&self) -> String {
+        format!("{}:topics", self.0)
+    }
+
+    /// The keys of a topic, as every script takes them.
+    pub fn of_topic(&self, topic: &str) -> Vec<String> {
+        let base = format!("{}:{{{}}}:", self.0, escaped(topic));
+        let parts = PARTS.iter().map(|part| format!("{base}{part}"));
+        let ready = (0..PRIORITIES).map(|priority| format!("{base}ready:{priority}"));
+        parts.chain(ready).chain([base.clone()]).collect()
+    }
+}
+
+/// A hash tag ends at the first brace.
+fn escaped(topic: &str) -> String {
+    topic
+        .replace('%', "%25")
+        .replace('{', "%7B")
+        .replace('}', "%7D")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_keys_of_a_topic_have_its_tag_and_no_two_topics_share_one() {
+        let keyspace = Keyspace::new("mufakat", ClusterId(10));
+        let keys = keyspace.of_topic("orders");
+        assert_eq!(keys.len(), 24);
+        assert_eq!(keys[0], "mufakat:000000000000000a:{orders}:meta");
+        assert_eq!(keys[13], "mufakat:000000000000000a:{orders}:ready:0");
+        for (topic, tag) in [("a}b", "{a%7Db}"), ("{", "{%7B}"), ("a%7Db", "{a%257Db}")] {
+            for key in keyspace.of_topic(topic) {
+                let from = key.find('{').unwrap();
+                let to = from + key[from..].find('}').unwrap();
+                assert_eq!(&key[from..=to], tag);
+            }
+        }
+    }
+}

@@ -1,0 +1,463 @@
+//! One topic at its owner: what waits to be done, and the calls that do it. Plain code.
+//!
+//! ```text
+//!   push, ack, nack, extend ──► pending ──┐
+//!                                         ├──► call (at most two at a time) ──► answers
+//!   pop ──► waiting (first come, first) ──┘
+//! ```
+//!
+//! Everything that waits goes into the next call, however much it is (up to the bounds). In a call
+//! acknowledgements come first and pops last, so that a pop gets what was pushed or handed back in the
+//! same call. A pop that got nothing waits on, before all that came later; it is tried again when a
+//! message may have become ready: by a push or a hand-back here, by time, by what was left over.
+//!
+//! `T` is what stands for a client. Times are milliseconds of the node's own clock.
+
+use std::collections::VecDeque;
+
+use crate::protocol::queue::Receipt;
+use crate::queue::script::{Batch, BatchReply, Caller, NewMessage, PoppedMessage};
+
+/// Calls under way. One would leave Redis idle while its answer travels; more would make batches small.
+const CALLS_MAX: usize = 2;
+/// Messages, receipts and pops of one call. Redis does nothing else while a script runs.
+const ITEMS_MAX: usize = 1_000;
+/// Bytes of the messages of one call.
+const BYTES_MAX: usize = 4 << 20;
+/// Pops of one call.
+const POPS_MAX: usize = 256;
+/// Pops that wait at one topic.
+pub const WAITERS_MAX: usize = 10_000;
+/// Requests that are not in a call yet.
+pub const PENDING_MAX: usize = 50_000;
+/// Wake-ups may be lost where nobody sees it: waiting pops look again so often whatever happens.
+pub const SWEEP_MS: u64 = 1_000;
+
+/// A pop, and until when it waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub max: u64,
+    /// 0: as the topic says.
+    pub visibility_ms: u64,
+    pub consumer: String,
+    /// Random, for the receipts of this pop.
+    pub token: String,
+    /// The most bytes that fit into the answer.
+    pub bytes_max: u64,
+    /// 0: it does not wait.
+    pub until_ms: u64,
+}
+
+/// What a client asks for.
+#[derive(Debug)]
+pub enum Ask {
+    Push(Vec<NewMessage>),
+    Ack(Vec<Receipt>, Option<Wanted>),
+    Nack(Vec<Receipt>, Return),
+    Extend(Vec<Receipt>, u64),
+    Pop(Wanted),
+}
+
+/// How a message is handed back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Return {
+    /// `c` counts as a failure, `u` does not, `d` sends it to the dead state.
+    pub mode: char,
+    /// Absent: by the topic's backoff.
+    pub delay_ms: Option<u64>,
+    pub reason: String,
+}
+
+/// What a client is told.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Sequence number and whether the id was known, of each; none if the topic has no room.
+    Pushed(Option<Vec<(u64, bool)>>),
+    /// The results of an acknowledgement as the script has them; of its pop, if there was one, the
+    /// token of the receipts and the messages.
+    Acked(Vec<(Receipt, u64)>, Option<(String, Vec<PoppedMessage>)>),
+    Nacked(Vec<(Receipt, u64)>),
+    Extended(Vec<(Receipt, u64)>),
+    /// The token of the receipts, and the messages.
+    Popped(String, Vec<PoppedMessage>),
+    /// A pop that does not wait, of a topic that is paused.
+    Paused,
+}
+
+#[derive(Debug)]
+struct Waiter<T> {
+    client: T,
+    wanted: Wanted,
+    /// Present behind an acknowledgement.
+    acked: Option<Vec<(Receipt, u64)>>,
+    /// Whether a call has looked for it in vain.
+    tried: bool,
+}
+
+#[derive(Debug)]
+struct Item<T> {
+    /// None: nobody is told, as for messages whose requester is gone.
+    client: Option<T>,
+    ask: Ask,
+}
+
+/// One call: what it carries, until its answer is there.
+#[derive(Debug)]
+pub struct Call<T> {
+    items: Vec<Item<T>>,
+    pops: Vec<Waiter<T>>,
+    /// For each item that is an acknowledgement with a pop: the item's and the pop's place.
+    joined: Vec<(usize, usize)>,
+}
+
+/// A topic at its owner.
+#[derive(Debug)]
+pub struct Owner<T> {
+    pending: VecDeque<Item<T>>,
+    waiting: VecDeque<Waiter<T>>,
+    calls: usize,
+    pop_calls: usize,
+    /// Something may be ready that no waiting pop was offered.
+    wake: bool,
+    /// When time makes something ready, or the next look is due.
+    wake_at_ms: u64,
+}
+
+impl<T> Default for Owner<T> {
+    fn default() -> Self {
+        Owner {
+            pending: VecDeque::new(),
+            waiting: VecDeque::new(),
+            calls: 0,
+            pop_calls: 0,
+            wake: false,
+            wake_at_ms: 0,
+        }
+    }
+}
+
+impl<T> Owner<T> {
+    /// Takes a request; gives it back when too many wait.
+    pub fn ask(&mut self, client: Option<T>, ask: Ask) -> Result<(), T> {
+        match (client, ask) {
+            (Some(client), Ask::Pop(wanted)) => {
+                if self.waiting.len() >= WAITERS_MAX {
+                    return Err(client);
+                }
+                self.waiting.push_back(Waiter {
+                    client,
+                    wanted,
+                    acked: None,
+                    tried: false,
+                });
+            }
+            (Some(client), _) if self.pending.len() >= PENDING_MAX => return Err(client),
+            (client, ask) => self.pending.push_back(Item { client, ask }),
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is left to do or to wait for.
+    pub fn is_idle(&self) -> bool {
+        self.pending.is_empty() && self.waiting.is_empty() && self.calls == 0
+    }
+
+    pub fn waiters(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Lets waiting pops look again: the topic was resumed, or filled by another road.
+    pub fn wake(&mut self) {
+        self.wake = true;
+    }
+
+    /// When [`Owner::call`] or [`Owner::expire`] may have something to do by time alone; none when
+    /// no pop waits.
+    pub fn next_ms(&self) -> Option<u64> {
+        let ends = self.waiting.iter().map(|waiter| waiter.wanted.until_ms);
+        let first = ends.min()?;
+        Some(first.min(self.wake_at_ms))
+    }
+
+    /// The next call, if there is something to do and fewer than [`CALLS_MAX`] are under way.
+    pub fn call(&mut self, now_ms: u64) -> Option<Call<T>> {
+        if self.calls >= CALLS_MAX {
+            return None;
+        }
+        let mut call = Call {
+            items: Vec::new(),
+            pops: Vec::new(),
+            joined: Vec::new(),
+        };
+        let makes_ready = self.take_items(&mut call);
+        self.take_pops(&mut call, makes_ready, now_ms);
+        if call.items.is_empty() && call.pops.is_empty() {
+            return None;
+        }
+        self.calls += 1;
+        self.pop_calls += usize::from(!call.pops.is_empty());
+        Some(call)
+    }
+
+    /// Returns whether some of the items may make messages ready.
+    fn take_items(&mut self, call: &mut Call<T>) -> bool {
+        let (mut count, mut bytes, mut makes_ready) = (0, 0, false);
+        while let Some(item) = self.pending.pop_front() {
+            let (items, size) = item.ask.size();
+            if !call.items.is_empty() && (count + items > ITEMS_MAX || bytes + size > BYTES_MAX) {
+                self.pending.push_front(item);
+                break;
+            }
+            (count, bytes) = (count + items, bytes + size);
+            makes_ready |= matches!(item.ask, Ask::Push(_) | Ask::Nack(..));
+            // An acknowledgement may let the next of its group through.
+            makes_ready |= matches!(item.ask, Ask::Ack(..));
+            call.items.push(item);
+        }
+        makes_ready
+    }
+
+    fn take_pops(&mut self, call: &mut Call<T>, makes_ready: bool, now_ms: u64) {
+        for (at, item) in call.items.iter_mut().enumerate() {
+            if let Item {
+                client: client @ Some(_),
+                ask: Ask::Ack(_, wanted @ Some(_)),
+            } = item
+            {
+                call.joined.push((at, call.pops.len()));
+                call.pops.push(Waiter {
+                    client: client.take().expect("it was just seen"),
+                    wanted: wanted.take().expect("it was just seen"),
+                    acked: Some(Vec::new()),
+                    tried: false,
+                });
+            }
+        }
+        // Pops that waited before keep their place: no second call may give others what they want.
+        let some_waited = self.waiting.front().is_some_and(|waiter| waiter.tried);
+        if some_waited && self.pop_calls > 0 {
+            return;
+        }
+        let is_new = self.waiting.back().is_some_and(|waiter| !waiter.tried);
+        let is_due = now_ms >= self.wake_at_ms;
+        if self.waiting.is_empty() || !(makes_ready || is_new || self.wake || is_due) {
+            return;
+        }
+        self.wake = false;
+        let mut wanted = 0;
+        let joined = call.pops.len();
+        while call.pops.len() - joined < POPS_MAX && wanted < ITEMS_MAX as u64 {
+            let Some(waiter) = self.waiting.pop_front() else {
+                break;
+            };
+            wanted += waiter.wanted.max;
+            call.pops.push(waiter);
+        }
+        // Who stayed behind is new no longer: if something is left, the answer says so.
+        for waiter in self.waiting.iter_mut().rev().take_while(|w| !w.tried) {
+            waiter.tried = true;
+        }
+        if joined > 0 {
+            // Those that waited come first.
+            call.pops.rotate_left(joined);
+            let waited = call.pops.len() - joined;
+            for (_, pop) in &mut call.joined {
+                *pop += waited;
+            }
+        }
+    }
+
+    /// Takes the answer to a call, and returns what clients are told.
+    pub fn done(&mut self, call: Call<T>, reply: BatchReply, now_ms: u64) -> Vec<(T, Told)> {
+        self.end(&call);
+        let mut told = Vec::with_capacity(call.items.len() + call.pops.len());
+        let mut pops = call.pops;
+        let (mut acks, mut nacks) = (reply.acks.into_iter(), reply.nacks.into_iter());
+        let (mut extends, mut pushes) = (reply.extends.into_iter(), reply.pushes.into_iter());
+        let mut joined = call.joined.into_iter().peekable();
+        for (at, Item { client, ask }) in call.items.into_iter().enumerate() {
+            let what = match ask {
+                Ask::Push(messages) => Told::Pushed(pushes.by_ref().take(messages.len()).collect()),
+                Ask::Ack(receipts, _) => Told::Acked(paired(receipts, &mut acks), None),
+                Ask::Nack(receipts, _) => Told::Nacked(paired(receipts, &mut nacks)),
+                Ask::Extend(receipts, _) => Told::Extended(paired(receipts, &mut extends)),
+                Ask::Pop(_) => unreachable!("pops are not among the items"),
+            };
+            match (client, what, joined.next_if(|(item, _)| *item == at)) {
+                (_, Told::Acked(results, _), Some((_, pop))) => pops[pop].acked = Some(results),
+                (Some(client), what, _) => told.push((client, what)),
+                (None, ..) => {}
+            }
+        }
+        let mut got: Vec<Vec<PoppedMessage>> = pops.iter().map(|_| Vec::new()).collect();
+        for message in reply.popped {
+            got[message.pop].push(message);
+        }
+        let mut back = Vec::new();
+        for (mut waiter, messages) in pops.into_iter().zip(got) {
+            if messages.is_empty() && waiter.wanted.until_ms > now_ms {
+                waiter.tried = true;
+                back.push(waiter);
+            } else {
+                told.push(waiter.end(messages, reply.paused));
+            }
+        }
+        for waiter in back.into_iter().rev() {
+            self.waiting.push_front(waiter);
+        }
+        self.wake |= reply.ready_left > 0 && !reply.paused;
+        if !self.waiting.is_empty() {
+            let due_in_ms = reply.due_in_ms.unwrap_or(SWEEP_MS).min(SWEEP_MS);
+            self.wake_at_ms = now_ms + due_in_ms.max(1);
+        }
+        told
+    }
+
+    /// Takes the news that a call did nothing, or that nobody knows. Pops that wait go on waiting,
+    /// unless `all` are to be told; returns who is.
+    pub fn failed(&mut self, call: Call<T>, all: bool, now_ms: u64) -> Vec<T> {
+        self.end(&call);
+        let mut told: Vec<T> = call
+            .items
+            .into_iter()
+            .filter_map(|item| item.client)
+            .collect();
+        let mut back = Vec::new();
+        for mut waiter in call.pops {
+            // Behind an acknowledgement the client has to hear that it is not known to be done.
+            if !all && waiter.acked.is_none() && waiter.wanted.until_ms > now_ms {
+                waiter.tried = true;
+                back.push(waiter);
+            } else {
+                told.push(waiter.client);
+            }
+        }
+        for waiter in back.into_iter().rev() {
+            self.waiting.push_front(waiter);
+        }
+        self.wake_at_ms = now_ms + SWEEP_MS;
+        told
+    }
+
+    fn end(&mut self, call: &Call<T>) {
+        self.calls -= 1;
+        self.pop_calls -= usize::from(!call.pops.is_empty());
+    }
+
+    /// Ends the waits whose time is over.
+    pub fn expire(&mut self, now_ms: u64) -> Vec<(T, Told)> {
+        if self
+            .waiting
+            .iter()
+            .all(|waiter| waiter.wanted.until_ms > now_ms)
+        {
+            return Vec::new();
+        }
+        let (over, on) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            // What no call has looked for yet is looked for first.
+            .partition(|waiter| waiter.tried && waiter.wanted.until_ms <= now_ms);
+        self.waiting = on;
+        let over: VecDeque<Waiter<T>> = over;
+        over.into_iter()
+            .map(|waiter| waiter.end(Vec::new(), false))
+            .collect()
+    }
+
+    /// Gives up everything that is not in a call: the topic is no longer this node's. The first are
+    /// requests that were not begun, the second pops that wait.
+    pub fn abandon(&mut self) -> (Vec<T>, Vec<T>) {
+        let pending = self.pending.drain(..).filter_map(|item| item.client);
+        let pending: Vec<T> = pending.collect();
+        let waiting = self.waiting.drain(..).map(|waiter| waiter.client);
+        (pending, waiting.collect())
+    }
+}
+
+fn paired(receipts: Vec<Receipt>, results: &mut impl Iterator<Item = u64>) -> Vec<(Receipt, u64)> {
+    receipts.into_iter().zip(results).collect()
+}
+
+impl Ask {
+    /// Items and bytes that it adds to a call.
+    fn size(&self) -> (usize, usize) {
+        match self {
+            Ask::Push(messages) => (messages.len(), messages.iter().map(NewMessage::bytes).sum()),
+            Ask::Ack(receipts, _) | Ask::Nack(receipts, _) | Ask::Extend(receipts, _) => {
+                (receipts.len(), 0)
+            }
+            Ask::Pop(_) => (1, 0),
+        }
+    }
+}
+
+impl<T> Waiter<T> {
+    fn end(self, messages: Vec<PoppedMessage>, paused: bool) -> (T, Told) {
+        let told = match self.acked {
+            Some(results) => Told::Acked(results, Some((self.wanted.token, messages))),
+            None if paused && messages.is_empty() => Told::Paused,
+            None => Told::Popped(self.wanted.token, messages),
+        };
+        (self.client, told)
+    }
+}
+
+impl<T> Call<T> {
+    /// The arguments of the script.
+    pub fn args(&self, caller: Caller) -> Batch {
+        let mut batch = Batch::new(caller);
+        let asks = || self.items.iter().map(|item| &item.ask);
+        let acks: Vec<&Receipt> = asks()
+            .flat_map(|ask| match ask {
+                Ask::Ack(receipts, _) => &receipts[..],
+                _ => &[],
+            })
+            .collect();
+        batch.acks(acks.into_iter());
+        let mut nacks = Vec::new();
+        let mut extends = Vec::new();
+        let mut pushes = Vec::new();
+        for ask in asks() {
+            match ask {
+                Ask::Nack(receipts, back) => nacks.extend(
+                    receipts
+                        .iter()
+                        .map(|receipt| (receipt, back.mode, back.delay_ms, back.reason.as_str())),
+                ),
+                Ask::Extend(receipts, ms) => extends.extend(receipts.iter().map(|r| (r, *ms))),
+                Ask::Push(messages) => pushes.push(&messages[..]),
+                Ask::Ack(..) | Ask::Pop(_) => {}
+            }
+        }
+        batch.nacks(nacks.into_iter());
+        batch.extends(extends.into_iter());
+        batch.pushes(pushes.into_iter());
+        batch.pops(self.pops.iter().map(|Waiter { wanted, .. }| {
+            (
+                wanted.max,
+                wanted.visibility_ms,
+                wanted.token.as_str(),
+                wanted.consumer.as_str(),
+                wanted.bytes_max,
+            )
+        }));
+        batch
+    }
+
+    /// Splits off what adds nothing: acknowledgements without pops, for a Redis without memory. The
+    /// rest is to be refused.
+    pub fn spare(&mut self) -> (Vec<T>, bool) {
+        let is_ack = |item: &Item<T>| matches!(item.ask, Ask::Ack(..));
+        if self.items.iter().any(is_ack) && self.pops.iter().all(|pop| pop.acked.is_none()) {
+            let (acks, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.items)
+                .into_iter()
+                .partition(is_ack);
+            self.items = acks;
+            return (
+                rest.into_iter().filter_map(|item| item.client).collect(),
+                true,
+            );
+        }
+        (Vec::new(), false)
+    }
+}

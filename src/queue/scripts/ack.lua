@@ -1,0 +1,66 @@
+-- Acknowledges messages: they are done and gone.
+--
+-- ARGV: count, then for each: sequence number, token, delivery
+-- Result: for each 1 (acked), 2 (was acked before), 0 (the receipt is stale) or 3 (not while Redis has
+--   no memory: more than a removal is to be done)
+local ack_results = {}
+local ack_count = take_number()
+if ack_count > 0 then
+  touch()
+  local ids = {}
+  for i = 1, ack_count do
+    ids[i] = ARGV[next_arg + 3 * (i - 1)]
+  end
+  local done, with_info, bits, is_done, leases = {}, {}, {}, {}, {}
+  for from = 1, ack_count, CHUNK do
+    local some = call('HMGET', LEASE, unpack(ids, from, math.min(from + CHUNK - 1, ack_count)))
+    for i = 1, #some do
+      leases[from + i - 1] = some[i]
+    end
+  end
+  for i = 1, ack_count do
+    local id, token, delivery = take(), take(), take()
+    local lease = leases[i]
+    if is_done[id] == token then
+      ack_results[i] = 2
+    elseif lease and string.sub(lease, 1, #token + 1) == token .. ':' then
+      local _, deliveries, _, has_info = lease_parts(lease)
+      if spare and (has_info == 'i' or not call('ZSCORE', LEASED, id)) then
+        ack_results[i] = 3
+      else
+        is_done[id] = token
+        done[#done + 1] = id
+        if has_info == 'i' then
+          with_info[#with_info + 1] = id
+        end
+        if not spare then
+          remember_ack(id, token, deliveries, bits)
+        end
+        ack_results[i] = 1
+      end
+    else
+      ack_results[i] = is_acked(id, token, delivery) and 2 or 0
+    end
+  end
+  if #done > 0 then
+    local missing = #done - variadic('ZREM', LEASED, done)
+    if missing > 0 then
+      -- They had come back already, and wait to be handed out again.
+      add_ghosts(missing - variadic('ZREM', DELAYED, done))
+    end
+    variadic('HDEL', LEASE, done)
+    variadic('HDEL', BODY, done)
+    variadic('HDEL', ERRORS, done)
+    for _, id in ipairs(with_info) do
+      forget_info(id, info_of(id))
+    end
+    for chunk, sets in pairs(bits) do
+      local key = EXTRA .. 'acked:' .. chunk
+      variadic('BITFIELD', key, sets)
+      call('PEXPIRE', key, ACKED_MS)
+    end
+    if not spare then
+      call('HINCRBY', META, 'acked', #done)
+    end
+  end
+end

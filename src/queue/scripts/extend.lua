@@ -1,0 +1,18 @@
+-- Moves deadlines of messages in flight.
+--
+-- ARGV: count, then for each: sequence number, token, visibility in ms from now
+-- Result: for each the new deadline, or 0 (the receipt is stale)
+local extend_results = {}
+local extend_count = take_number()
+if extend_count > 0 then
+  touch()
+end
+for i = 1, extend_count do
+  local id, token, visibility = take(), take(), take_number()
+  local lease = call('HGET', LEASE, id)
+  extend_results[i] = 0
+  if lease and string.sub(lease, 1, #token + 1) == token .. ':' and call('ZSCORE', LEASED, id) then
+    call('ZADD', LEASED, now + visibility, id)
+    extend_results[i] = now + visibility
+  end
+end

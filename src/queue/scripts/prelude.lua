@@ -1,0 +1,317 @@
+-- What every script begins with: the names of keys, the fence, the clock, and what transitions share.
+--
+-- KEYS[1..15]   the keys below, in this order (script.rs builds them)
+-- KEYS[16..25]  lists of ready messages by priority, 0 to 9
+-- KEYS[24]      beginning of the keys of groups and of acknowledgements
+-- ARGV[1]       epoch of the owner; a lower one than the stored is refused
+-- ARGV[2]       operation sequence that the owner knows to be acknowledged; a lower stored one is a loss
+-- ARGV[3]       sequence number that is taken at least, after a loss
+-- ARGV[4]       1: only commands that a Redis without memory takes
+-- ARGV[5..]     by transition
+--
+-- Replies: {'fenced', epoch}, {'lost', operation sequence, sequence}, or what the transition says.
+local META, BODY, INFO, LEASE, LEASED, DELAYED, TTL, DEDUP, DEDUP_UNTIL, DEAD, ERRORS, SETTINGS, GROUPS =
+  unpack(KEYS, 1, 13)
+local EXTRA = KEYS[24]
+local call = redis.call
+local next_arg = 5
+local CHUNK = 1000          -- arguments of one variadic command; Lua's stack ends near 8,000
+local SWEEP_MAX = 500       -- expiries that one call deals with; more are found by the next
+local HISTORY_MAX = 10      -- failures of a message that are kept, the newest
+local ACKED_MS = 3600000    -- how long an acknowledgement is remembered
+local BITS = 65536          -- acknowledgements of one bitmap
+
+local function take()
+  next_arg = next_arg + 1
+  return ARGV[next_arg - 1]
+end
+
+local function take_number()
+  return tonumber(take())
+end
+
+local meta = call('HMGET', META, 'epoch', 'opseq', 'seq', 'now', 'used', 'paused', 'ghosts')
+local epoch = tonumber(ARGV[1])
+if tonumber(meta[1] or 0) > epoch then
+  return {'fenced', meta[1]}
+end
+local opseq, seq = tonumber(meta[2] or 0), tonumber(meta[3] or 0)
+if opseq < tonumber(ARGV[2]) then
+  return {'lost', opseq, seq}
+end
+seq = math.max(seq, tonumber(ARGV[3]))
+local time = call('TIME')
+-- Never earlier than any call before: the server's clock may be set back.
+local now = math.max(time[1] * 1000 + math.floor(time[2] / 1000), tonumber(meta[4] or 0))
+local used, paused, ghosts = meta[5] or '', meta[6], tonumber(meta[7] or 0)
+local spare = ARGV[4] == '1'
+local buried = {}
+local touched = false
+
+-- To be called before the first write. It is one that a Redis without memory refuses, so that
+-- nothing is done by halves.
+local function touch()
+  if not touched and not spare then
+    touched = true
+    opseq = opseq + 1
+    call('HSET', META, 'epoch', ARGV[1], 'opseq', opseq, 'now', now)
+  end
+end
+
+local settings_read
+local function setting(name)
+  if not settings_read then
+    settings_read = {}
+    local all = call('HGETALL', SETTINGS)
+    for i = 1, #all, 2 do
+      settings_read[all[i]] = tonumber(all[i + 1]) or all[i + 1]
+    end
+  end
+  return settings_read[name]
+end
+
+-- Calls a variadic command with any number of arguments, whole pairs staying together.
+local function variadic(command, key, args)
+  local sum = 0
+  for from = 1, #args, CHUNK do
+    local result = call(command, key, unpack(args, from, math.min(from + CHUNK - 1, #args)))
+    sum = sum + (tonumber(result) or 0)
+  end
+  return sum
+end
+
+local function info_of(id)
+  local packed = call('HGET', INFO, id)
+  return packed and cmsgpack.unpack(packed) or {}
+end
+
+local function lease_parts(lease)
+  local token, deliveries, counted, has_info, consumer =
+    string.match(lease, '^(%x+):(%d+):(%d+):(.):(.*)$')
+  return token, tonumber(deliveries), tonumber(counted), has_info, consumer
+end
+
+local function add_ready(command, id, priority)
+  call(command, KEYS[14 + priority], id)
+  if not string.find(used, priority, 1, true) then
+    used = used .. priority
+    call('HSET', META, 'used', used)
+  end
+end
+
+local function add_ghosts(count)
+  if count ~= 0 then
+    ghosts = ghosts + count
+    call('HINCRBY', META, 'ghosts', count)
+  end
+end
+
+-- A message of a group ended: the next one of the group takes its place.
+local function advance_group(group)
+  local list = EXTRA .. 'group:' .. group
+  while true do
+    local id = call('LPOP', list)
+    if not id then
+      call('HDEL', GROUPS, group)
+      return
+    end
+    if call('HEXISTS', BODY, id) == 1 then
+      local info = info_of(id)
+      call('HSET', GROUPS, group, id)
+      if (info.due or 0) > now then
+        call('ZADD', DELAYED, info.due, id)
+      else
+        add_ready('RPUSH', id, info.p or 4)
+      end
+      return
+    end
+  end
+end
+
+-- Whether the message stands behind others of its group.
+local function is_behind(id, info)
+  return info.g and call('HGET', GROUPS, info.g) ~= id
+end
+
+-- Ends what else is kept of a message that has more than the usual: id, group, time to live.
+local function forget_info(id, info)
+  call('HDEL', INFO, id)
+  if info.x then
+    call('ZREM', TTL, id)
+  end
+  if info.i then
+    local entry = call('HGET', DEDUP, info.i)
+    local of, till = string.match(entry or '', '^(%d+):(-?%d+)$')
+    if of == id and (till == '-1' or tonumber(till) <= now) then
+      call('HDEL', DEDUP, info.i)
+      call('ZREM', DEDUP_UNTIL, info.i)
+    end
+  end
+  if info.g and not is_behind(id, info) then
+    advance_group(info.g)
+  end
+end
+
+-- Ends a message that is not in flight, wherever it stands.
+local function remove(id, info)
+  local behind = is_behind(id, info)
+  call('HDEL', BODY, id)
+  call('HDEL', LEASE, id)
+  call('HDEL', ERRORS, id)
+  local counted = call('ZREM', DELAYED, id) + call('ZREM', DEAD, id)
+  if counted == 0 and not behind then
+    add_ghosts(1)
+  end
+  if info.dead then
+    info.g = nil
+  end
+  forget_info(id, info)
+end
+
+local function record_failure(id, deliveries, consumer, reason)
+  local kept = call('HGET', ERRORS, id)
+  local history = kept and cmsgpack.unpack(kept) or {}
+  if #history >= HISTORY_MAX then
+    table.remove(history, 1)
+  end
+  history[#history + 1] = {now, deliveries, consumer, reason}
+  call('HSET', ERRORS, id, cmsgpack.pack(history))
+end
+
+-- To the dead state; the message is in no other place any more.
+local function bury(id, info, why)
+  call('ZADD', DEAD, now, id)
+  call('HDEL', LEASE, id)
+  if info.x then
+    call('ZREM', TTL, id)
+  end
+  local group = info.g
+  info.dead, info.why = 1, why
+  call('HSET', INFO, id, cmsgpack.pack(info))
+  if group then
+    advance_group(group)
+  end
+  buried[#buried + 1] = id
+  buried[#buried + 1] = why
+end
+
+local function backoff(counted)
+  local kind, base = setting('backoff'), setting('backoff_base_ms')
+  if kind == 'fixed' then
+    return base
+  elseif kind == 'exponential' then
+    return math.min(base * 2 ^ math.min(counted - 1, 40), setting('backoff_max_ms'))
+  end
+  return 0
+end
+
+-- A delivery ended without an acknowledgement; the message is not among the leased any more.
+local function give_back(id, lease, counts, delay, reason)
+  local token, deliveries, counted, has_info, consumer = lease_parts(lease)
+  local info = has_info == 'i' and info_of(id) or {}
+  if counts then
+    counted = counted + 1
+    record_failure(id, deliveries, consumer, reason)
+  end
+  if info.x and info.x <= now then
+    remove(id, info)
+    add_ghosts(-1)
+    return
+  end
+  if counts and counted >= (setting('max_deliveries') or 10) then
+    bury(id, info, 'max_deliveries')
+    return
+  end
+  call('HSET', LEASE, id, table.concat({token, deliveries, counted, has_info, consumer}, ':'))
+  delay = delay or (counts and backoff(counted)) or 0
+  if delay > 0 then
+    call('ZADD', DELAYED, now + delay, id)
+  else
+    add_ready('LPUSH', id, info.p or 4)
+  end
+end
+
+-- What time has brought: delays that are over, deadlines that passed, messages that expired.
+local function sweep()
+  local due = call('ZRANGEBYSCORE', DELAYED, '-inf', now, 'LIMIT', 0, SWEEP_MAX)
+  if #due > 0 then
+    touch()
+    variadic('ZREM', DELAYED, due)
+    for _, id in ipairs(due) do
+      add_ready('RPUSH', id, info_of(id).p or 4)
+    end
+  end
+  local over = call('ZRANGEBYSCORE', LEASED, '-inf', now, 'LIMIT', 0, SWEEP_MAX)
+  if #over > 0 then
+    touch()
+    variadic('ZREM', LEASED, over)
+    -- From the newest to the oldest, each to the front: so the oldest comes out first.
+    for i = #over, 1, -1 do
+      local lease = call('HGET', LEASE, over[i])
+      give_back(over[i], lease, true, nil, 'the visibility timeout ran out')
+    end
+  end
+  local expired = call('ZRANGEBYSCORE', TTL, '-inf', now, 'LIMIT', 0, SWEEP_MAX)
+  if #expired > 0 then
+    touch()
+    variadic('ZREM', TTL, expired)
+    for _, id in ipairs(expired) do
+      -- One in flight ends when it comes back, or is acknowledged.
+      if not call('ZSCORE', LEASED, id) then
+        remove(id, info_of(id))
+      end
+    end
+  end
+  local forgotten = call('ZRANGEBYSCORE', DEDUP_UNTIL, '-inf', now, 'LIMIT', 0, SWEEP_MAX)
+  if #forgotten > 0 then
+    touch()
+    variadic('ZREM', DEDUP_UNTIL, forgotten)
+    for _, name in ipairs(forgotten) do
+      local of = string.match(call('HGET', DEDUP, name) or '', '^%d+')
+      if not of or call('HEXISTS', BODY, of) == 0 then
+        call('HDEL', DEDUP, name)
+      end
+    end
+  end
+end
+
+local function remember_ack(id, token, deliveries, bits)
+  if deliveries == 1 then
+    local chunk = math.floor(id / BITS)
+    local sets = bits[chunk] or {}
+    bits[chunk] = sets
+    local n = #sets
+    sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', id % BITS, 1
+  else
+    call('SET', EXTRA .. 'acked:' .. id .. ':' .. token, 1, 'PX', ACKED_MS)
+  end
+end
+
+local function is_acked(id, token, delivery)
+  if delivery == '1' then
+    local chunk = math.floor(id / BITS)
+    return call('GETBIT', EXTRA .. 'acked:' .. chunk, id % BITS) == 1
+  end
+  return call('EXISTS', EXTRA .. 'acked:' .. id .. ':' .. token) == 1
+end
+
+-- The next instant at which time alone makes a message ready; 0 if there is none.
+local function next_due()
+  local first = 0
+  for _, key in ipairs({DELAYED, LEASED}) do
+    local head = call('ZRANGE', key, 0, 0, 'WITHSCORES')
+    local at = tonumber(head[2])
+    if at and (first == 0 or at < first) then
+      first = at
+    end
+  end
+  return first
+end
+
+local function ready_length()
+  local length = -ghosts
+  for priority in string.gmatch(used, '%d') do
+    length = length + call('LLEN', KEYS[14 + priority])
+  end
+  return length
+end

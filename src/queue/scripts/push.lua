@@ -1,0 +1,148 @@
+-- Takes messages in.
+--
+-- ARGV: count of requests, then for each: count of messages, then for each of those:
+--   what is kept of it, and '' or its options in MessagePack:
+--   i id, w ms in which the id means the same message (-1: until it is done), d delay in ms,
+--   a due time in ms, p priority, t time to live in ms, g group
+-- Result: for each message twice its sequence number, plus 1 if the id was known; or, for each of a
+--   request that does not fit in the topic, -1
+local push_results = {}
+local push_count = take_number()
+if push_count > 0 then
+  touch()
+  local bodies, ready, length = {}, {}, nil
+  local limit, default_ttl = setting('max_length'), setting('ttl_ms')
+  local default_window = setting('dedup_ms') or 120000
+
+  -- Makes place for more messages, if the settings want it by burying the oldest.
+  local function fits(more)
+    if not limit then
+      return true
+    end
+    length = length or call('HLEN', BODY) - call('ZCARD', DEAD)
+    if length + more <= limit then
+      length = length + more
+      return true
+    end
+    if setting('overflow') ~= 'dead' or more > limit then
+      return false
+    end
+    local places = math.min(length + more - limit, CHUNK)
+    local victims = {}
+    for priority = 0, 9 do
+      while #victims < places do
+        local id = call('LPOP', KEYS[14 + priority])
+        if not id then
+          break
+        end
+        if call('HEXISTS', BODY, id) == 1 then
+          victims[#victims + 1] = {id, priority}
+        else
+          add_ghosts(-1)
+        end
+      end
+    end
+    if length - #victims + more > limit then
+      for i = #victims, 1, -1 do
+        add_ready('LPUSH', victims[i][1], victims[i][2])
+      end
+      return false
+    end
+    for _, victim in ipairs(victims) do
+      bury(victim[1], info_of(victim[1]), 'overflow')
+    end
+    length = length - #victims + more
+    return true
+  end
+
+  local function keep(body)
+    seq = seq + 1
+    local id = string.format('%.0f', seq)
+    bodies[#bodies + 1] = id
+    bodies[#bodies + 1] = string.format('%.0f', now) .. body
+    return id
+  end
+
+  local function known(name)
+    local of, till = string.match(call('HGET', DEDUP, name) or '', '^(%d+):(-?%d+)$')
+    if of and (till == '-1' or tonumber(till) > now) then
+      return tonumber(of)
+    end
+  end
+
+  local function keep_with_options(body, options)
+    local id = keep(body)
+    local info = {p = options.p, i = options.i, g = options.g}
+    if options.i then
+      local window = options.w or default_window
+      local till = window < 0 and -1 or now + window
+      call('HSET', DEDUP, options.i, id .. ':' .. string.format('%.0f', till))
+      if till > 0 then
+        call('ZADD', DEDUP_UNTIL, till, options.i)
+      end
+    end
+    local ttl = options.t or default_ttl
+    if ttl then
+      info.x = now + ttl
+      call('ZADD', TTL, info.x, id)
+    end
+    local due = options.a or (options.d and now + options.d) or 0
+    if due > now then
+      info.due = due
+    end
+    call('HSET', INFO, id, cmsgpack.pack(info))
+    if options.g and call('HEXISTS', GROUPS, options.g) == 1 then
+      call('RPUSH', EXTRA .. 'group:' .. options.g, id)
+      return
+    end
+    if options.g then
+      call('HSET', GROUPS, options.g, id)
+    end
+    if due > now then
+      call('ZADD', DELAYED, due, id)
+    else
+      local priority = options.p or 4
+      ready[priority] = ready[priority] or {}
+      table.insert(ready[priority], id)
+    end
+  end
+
+  local function push_one(body, packed)
+    if packed == '' and not default_ttl then
+      local id = keep(body)
+      ready[4] = ready[4] or {}
+      ready[4][#ready[4] + 1] = id
+      return seq * 2
+    end
+    local options = packed == '' and {} or cmsgpack.unpack(packed)
+    local earlier = options.i and known(options.i)
+    if earlier then
+      return earlier * 2 + 1
+    end
+    keep_with_options(body, options)
+    return seq * 2
+  end
+
+  for _ = 1, push_count do
+    local messages = take_number()
+    if fits(messages) then
+      for _ = 1, messages do
+        push_results[#push_results + 1] = push_one(take(), take())
+      end
+    else
+      next_arg = next_arg + 2 * messages
+      for _ = 1, messages do
+        push_results[#push_results + 1] = -1
+      end
+    end
+  end
+  call('HSET', META, 'seq', string.format('%.0f', seq))
+  variadic('HSET', BODY, bodies)
+  for priority, ids in pairs(ready) do
+    variadic('RPUSH', KEYS[14 + priority], ids)
+    if not string.find(used, priority, 1, true) then
+      used = used .. priority
+      call('HSET', META, 'used', used)
+    end
+  end
+end

@@ -1,0 +1,438 @@
+//! Queues for clients: requests go to the topic's owner, which is this node, and from there to Redis
+//! in calls that carry all that waits.
+//!
+//! A topic has up to two tasks while there is something to do, each with a call under way, and one
+//! that watches the time while pops wait. A topic without requests has none and costs nothing.
+//!
+//! A node owns the topics whose home it is in the replicated view, and Redis refuses the calls of one
+//! whose view is older than that of any call before. A node that learns that a topic moved hands the
+//! pops that wait here to the new owner.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::broker::relay::{Incoming, Relay};
+use crate::ids::NodeId;
+use crate::protocol::queue::{Demand, Push, Receipt, Receipts, Request, Verdict};
+use crate::protocol::status::Durability;
+use crate::protocol::{Code, Encoding, ErrorReply, Operation, Outcome, Prefix, Refusal, ReplyTo};
+use crate::queue::keys::Keyspace;
+use crate::queue::owner::{Ask, Owner, PENDING_MAX, Return, Wanted};
+use crate::queue::script::{Caller, NewMessage};
+use crate::queue::store::RedisLink;
+use crate::raft::handle::Handle;
+use crate::time::{self, Instant};
+use crate::view::rendezvous::Placement;
+
+mod acts;
+mod answers;
+mod running;
+
+pub use answers::{Answered, Answers, Body};
+
+/// Topics of which this node remembers how far they had come.
+const REMEMBERED_MAX: usize = 100_000;
+/// Answers with messages whose requester may turn out to be gone: the broker says so within
+/// milliseconds.
+const SENT_KEPT: usize = 8_192;
+/// Requests of operators that are under way; each is a task.
+const ACTS_MAX: usize = 1_024;
+
+/// Queues, as one node offers them; clones share it.
+#[derive(Clone)]
+pub struct QueueService(Arc<Shared>);
+
+/// What it stands on.
+pub struct Parts {
+    pub me: NodeId,
+    pub prefix: Prefix,
+    pub handle: Handle,
+    pub relay: Relay,
+    /// Absent when the node was told of no Redis.
+    pub redis: Option<Arc<RedisLink>>,
+    pub answers: Arc<dyn Answers>,
+}
+
+struct Shared {
+    parts: Parts,
+    started: Instant,
+    placement: Mutex<Arc<Placement>>,
+    topics: Mutex<BTreeMap<Arc<str>, Topic>>,
+    known: Mutex<BTreeMap<Arc<str>, Known>>,
+    sent: Mutex<VecDeque<Sent>>,
+    sent_number: AtomicU64,
+    acts: tokio::sync::Semaphore,
+}
+
+/// A topic while there is something to do or to wait for.
+struct Topic {
+    owner: Owner<Ticket>,
+    keys: Arc<[String]>,
+    runners: usize,
+    /// Until when the task that watches the time sleeps, and what wakes it; 0: there is none.
+    watch_until_ms: u64,
+    watch: Arc<Notify>,
+}
+
+/// How far a topic had come, as far as was acknowledged to this node.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    opseq: u64,
+    seq: u64,
+    floor: u64,
+    /// The topic is in the list of topics.
+    is_noted: bool,
+}
+
+/// Messages on their way to a client.
+struct Sent {
+    number: u64,
+    topic: Arc<str>,
+    receipts: Vec<Receipt>,
+}
+
+/// A request on its way through a topic.
+struct Ticket {
+    to: ReplyTo,
+    operation: Operation,
+    received_at: Instant,
+    shape: Shape,
+}
+
+enum Shape {
+    Push {
+        ids: Vec<Option<String>>,
+        batch: bool,
+    },
+    Receipts,
+    Pop(Raw),
+}
+
+/// A pop as it came, in case another node has to take it.
+struct Raw {
+    subject: String,
+    payload: Bytes,
+    content_type: Option<String>,
+    deadline: Instant,
+}
+
+/// A request's way back, its time, and the message that it came in.
+pub struct Origin<'a> {
+    pub to: ReplyTo,
+    pub received_at: Instant,
+    pub deadline: Instant,
+    pub incoming: &'a Incoming<'a>,
+}
+
+impl QueueService {
+    pub fn new(parts: Parts) -> Self {
+        QueueService(Arc::new(Shared {
+            parts,
+            started: time::now(),
+            placement: Mutex::new(Arc::new(Placement::new(&Default::default()))),
+            topics: Mutex::default(),
+            known: Mutex::default(),
+            sent: Mutex::default(),
+            sent_number: AtomicU64::new(0),
+            acts: tokio::sync::Semaphore::new(ACTS_MAX),
+        }))
+    }
+
+    /// The node that owns a topic; none while no node is in the view.
+    pub fn home(&self, topic: &str) -> Option<NodeId> {
+        self.0.placement().home(topic.as_bytes())
+    }
+
+    /// Topics that this node has something to do for.
+    pub fn active_topics(&self) -> usize {
+        lock(&self.0.topics).len()
+    }
+
+    /// Takes a request whose topic this node owns.
+    pub fn take(&self, request: Request, origin: Origin<'_>) {
+        let operation = request.operation();
+        let refused = match self.0.store() {
+            Err(refusal) => Err(refusal),
+            Ok(_) => match request {
+                Request::Push(push) => self.push(push, &origin),
+                Request::Pop(pop) => {
+                    self.pop(&pop.topic, pop.demand, &origin);
+                    Ok(())
+                }
+                Request::Receipts(receipts) => {
+                    self.receipts(receipts, &origin);
+                    Ok(())
+                }
+                Request::Admin(admin) => self.act(admin, &origin),
+            },
+        };
+        if let Err(refusal) = refused {
+            let timing = (operation, origin.received_at);
+            self.0.refuse(&origin.to, timing, &refusal);
+        }
+    }
+
+    fn push(&self, push: Push, origin: &Origin<'_>) -> Result<(), Refusal> {
+        if let Some(wanted) = push.require_durability {
+            let reached = self.0.store()?.status().durability;
+            if !is_at_least(reached, wanted) {
+                return Err(durability_unavailable(wanted, reached));
+            }
+        }
+        let messages = push.messages.iter().map(NewMessage::new).collect();
+        let shape = Shape::Push {
+            ids: push
+                .messages
+                .into_iter()
+                .map(|message| message.id)
+                .collect(),
+            batch: push.batch,
+        };
+        let ticket = ticket(Operation::QueuePush, shape, origin);
+        self.0
+            .submit(&push.topic, Some(ticket), Ask::Push(messages));
+        Ok(())
+    }
+
+    fn pop(&self, topic: &str, demand: Demand, origin: &Origin<'_>) {
+        let Incoming {
+            subject,
+            payload,
+            content_type,
+            ..
+        } = origin.incoming;
+        let raw = Raw {
+            subject: (*subject).to_owned(),
+            payload: (*payload).clone(),
+            content_type: content_type.map(str::to_owned),
+            deadline: origin.deadline,
+        };
+        let ticket = ticket(Operation::QueuePop, Shape::Pop(raw), origin);
+        let wanted = self.0.wanted(demand, origin.to.encoding);
+        self.0.submit(topic, Some(ticket), Ask::Pop(wanted));
+    }
+
+    fn receipts(&self, request: Receipts, origin: &Origin<'_>) {
+        let Receipts {
+            topic,
+            receipts,
+            what,
+            ..
+        } = request;
+        let (operation, ask) = match what {
+            Verdict::Ack { pop } => {
+                let wanted = pop.map(|demand| self.0.wanted(demand, origin.to.encoding));
+                (Operation::QueueAck, Ask::Ack(receipts, wanted))
+            }
+            Verdict::Nack {
+                delay_ms,
+                dead,
+                reason,
+            } => {
+                let back = Return {
+                    mode: if dead { 'd' } else { 'c' },
+                    delay_ms,
+                    reason: reason.unwrap_or_else(|| "handed back".to_owned()),
+                };
+                (Operation::QueueNack, Ask::Nack(receipts, back))
+            }
+            Verdict::Extend { visibility_ms } => {
+                (Operation::QueueExtend, Ask::Extend(receipts, visibility_ms))
+            }
+        };
+        let ticket = ticket(operation, Shape::Receipts, origin);
+        self.0.submit(&topic, Some(ticket), ask);
+    }
+
+    /// Takes the broker's word that nobody got an answer with messages: they are handed back, and
+    /// this delivery does not count as a failure.
+    pub fn requester_gone(&self, number: u64) {
+        let found = {
+            let mut sent = lock(&self.0.sent);
+            let at = sent.binary_search_by_key(&number, |sent| sent.number);
+            at.ok().and_then(|at| sent.remove(at))
+        };
+        if let Some(Sent {
+            topic, receipts, ..
+        }) = found
+        {
+            self.0.hand_back(&topic, receipts);
+        }
+    }
+}
+
+fn ticket(operation: Operation, shape: Shape, origin: &Origin<'_>) -> Ticket {
+    Ticket {
+        to: origin.to.clone(),
+        operation,
+        received_at: origin.received_at,
+        shape,
+    }
+}
+
+impl Shared {
+    fn store(&self) -> Result<&Arc<RedisLink>, Refusal> {
+        self.parts.redis.as_ref().ok_or_else(|| {
+            let message = "this node was told of no Redis (--redis), which queues need";
+            ErrorReply::new(Code::StoreUnavailable, message).into()
+        })
+    }
+
+    /// The placement of the newest view that this node has applied.
+    fn placement(&self) -> Arc<Placement> {
+        let mut kept = lock(&self.placement);
+        self.parts.handle.read(|state, _| {
+            if state.view.epoch() != kept.epoch() {
+                *kept = Arc::new(Placement::new(&state.view));
+            }
+        });
+        kept.clone()
+    }
+
+    /// What keys begin with; none before the node belongs to a cluster.
+    fn keyspace(&self) -> Option<Keyspace> {
+        let cluster = self.parts.handle.read(|state, _| state.cluster)?;
+        Some(Keyspace::new(self.parts.prefix.as_str(), cluster))
+    }
+
+    /// Milliseconds since this node's start.
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    fn wanted(&self, demand: Demand, encoding: Encoding) -> Wanted {
+        let until_ms = match demand.wait_ms {
+            0 => 0,
+            wait_ms => self.now_ms() + wait_ms,
+        };
+        // Base64 and the fields around each message take their part.
+        let bytes_max = self.parts.answers.payload_max() as u64;
+        Wanted {
+            max: demand.max,
+            visibility_ms: demand.visibility_ms.unwrap_or(0),
+            consumer: demand.consumer,
+            token: Receipt::token(rand::random()),
+            bytes_max: match encoding {
+                Encoding::Json => bytes_max * 5 / 8,
+                Encoding::MessagePack => bytes_max * 7 / 8,
+            },
+            until_ms,
+        }
+    }
+
+    fn submit(self: &Arc<Self>, name: &str, ticket: Option<Ticket>, ask: Ask) {
+        let mut topics = lock(&self.topics);
+        if !topics.contains_key(name) {
+            let Some(keyspace) = self.keyspace() else {
+                drop(topics);
+                if let Some(ticket) = ticket {
+                    self.refuse_ticket(&ticket, &reconfiguring());
+                }
+                return;
+            };
+            let topic = Topic {
+                owner: Owner::default(),
+                keys: keyspace.of_topic(name).into(),
+                runners: 0,
+                watch_until_ms: 0,
+                watch: Arc::default(),
+            };
+            topics.insert(name.into(), topic);
+        }
+        let (name, topic) = match topics.get_key_value(name) {
+            Some((name, _)) => (name.clone(), ()),
+            None => unreachable!("it was just put there"),
+        };
+        let () = topic;
+        let topic = topics.get_mut(&name).expect("it was just there");
+        match topic.owner.ask(ticket, ask) {
+            Ok(()) => self.start(&name, topic),
+            Err(ticket) => {
+                drop(topics);
+                let refusal = ErrorReply::overloaded("requests that wait", PENDING_MAX as u64);
+                self.refuse_ticket(&ticket, &refusal);
+            }
+        }
+    }
+
+    fn hand_back(self: &Arc<Self>, topic: &str, receipts: Vec<Receipt>) {
+        let back = Return {
+            mode: 'u',
+            delay_ms: None,
+            reason: String::new(),
+        };
+        self.submit(topic, None, Ask::Nack(receipts, back));
+    }
+
+    fn caller(&self, topic: &str, placement: &Placement) -> Caller {
+        let known = lock(&self.known).get(topic).copied().unwrap_or_default();
+        Caller {
+            epoch: placement.epoch().0,
+            opseq: known.opseq,
+            seq_floor: known.floor,
+            spare: false,
+        }
+    }
+
+    /// Remembers how far a topic has come.
+    fn note(&self, topic: &Arc<str>, change: impl FnOnce(&mut Known)) {
+        let mut known = lock(&self.known);
+        if !known.contains_key(topic) && known.len() >= REMEMBERED_MAX {
+            known.pop_first();
+        }
+        change(known.entry(topic.clone()).or_default());
+    }
+
+    fn refuse_ticket(&self, ticket: &Ticket, refusal: &ErrorReply) {
+        let timing = (ticket.operation, ticket.received_at);
+        self.refuse(&ticket.to, timing, refusal);
+    }
+
+    fn refuse(&self, to: &ReplyTo, timing: (Operation, Instant), refusal: &ErrorReply) {
+        self.parts.answers.answer(to, timing, Err(refusal), None);
+    }
+
+    fn time_of(&self, at_ms: u64) -> Instant {
+        self.started + Duration::from_millis(at_ms)
+    }
+}
+
+/// A panic while a map is locked leaves it whole: every change to it is one insertion or removal.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_at_least(reached: Durability, wanted: Durability) -> bool {
+    let rank = |level| match level {
+        Durability::Fsync => 3,
+        Durability::Os => 2,
+        Durability::Interval => 1,
+        Durability::None | Durability::Unknown => 0,
+    };
+    rank(reached) >= rank(wanted)
+}
+
+fn durability_unavailable(wanted: Durability, reached: Durability) -> Refusal {
+    let name = |level: Durability| format!("{level:?}").to_lowercase();
+    let message = format!(
+        "`{}` is required, and Redis gives `{}` now; `status` says why",
+        name(wanted),
+        name(reached)
+    );
+    ErrorReply::new(Code::DurabilityUnavailable, message).into()
+}
+
+fn reconfiguring() -> Refusal {
+    Box::new(
+        ErrorReply::new(
+            Code::Reconfiguring,
+            "the nodes are about to agree on who owns this topic; try again",
+        )
+        .with_outcome(Outcome::NotApplied),
+    )
+}

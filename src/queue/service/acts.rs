@@ -1,0 +1,434 @@
+//! What operators ask about a topic: each is a task and a script of its own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::running::refusal_of;
+use super::{ACTS_MAX, Body, Origin, QueueService, Shared, lock, reconfiguring};
+use crate::protocol::error::{Code, ErrorReply};
+use crate::protocol::queue::{
+    Act, Admin, Backoff, Cancelled, Change, Configured, DEDUP_MS_DEFAULT, Dead, Failed, Listed,
+    MAX_DELIVERIES_DEFAULT, Paused, Peeked, Purged, Redriven, Settings, Shown, State, Stats,
+    VISIBILITY_MS_DEFAULT,
+};
+use crate::protocol::value::InFields;
+use crate::protocol::{Encoding, Refusal};
+use crate::queue::script::{Args, Caller, Denied, Done, Reply, Script, Stored};
+
+/// Messages that one call of a purge removes: Redis does nothing else meanwhile.
+const PURGE_STEP: u64 = 1_000;
+/// Messages that one call of a redrive moves.
+const REDRIVE_STEP: u64 = 1_000;
+
+impl QueueService {
+    pub(super) fn act(&self, admin: Admin, origin: &Origin<'_>) -> Result<(), Refusal> {
+        let shared = self.0.clone();
+        if shared.acts.available_permits() == 0 {
+            return Err(ErrorReply::overloaded("requests of operators", ACTS_MAX as u64).into());
+        }
+        let (to, received_at, deadline) = (origin.to.clone(), origin.received_at, origin.deadline);
+        let timing = (admin.act.operation(), received_at);
+        tokio::spawn(async move {
+            let Ok(_place) = shared.acts.acquire().await else {
+                return;
+            };
+            let done = tokio::time::timeout_at(deadline, shared.done_by(admin, to.encoding)).await;
+            let result = done.unwrap_or_else(|_| {
+                let message = "the deadline passed while this was under way";
+                Err(ErrorReply::new(Code::Indeterminate, message).into())
+            });
+            let result = result.as_ref().map_err(|refusal| &**refusal);
+            shared.parts.answers.answer(&to, timing, result, None);
+        });
+        Ok(())
+    }
+}
+
+impl Shared {
+    async fn done_by(self: &Arc<Self>, admin: Admin, encoding: Encoding) -> Result<Body, Refusal> {
+        let topic: Arc<str> = admin.topic.unwrap_or_default().into();
+        match admin.act {
+            Act::List {
+                prefix,
+                limit,
+                cursor,
+            } => self.list(&prefix, limit, cursor).await,
+            Act::Stats => Ok(Body::Stats(self.stats(&topic).await?)),
+            Act::Peek {
+                state,
+                limit,
+                cursor,
+            } => self.peek(&topic, (state, limit, cursor), encoding).await,
+            Act::Cancel { id } => {
+                let mut args = Args::default();
+                let seq = Stored::seq_of(&id);
+                args.text(if seq.is_some() { "" } else { &id });
+                args.number(seq.unwrap_or(0));
+                let mut done = self.change(&topic, Script::Cancel, args).await?;
+                let cancelled = done.number() == Some(1);
+                Ok(Body::Cancelled(Cancelled { cancelled }))
+            }
+            Act::Configure(changes) => self.configure(&topic, changes).await,
+            Act::Pause => self.pause(&topic, true).await,
+            Act::Resume => self.pause(&topic, false).await,
+            redrive @ Act::Redrive { .. } => self.redrive(&topic, redrive).await,
+            Act::Purge { states } => self.purge(&topic, &states).await,
+        }
+    }
+
+    /// Runs a script that changes the topic, as its owner.
+    async fn change(
+        self: &Arc<Self>,
+        topic: &Arc<str>,
+        script: Script,
+        own: Args,
+    ) -> Result<Done, Refusal> {
+        let placement = self.placement();
+        if placement.home(topic.as_bytes()) != Some(self.parts.me) {
+            return Err(reconfiguring());
+        }
+        if let Some(keyspace) = self.keyspace().filter(|_| script == Script::Configure) {
+            let noted = self.store()?.note_topic(&keyspace.topics(), topic).await;
+            noted.map_err(|error| refusal_of(&error))?;
+        }
+        let done = self
+            .run_script(topic, script, (self.caller(topic, &placement), own))
+            .await?;
+        self.note(topic, |known| {
+            known.opseq = known.opseq.max(done.opseq);
+            known.seq = known.seq.max(done.seq);
+        });
+        // What it made ready may be what a pop waits for.
+        if let Some(waiting) = lock(&self.topics).get_mut(topic) {
+            waiting.owner.wake();
+            self.start(topic, waiting);
+        }
+        Ok(done)
+    }
+
+    async fn run_script(
+        &self,
+        topic: &Arc<str>,
+        script: Script,
+        (caller, own): (Caller, Args),
+    ) -> Result<Done, Refusal> {
+        let keyspace = self.keyspace().ok_or_else(reconfiguring)?;
+        let mut args = caller.args();
+        args.0.extend(own.0);
+        let keys = keyspace.of_topic(topic);
+        let reply = self.store()?.run(script, &keys, &args.0).await;
+        match reply.map_err(|error| refusal_of(&error))?.outcome() {
+            Some(Ok(done)) => Ok(done),
+            Some(Err(Denied::Fenced { .. })) => Err(reconfiguring()),
+            Some(Err(Denied::Lost { opseq, seq })) => Err(self.alarm(topic, opseq, seq).into()),
+            None => Err(nonsense()),
+        }
+    }
+
+    async fn configure(
+        self: &Arc<Self>,
+        topic: &Arc<str>,
+        changes: Vec<(&'static str, Change)>,
+    ) -> Result<Body, Refusal> {
+        let mut args = Args::default();
+        args.number(changes.len() as u64);
+        for (name, change) in changes {
+            args.text(name);
+            match change {
+                Change::Number(number) => args.number(number),
+                Change::Text(text) => args.text(text),
+                Change::Default => args.text(""),
+            }
+        }
+        let mut done = self.change(topic, Script::Configure, args).await?;
+        let settings = settings(&done.list().ok_or_else(nonsense)?);
+        Ok(Body::Configured(Configured { settings }))
+    }
+
+    async fn pause(self: &Arc<Self>, topic: &Arc<str>, paused: bool) -> Result<Body, Refusal> {
+        let mut args = Args::default();
+        args.number(u64::from(paused));
+        let changed = self.change(topic, Script::Pause, args).await?.number() == Some(1);
+        if changed {
+            let kind = if paused { "paused" } else { "resumed" };
+            self.tell_watchers(kind, &json!({"topic": &**topic}));
+        }
+        Ok(Body::Paused(Paused { paused, changed }))
+    }
+
+    async fn redrive(self: &Arc<Self>, topic: &Arc<str>, act: Act) -> Result<Body, Refusal> {
+        let Act::Redrive {
+            ids,
+            reason_contains,
+            dead_since_ms,
+            limit,
+            per_second,
+            dry_run,
+        } = act
+        else {
+            unreachable!("it is asked for a redrive");
+        };
+        let chosen = self.dead_by_ids(topic, &ids).await?;
+        let mut moved = 0;
+        loop {
+            let step = if dry_run {
+                limit
+            } else {
+                REDRIVE_STEP.min(limit - moved)
+            };
+            let mut args = Args::default();
+            args.number(u64::from(dry_run));
+            args.number(step);
+            args.text(&reason_contains);
+            args.number(dead_since_ms);
+            args.number(if per_second > 0 {
+                1_000 / per_second
+            } else {
+                0
+            });
+            args.number(chosen.as_ref().map_or(0, |chosen| chosen.len() as u64));
+            for seq in chosen.iter().flatten() {
+                args.number(*seq);
+            }
+            if chosen.as_ref().is_some_and(Vec::is_empty) {
+                return Ok(Body::Redriven(Redriven {
+                    moved: 0,
+                    dead: self.stats(topic).await?.dead,
+                }));
+            }
+            let mut done = self.change(topic, Script::Redrive, args).await?;
+            let now = done.number().ok_or_else(nonsense)?;
+            let dead = done.number().ok_or_else(nonsense)?;
+            moved += now;
+            // A rate holds for one step: what else is dead stays for another request.
+            if dry_run || now < step || moved >= limit || per_second > 0 || chosen.is_some() {
+                return Ok(Body::Redriven(Redriven { moved, dead }));
+            }
+        }
+    }
+
+    /// Sequence numbers of the dead messages with these ids; none when no ids are given.
+    async fn dead_by_ids(
+        self: &Arc<Self>,
+        topic: &Arc<str>,
+        ids: &[String],
+    ) -> Result<Option<Vec<u64>>, Refusal> {
+        if ids.is_empty() {
+            return Ok(None);
+        }
+        let mut chosen = Vec::new();
+        let mut cursor = 0;
+        loop {
+            let wanted = (State::Dead, PURGE_STEP, cursor);
+            let Body::Peeked(page) = self.peek(topic, wanted, Encoding::MessagePack).await? else {
+                unreachable!("a peek shows messages");
+            };
+            let found = page
+                .messages
+                .iter()
+                .filter(|message| ids.contains(&message.id));
+            chosen.extend(found.map(|message| message.seq));
+            match page.cursor {
+                Some(next) if chosen.len() < ids.len() => cursor = next,
+                _ => return Ok(Some(chosen)),
+            }
+        }
+    }
+
+    async fn purge(self: &Arc<Self>, topic: &Arc<str>, states: &[State]) -> Result<Body, Refusal> {
+        let mut count = 0;
+        loop {
+            let mut args = Args::default();
+            args.number(PURGE_STEP);
+            args.number(states.len() as u64);
+            for state in states {
+                args.text(state.name());
+            }
+            let mut done = self.change(topic, Script::Purge, args).await?;
+            let removed = done.number().ok_or_else(nonsense)?;
+            count += removed;
+            if removed == 0 {
+                return Ok(Body::Purged(Purged { count }));
+            }
+        }
+    }
+
+    async fn inspect(
+        &self,
+        topic: &Arc<str>,
+        (state, limit, cursor): (&str, u64, u64),
+    ) -> Result<Done, Refusal> {
+        let mut args = Args::default();
+        args.text(state);
+        args.number(limit);
+        args.number(cursor);
+        args.number(self.parts.answers.payload_max() as u64 / 2);
+        self.run_script(topic, Script::Inspect, (Caller::READER, args))
+            .await
+    }
+
+    async fn stats(&self, topic: &Arc<str>) -> Result<Stats, Refusal> {
+        let mut done = self.inspect(topic, ("", 0, 0)).await?;
+        let pushed = done.seq;
+        let mut number = || done.number().ok_or_else(nonsense);
+        let now_ms = number()?;
+        let (ready, delayed, in_flight, dead) = (number()?, number()?, number()?, number()?);
+        let paused = number()? == 1;
+        let oldest_at_ms = number()?;
+        let acked = number()?;
+        let waiters = lock(&self.topics)
+            .get(topic)
+            .map_or(0, |topic| topic.owner.waiters());
+        Ok(Stats {
+            topic: topic.to_string(),
+            ready,
+            delayed,
+            in_flight,
+            dead,
+            oldest_age_ms: match oldest_at_ms {
+                0 => 0,
+                at_ms => now_ms.saturating_sub(at_ms),
+            },
+            waiters: waiters as u64,
+            pushed,
+            acked,
+            paused,
+            owner_node: self.placement().home(topic.as_bytes()),
+        })
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        limit: u64,
+        cursor: Option<String>,
+    ) -> Result<Body, Refusal> {
+        let keyspace = self.keyspace().ok_or_else(reconfiguring)?;
+        let store = self.store()?;
+        let mut names = std::collections::BTreeSet::new();
+        let mut scan = 0;
+        loop {
+            let found = store.topics(&keyspace.topics(), prefix, scan).await;
+            let found = found.map_err(|error| refusal_of(&error))?;
+            names.extend(found.names);
+            match found.cursor {
+                Some(next) => scan = next,
+                None => break,
+            }
+        }
+        let after = cursor.unwrap_or_default();
+        let mut left = names.into_iter().filter(|name| *name > after);
+        let mut topics = Vec::new();
+        for name in left.by_ref().take(limit as usize) {
+            topics.push(self.stats(&name.into()).await?);
+        }
+        let cursor = topics.last().map(|last: &Stats| last.topic.clone());
+        Ok(Body::Listed(Listed {
+            cursor: cursor.filter(|_| left.next().is_some()),
+            topics,
+        }))
+    }
+
+    async fn peek(
+        &self,
+        topic: &Arc<str>,
+        (state, limit, cursor): (State, u64, u64),
+        encoding: Encoding,
+    ) -> Result<Body, Refusal> {
+        let mut done = self.inspect(topic, (state.name(), limit, cursor)).await?;
+        // Past the counts, to what is shown.
+        let mut list = done.rest.by_ref().skip(9);
+        let shown = match list.next() {
+            Some(Reply::List(shown)) => shown,
+            _ => return Err(nonsense()),
+        };
+        let cursor = list.next().and_then(|cursor| cursor.number());
+        let messages = shown
+            .chunks_exact(7)
+            .map(|parts| shown_message(parts, state, encoding));
+        Ok(Body::Peeked(Peeked {
+            messages: messages.collect::<Option<_>>().ok_or_else(nonsense)?,
+            cursor,
+        }))
+    }
+}
+
+fn shown_message(parts: &[Reply], state: State, encoding: Encoding) -> Option<Shown> {
+    let [seq, kept, at, deliveries, consumer, why, failures] = parts else {
+        return None;
+    };
+    let stored = Stored::unpack(&kept.clone().into_bytes()?);
+    let InFields {
+        plain,
+        base64,
+        kind,
+    } = stored.payload.in_reply(encoding);
+    let (seq, at_ms) = (seq.number()?, at.text()?.parse::<f64>().ok()? as u64);
+    Some(Shown {
+        id: Stored::id_of(stored.id.as_deref(), seq),
+        seq,
+        payload: plain,
+        payload_base64: base64,
+        encoding: kind,
+        headers: stored.headers,
+        pushed_at_ms: stored.pushed_at_ms,
+        due_at_ms: (state == State::Delayed).then_some(at_ms),
+        visible_until_ms: (state == State::InFlight).then_some(at_ms),
+        consumer: consumer.text().filter(|_| state == State::InFlight),
+        deliveries: deliveries.number()?,
+        dead: (state == State::Dead).then_some(Dead {
+            why: why.text()?,
+            at_ms,
+        }),
+        failures: failures_of(failures),
+    })
+}
+
+fn failures_of(packed: &Reply) -> Vec<Failed> {
+    let Reply::Bytes(packed) = packed else {
+        return Vec::new();
+    };
+    let list: Vec<(f64, u64, String, String)> = rmp_serde::from_slice(packed).unwrap_or_default();
+    let each = list
+        .into_iter()
+        .map(|(at_ms, delivery, consumer, reason)| Failed {
+            at_ms: at_ms as u64,
+            delivery,
+            consumer,
+            reason,
+        });
+    each.collect()
+}
+
+/// The settings in force, from those that were changed.
+fn settings(changed: &[Reply]) -> Settings {
+    let pairs = changed.chunks_exact(2);
+    let changed: BTreeMap<String, &Reply> = pairs
+        .filter_map(|pair| Some((pair[0].text()?, &pair[1])))
+        .collect();
+    let number = |name: &str| changed.get(name).and_then(|value| value.number());
+    let text = |name: &str| changed.get(name).and_then(|value| value.text());
+    let backoff = match (text("backoff").as_deref(), number("backoff_base_ms")) {
+        (Some("fixed"), Some(base_ms)) => Backoff::Fixed { base_ms },
+        (Some("exponential"), Some(base_ms)) => Backoff::Exponential {
+            base_ms,
+            max_ms: number("backoff_max_ms").unwrap_or(base_ms),
+        },
+        _ => Backoff::None,
+    };
+    Settings {
+        visibility_ms: number("visibility_ms").unwrap_or(VISIBILITY_MS_DEFAULT),
+        max_deliveries: number("max_deliveries").unwrap_or(MAX_DELIVERIES_DEFAULT),
+        backoff: backoff.fields(),
+        max_length: number("max_length"),
+        overflow: text("overflow").unwrap_or_else(|| "reject".to_owned()),
+        dedup_ms: number("dedup_ms").unwrap_or(DEDUP_MS_DEFAULT),
+        ttl_ms: number("ttl_ms"),
+    }
+}
+
+fn nonsense() -> Refusal {
+    ErrorReply::new(Code::Internal, "Redis answered what no script says").into()
+}

@@ -1,0 +1,297 @@
+//! What clients and watchers are told.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::json;
+
+use super::{SENT_KEPT, Sent, Shape, Shared, Ticket, lock};
+use crate::protocol::error::{Code, ErrorReply};
+use crate::protocol::queue::{
+    Cancelled, Configured, Delivered, Delivery, DurabilityReached, Listed, Paused, Peeked, Popped,
+    Purged, Pushed, PushedOne, Receipt, ReceiptResult, Redriven, ResultOf, Results, Stats,
+};
+use crate::protocol::{Encoding, Operation, ReplyTo};
+use crate::queue::owner::Told;
+use crate::queue::script::{PoppedMessage, Stored};
+use crate::time::Instant;
+
+/// The way to clients and watchers.
+pub trait Answers: Send + Sync + 'static {
+    /// Answers a request. With `return_to` the broker says there if nobody is left to hear.
+    fn answer(
+        &self,
+        to: &ReplyTo,
+        timing: (Operation, Instant),
+        result: Result<&Body, &ErrorReply>,
+        return_to: Option<String>,
+    ) -> Answered;
+
+    /// Tells watchers.
+    fn event(&self, subject: String, event: Bytes);
+
+    /// The most bytes of an answer.
+    fn payload_max(&self) -> usize;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// Handed to the broker, or lost with the connection to it.
+    Sent,
+    /// Not sent: the broker would not carry it.
+    TooLarge,
+}
+
+/// Every answer of the queue.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Body {
+    Pushed(Pushed),
+    Popped(Popped),
+    Results(Results),
+    Peeked(Peeked),
+    Cancelled(Cancelled),
+    Configured(Configured),
+    Stats(Stats),
+    Listed(Listed),
+    Redriven(Redriven),
+    Paused(Paused),
+    Purged(Purged),
+}
+
+impl Shared {
+    pub(super) fn tell(self: &Arc<Self>, topic: &Arc<str>, ticket: Ticket, told: Told) {
+        match told {
+            Told::Pushed(None) => {
+                let message = "the topic has reached its max_length";
+                self.refuse_ticket(&ticket, &ErrorReply::new(Code::QueueFull, message));
+            }
+            Told::Pushed(Some(taken)) => {
+                let body = Body::Pushed(self.pushed(&ticket, taken));
+                self.send(&ticket, &body, None);
+            }
+            Told::Acked(results, popped) => {
+                let results = results_of(
+                    results,
+                    &[
+                        ReceiptResult::StaleReceipt,
+                        ReceiptResult::Acked,
+                        ReceiptResult::AlreadyAcked,
+                        ReceiptResult::NotNow,
+                    ],
+                );
+                self.tell_messages(topic, &ticket, Some(results), popped);
+            }
+            Told::Nacked(results) => {
+                let kinds = [ReceiptResult::StaleReceipt, ReceiptResult::Returned];
+                let results = results_of(results, &kinds);
+                self.tell_messages(topic, &ticket, Some(results), None);
+            }
+            Told::Extended(deadlines) => {
+                let results = deadlines.into_iter().map(extended).collect();
+                self.tell_messages(topic, &ticket, Some(results), None);
+            }
+            Told::Popped(token, messages) => {
+                self.tell_messages(topic, &ticket, None, Some((token, messages)));
+            }
+            Told::Paused => {
+                let message = "the topic is paused: it takes messages and gives none";
+                self.refuse_ticket(&ticket, &ErrorReply::new(Code::TopicPaused, message));
+            }
+        }
+    }
+
+    fn pushed(&self, ticket: &Ticket, taken: Vec<(u64, bool)>) -> Pushed {
+        let Shape::Push { ids, batch } = &ticket.shape else {
+            unreachable!("the ticket of a push says what was pushed");
+        };
+        let results = ids
+            .iter()
+            .zip(taken)
+            .map(|(id, (seq, duplicate))| PushedOne {
+                id: Stored::id_of(id.as_deref(), seq),
+                seq,
+                duplicate,
+            });
+        let mut results: Vec<PushedOne> = results.collect();
+        let durability = self.durability();
+        if *batch {
+            return Pushed {
+                id: None,
+                seq: None,
+                duplicate: None,
+                results: Some(results),
+                durability,
+            };
+        }
+        let one = results.pop().expect("a push has a message");
+        Pushed {
+            id: Some(one.id),
+            seq: Some(one.seq),
+            duplicate: Some(one.duplicate),
+            results: None,
+            durability,
+        }
+    }
+
+    fn durability(&self) -> DurabilityReached {
+        let status = self.parts.redis.as_ref().map(|link| link.status());
+        let level = status.as_ref().map(|status| status.durability);
+        let server = status.as_ref().and_then(|status| status.server.as_ref());
+        DurabilityReached {
+            level: level.unwrap_or(crate::protocol::status::Durability::Unknown),
+            source: "inspected".to_owned(),
+            checked_at_ms: server.map_or(0, |server| server.checked_at_ms),
+        }
+    }
+
+    /// Answers with results of receipts, messages, or both. What does not fit goes back.
+    fn tell_messages(
+        self: &Arc<Self>,
+        topic: &Arc<str>,
+        ticket: &Ticket,
+        results: Option<Vec<ResultOf>>,
+        popped: Option<(String, Vec<PoppedMessage>)>,
+    ) {
+        let (token, popped) = match popped {
+            Some((token, popped)) => (token, Some(popped)),
+            None => (String::new(), None),
+        };
+        let mut messages: Option<Vec<Delivered>> = popped.map(|popped| {
+            let each = popped.into_iter();
+            each.map(|message| delivered(message, &token, ticket.to.encoding))
+                .collect()
+        });
+        loop {
+            let receipts = receipts_of(messages.as_deref().unwrap_or_default());
+            let body = match &results {
+                None => Body::Popped(Popped {
+                    messages: messages.clone().unwrap_or_default(),
+                }),
+                Some(results) => Body::Results(Results {
+                    results: results.clone(),
+                    messages: messages.clone(),
+                }),
+            };
+            let return_to = self.note_sent(topic, &receipts);
+            if self.send(ticket, &body, return_to) == Answered::Sent {
+                return;
+            }
+            let list = messages.as_mut().filter(|list| !list.is_empty());
+            let Some(list) = list else {
+                return;
+            };
+            let alone = list.len() == 1;
+            let rest = list.split_off(list.len() / 2);
+            self.hand_back(topic, receipts_of(&rest));
+            if alone && results.is_none() {
+                let message = "the next message does not fit into an answer of the broker in this \
+                               encoding; ask in MessagePack, or raise the broker's max_payload";
+                self.refuse_ticket(ticket, &ErrorReply::new(Code::PayloadTooLarge, message));
+                return;
+            }
+        }
+    }
+
+    fn send(&self, ticket: &Ticket, body: &Body, return_to: Option<String>) -> Answered {
+        let timing = (ticket.operation, ticket.received_at);
+        self.parts
+            .answers
+            .answer(&ticket.to, timing, Ok(body), return_to)
+    }
+
+    /// Keeps what is about to be sent, and says where the broker tells that nobody got it.
+    fn note_sent(&self, topic: &Arc<str>, receipts: &[Receipt]) -> Option<String> {
+        if receipts.is_empty() {
+            return None;
+        }
+        let mut sent = lock(&self.sent);
+        let number = self
+            .sent_number
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        if sent.len() >= SENT_KEPT {
+            sent.pop_front();
+        }
+        sent.push_back(Sent {
+            number,
+            topic: topic.clone(),
+            receipts: receipts.to_vec(),
+        });
+        Some(format!("{}.{number}", self.gone_inbox()))
+    }
+
+    /// Where the broker says that nobody got an answer; a number follows.
+    pub(super) fn gone_inbox(&self) -> String {
+        let prefix = self.parts.prefix.as_str();
+        format!("{prefix}.int.queue.{}.gone", self.parts.me)
+    }
+
+    pub(super) fn tell_watchers(&self, kind: &str, event: &serde_json::Value) {
+        let subject = self.parts.prefix.queue_event(kind);
+        self.parts
+            .answers
+            .event(subject, Encoding::Json.encode(event));
+    }
+
+    pub(super) fn tell_buried(&self, topic: &str, buried: Vec<(u64, String)>) {
+        for (seq, why) in buried {
+            self.tell_watchers("dead", &json!({"topic": topic, "seq": seq, "why": why}));
+        }
+    }
+}
+
+fn results_of(results: Vec<(Receipt, u64)>, kinds: &[ReceiptResult]) -> Vec<ResultOf> {
+    let each = results.into_iter().map(|(receipt, code)| ResultOf {
+        receipt: receipt.to_string(),
+        result: *kinds
+            .get(code as usize)
+            .unwrap_or(&ReceiptResult::StaleReceipt),
+        visible_until_ms: None,
+    });
+    each.collect()
+}
+
+fn extended((receipt, deadline): (Receipt, u64)) -> ResultOf {
+    ResultOf {
+        receipt: receipt.to_string(),
+        result: match deadline {
+            0 => ReceiptResult::StaleReceipt,
+            _ => ReceiptResult::Extended,
+        },
+        visible_until_ms: (deadline > 0).then_some(deadline),
+    }
+}
+
+fn receipts_of(messages: &[Delivered]) -> Vec<Receipt> {
+    let receipts = messages
+        .iter()
+        .filter_map(|message| message.receipt.parse().ok());
+    receipts.collect()
+}
+
+fn delivered(message: PoppedMessage, token: &str, encoding: Encoding) -> Delivered {
+    let Stored {
+        pushed_at_ms,
+        id,
+        headers,
+        payload,
+    } = Stored::unpack(&message.kept);
+    let receipt = Receipt {
+        seq: message.seq,
+        delivery: message.deliveries,
+        token: token.to_owned(),
+    };
+    let delivery = Delivery {
+        id: Stored::id_of(id.as_deref(), message.seq),
+        seq: message.seq,
+        payload,
+        headers,
+        receipt: receipt.to_string(),
+        deliveries: message.deliveries,
+        pushed_at_ms,
+        visible_until_ms: message.visible_until_ms,
+        last_error: Some(message.last_error).filter(|reason| !reason.is_empty()),
+    };
+    Delivered::new(delivery, encoding)
+}

@@ -1,0 +1,360 @@
+//! The tasks of a topic: calls to Redis, and the time of those that wait.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::{Known, QueueService, Shape, Shared, Ticket, Topic, lock, reconfiguring};
+use crate::broker::relay::Incoming;
+use crate::broker::{SharedBroker, SubscribeError};
+use crate::protocol::error::{Code, ErrorReply, Outcome};
+use crate::queue::owner::{Call, Told};
+use crate::queue::script::{BatchReply, Caller, Denied, Reply, Script};
+use crate::queue::store::CallError;
+use crate::time;
+
+/// Tasks of a topic that each have a call under way.
+const RUNNERS_MAX: usize = 2;
+/// Words of the broker that nobody got an answer, not yet looked at.
+const GONE_MAX: usize = 4_096;
+
+impl QueueService {
+    /// Listens to what the broker says about answers that nobody got, until `stopped`.
+    ///
+    /// # Errors
+    /// When the broker refuses the subscription.
+    pub async fn listen(
+        &self,
+        broker: &SharedBroker,
+        mut stopped: watch::Receiver<bool>,
+    ) -> Result<(), SubscribeError> {
+        let subject = format!("{}.>", self.0.gone_inbox());
+        let mut inbox = broker.subscribe(subject, GONE_MAX).await?;
+        let service = self.clone();
+        tokio::spawn(async move {
+            loop {
+                let word = tokio::select! {
+                    _ = stopped.changed() => return,
+                    word = inbox.next() => word,
+                };
+                let Some(word) = word else { return };
+                let number = word.subject.rsplit('.').next().and_then(|n| n.parse().ok());
+                if let (true, Some(number)) = (word.no_responders, number) {
+                    service.requester_gone(number);
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+/// A call that is about to be made.
+struct Ready {
+    call: Call<Ticket>,
+    keys: Arc<[String]>,
+    caller: Caller,
+    is_noted: bool,
+}
+
+impl Shared {
+    /// Makes sure that the topic's tasks run.
+    pub(super) fn start(self: &Arc<Self>, name: &Arc<str>, topic: &mut Topic) {
+        if topic.runners < RUNNERS_MAX {
+            topic.runners += 1;
+            tokio::spawn(self.clone().run(name.clone()));
+        }
+        self.watch(name, topic);
+    }
+
+    /// One call after the other, as long as there is something to do. A task takes what there is
+    /// only when it runs: after all that came in with the request that woke it.
+    async fn run(self: Arc<Self>, name: Arc<str>) {
+        while let Some(ready) = self.next_call(&name) {
+            let Ready {
+                mut call,
+                keys,
+                caller,
+                is_noted,
+            } = ready;
+            let result = self
+                .execute(&name, &mut call, (&keys, caller, is_noted))
+                .await;
+            self.conclude(&name, call, result);
+        }
+    }
+
+    fn next_call(self: &Arc<Self>, name: &Arc<str>) -> Option<Ready> {
+        let placement = self.placement();
+        if placement.home(name.as_bytes()) != Some(self.parts.me) {
+            self.give_up(name, true);
+            return None;
+        }
+        let mut topics = lock(&self.topics);
+        let topic = topics.get_mut(name)?;
+        let Some(call) = topic.owner.call(self.now_ms()) else {
+            topic.runners -= 1;
+            if topic.owner.is_idle() && topic.runners == 0 {
+                topics.remove(name);
+            }
+            return None;
+        };
+        let keys = topic.keys.clone();
+        drop(topics);
+        let known = lock(&self.known).get(name).copied().unwrap_or_default();
+        Some(Ready {
+            call,
+            keys,
+            caller: self.caller(name, &placement),
+            is_noted: known.is_noted,
+        })
+    }
+
+    async fn execute(
+        &self,
+        name: &Arc<str>,
+        call: &mut Call<Ticket>,
+        (keys, caller, is_noted): (&[String], Caller, bool),
+    ) -> Result<Reply, CallError> {
+        let link = self.parts.redis.as_ref().ok_or(CallError::Disconnected)?;
+        if !is_noted && let Some(keyspace) = self.keyspace() {
+            link.note_topic(&keyspace.topics(), name).await?;
+            self.note(name, |known| known.is_noted = true);
+        }
+        let args = call.args(caller).into_args();
+        let result = link.run(Script::Batch, keys, &args).await;
+        if result != Err(CallError::OutOfMemory) {
+            return result;
+        }
+        // What makes room must go on, or memory would stay full for ever.
+        let (refused, some_left) = call.spare();
+        for ticket in refused {
+            self.refuse_ticket(&ticket, &refusal_of(&CallError::OutOfMemory));
+        }
+        if !some_left {
+            return result;
+        }
+        let spare = Caller {
+            spare: true,
+            ..caller
+        };
+        let args = call.args(spare).into_args();
+        link.run(Script::Batch, keys, &args).await
+    }
+
+    fn conclude(
+        self: &Arc<Self>,
+        name: &Arc<str>,
+        call: Call<Ticket>,
+        result: Result<Reply, CallError>,
+    ) {
+        let outcome = result.map(|reply| {
+            let outcome = reply.outcome();
+            outcome.map(|outcome| outcome.map(BatchReply::read))
+        });
+        match outcome {
+            Ok(Some(Ok(Some(reply)))) => self.done(name, call, reply),
+            Ok(Some(Err(Denied::Fenced { epoch }))) => {
+                tracing::info!(topic = %name, epoch, "another node owns the topic now");
+                self.fail(name, call, (&reconfiguring(), false));
+                self.give_up(name, false);
+            }
+            Ok(Some(Err(Denied::Lost { opseq, seq }))) => {
+                let refusal = self.alarm(name, opseq, seq);
+                self.fail(name, call, (&refusal, false));
+            }
+            Ok(None | Some(Ok(None))) => {
+                let error = CallError::Unknown("an answer that makes no sense".to_owned());
+                self.fail(name, call, (&refusal_of(&error), true));
+            }
+            Err(error) => {
+                tracing::debug!(topic = %name, %error, "a call failed");
+                self.fail(name, call, (&refusal_of(&error), false));
+            }
+        }
+    }
+
+    fn done(self: &Arc<Self>, name: &Arc<str>, call: Call<Ticket>, mut reply: BatchReply) {
+        self.note(name, |known| {
+            known.opseq = known.opseq.max(reply.opseq);
+            known.seq = known.seq.max(reply.seq);
+        });
+        let buried = std::mem::take(&mut reply.buried);
+        let told: Vec<(Ticket, Told)> = {
+            let mut topics = lock(&self.topics);
+            let Some(topic) = topics.get_mut(name) else {
+                return;
+            };
+            let told = topic.owner.done(call, reply, self.now_ms());
+            self.watch(name, topic);
+            told
+        };
+        for (ticket, told) in told {
+            self.tell(name, ticket, told);
+        }
+        self.tell_buried(name, buried);
+    }
+
+    fn fail(
+        self: &Arc<Self>,
+        name: &Arc<str>,
+        call: Call<Ticket>,
+        (refusal, all): (&ErrorReply, bool),
+    ) {
+        let told = {
+            let mut topics = lock(&self.topics);
+            let Some(topic) = topics.get_mut(name) else {
+                return;
+            };
+            let told = topic.owner.failed(call, all, self.now_ms());
+            self.watch(name, topic);
+            told
+        };
+        for ticket in told {
+            self.refuse_ticket(&ticket, refusal);
+        }
+    }
+
+    /// Redis has less than it acknowledged: tells everybody, and goes on from what is left.
+    pub(super) fn alarm(&self, name: &Arc<str>, opseq: u64, seq: u64) -> ErrorReply {
+        let mut before = Known::default();
+        self.note(name, |known| {
+            before = *known;
+            known.opseq = opseq;
+            // Sequence numbers that were given out are not given out again.
+            known.floor = known.floor.max(known.seq);
+        });
+        let (from, to) = (seq + 1, before.seq);
+        let lost = json!({
+            "topic": &**name,
+            "operations": before.opseq.saturating_sub(opseq),
+            "seq_from": from,
+            "seq_to": to,
+        });
+        tracing::error!(
+            topic = %name,
+            "Redis has lost what it had acknowledged: messages {from} to {to}, operations {} to {}",
+            opseq + 1,
+            before.opseq
+        );
+        self.tell_watchers("data_loss", &lost);
+        let message = format!(
+            "Redis lost what it had acknowledged in this topic: messages {from} to {to} (none if the \
+             first is the greater), operations {} to {}; this request was not executed, the next ones \
+             will be",
+            opseq + 1,
+            before.opseq
+        );
+        ErrorReply::new(Code::DataLossDetected, message)
+    }
+
+    /// The topic is another node's: what was not begun is refused, and pops that wait are handed on.
+    fn give_up(self: &Arc<Self>, name: &Arc<str>, ends_runner: bool) {
+        let (pending, waiting) = {
+            let mut topics = lock(&self.topics);
+            let Some(topic) = topics.get_mut(name) else {
+                return;
+            };
+            topic.runners -= usize::from(ends_runner);
+            let given_up = topic.owner.abandon();
+            if topic.owner.is_idle() && topic.runners == 0 {
+                topics.remove(name);
+            }
+            given_up
+        };
+        for ticket in pending {
+            self.refuse_ticket(&ticket, &reconfiguring());
+        }
+        let home = self.placement().home(name.as_bytes());
+        for ticket in waiting {
+            let Shape::Pop(raw) = &ticket.shape else {
+                self.refuse_ticket(&ticket, &reconfiguring());
+                continue;
+            };
+            let incoming = Incoming {
+                subject: &raw.subject,
+                reply: Some(&ticket.to.subject),
+                content_type: raw.content_type.as_deref(),
+                message_id: None,
+                payload: &raw.payload,
+            };
+            let sent = match home {
+                Some(home) if home != self.parts.me => {
+                    let way = (&ticket.to, raw.deadline);
+                    self.parts.relay.send(home, &incoming, way)
+                }
+                _ => Err(reconfiguring()),
+            };
+            if let Err(refusal) = sent {
+                self.refuse_ticket(&ticket, &refusal);
+            }
+        }
+    }
+
+    /// Makes sure that the time of pops that wait is watched.
+    fn watch(self: &Arc<Self>, name: &Arc<str>, topic: &mut Topic) {
+        let Some(next_ms) = topic.owner.next_ms() else {
+            return;
+        };
+        if topic.watch_until_ms == 0 {
+            topic.watch_until_ms = next_ms;
+            tokio::spawn(self.clone().keep_time(name.clone()));
+        } else if next_ms < topic.watch_until_ms {
+            topic.watch_until_ms = next_ms;
+            topic.watch.notify_one();
+        }
+    }
+
+    async fn keep_time(self: Arc<Self>, name: Arc<str>) {
+        loop {
+            let (until_ms, changed) = {
+                let mut topics = lock(&self.topics);
+                let Some(topic) = topics.get_mut(&name) else {
+                    return;
+                };
+                let Some(next_ms) = topic.owner.next_ms() else {
+                    topic.watch_until_ms = 0;
+                    return;
+                };
+                topic.watch_until_ms = next_ms.max(1);
+                (next_ms, topic.watch.clone())
+            };
+            tokio::select! {
+                () = tokio::time::sleep_until(self.time_of(until_ms)) => {}
+                () = changed.notified() => continue,
+            }
+            let over = {
+                let mut topics = lock(&self.topics);
+                let Some(topic) = topics.get_mut(&name) else {
+                    return;
+                };
+                let over = topic.owner.expire(self.now_ms());
+                self.start_runner(&name, topic);
+                over
+            };
+            for (ticket, told) in over {
+                self.tell(&name, ticket, told);
+            }
+            // A look that finds nothing new must not be repeated within the same millisecond.
+            tokio::time::sleep_until(time::now() + std::time::Duration::from_millis(1)).await;
+        }
+    }
+
+    fn start_runner(self: &Arc<Self>, name: &Arc<str>, topic: &mut Topic) {
+        if topic.runners < RUNNERS_MAX {
+            topic.runners += 1;
+            tokio::spawn(self.clone().run(name.clone()));
+        }
+    }
+}
+
+/// What a client is told when a call has no result.
+pub(super) fn refusal_of(error: &CallError) -> ErrorReply {
+    match error {
+        CallError::Unknown(_) => ErrorReply::new(Code::Indeterminate, error.to_string()),
+        CallError::Disconnected | CallError::OutOfMemory | CallError::Refused(_) => {
+            ErrorReply::new(Code::StoreUnavailable, error.to_string())
+                .with_outcome(Outcome::NotApplied)
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Calls of scripts over the link, and what their errors say.
+//!
+//! A call that ends with an error of Redis itself changed nothing. One that ends with the connection,
+//! or without an answer in time, may have been executed, or may still be.
+
+use bytes::Bytes;
+use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
+
+use super::RedisLink;
+use crate::queue::script::{Reply, Script};
+
+/// Why a call has no result.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// Nothing was sent.
+    #[error("this node is not connected to Redis")]
+    Disconnected,
+    /// Nothing was changed: Redis has no memory for more.
+    #[error("Redis is out of memory")]
+    OutOfMemory,
+    /// Nothing was changed.
+    #[error("Redis refuses: {0}")]
+    Refused(String),
+    /// Nobody knows.
+    #[error("no answer from Redis: {0}")]
+    Unknown(String),
+}
+
+/// Some topics that exist, and where to go on.
+pub struct Topics {
+    pub names: Vec<String>,
+    /// Absent at the end.
+    pub cursor: Option<u64>,
+}
+
+impl RedisLink {
+    /// Runs a script on the keys of one topic.
+    ///
+    /// # Errors
+    /// Each of [`CallError`].
+    pub async fn run(
+        &self,
+        script: Script,
+        keys: &[String],
+        args: &[Bytes],
+    ) -> Result<Reply, CallError> {
+        let name = match self.name(script) {
+            Some(name) => name,
+            None => self.load(script).await?,
+        };
+        match self.evaluate(&name, keys, args).await {
+            // Redis forgets its scripts when it restarts or is told to.
+            Err(error) if is_kind(&error, ServerErrorKind::NoScript) => {
+                let name = self.load(script).await?;
+                let again = self.evaluate(&name, keys, args).await;
+                again.map_err(|error| self.failed(&error))
+            }
+            result => result.map_err(|error| self.failed(&error)),
+        }
+        .map(reply)
+    }
+
+    /// Notes that a topic exists.
+    ///
+    /// # Errors
+    /// Each of [`CallError`].
+    pub async fn note_topic(&self, set: &str, topic: &str) -> Result<(), CallError> {
+        let mut command = redis::cmd("SADD");
+        command.arg(set).arg(topic);
+        self.query(&command).await.map(drop)
+    }
+
+    /// Topics whose names begin with a prefix, a part of them at a time and in no order.
+    ///
+    /// # Errors
+    /// Each of [`CallError`].
+    pub async fn topics(&self, set: &str, prefix: &str, cursor: u64) -> Result<Topics, CallError> {
+        let mut command = redis::cmd("SSCAN");
+        command.arg(set).arg(cursor).arg("COUNT").arg(1_000);
+        let Reply::List(mut parts) = reply(self.query(&command).await?) else {
+            return Err(CallError::Refused("no list of topics".to_owned()));
+        };
+        let names = match parts.pop() {
+            Some(Reply::List(names)) => names,
+            _ => Vec::new(),
+        };
+        let names = names.iter().filter_map(Reply::text);
+        let cursor = parts.pop().and_then(|cursor| cursor.number());
+        Ok(Topics {
+            names: names.filter(|name| name.starts_with(prefix)).collect(),
+            cursor: cursor.filter(|&cursor| cursor > 0),
+        })
+    }
+
+    async fn evaluate(
+        &self,
+        name: &str,
+        keys: &[String],
+        args: &[Bytes],
+    ) -> Result<Value, RedisError> {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(name).arg(keys.len()).arg(keys);
+        for arg in args {
+            command.arg(&arg[..]);
+        }
+        let connection = self.connection.borrow().clone();
+        let Some(mut connection) = connection else {
+            return Err((ErrorKind::ClusterConnectionNotFound, "not connected").into());
+        };
+        connection
+            .send_packed_command(&command)
+            .await?
+            .extract_error()
+    }
+
+    async fn query(&self, command: &Cmd) -> Result<Value, CallError> {
+        let connection = self.connection.borrow().clone();
+        let mut connection = connection.ok_or(CallError::Disconnected)?;
+        let sent = connection.send_packed_command(command).await;
+        let answer = sent.and_then(Value::extract_error);
+        answer.map_err(|error| self.failed(&error))
+    }
+
+    async fn load(&self, script: Script) -> Result<String, CallError> {
+        let mut command = redis::cmd("SCRIPT");
+        command.arg("LOAD").arg(script.source());
+        let name = reply(self.query(&command).await?).text();
+        let name = name.ok_or_else(|| CallError::Refused("a script has no name".to_owned()))?;
+        let mut names = self.names.lock().expect("no holder panics");
+        names[script as usize] = Some(name.clone());
+        Ok(name)
+    }
+
+    fn name(&self, script: Script) -> Option<String> {
+        self.names.lock().expect("no holder panics")[script as usize].clone()
+    }
+
+    fn failed(&self, error: &RedisError) -> CallError {
+        if error.kind() == ErrorKind::ClusterConnectionNotFound {
+            return CallError::Disconnected;
+        }
+        let text = error.to_string();
+        if is_kind(error, ServerErrorKind::ReadOnly) {
+            // What was the master is none any more; a new connection may reach the one that is.
+            self.renew.notify_one();
+        }
+        match error.kind() {
+            ErrorKind::Server(_) | ErrorKind::Extension if is_out_of_memory(&text) => {
+                CallError::OutOfMemory
+            }
+            ErrorKind::Server(_) | ErrorKind::Extension => CallError::Refused(text),
+            _ => CallError::Unknown(text),
+        }
+    }
+}
+
+fn is_kind(error: &RedisError, kind: ServerErrorKind) -> bool {
+    error.kind() == ErrorKind::Server(kind)
+}
+
+/// Redis says it in several forms, depending on its version and on who noticed.
+fn is_out_of_memory(text: &str) -> bool {
+    text.contains("OOM") || text.contains("used memory > 'maxmemory'")
+}
+
+fn reply(value: Value) -> Reply {
+    match value {
+        Value::Int(integer) => Reply::Integer(integer),
+        Value::BulkString(bytes) => Reply::Bytes(bytes.into()),
+        Value::SimpleString(text) => Reply::Bytes(text.into()),
+        Value::Array(values) => Reply::List(values.into_iter().map(reply).collect()),
+        _ => Reply::Nothing,
+    }
+}
