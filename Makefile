@@ -23,6 +23,7 @@ test: tools ## Run all tests, with real servers
 compose-test: tools ## Run the Compose files, where a Docker Engine answers
 	cargo build --workspace --locked
 	compose/test
+	compose/test-ha
 
 build: ## Build the node and the load generator, optimised
 	cargo build --release --locked

@@ -62,6 +62,8 @@ impl NatsBroker {
         let client = options
             .connect_options()?
             .name(name)
+            // The first of several servers is the one that is nearest, for both connections of a node.
+            .retain_servers_order()
             .retry_on_initial_connect()
             .max_reconnects(None)
             .connection_timeout(CONNECT_TIMEOUT)

@@ -216,7 +216,8 @@ impl NatsOptions {
             options = options.nkey(read("the NKey seed", path)?);
         }
         if let Some(path) = &self.creds {
-            let creds = read("the NATS credentials", path)?;
+            // The library's parser wants the last line ended.
+            let creds = read("the NATS credentials", path)? + "\n";
             options = options
                 .credentials(&creds)
                 .map_err(|source| unreadable("the NATS credentials", path, source))?;
