@@ -87,6 +87,7 @@ pub struct Core {
 struct Node {
     handle: Handle,
     insight: Arc<Insight>,
+    queues: QueueService,
     clients: NatsBroker,
     /// Ends the doors to clients.
     close: watch::Sender<bool>,
@@ -279,10 +280,12 @@ impl Node {
 
         let listener = Listener::subscribe(clients.client().clone(), &core.dispatch).await?;
         let insight = core.dispatch.insight.clone();
+        let queues = core.dispatch.queues.clone();
         let listening = tokio::spawn(listener.run(core.dispatch, closed));
         Ok(Node {
             handle: core.handle,
             insight,
+            queues,
             clients,
             close,
             stop,
@@ -313,7 +316,9 @@ impl Node {
         self.handle.hand_over(time::now() + HAND_OVER_MAX).await;
         let _ = self.close.send(true);
         let _ = tokio::time::timeout_at(deadline, self.listening).await;
-        while !self.handle.is_idle() && time::now() < deadline {
+        self.queues.dismiss();
+        let is_idle = || self.handle.is_idle() && self.queues.is_settled();
+        while !is_idle() && time::now() < deadline {
             tokio::time::sleep(DRAIN_LOOK_EVERY).await;
         }
         self.handle.shut_down().await;

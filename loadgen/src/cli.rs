@@ -46,6 +46,11 @@ pub enum Command {
     /// Each client acquires and releases a lock of its own. Before that, the same clients send raw NATS requests
     /// to a responder in this program: half of that rate is the limit for pairs of two requests.
     Locks(LocksFlags),
+    /// Push as fast as it goes, then push, pop and acknowledge, beside the raw echo of the broker
+    ///
+    /// First the same clients send raw NATS requests to a responder in this program. A push is one request, a cycle
+    /// of push, pop and acknowledgement is three.
+    Queue(QueueFlags),
     /// The raw echo of the broker alone
     Echo(EchoFlags),
 }
@@ -61,7 +66,9 @@ impl Command {
                 duration: flags.duration,
                 requests: flags.requests,
             },
-            Self::Locks(LocksFlags { closed, .. }) | Self::Echo(EchoFlags { closed, .. }) => Plan {
+            Self::Locks(LocksFlags { closed, .. })
+            | Self::Queue(QueueFlags { closed, .. })
+            | Self::Echo(EchoFlags { closed, .. }) => Plan {
                 users: closed.clients,
                 spawn_rate: None,
                 warm_up: closed.warm_up,
@@ -104,6 +111,17 @@ pub struct LocksFlags {
     pub closed: ClosedLoopFlags,
     #[command(flatten)]
     pub echo: ResponderFlags,
+}
+
+#[derive(Args)]
+pub struct QueueFlags {
+    #[command(flatten)]
+    pub closed: ClosedLoopFlags,
+    #[command(flatten)]
+    pub echo: ResponderFlags,
+    /// Topics that the clients share
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub topics: u32,
 }
 
 #[derive(Args)]

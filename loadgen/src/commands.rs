@@ -6,14 +6,15 @@ use bytes::Bytes;
 use mufakat::client::Client;
 
 use crate::batching::Batches;
-use crate::cli::{Cli, Command, EncodingName, ReferenceFlags, ResponderFlags};
+use crate::cli::{Cli, Command, EncodingName, QueueFlags, ReferenceFlags, ResponderFlags};
 use crate::progress::Progress;
 use crate::report::environment::Environment;
-use crate::report::{LocksSummary, Report, Run, Settings, milliseconds};
+use crate::report::{LocksSummary, QueueSummary, Report, Run, Settings, milliseconds};
 use crate::responder::Responder;
 use crate::run::{Setup, run};
 use crate::workload::echo::Echo;
 use crate::workload::locks::Locks;
+use crate::workload::queue::{Cycles, Pushes, Topics};
 use crate::workload::reference::Reference;
 use crate::workload::resource::RunName;
 
@@ -44,6 +45,7 @@ pub async fn execute(cli: &Cli) -> Result<Report> {
     match &cli.command {
         Command::Reference(flags) => call.reference(flags).await?,
         Command::Locks(flags) => call.locks(&flags.echo).await?,
+        Command::Queue(flags) => call.queue(flags).await?,
         Command::Echo(flags) => {
             call.echo(&flags.echo).await?;
         }
@@ -102,6 +104,31 @@ impl Call<'_> {
         Ok(())
     }
 
+    /// The echo, pushes alone, then whole cycles, on connections of their own each.
+    async fn queue(&mut self, flags: &QueueFlags) -> Result<()> {
+        if self.echo(&flags.echo).await? {
+            return Ok(());
+        }
+        let topics = Topics {
+            run: self.name.clone(),
+            count: flags.topics,
+            timeout: self.cli.target.timeout,
+        };
+        let pushes = run(Pushes(topics.clone()), &self.setup, &mut self.progress).await?;
+        let stopped = pushes.stopped;
+        self.report.runs.push(Run::new(&pushes));
+        if stopped {
+            return Ok(());
+        }
+        let cycles = run(Cycles(topics), &self.setup, &mut self.progress).await?;
+        self.report.runs.push(Run::new(&cycles));
+        let [echo, pushes, cycles] = &self.report.runs[..] else {
+            unreachable!("these three were run");
+        };
+        self.report.queue = Some(QueueSummary::new(pushes, cycles, echo));
+        Ok(())
+    }
+
     /// Returns whether the run was stopped early.
     async fn echo(&mut self, flags: &ResponderFlags) -> Result<bool> {
         let subject = self.name.with("echo");
@@ -125,6 +152,7 @@ fn settings(cli: &Cli) -> Settings {
     let (command, reference, echo) = match &cli.command {
         Command::Reference(flags) => ("reference", Some(flags), None),
         Command::Locks(flags) => ("locks", None, Some(&flags.echo)),
+        Command::Queue(flags) => ("queue", None, Some(&flags.echo)),
         Command::Echo(flags) => ("echo", None, Some(&flags.echo)),
     };
     let target = &cli.target;

@@ -19,8 +19,10 @@ use crate::protocol::{Code, Encoding, Outcome, Prefix};
 
 mod healthcheck;
 mod lock;
+mod queue;
 mod run;
 mod status;
+mod work;
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -37,6 +39,8 @@ Examples:
   mufakat status
   mufakat lock acquire orders.42 --ttl 1m --wait 10s
   mufakat lock run nightly-report --wait 1m -- ./report.sh
+  mufakat queue push mails 'hello'
+  mufakat queue work mails -- ./send-mail
   mufakat lock get orders.42 --json --nats nats://127.0.0.1:4222";
 
 /// Locks for programs that talk NATS.
@@ -51,6 +55,8 @@ pub struct Cli {
 enum Command {
     /// Take, keep, give back and look at locks.
     Lock(lock::LockArgs),
+    /// Push, take and settle messages; look at topics; run a command for each message.
+    Queue(queue::QueueArgs),
     /// What a node says about itself and the cluster.
     Status(status::StatusArgs),
     /// The metrics of a node, in the text format of Prometheus.
@@ -217,6 +223,10 @@ pub async fn run(cli: Cli) -> ExitStatus {
     match cli.command {
         Command::Lock(args) => {
             let done = lock::run(&args.connection, args.command).await;
+            args.connection.conclude(done)
+        }
+        Command::Queue(args) => {
+            let done = queue::run(&args.connection, args.command).await;
             args.connection.conclude(done)
         }
         Command::Status(args) => {

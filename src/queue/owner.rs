@@ -368,9 +368,18 @@ impl<T> Owner<T> {
     /// requests that were not begun, the second pops that wait.
     pub fn abandon(&mut self) -> (Vec<T>, Vec<T>) {
         let pending = self.pending.drain(..).filter_map(|item| item.client);
-        let pending: Vec<T> = pending.collect();
+        (pending.collect(), self.dismiss())
+    }
+
+    /// Gives up the pops that wait.
+    pub fn dismiss(&mut self) -> Vec<T> {
         let waiting = self.waiting.drain(..).map(|waiter| waiter.client);
-        (pending, waiting.collect())
+        waiting.collect()
+    }
+
+    /// Whether every request but pops that wait is answered.
+    pub fn is_settled(&self) -> bool {
+        self.pending.is_empty() && self.calls == 0
     }
 }
 
@@ -461,3 +470,6 @@ impl<T> Call<T> {
         (Vec::new(), false)
     }
 }
+
+#[cfg(test)]
+mod tests;

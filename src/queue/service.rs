@@ -249,6 +249,26 @@ impl QueueService {
         self.0.submit(&topic, Some(ticket), ask);
     }
 
+    /// Tells the pops that wait here that this node is stopping: another one takes them.
+    pub fn dismiss(&self) {
+        let waiting: Vec<Ticket> = lock(&self.0.topics)
+            .values_mut()
+            .flat_map(|topic| topic.owner.dismiss())
+            .collect();
+        for ticket in waiting {
+            let message = "this node is stopping; ask another";
+            self.0
+                .refuse_ticket(&ticket, &ErrorReply::new(Code::ShuttingDown, message));
+        }
+    }
+
+    /// Whether every request but pops that wait is answered.
+    pub fn is_settled(&self) -> bool {
+        lock(&self.0.topics)
+            .values()
+            .all(|topic| topic.owner.is_settled())
+    }
+
     /// Takes the broker's word that nobody got an answer with messages: they are handed back, and
     /// this delivery does not count as a failure.
     pub fn requester_gone(&self, number: u64) {

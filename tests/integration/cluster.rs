@@ -204,6 +204,18 @@ impl Cluster {
         listens("Redis", self.redis_port).await;
     }
 
+    /// SIGKILL.
+    pub fn kill_redis(&mut self) {
+        self.redis.take().expect("Redis runs").kill();
+    }
+
+    /// A connection to Redis, past the nodes.
+    pub fn redis(&self) -> redis::Connection {
+        let url = format!("redis://127.0.0.1:{}", self.redis_port);
+        let client = redis::Client::open(url).expect("a URL");
+        client.get_connection().expect("Redis runs")
+    }
+
     // Nodes.
 
     pub fn start_node(&mut self, node: u64) {

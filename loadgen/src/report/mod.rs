@@ -26,6 +26,8 @@ pub struct Report {
     pub runs: Vec<Run>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locks: Option<LocksSummary>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueSummary>,
 }
 
 /// What was asked for; lengths are in milliseconds.
@@ -99,6 +101,18 @@ pub struct LocksSummary {
     pub commands_per_entry_note: Option<String>,
 }
 
+/// What `queue` is about.
+#[derive(Clone, Debug, Serialize)]
+pub struct QueueSummary {
+    pub pushes_per_second: f64,
+    pub cycles_per_second: f64,
+    pub echo_requests_per_second: f64,
+    /// What pushes reach of the echo's rate.
+    pub pushes_percent: f64,
+    /// What cycles reach of a third of it: a cycle is three requests.
+    pub cycles_percent: f64,
+}
+
 /// A length in whole milliseconds.
 pub fn milliseconds(length: Duration) -> u64 {
     u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
@@ -116,6 +130,7 @@ impl Report {
             settings,
             runs: Vec::new(),
             locks: None,
+            queue: None,
         }
     }
 
@@ -208,6 +223,25 @@ impl LocksSummary {
     }
 }
 
+impl QueueSummary {
+    /// Sets pushes and cycles beside the echo.
+    pub fn new(pushes: &Run, cycles: &Run, echo: &Run) -> Self {
+        let echo = echo.rate("echo");
+        let percent = |rate: f64, of: f64| match 100.0 * rate / of {
+            percent if percent.is_finite() => percent,
+            _ => 0.0,
+        };
+        let (pushes, cycles) = (pushes.rate("push"), cycles.rate("ack"));
+        Self {
+            pushes_per_second: pushes,
+            cycles_per_second: cycles,
+            echo_requests_per_second: echo,
+            pushes_percent: percent(pushes, echo),
+            cycles_percent: percent(cycles, echo / 3.0),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use anyhow::anyhow;
@@ -240,6 +274,16 @@ mod tests {
         assert_eq!(
             (summary.commands_per_entry, summary.commands_per_entry_note),
             (Some(12.5), None)
+        );
+    }
+
+    #[test]
+    fn cycles_are_measured_by_a_third_of_the_echo() {
+        let (pushes, echo) = (run("queue pushes", "push", 600), run("echo", "echo", 2400));
+        let summary = QueueSummary::new(&pushes, &run("queue cycles", "ack", 400), &echo);
+        assert_eq!(
+            (summary.pushes_percent, summary.cycles_percent),
+            (25.0, 50.0)
         );
     }
 

@@ -3,7 +3,7 @@
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use super::prototype::{PROTOTYPE, Prototype, REQUESTS_PER_SECOND};
-use super::{Figures, LocksSummary, Report, Run};
+use super::{Figures, LocksSummary, QueueSummary, Report, Run};
 
 const HEADER: [&str; 9] = [
     "operation",
@@ -30,6 +30,7 @@ pub fn text(report: &Report) -> String {
         parts.extend(cpu(run));
     }
     parts.extend(report.locks.as_ref().map(summary));
+    parts.extend(report.queue.as_ref().map(queue_summary));
     if report.environment.debug_build {
         parts.push(
             "Built without optimisation: these figures say little about a release build."
@@ -185,6 +186,18 @@ fn summary(summary: &LocksSummary) -> String {
         }
     }
     text
+}
+
+fn queue_summary(summary: &QueueSummary) -> String {
+    format!(
+        "Queue: {} pushes/s, {:.1} % of the raw echo's {} requests/s. {} cycles of push, pop and ack/s, {:.1} % of a \
+         third of it.",
+        rate(summary.pushes_per_second),
+        summary.pushes_percent,
+        rate(summary.echo_requests_per_second),
+        rate(summary.cycles_per_second),
+        summary.cycles_percent,
+    )
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `reference` | acquire the user's own lock, hold it, release it, ask for the status twice |
 //! | `locks` | acquire the user's own lock and release it, as fast as it can |
+//! | `queue pushes` | push one message |
+//! | `queue cycles` | push a message, pop one, acknowledge it: three requests |
 //! | `echo` | one raw NATS request to a responder that only sends it back |
 
 use std::cell::RefCell;
@@ -19,6 +21,7 @@ use crate::recorder::{Operation, Recorder};
 
 pub mod echo;
 pub mod locks;
+pub mod queue;
 pub mod reference;
 pub mod resource;
 

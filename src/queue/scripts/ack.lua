@@ -34,7 +34,7 @@ if ack_count > 0 then
           with_info[#with_info + 1] = id
         end
         if not spare then
-          remember_ack(id, token, deliveries, bits)
+          remember_ack(id, token, deliveries, has_info, bits)
         end
         ack_results[i] = 1
       end

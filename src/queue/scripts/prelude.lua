@@ -1,7 +1,7 @@
 -- What every script begins with: the names of keys, the fence, the clock, and what transitions share.
 --
--- KEYS[1..15]   the keys below, in this order (script.rs builds them)
--- KEYS[16..25]  lists of ready messages by priority, 0 to 9
+-- KEYS[1..13]   the keys below, in this order (keys.rs builds them)
+-- KEYS[14..23]  lists of ready messages by priority, 0 to 9
 -- KEYS[24]      beginning of the keys of groups and of acknowledgements
 -- ARGV[1]       epoch of the owner; a lower one than the stored is refused
 -- ARGV[2]       operation sequence that the owner knows to be acknowledged; a lower stored one is a loss
@@ -275,8 +275,10 @@ local function sweep()
   end
 end
 
-local function remember_ack(id, token, deliveries, bits)
-  if deliveries == 1 then
+-- A message that was never handed out but once and had no options is remembered by a bit; the others,
+-- which may have had several receipts of one delivery, by their receipt.
+local function remember_ack(id, token, deliveries, has_info, bits)
+  if deliveries == 1 and has_info == '-' then
     local chunk = math.floor(id / BITS)
     local sets = bits[chunk] or {}
     bits[chunk] = sets
@@ -290,7 +292,9 @@ end
 local function is_acked(id, token, delivery)
   if delivery == '1' then
     local chunk = math.floor(id / BITS)
-    return call('GETBIT', EXTRA .. 'acked:' .. chunk, id % BITS) == 1
+    if call('GETBIT', EXTRA .. 'acked:' .. chunk, id % BITS) == 1 then
+      return true
+    end
   end
   return call('EXISTS', EXTRA .. 'acked:' .. id .. ':' .. token) == 1
 end

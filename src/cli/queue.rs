@@ -1,0 +1,269 @@
+//! `mufakat queue …`: one verb for each operation of the queue.
+
+use std::io::Read;
+
+use serde_json::{Value as Json, json};
+
+use crate::cli::work;
+use crate::cli::{Connection, ExitStatus, Failure};
+use crate::client::{Client, Target};
+use crate::protocol::Operation;
+use crate::protocol::queue::{
+    Cancelled, Demand, Listed, Message, Paused, Pop, Popped, Purged, Push, Pushed, Receipts,
+    Redriven, Results, Stats, Verdict,
+};
+use crate::protocol::value::{Kind, Value};
+
+mod args;
+
+pub(super) use args::{QueueArgs, QueueCommand};
+
+use args::{CancelArgs, KindArg, ListArgs, PushArgs, TopicArgs, WhichArgs};
+
+pub(super) async fn run(
+    connection: &Connection,
+    command: QueueCommand,
+) -> Result<ExitStatus, Failure> {
+    if let QueueCommand::Work(args) = command {
+        return work::run(connection, args).await;
+    }
+    let client = connection.client(Target::Any).await?;
+    match command {
+        QueueCommand::Push(args) => {
+            let Some(push) = push_of(args)? else {
+                return Ok(ExitStatus::Refused);
+            };
+            connection.print(&client.push(&push).await?, pushed_line)?;
+        }
+        QueueCommand::Pop(args) => {
+            let demand = Demand {
+                max: args.max,
+                wait_ms: args.wait,
+                visibility_ms: args.visibility,
+                ..Demand::new(args.consumer)
+            };
+            let pop = Pop {
+                topic: args.topic,
+                demand,
+                timeout_ms: None,
+            };
+            connection.print(&client.pop(&pop).await?, popped_lines)?;
+        }
+        QueueCommand::Ack(args) => {
+            settle(connection, &client, args.which, Verdict::Ack { pop: None }).await?;
+        }
+        QueueCommand::Nack(args) => {
+            let verdict = Verdict::Nack {
+                delay_ms: args.delay,
+                dead: args.dead,
+                reason: args.reason,
+            };
+            settle(connection, &client, args.which, verdict).await?;
+        }
+        QueueCommand::Extend(args) => {
+            let visibility_ms = args.visibility;
+            let verdict = Verdict::Extend { visibility_ms };
+            settle(connection, &client, args.which, verdict).await?;
+        }
+        other => operate(connection, &client, other).await?,
+    }
+    Ok(ExitStatus::Done)
+}
+
+/// What operators do.
+async fn operate(
+    connection: &Connection,
+    client: &Client,
+    command: QueueCommand,
+) -> Result<(), Failure> {
+    match command {
+        QueueCommand::Stats(TopicArgs { topic }) => {
+            let body = json!({"topic": topic});
+            let stats: Stats = client
+                .ask_queue(Operation::QueueStats, &topic, &body)
+                .await?;
+            connection.print(&stats, stats_line)
+        }
+        QueueCommand::List(ListArgs { prefix }) => {
+            let body = json!({"prefix": prefix, "limit": 1000});
+            let listed: Listed = client.ask_queue(Operation::QueueList, "", &body).await?;
+            connection.print(&listed, |listed| {
+                let lines: Vec<String> = listed.topics.iter().map(stats_line).collect();
+                lines.join("\n")
+            })
+        }
+        QueueCommand::Dead(TopicArgs { topic }) => {
+            show(connection, client, (&topic, "dead", 1000)).await
+        }
+        QueueCommand::Peek(args) => {
+            show(connection, client, (&args.topic, &args.state, args.limit)).await
+        }
+        QueueCommand::Redrive(args) => {
+            let ids = (!args.ids.is_empty()).then_some(&args.ids);
+            let body = json!({"topic": args.topic, "ids": ids, "reason_contains": args.reason,
+                "per_second": args.per_second, "dry_run": args.dry_run});
+            let operation = Operation::QueueRedrive;
+            let done: Redriven = client.ask_queue(operation, &args.topic, &body).await?;
+            let verb = if args.dry_run { "would move" } else { "moved" };
+            connection.print(&done, |done| {
+                format!("{verb} {}, {} dead", done.moved, done.dead)
+            })
+        }
+        QueueCommand::Cancel(CancelArgs { topic, id }) => {
+            let body = json!({"topic": topic, "id": id});
+            let done: Cancelled = client
+                .ask_queue(Operation::QueueCancel, &topic, &body)
+                .await?;
+            connection.print(&done, |done| match done.cancelled {
+                true => "cancelled".to_owned(),
+                false => "there is no such message that waits".to_owned(),
+            })
+        }
+        QueueCommand::Configure(args) => {
+            let body = json!({"topic": args.topic, "visibility_ms": args.visibility,
+                "max_deliveries": args.max_deliveries, "max_length": args.max_length,
+                "overflow": args.overflow, "ttl_ms": args.ttl});
+            let operation = Operation::QueueConfigure;
+            let settings: Json = client.ask_queue(operation, &args.topic, &body).await?;
+            connection.print(&settings, Json::to_string)
+        }
+        QueueCommand::Pause(args) => pause(connection, client, args, Operation::QueuePause).await,
+        QueueCommand::Resume(args) => pause(connection, client, args, Operation::QueueResume).await,
+        QueueCommand::Purge(args) => {
+            let body = json!({"topic": args.topic, "states": args.states, "confirm": args.confirm});
+            let operation = Operation::AdminQueuePurge;
+            let done: Purged = client.ask_queue(operation, &args.topic, &body).await?;
+            connection.print(&done, |done| format!("removed {}", done.count))
+        }
+        QueueCommand::Push(_)
+        | QueueCommand::Pop(_)
+        | QueueCommand::Ack(_)
+        | QueueCommand::Nack(_)
+        | QueueCommand::Extend(_)
+        | QueueCommand::Work(_) => unreachable!("these have their own road"),
+    }
+}
+
+async fn settle(
+    connection: &Connection,
+    client: &Client,
+    which: WhichArgs,
+    what: Verdict,
+) -> Result<(), Failure> {
+    let request = Receipts {
+        topic: which.topic,
+        receipts: which.receipts,
+        what,
+        timeout_ms: None,
+    };
+    connection.print(&client.settle(&request).await?, |results: &Results| {
+        let lines = results.results.iter().map(|one| {
+            let result = serde_json::to_string(&one.result).expect("a result is JSON");
+            format!("{} {}", one.receipt, result.trim_matches('"'))
+        });
+        lines.collect::<Vec<String>>().join("\n")
+    })
+}
+
+async fn pause(
+    connection: &Connection,
+    client: &Client,
+    TopicArgs { topic }: TopicArgs,
+    operation: Operation,
+) -> Result<(), Failure> {
+    let body = json!({"topic": topic});
+    let done: Paused = client.ask_queue(operation, &topic, &body).await?;
+    connection.print(&done, |done| match done.paused {
+        true => "paused".to_owned(),
+        false => "not paused".to_owned(),
+    })
+}
+
+async fn show(
+    connection: &Connection,
+    client: &Client,
+    (topic, state, limit): (&str, &str, u64),
+) -> Result<(), Failure> {
+    let body = json!({"topic": topic, "state": state, "limit": limit});
+    let shown: Json = client.ask_queue(Operation::QueuePeek, topic, &body).await?;
+    connection.print(&shown, |shown| {
+        let messages = shown["messages"].as_array().map_or(&[][..], Vec::as_slice);
+        let lines: Vec<String> = messages.iter().map(Json::to_string).collect();
+        lines.join("\n")
+    })
+}
+
+/// None when the payload is not what it is said to be, which is printed.
+fn push_of(args: PushArgs) -> Result<Option<Push>, Failure> {
+    let bytes = match args.payload {
+        Some(payload) => payload.into_bytes(),
+        None => {
+            let mut bytes = Vec::new();
+            std::io::stdin().read_to_end(&mut bytes)?;
+            bytes
+        }
+    };
+    let text = |bytes| String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned());
+    let payload = match args.kind {
+        KindArg::Text => text(bytes).map(Value::text),
+        KindArg::Json => text(bytes).and_then(|text| Value::json(&text)),
+        KindArg::Binary => Ok(Value::binary(bytes)),
+    };
+    let payload = match payload {
+        Ok(payload) => payload,
+        Err(why) => {
+            eprintln!("mufakat: the payload is not of its kind: {why}");
+            return Ok(None);
+        }
+    };
+    let message = Message {
+        id: args.id,
+        delay_ms: args.delay,
+        priority: args.priority,
+        ttl_ms: args.ttl,
+        group: args.group,
+        headers: args.headers,
+        ..Message::new(payload)
+    };
+    Ok(Some(Push::one(args.topic, message)))
+}
+
+fn pushed_line(pushed: &Pushed) -> String {
+    let id = pushed.id.as_deref().unwrap_or_default();
+    let known = match pushed.duplicate {
+        Some(true) => ", known already",
+        _ => "",
+    };
+    let level = format!("{:?}", pushed.durability.level).to_lowercase();
+    format!("{id}{known}, durability {level}")
+}
+
+fn popped_lines(popped: &Popped) -> String {
+    if popped.messages.is_empty() {
+        return "no message".to_owned();
+    }
+    let lines = popped.messages.iter().map(|message| {
+        let payload = match message.payload() {
+            Ok(payload) if payload.kind() != Kind::Binary => {
+                String::from_utf8_lossy(payload.bytes()).into_owned()
+            }
+            Ok(payload) => format!("{} bytes", payload.bytes().len()),
+            Err(why) => why,
+        };
+        format!("{} {payload}", message.receipt)
+    });
+    lines.collect::<Vec<String>>().join("\n")
+}
+
+fn stats_line(stats: &Stats) -> String {
+    format!(
+        "{}: {} ready, {} delayed, {} in flight, {} dead, {} waiting pops{}",
+        stats.topic,
+        stats.ready,
+        stats.delayed,
+        stats.in_flight,
+        stats.dead,
+        stats.waiters,
+        if stats.paused { ", paused" } else { "" }
+    )
+}

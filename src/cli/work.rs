@@ -1,0 +1,243 @@
+//! `mufakat queue work`: a command for each message of a topic.
+//!
+//! The command gets the payload on stdin. While it runs the message is extended at a third of its
+//! visibility; when it exits with 0 the message is acknowledged, else handed back. A message that was
+//! lost to somebody else meanwhile (its extension is stale) ends the command: its work is not wanted.
+
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::cli::{Connection, ExitStatus, Failure, length_ms};
+use crate::client::{Client, ClientError, Target};
+use crate::protocol::queue::{
+    Delivered, Demand, Pop, Receipt, ReceiptResult, Receipts, Results, Verdict, WAIT_MS_MAX,
+};
+
+/// How long one pop waits; the next follows at once.
+const WAIT_MS: u64 = 20_000;
+const _: () = assert!(WAIT_MS <= WAIT_MS_MAX);
+/// After a pop that failed: the cluster is not there, and should not be flooded when it is.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Run a command for each message: payload on stdin, done if it exits with 0.
+///
+/// The command finds MUFAKAT_TOPIC, MUFAKAT_ID, MUFAKAT_SEQ and MUFAKAT_DELIVERIES in its environment.
+/// While it runs, the message is kept. Any other exit code hands the message back. On SIGTERM or
+/// Ctrl-C no more messages are taken, and those that run are finished.
+///
+/// Examples:
+///   mufakat queue work mails -- ./send-mail
+///   mufakat queue work images --jobs 4 --visibility 2m -- ./resize --fast
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct WorkArgs {
+    #[arg(value_name = "TOPIC")]
+    topic: String,
+    /// Commands at a time.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=256))]
+    jobs: u64,
+    /// How long a message is kept before it has to be extended.
+    #[arg(long, value_name = "LENGTH", default_value = "30s", value_parser = length_ms)]
+    visibility: u64,
+    /// Who takes the messages; shown to operators.
+    #[arg(long, value_name = "NAME", default_value = "queue-work")]
+    consumer: String,
+    /// End when the topic has nothing ready, instead of waiting.
+    #[arg(long)]
+    until_empty: bool,
+    /// The command and its arguments, after `--`.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+pub(super) async fn run(connection: &Connection, args: WorkArgs) -> Result<ExitStatus, Failure> {
+    let (stop, stopped) = watch::channel(false);
+    let client = connection.client(Target::Leader).await?;
+    let args = Arc::new(args);
+    let mut workers = JoinSet::new();
+    for _ in 0..args.jobs {
+        let worker = Worker {
+            client: client.clone(),
+            args: args.clone(),
+        };
+        workers.spawn(worker.work(stopped.clone()));
+    }
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut status = ExitStatus::Done;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => stop.send_replace(true),
+            _ = interrupt.recv() => stop.send_replace(true),
+            ended = workers.join_next() => match ended {
+                None => return Ok(status),
+                Some(ended) => {
+                    let worst = ended.unwrap_or(ExitStatus::Refused);
+                    if worst != ExitStatus::Done {
+                        status = worst;
+                        stop.send_replace(true);
+                    }
+                    false
+                }
+            },
+        };
+    }
+}
+
+#[derive(Clone)]
+struct Worker {
+    client: Client,
+    args: Arc<WorkArgs>,
+}
+
+impl Worker {
+    async fn work(self, mut stopped: watch::Receiver<bool>) -> ExitStatus {
+        let pop = Pop {
+            topic: self.args.topic.clone(),
+            demand: Demand {
+                wait_ms: if self.args.until_empty { 0 } else { WAIT_MS },
+                visibility_ms: Some(self.args.visibility),
+                ..Demand::new(self.args.consumer.clone())
+            },
+            timeout_ms: None,
+        };
+        loop {
+            // A pop that is given up here comes back by itself: nobody takes its reply.
+            let popped = tokio::select! {
+                _ = stopped.wait_for(|&stopped| stopped) => return ExitStatus::Done,
+                popped = self.client.pop(&pop) => popped,
+            };
+            match popped {
+                Ok(popped) if popped.messages.is_empty() && self.args.until_empty => {
+                    return ExitStatus::Done;
+                }
+                Ok(popped) => {
+                    for message in popped.messages {
+                        if let Err(status) = self.one(message).await {
+                            return status;
+                        }
+                    }
+                }
+                Err(error) if error.retryable() => {
+                    eprintln!("mufakat: no messages now: {error}");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error) => {
+                    eprintln!("mufakat: {error}");
+                    return ExitStatus::Refused;
+                }
+            }
+        }
+    }
+
+    /// One message. An error is a command that cannot be run at all: its message is handed back.
+    async fn one(&self, message: Delivered) -> Result<(), ExitStatus> {
+        let Ok(receipt) = message.receipt.parse::<Receipt>() else {
+            return Ok(());
+        };
+        let spawned = self.spawn(&message);
+        let mut child = match spawned {
+            Ok(child) => child,
+            Err(error) => {
+                eprintln!("mufakat: cannot run {}: {error}", self.args.command[0]);
+                self.hand_back(receipt, format!("cannot run: {error}"))
+                    .await;
+                return Err(match error.kind() {
+                    std::io::ErrorKind::NotFound => ExitStatus::NotFound,
+                    _ => ExitStatus::NotExecutable,
+                });
+            }
+        };
+        let payload = message.payload().map(|value| value.into_bytes());
+        let stdin = child.stdin.take();
+        // A command that does not read its input is no error.
+        let feeding = tokio::spawn(async move {
+            if let (Some(mut stdin), Ok(payload)) = (stdin, payload) {
+                let _ = stdin.write_all(&payload).await;
+            }
+        });
+        let ended = self.until_end(&mut child, &receipt).await;
+        feeding.abort();
+        match ended {
+            None => eprintln!("mufakat: {} is somebody else's now", message.id),
+            Some(Ok(status)) if status.success() => {
+                let done = self.settle(receipt, Verdict::Ack { pop: None }).await;
+                if let Err(error) = done {
+                    eprintln!(
+                        "mufakat: {} is done, but that is not known: {error}",
+                        message.id
+                    );
+                }
+            }
+            Some(Ok(status)) => self.hand_back(receipt, status.to_string()).await,
+            Some(Err(error)) => self.hand_back(receipt, error.to_string()).await,
+        }
+        Ok(())
+    }
+
+    fn spawn(&self, message: &Delivered) -> std::io::Result<Child> {
+        Command::new(&self.args.command[0])
+            .args(&self.args.command[1..])
+            .env("MUFAKAT_TOPIC", &self.args.topic)
+            .env("MUFAKAT_ID", &message.id)
+            .env("MUFAKAT_SEQ", message.seq.to_string())
+            .env("MUFAKAT_DELIVERIES", message.deliveries.to_string())
+            .stdin(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+    }
+
+    /// Keeps the message while the command runs; none when it was lost.
+    async fn until_end(
+        &self,
+        child: &mut Child,
+        receipt: &Receipt,
+    ) -> Option<std::io::Result<std::process::ExitStatus>> {
+        let visibility_ms = self.args.visibility;
+        let extend_every = Duration::from_millis((visibility_ms / 3).max(10));
+        loop {
+            tokio::select! {
+                ended = child.wait() => return Some(ended),
+                () = tokio::time::sleep(extend_every) => {
+                    let extended = self.settle(receipt.clone(), Verdict::Extend { visibility_ms });
+                    // What fails is tried again; the message is ours until it is somebody else's.
+                    if let Ok(results) = extended.await
+                        && results.results.iter().any(|r| r.result == ReceiptResult::StaleReceipt)
+                    {
+                        let _ = child.kill().await;
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn hand_back(&self, receipt: Receipt, reason: String) {
+        let verdict = Verdict::Nack {
+            delay_ms: None,
+            dead: false,
+            reason: Some(reason),
+        };
+        if let Err(error) = self.settle(receipt, verdict).await {
+            eprintln!("mufakat: a message was not handed back and comes again by itself: {error}");
+        }
+    }
+
+    async fn settle(&self, receipt: Receipt, what: Verdict) -> Result<Results, ClientError> {
+        let request = Receipts {
+            topic: self.args.topic.clone(),
+            receipts: vec![receipt],
+            what,
+            timeout_ms: None,
+        };
+        self.client.settle(&request).await
+    }
+}

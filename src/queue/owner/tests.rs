@@ -1,0 +1,207 @@
+use super::*;
+use crate::protocol::queue::Message;
+use crate::protocol::value::Value;
+
+fn push(count: usize) -> Ask {
+    let message = NewMessage::new(&Message::new(Value::text("x")));
+    Ask::Push(vec![message; count])
+}
+
+fn pop(until_ms: u64) -> Ask {
+    Ask::Pop(Wanted {
+        max: 1,
+        visibility_ms: 0,
+        consumer: "c".to_owned(),
+        token: Receipt::token(1),
+        bytes_max: 1_000,
+        until_ms,
+    })
+}
+
+fn popped(pop: usize, seq: u64) -> PoppedMessage {
+    PoppedMessage {
+        pop,
+        seq,
+        deliveries: 1,
+        visible_until_ms: 1,
+        kept: bytes::Bytes::new(),
+        last_error: String::new(),
+    }
+}
+
+fn ask(owner: &mut Owner<&'static str>, client: &'static str, what: Ask) {
+    assert_eq!(owner.ask(Some(client), what), Ok(()));
+}
+
+fn clients(told: &[(&'static str, Told)]) -> Vec<&'static str> {
+    told.iter().map(|(client, _)| *client).collect()
+}
+
+#[test]
+fn all_that_waits_goes_into_one_call_and_two_are_under_way() {
+    let mut owner = Owner::default();
+    ask(&mut owner, "a", push(1));
+    let first = owner.call(0).expect("a call");
+    for client in ["b", "c", "d"] {
+        ask(&mut owner, client, push(1));
+    }
+    let second = owner.call(0).expect("a second call");
+    assert_eq!((first.items.len(), second.items.len()), (1, 3));
+    ask(&mut owner, "e", push(1));
+    assert!(owner.call(0).is_none(), "two are under way");
+    let reply = BatchReply {
+        pushes: vec![Some((2, false)), None, Some((4, true))],
+        ..BatchReply::default()
+    };
+    let told = owner.done(second, reply, 0);
+    assert_eq!(
+        told,
+        [
+            ("b", Told::Pushed(Some(vec![(2, false)]))),
+            ("c", Told::Pushed(None)),
+            ("d", Told::Pushed(Some(vec![(4, true)]))),
+        ]
+    );
+    assert_eq!(owner.call(0).expect("a third call").items.len(), 1);
+    assert_eq!(owner.failed(first, false, 0), ["a"]);
+}
+
+#[test]
+fn calls_have_a_greatest_size() {
+    let mut owner = Owner::default();
+    for client in ["a", "b"] {
+        ask(&mut owner, client, push(ITEMS_MAX - 1));
+    }
+    assert_eq!(owner.call(0).expect("a call").items.len(), 1);
+    assert_eq!(owner.call(0).expect("a call").items.len(), 1);
+}
+
+#[test]
+fn a_pop_that_found_nothing_keeps_its_place_before_later_ones() {
+    let mut owner = Owner::default();
+    ask(&mut owner, "first", pop(1_000));
+    let call = owner.call(0).expect("it looks once");
+    assert!(owner.done(call, BatchReply::default(), 0).is_empty());
+    assert!(owner.call(0).is_none(), "nothing may have become ready");
+    ask(&mut owner, "second", pop(1_000));
+    let call = owner.call(0).expect("a new pop looks");
+    assert_eq!(call.pops.len(), 2);
+    ask(&mut owner, "third", pop(1_000));
+    let other = owner.call(0);
+    let reply = BatchReply {
+        popped: vec![popped(0, 7)],
+        ..BatchReply::default()
+    };
+    let told = owner.done(call, reply, 0);
+    assert_eq!(clients(&told), ["first"]);
+    if let Some(other) = other {
+        owner.done(other, BatchReply::default(), 0);
+    }
+    ask(&mut owner, "p", push(1));
+    let call = owner.call(0).expect("a push wakes those that wait");
+    let waiting: Vec<_> = call.pops.iter().map(|pop| pop.client).collect();
+    assert_eq!(waiting, ["second", "third"]);
+}
+
+#[test]
+fn waits_end_and_time_wakes_them() {
+    let mut owner = Owner::default();
+    ask(&mut owner, "a", pop(500));
+    assert!(owner.expire(600).is_empty(), "it is looked for first");
+    let call = owner.call(600).expect("a call");
+    let told = owner.done(call, BatchReply::default(), 600);
+    assert_eq!(clients(&told), ["a"]);
+
+    ask(&mut owner, "b", pop(5_000));
+    let call = owner.call(1_000).expect("a call");
+    let reply = BatchReply {
+        due_in_ms: Some(300),
+        ..BatchReply::default()
+    };
+    owner.done(call, reply, 1_000);
+    assert_eq!(owner.next_ms(), Some(1_300));
+    assert!(owner.call(1_299).is_none());
+    let call = owner.call(1_300).expect("something is due");
+    owner.done(call, BatchReply::default(), 1_300);
+    assert_eq!(
+        owner.next_ms(),
+        Some(1_300 + SWEEP_MS),
+        "it looks now and then"
+    );
+    assert_eq!(clients(&owner.expire(5_000)), ["b"]);
+    assert_eq!(owner.next_ms(), None);
+    assert!(owner.is_idle());
+}
+
+#[test]
+fn an_ack_with_a_pop_is_one_answer() {
+    let mut owner = Owner::default();
+    let receipt: Receipt = "1.1.00000000000000ff".parse().unwrap();
+    let Ask::Pop(wanted) = pop(0) else {
+        unreachable!("it is a pop");
+    };
+    ask(&mut owner, "waits", pop(1_000));
+    ask(
+        &mut owner,
+        "a",
+        Ask::Ack(vec![receipt.clone()], Some(wanted)),
+    );
+    let call = owner.call(0).expect("a call");
+    let reply = BatchReply {
+        acks: vec![1],
+        popped: vec![popped(0, 2), popped(1, 3)],
+        ..BatchReply::default()
+    };
+    let mut told = owner.done(call, reply, 0);
+    let ack = told.pop().expect("two answers");
+    let token = Receipt::token(1);
+    assert_eq!(clients(&told), ["waits"], "who waited longer comes first");
+    let messages = Some((token, vec![popped(1, 3)]));
+    assert_eq!(ack, ("a", Told::Acked(vec![(receipt, 1)], messages)));
+}
+
+#[test]
+fn pops_that_wait_survive_a_failed_call() {
+    let mut owner = Owner::default();
+    ask(&mut owner, "waits", pop(1_000));
+    ask(&mut owner, "tries", pop(0));
+    ask(&mut owner, "pushes", push(1));
+    let call = owner.call(0).expect("a call");
+    assert_eq!(owner.failed(call, false, 10), ["pushes", "tries"]);
+    assert_eq!(owner.waiters(), 1);
+    assert!(owner.call(20).is_none(), "not again at once");
+    assert!(owner.call(10 + SWEEP_MS).is_some());
+}
+
+#[test]
+fn without_memory_only_acknowledgements_are_left() {
+    let mut owner = Owner::default();
+    let receipt: Receipt = "1.1.00000000000000ff".parse().unwrap();
+    ask(&mut owner, "pushes", push(1));
+    ask(&mut owner, "acks", Ask::Ack(vec![receipt], None));
+    let mut call = owner.call(0).expect("a call");
+    assert_eq!(call.spare(), (vec!["pushes"], true));
+    let reply = BatchReply {
+        acks: vec![1],
+        ..BatchReply::default()
+    };
+    assert_eq!(clients(&owner.done(call, reply, 0)), ["acks"]);
+}
+
+#[test]
+fn what_nobody_waits_for_is_done_and_told_to_nobody() {
+    let mut owner: Owner<&str> = Owner::default();
+    let receipt: Receipt = "1.1.00000000000000ff".parse().unwrap();
+    let back = Return {
+        mode: 'u',
+        delay_ms: None,
+        reason: String::new(),
+    };
+    assert_eq!(owner.ask(None, Ask::Nack(vec![receipt], back)), Ok(()));
+    let call = owner.call(0).expect("a call");
+    let reply = BatchReply {
+        nacks: vec![1],
+        ..BatchReply::default()
+    };
+    assert!(owner.done(call, reply, 0).is_empty() && owner.is_idle());
+}

@@ -1,0 +1,252 @@
+//! Random operations on one topic, in a real Redis and in a model of a few plain collections.
+//!
+//! Scripts never take a time before that of any call before. So the test stores a time a day ahead, and
+//! from then on time is what the test stores: both sides expire the same things at the same steps.
+
+use std::collections::VecDeque;
+
+use mufakat::ids::ClusterId;
+use mufakat::protocol::queue::{DedupScope, Message, Receipt};
+use mufakat::protocol::value::Value;
+use mufakat::queue::keys::Keyspace;
+use mufakat::queue::script::{Args, Batch, BatchReply, Caller, NewMessage, Script};
+use mufakat::queue::store::RedisLink;
+use redis::Commands;
+use tokio::sync::watch;
+
+use crate::dice::Dice;
+use crate::queue_reference::{MAX_DELIVERIES, Model};
+use crate::redis_server::RedisServer;
+use crate::wait;
+
+/// Of the whole test; a step is one call of a script.
+const STEPS: u64 = 100_000;
+
+/// The real one and the model, side by side.
+struct Pair {
+    link: RedisLink,
+    raw: redis::Connection,
+    keys: Vec<String>,
+    model: Model,
+    receipts: Vec<Receipt>,
+    dice: Dice,
+}
+
+impl Pair {
+    async fn run(&self, script: Script, args: Args) -> mufakat::queue::script::Done {
+        let mut all = caller().args();
+        all.0.extend(args.0);
+        let reply = self
+            .link
+            .run(script, &self.keys, &all.0)
+            .await
+            .expect("Redis answers");
+        reply.outcome().expect("an outcome").expect("not fenced")
+    }
+
+    async fn batch(&self, batch: Batch) -> BatchReply {
+        let args = batch.into_args();
+        let reply = self
+            .link
+            .run(Script::Batch, &self.keys, &args)
+            .await
+            .expect("Redis answers");
+        let done = reply.outcome().expect("an outcome").expect("not fenced");
+        BatchReply::read(done).expect("a reply of a batch")
+    }
+
+    fn any_receipts(&mut self) -> Vec<Receipt> {
+        let count = self.dice.below(3).min(self.receipts.len() as u64);
+        (0..count)
+            .map(|_| {
+                let at = self.dice.below(self.receipts.len() as u64) as usize;
+                self.receipts[at].clone()
+            })
+            .collect()
+    }
+
+    fn any_message(&mut self) -> Message {
+        let mut message = Message::new(Value::text("x"));
+        if self.dice.below(3) == 0 {
+            message.priority = self.dice.below(10);
+        }
+        if self.dice.below(3) == 0 {
+            message.id = Some(format!("id-{}", self.dice.below(20)));
+            message.dedup_ms = Some(self.dice.below(400) + 1);
+            if self.dice.below(2) == 0 {
+                message.dedup_scope = DedupScope::UntilAcked;
+            }
+        }
+        if self.dice.below(4) == 0 {
+            message.delay_ms = Some(self.dice.below(300));
+        }
+        if self.dice.below(5) == 0 {
+            message.ttl_ms = Some(self.dice.below(500) + 1);
+        }
+        if self.dice.below(4) == 0 {
+            message.group = Some(format!("g{}", self.dice.below(3)));
+        }
+        message
+    }
+
+    /// One call with something in each of its sections, or nothing.
+    async fn mixed(&mut self) {
+        let acks = self.any_receipts();
+        let nacks: Vec<(Receipt, char, Option<u64>)> = self
+            .any_receipts()
+            .into_iter()
+            .map(|receipt| {
+                let mode = ['c', 'u', 'd'][self.dice.below(3) as usize];
+                let delay = (self.dice.below(2) == 0).then(|| self.dice.below(200));
+                (receipt, mode, delay)
+            })
+            .collect();
+        let extends: Vec<(Receipt, u64)> = self
+            .any_receipts()
+            .into_iter()
+            .map(|receipt| (receipt, self.dice.below(300) + 1))
+            .collect();
+        let pushes: Vec<Message> = (0..self.dice.below(4))
+            .map(|_| self.any_message())
+            .collect();
+        let pop = (self.dice.below(2) == 0).then(|| self.dice.below(4) + 1);
+        let visibility = self.dice.below(300) + 1;
+        let token = Receipt::token(self.dice.below(u64::MAX));
+
+        let mut batch = Batch::new(caller());
+        batch.acks(acks.iter());
+        batch.nacks(
+            nacks
+                .iter()
+                .map(|(receipt, mode, delay)| (receipt, *mode, *delay, "why")),
+        );
+        batch.extends(extends.iter().map(|(receipt, ms)| (receipt, *ms)));
+        let new: Vec<Vec<NewMessage>> = pushes.iter().map(|m| vec![NewMessage::new(m)]).collect();
+        batch.pushes(new.iter().map(|messages| &messages[..]));
+        let pops: Vec<_> = pop
+            .iter()
+            .map(|max| (*max, visibility, token.as_str(), "c", 1 << 20))
+            .collect();
+        batch.pops(pops.into_iter());
+        let reply = self.batch(batch).await;
+
+        let model = &mut self.model;
+        let expected: Vec<u64> = acks.iter().map(|receipt| model.ack(receipt)).collect();
+        assert_eq!(reply.acks, expected, "{acks:?}");
+        let nacked = nacks
+            .iter()
+            .map(|(receipt, mode, delay)| model.nack(receipt, *mode, *delay));
+        assert_eq!(reply.nacks, nacked.collect::<Vec<_>>());
+        let extended = extends
+            .iter()
+            .map(|(receipt, ms)| model.extend(receipt, *ms));
+        assert_eq!(reply.extends, extended.collect::<Vec<_>>());
+        let pushed = pushes.iter().map(|message| Some(model.push(message)));
+        assert_eq!(reply.pushes, pushed.collect::<Vec<_>>());
+        if let Some(max) = pop {
+            model.sweep();
+            let expected = model.pop(max, visibility, &token);
+            let got: Vec<(u64, u64)> = reply.popped.iter().map(|m| (m.seq, m.deliveries)).collect();
+            assert_eq!(got, expected);
+            let ready: usize = model.ready.iter().map(VecDeque::len).sum();
+            assert_eq!(reply.ready_left, ready as u64);
+        }
+        for message in reply.popped {
+            self.receipts.push(Receipt {
+                seq: message.seq,
+                delivery: message.deliveries,
+                token: token.clone(),
+            });
+        }
+        if self.receipts.len() > 30 {
+            self.receipts.remove(0);
+        }
+    }
+
+    async fn operate(&mut self) {
+        match self.dice.below(4) {
+            0 => {
+                let id = format!("id-{}", self.dice.below(20));
+                let mut args = Args::default();
+                args.text(&id);
+                args.number(0);
+                let cancelled = self.run(Script::Cancel, args).await.number();
+                assert_eq!(cancelled, Some(self.model.cancel(&id)), "{id}");
+            }
+            1 if self.dice.below(4) == 0 => {
+                let mut args = Args::default();
+                for arg in ["0", "1000", "", "0", "0", "0"] {
+                    args.text(arg);
+                }
+                let moved = self.run(Script::Redrive, args).await.number();
+                assert_eq!(moved, Some(self.model.redrive()));
+            }
+            _ => {
+                self.model.now += self.dice.below(100);
+                let now = self.model.now;
+                let _: () = self
+                    .raw
+                    .hset(&self.keys[0], "now", now)
+                    .expect("Redis answers");
+            }
+        }
+    }
+
+    async fn compare(&self) {
+        let mut args = Args::default();
+        for arg in ["", "0", "0", "0"] {
+            args.text(arg);
+        }
+        let mut done = self.run(Script::Inspect, args).await;
+        assert_eq!(done.number(), Some(self.model.now));
+        let counts = [(); 4].map(|()| done.number().expect("a count"));
+        assert_eq!(counts, self.model.counts());
+    }
+}
+
+fn caller() -> Caller {
+    Caller {
+        epoch: 1,
+        ..Caller::default()
+    }
+}
+
+#[tokio::test]
+async fn queue_scripts_do_what_a_model_does() {
+    let server = RedisServer::start(&[]).await;
+    let (_keep, shutdown) = watch::channel(false);
+    let link = RedisLink::start(server.address(), shutdown).expect("an address");
+    wait::until("the link is up", async || {
+        link.status().connected.then_some(())
+    })
+    .await;
+    let client = redis::Client::open(server.url()).expect("a URL");
+    let mut pair = Pair {
+        link,
+        raw: client.get_connection().expect("Redis is there"),
+        keys: Keyspace::new("test", ClusterId(1)).of_topic("model"),
+        model: Model::default(),
+        receipts: Vec::new(),
+        dice: Dice::roll(),
+    };
+    pair.model.now = mufakat::time::unix_ms() + 86_400_000;
+    let _: () = pair
+        .raw
+        .hset(&pair.keys[0], "now", pair.model.now)
+        .expect("Redis answers");
+    let settings = &pair.keys[11];
+    let _: () = pair
+        .raw
+        .hset(settings, "max_deliveries", MAX_DELIVERIES)
+        .expect("Redis answers");
+    for step in 0..STEPS {
+        match pair.dice.below(4) {
+            0 => pair.operate().await,
+            _ => pair.mixed().await,
+        }
+        if step % 20 == 0 {
+            pair.compare().await;
+        }
+    }
+    println!("{STEPS} steps, {} messages", pair.model.seq);
+}
