@@ -22,7 +22,6 @@ const HOMES: &[(&str, &[&str])] = &[
     ("openraft_rt", &["src/raft/"]),
     ("openraft_rt_tokio", &["src/raft/runtime.rs"]),
     ("openraft_rt_sim", &["src/raft/runtime.rs"]),
-    ("raft_log", &["src/raft/log"]),
     ("axum", &["src/monitor/"]),
     ("prometheus_client", &["src/stats/"]),
     ("figment", &["src/config"]),
