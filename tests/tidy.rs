@@ -44,6 +44,8 @@ const CORES: &[&str] = &[
     "src/view/rendezvous.rs",
     "src/raft/clock.rs",
     "src/raft/command.rs",
+    "src/raft/log/index.rs",
+    "src/raft/log/records.rs",
     "src/raft/proposals.rs",
     "src/raft/proposals/endings.rs",
     "src/raft/proposals/forwards.rs",
