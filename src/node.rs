@@ -21,6 +21,7 @@ use crate::broker::dispatch::Dispatch;
 use crate::broker::events::Events;
 use crate::broker::listen::Listener;
 use crate::broker::options::NatsOptions;
+use crate::broker::relay::Relay;
 use crate::broker::reply::Replier;
 use crate::config::Config;
 use crate::ids::{BootId, DiskId};
@@ -28,6 +29,7 @@ use crate::lock::service::{LockService, QUERY};
 use crate::monitor::http::Monitor;
 use crate::monitor::insight::{self, Insight};
 use crate::protocol::{Operation, Prefix};
+use crate::queue::address::RedisAddress;
 use crate::queue::store::RedisLink;
 use crate::raft::bootstrap::{self, BootstrapError};
 use crate::raft::call::{Caller, Trust};
@@ -36,6 +38,7 @@ use crate::raft::handle::{Handle, Raft, Timing};
 use crate::raft::log::LogStore;
 use crate::raft::message::Refusal;
 use crate::raft::network::{Identity, Network};
+use crate::raft::posts::Posts;
 use crate::raft::receiver::Receiver;
 use crate::raft::snapshot::{SnapshotStore, Snapshots};
 use crate::raft::state_machine::StateMachine;
@@ -61,6 +64,8 @@ pub struct Parts<L> {
     pub raft_broker: SharedBroker,
     /// The connection that answers to clients go out on.
     pub clients: SharedBroker,
+    /// The same connection, for what nodes say to each other beside Raft.
+    pub posts: SharedBroker,
     pub log: L,
     pub snapshots: Arc<dyn Snapshots>,
     pub redis: Option<RedisLink>,
@@ -144,6 +149,13 @@ impl Core {
         let raft = Raft::build(config.id, settings, network.factory(), parts.log, machine).await?;
 
         let prefix: Prefix = config.prefix.parse()?;
+        let posts = Posts::new(
+            identity,
+            parts.posts,
+            config.prefix.clone(),
+            known_disk.clone(),
+        );
+        let relay = Relay::new(posts, stats.clone());
         let events = Events::new(identity.node, prefix.clone(), parts.clients.clone());
         events.listen(stopped.clone()).await?;
         let replier = Replier::new(identity.node, parts.clients.clone(), events, stats.clone());
@@ -154,7 +166,7 @@ impl Core {
         // Only now: who stands for election must be able to hear the answers.
         raft.run();
         handle
-            .run(raft.clone(), Arc::new(replier.clone()), stopped)
+            .run(raft.clone(), Arc::new(replier.clone()), stopped.clone())
             .await?;
         bootstrap::answer_greetings(&network, raft.clone(), known_disk);
 
@@ -174,10 +186,15 @@ impl Core {
             prefix,
             handle: handle.clone(),
             locks: LockService::new(handle.clone(), network.clone(), identity.boot),
+            relay: relay.clone(),
             insight,
             replier,
         });
         answer_queries(&network, &dispatch);
+        let taking = dispatch.clone();
+        relay
+            .listen(move |handed| taking.take_handed(handed), stopped)
+            .await?;
         Ok(Core {
             handle,
             network,
@@ -223,7 +240,10 @@ impl Node {
         let raft_link = connect(nats, config, (&stats, Connection::Raft)).await?;
         let clients = connect(nats, config, (&stats, Connection::Clients)).await?;
         let redis = match &config.redis {
-            Some(url) => Some(RedisLink::start(url.expose(), stopped.clone())?),
+            Some(url) => {
+                let address = RedisAddress::new(url.expose(), config.redis_tls.clone());
+                Some(RedisLink::start(address, stopped.clone())?)
+            }
             None => None,
         };
         let parts = Parts {
@@ -231,6 +251,7 @@ impl Node {
             identity,
             raft_broker: Arc::new(raft_link),
             clients: Arc::new(clients.clone()),
+            posts: Arc::new(clients.clone()),
             log,
             snapshots: Arc::new(snapshots),
             redis,

@@ -17,7 +17,7 @@ const BANNED_NAMES: &[&str] = &[
 /// Crates that only some files may name.
 const HOMES: &[(&str, &[&str])] = &[
     ("async_nats", &["src/broker/", "src/client/"]),
-    ("redis", &["src/queue/store.rs"]),
+    ("redis", &["src/queue/address.rs", "src/queue/store.rs"]),
     ("openraft", &["src/raft/"]),
     ("openraft_rt", &["src/raft/"]),
     ("openraft_rt_tokio", &["src/raft/runtime.rs"]),
@@ -40,6 +40,7 @@ const CORES: &[&str] = &[
     "src/lock/table.rs",
     "src/lock/wait_graph.rs",
     "src/lock/waiting.rs",
+    "src/broker/relay/gate.rs",
     "src/view/cluster.rs",
     "src/view/rendezvous.rs",
     "src/raft/clock.rs",
@@ -102,7 +103,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("client", &["src/client/"]),
-    ("raft", &["src/raft/"]),
+    ("raft", &["src/raft/", "src/broker/relay"]),
     ("services", &["src/lock/service.rs", "src/view/service.rs"]),
     (
         "doors",

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::broker::relay::{self, Handed, Incoming, Relay};
 use crate::broker::reply::Replier;
 use crate::ids::NodeId;
 use crate::lock;
@@ -16,21 +17,13 @@ use crate::protocol::{ErrorReply, Operation, Prefix, Refusal, ReplyTo, Request};
 use crate::raft::handle::Handle;
 use crate::time::{self, Instant};
 
-/// A message from a client, as the broker brought it.
-pub struct Incoming<'a> {
-    pub subject: &'a str,
-    pub reply: Option<String>,
-    pub content_type: Option<&'a str>,
-    pub message_id: Option<&'a str>,
-    pub payload: &'a [u8],
-}
-
 /// Sends each request on its road.
 pub struct Dispatch {
     pub me: NodeId,
     pub prefix: Prefix,
     pub handle: Handle,
     pub locks: LockService,
+    pub relay: Relay,
     pub insight: Arc<Insight>,
     pub replier: Replier,
 }
@@ -39,6 +32,23 @@ impl Dispatch {
     /// Takes one message. Whatever is in it, the client gets an answer and the node goes on; a
     /// message without a (permitted) reply subject is dropped, since nobody would hear of it.
     pub fn take(self: &Arc<Self>, incoming: Incoming<'_>) {
+        self.decode(&incoming, None);
+    }
+
+    /// Takes what the relay has for this node: a request of another node's client, or the news that
+    /// one of this node's found nobody.
+    pub fn take_handed(self: &Arc<Self>, handed: Handed<'_>) {
+        match handed {
+            Handed::Request(incoming, deadline) => self.decode(&incoming, Some(deadline)),
+            Handed::Refused(to, refusal) => {
+                let from = self.replier.from(None);
+                self.replier.send_refusal(&to, from, &refusal);
+            }
+        }
+    }
+
+    /// `handed_until` is there when another node handed the request on: its client's deadline.
+    fn decode(self: &Arc<Self>, incoming: &Incoming<'_>, handed_until: Option<Instant>) {
         let Some(subject) = incoming.reply.filter(|to| self.prefix.may_reply_to(to)) else {
             return;
         };
@@ -55,20 +65,56 @@ impl Dispatch {
             message_id: incoming.message_id,
         };
         let (encoding, request) = Request::decode(operation, envelope, incoming.payload);
-        let to = ReplyTo { subject, encoding };
+        let to = ReplyTo {
+            subject: subject.to_owned(),
+            encoding,
+        };
         match request {
             Ok(request) => {
-                let deadline = received_at + Duration::from_millis(request.timeout_ms());
-                self.route(
-                    request,
-                    to,
-                    Received {
-                        at: received_at,
-                        deadline,
-                    },
-                );
+                let own = || received_at + Duration::from_millis(request.timeout_ms());
+                let received = Received {
+                    at: received_at,
+                    deadline: handed_until.unwrap_or_else(own),
+                    handed: handed_until.is_some(),
+                };
+                match self.executor(&request) {
+                    Some(node) if node != self.me => {
+                        self.hand_on(node, incoming, (request.operation(), to), received);
+                    }
+                    _ => self.route(request, to, received),
+                }
             }
             Err(refusal) => self.answer::<()>(&to, (operation, received_at), Err(refusal)),
+        }
+    }
+
+    /// The node that has to execute a request; none if any can, or if it is not known now.
+    fn executor(&self, request: &Request) -> Option<NodeId> {
+        match request {
+            Request::LockAcquire(_)
+            | Request::LockRelease(_)
+            | Request::LockRenew(_)
+            | Request::LockCheck(_)
+            | Request::LockGet(_)
+            | Request::Status(_)
+            | Request::Metrics(_) => None,
+        }
+    }
+
+    /// The other node answers, unless the request does not get there.
+    fn hand_on(
+        &self,
+        node: NodeId,
+        incoming: &Incoming<'_>,
+        (operation, to): (Operation, ReplyTo),
+        received: Received,
+    ) {
+        let sent = match received.handed {
+            true => Err(relay::handed_on_twice()),
+            false => self.relay.send(node, incoming, (&to, received.deadline)),
+        };
+        if let Err(refusal) = sent {
+            self.answer::<()>(&to, (Some(operation), received.at), Err(refusal));
         }
     }
 

@@ -11,7 +11,8 @@ use futures_util::StreamExt;
 use futures_util::stream::SelectAll;
 use tokio::sync::watch;
 
-use crate::broker::dispatch::{Dispatch, Incoming};
+use crate::broker::dispatch::Dispatch;
+use crate::broker::relay::Incoming;
 use crate::protocol::encoding::CONTENT_TYPE;
 use crate::protocol::request::MESSAGE_ID;
 use crate::protocol::subject::QUEUE_GROUP;
@@ -98,10 +99,7 @@ fn take(dispatch: &Arc<Dispatch>, message: Message) {
     };
     dispatch.take(Incoming {
         subject: message.subject.as_str(),
-        reply: message
-            .reply
-            .as_ref()
-            .map(|reply| reply.as_str().to_owned()),
+        reply: message.reply.as_ref().map(async_nats::Subject::as_str),
         content_type: header(CONTENT_TYPE),
         message_id: header(MESSAGE_ID),
         payload: &message.payload,

@@ -37,6 +37,7 @@
 //! - [`simulated`]: virtual time and a seed behind it
 //! - [`listen`]: what clients send
 //! - [`dispatch`]: one exhaustive list of what they can ask
+//! - [`relay`]: what another node has to execute
 //! - [`reply`]: the answers on their way back
 //! - [`discovery`]: what `nats service` is told
 
@@ -46,6 +47,7 @@ pub mod dispatch;
 pub mod events;
 pub mod listen;
 pub mod options;
+pub mod relay;
 pub mod reply;
 pub mod seam;
 pub mod simulated;

@@ -65,6 +65,11 @@ impl Replier {
         self.publish(to.subject.clone(), rendered);
     }
 
+    /// Answers a request of which only the reply subject is still known.
+    pub fn send_refusal(&self, to: &ReplyTo, from: From, error: &ErrorReply) {
+        self.publish(to.subject.clone(), reply::failure(to.encoding, from, error));
+    }
+
     fn record(&self, operation: Operation, took: Duration, error: Option<Code>) {
         self.stats
             .operations

@@ -57,11 +57,13 @@ pub enum Found {
     NotLeader,
 }
 
-/// When a request came and how long its client waits.
+/// When a request came, how long its client waits, and by which way it came.
 #[derive(Clone, Copy, Debug)]
 pub struct Received {
     pub at: Instant,
     pub deadline: Instant,
+    /// Whether another node handed it on: then this one is faster to ask.
+    pub handed: bool,
 }
 
 impl LockService {

@@ -40,6 +40,8 @@ pub enum Lane {
     Call,
     /// Answers to all of these.
     Reply,
+    /// Requests of clients that another node executes.
+    Relay,
 }
 
 impl Lane {
@@ -52,6 +54,7 @@ impl Lane {
             Lane::Snapshot => "snapshot",
             Lane::Call => "call",
             Lane::Reply => "reply",
+            Lane::Relay => "relay",
         }
     }
 }
@@ -218,6 +221,14 @@ impl Frame {
     /// When the body is not a `T`.
     pub fn body<T: DeserializeOwned>(&self) -> Result<T, FrameError> {
         Ok(rmp_serde::from_slice(&self.body)?)
+    }
+
+    /// A part of the body, sharing the received buffer.
+    ///
+    /// # Panics
+    /// When `part` is not a part of this body.
+    pub fn share(&self, part: &[u8]) -> Bytes {
+        self.body.slice_ref(part)
     }
 
     /// The body as a value that borrows from the received buffer.

@@ -35,6 +35,7 @@
 //! - [`network`]: what nodes say to each other. Under it: [`message`], `frame` (bodies and envelope),
 //!   `pending`, `listener`, [`call`] (questions and answers), `factory`, `stream`, `transfer` (to a
 //!   peer), [`receiver`], `intake`, `assembly`, `admission` (from one)
+//! - [`posts`]: messages without answers, beside Raft
 //! - [`bootstrap`]: from an empty directory to a member of a cluster
 //! - [`types`], [`settings`], [`runtime`]: what openraft is instantiated with
 
@@ -63,6 +64,7 @@ mod listener;
 pub mod message;
 pub mod network;
 mod pending;
+pub mod posts;
 pub mod receiver;
 mod stream;
 mod transfer;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mufakat::broker::dispatch::Incoming;
+use bytes::Bytes;
+use mufakat::broker::relay::Incoming;
 use mufakat::broker::simulated::{Faults, Simulation};
 use mufakat::config::{Config, NodeArgs};
 use mufakat::ids::{BootId, DiskId, NodeId};
@@ -82,6 +83,7 @@ impl Cluster {
             },
             raft_broker: self.network.broker(node),
             clients: self.clients.broker(node),
+            posts: self.network.broker(node),
             log: disk.open(),
             snapshots: Arc::new(disk.clone()),
             redis: None,
@@ -139,10 +141,10 @@ impl Cluster {
     pub fn ask(&self, node: NodeId, operation: &str, reply: String, body: &str) {
         self.core(node).dispatch.take(Incoming {
             subject: &format!("mufakat.{operation}"),
-            reply: Some(reply),
+            reply: Some(&reply),
             content_type: None,
             message_id: None,
-            payload: body.as_bytes(),
+            payload: &Bytes::copy_from_slice(body.as_bytes()),
         });
     }
 

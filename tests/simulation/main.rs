@@ -11,6 +11,7 @@ mod history;
 mod forwards;
 mod leases;
 mod random;
+mod relay;
 mod waits;
 
 use std::future::Future;

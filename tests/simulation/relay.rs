@@ -1,0 +1,109 @@
+//! What one node hands to another is executed there, once, and answered from there.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use mufakat::broker::relay::Incoming;
+use mufakat::broker::simulated::Faults;
+use mufakat::ids::NodeId;
+use mufakat::protocol::{Encoding, ReplyTo};
+use mufakat::time::now;
+use serde_json::Value;
+
+use crate::client::{Client, code};
+use crate::cluster::Cluster;
+use crate::run;
+
+const HERE: NodeId = NodeId(1);
+const THERE: NodeId = NodeId(2);
+
+fn hand_on(cluster: &Cluster, number: u64, within: Duration) {
+    let payload = Bytes::from_static(b"{}");
+    let reply = ReplyTo {
+        subject: format!("inbox.1.{number}"),
+        encoding: Encoding::Json,
+    };
+    let incoming = Incoming {
+        subject: "mufakat.status",
+        reply: None,
+        content_type: None,
+        message_id: None,
+        payload: &payload,
+    };
+    let relay = &cluster.core(HERE).dispatch.relay;
+    let sent = relay.send(THERE, &incoming, (&reply, now() + within));
+    sent.expect("the request leaves");
+}
+
+async fn answers(cluster: &mut Cluster, client: &mut Client) -> Vec<(u64, Value)> {
+    cluster.pass(200).await;
+    client.heard()
+}
+
+#[test]
+fn a_request_is_executed_where_it_was_handed_and_answered_from_there() {
+    run(1, async {
+        let mut cluster = Cluster::of_three(1, 10_000).await;
+        let mut client = Client::new(&cluster, 1).await;
+        hand_on(&cluster, 7, Duration::from_secs(1));
+        let heard = answers(&mut cluster, &mut client).await;
+        assert_eq!(heard.len(), 1, "{heard:?}");
+        assert_eq!(heard[0].0, 7);
+        assert_eq!(heard[0].1["node"], THERE.0);
+    });
+}
+
+#[test]
+fn what_arrives_twice_is_executed_once() {
+    run(1, async {
+        let mut cluster = Cluster::of_three(1, 10_000).await;
+        let mut client = Client::new(&cluster, 1).await;
+        cluster.network.set_faults(Faults {
+            duplicate: 1.0,
+            ..Faults::NONE
+        });
+        for number in 0..20 {
+            hand_on(&cluster, number, Duration::from_secs(1));
+        }
+        let heard = answers(&mut cluster, &mut client).await;
+        assert_eq!(heard.len(), 20);
+    });
+}
+
+#[test]
+fn what_arrives_after_its_time_is_not_executed() {
+    run(1, async {
+        let mut cluster = Cluster::of_three(1, 10_000).await;
+        let mut client = Client::new(&cluster, 1).await;
+        hand_on(&cluster, 1, Duration::from_secs(1));
+        assert_eq!(answers(&mut cluster, &mut client).await.len(), 1);
+        cluster.network.set_faults(Faults {
+            delay_min: Duration::from_millis(120),
+            delay_max: Duration::from_millis(130),
+            ..Faults::NONE
+        });
+        hand_on(&cluster, 2, Duration::from_millis(100));
+        hand_on(&cluster, 3, Duration::from_millis(400));
+        let heard = answers(&mut cluster, &mut client).await;
+        let numbers: Vec<u64> = heard.iter().map(|(number, _)| *number).collect();
+        assert_eq!(numbers, [3]);
+    });
+}
+
+#[test]
+fn that_nobody_listens_is_said_at_once_by_the_node_that_handed_it_on() {
+    run(1, async {
+        let mut cluster = Cluster::of_three(1, 10_000).await;
+        let mut client = Client::new(&cluster, 1).await;
+        cluster.crash(THERE, 0).await;
+        hand_on(&cluster, 1, Duration::from_secs(60));
+        hand_on(&cluster, 2, Duration::from_secs(60));
+        let heard = answers(&mut cluster, &mut client).await;
+        assert_eq!(heard.len(), 2, "{heard:?}");
+        for (_, answer) in heard {
+            assert_eq!(answer["node"], HERE.0);
+            assert_eq!(code(&answer), "reconfiguring");
+            assert_eq!(answer["error"]["outcome"], "not_applied");
+        }
+    });
+}
