@@ -183,11 +183,7 @@ impl Shared {
             args.number(step);
             args.text(&reason_contains);
             args.number(dead_since_ms);
-            args.number(if per_second > 0 {
-                1_000 / per_second
-            } else {
-                0
-            });
+            args.number(1_000_u64.checked_div(per_second).unwrap_or(0));
             args.number(chosen.as_ref().map_or(0, |chosen| chosen.len() as u64));
             for seq in chosen.iter().flatten() {
                 args.number(*seq);
