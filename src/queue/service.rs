@@ -364,12 +364,9 @@ impl Shared {
             };
             topics.insert(name.into(), topic);
         }
-        let (name, topic) = match topics.get_key_value(name) {
-            Some((name, _)) => (name.clone(), ()),
-            None => unreachable!("it was just put there"),
-        };
-        let () = topic;
-        let topic = topics.get_mut(&name).expect("it was just there");
+        let (name, _) = topics.get_key_value(name).expect("it is there by now");
+        let name = name.clone();
+        let topic = topics.get_mut(&name).expect("it is there by now");
         match topic.owner.ask(ticket, ask) {
             Ok(()) => self.start(&name, topic),
             Err(ticket) => {
