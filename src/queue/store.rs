@@ -33,6 +33,8 @@ pub use calls::{CallError, Topics};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A reply later than this counts as lost; an fsync on a busy disk takes less.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// A call whose answer comes later has an unknown result: longer than an fsync that a disk is slow at.
+const CALL_TIMEOUT: Duration = Duration::from_secs(4);
 /// Between two pings.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// So many lost pings in a row end the link: one may be a hiccup, and commands in flight on a link
@@ -177,7 +179,9 @@ impl Link {
             let error = match self.connect().await {
                 Ok(mut connection) => {
                     backoff = BACKOFF_MIN;
-                    self.offer.send_replace(Some(connection.clone()));
+                    let mut offered = connection.clone();
+                    offered.set_response_timeout(CALL_TIMEOUT);
+                    self.offer.send_replace(Some(offered));
                     self.watch(&mut connection).await
                 }
                 Err(error) => error,

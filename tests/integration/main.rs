@@ -28,6 +28,7 @@ mod permissions;
 mod process;
 mod programs;
 mod queue;
+mod queue_chaos;
 mod queue_failures;
 mod queue_model;
 mod queue_reference;

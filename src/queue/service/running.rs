@@ -221,6 +221,7 @@ impl Shared {
         self.note(name, |known| {
             before = *known;
             known.opseq = opseq;
+            known.is_noted = false;
             // Sequence numbers that were given out are not given out again.
             known.floor = known.floor.max(known.seq);
         });

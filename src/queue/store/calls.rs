@@ -48,16 +48,16 @@ impl RedisLink {
             Some(name) => name,
             None => self.load(script).await?,
         };
-        match self.evaluate(&name, keys, args).await {
+        let mut result = self.send(&evaluation(&name, keys, args)).await?;
+        if result
+            .as_ref()
+            .is_err_and(|e| is_kind(e, ServerErrorKind::NoScript))
+        {
             // Redis forgets its scripts when it restarts or is told to.
-            Err(error) if is_kind(&error, ServerErrorKind::NoScript) => {
-                let name = self.load(script).await?;
-                let again = self.evaluate(&name, keys, args).await;
-                again.map_err(|error| self.failed(&error))
-            }
-            result => result.map_err(|error| self.failed(&error)),
+            let name = self.load(script).await?;
+            result = self.send(&evaluation(&name, keys, args)).await?;
         }
-        .map(reply)
+        result.map(reply).map_err(|error| self.failed(&error))
     }
 
     /// Notes that a topic exists.
@@ -92,32 +92,16 @@ impl RedisLink {
         })
     }
 
-    async fn evaluate(
-        &self,
-        name: &str,
-        keys: &[String],
-        args: &[Bytes],
-    ) -> Result<Value, RedisError> {
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(name).arg(keys.len()).arg(keys);
-        for arg in args {
-            command.arg(&arg[..]);
-        }
-        let connection = self.connection.borrow().clone();
-        let Some(mut connection) = connection else {
-            return Err((ErrorKind::ClusterConnectionNotFound, "not connected").into());
-        };
-        connection
-            .send_packed_command(&command)
-            .await?
-            .extract_error()
-    }
-
-    async fn query(&self, command: &Cmd) -> Result<Value, CallError> {
+    /// The outer error: nothing was sent.
+    async fn send(&self, command: &Cmd) -> Result<Result<Value, RedisError>, CallError> {
         let connection = self.connection.borrow().clone();
         let mut connection = connection.ok_or(CallError::Disconnected)?;
         let sent = connection.send_packed_command(command).await;
-        let answer = sent.and_then(Value::extract_error);
+        Ok(sent.and_then(Value::extract_error))
+    }
+
+    async fn query(&self, command: &Cmd) -> Result<Value, CallError> {
+        let answer = self.send(command).await?;
         answer.map_err(|error| self.failed(&error))
     }
 
@@ -136,9 +120,6 @@ impl RedisLink {
     }
 
     fn failed(&self, error: &RedisError) -> CallError {
-        if error.kind() == ErrorKind::ClusterConnectionNotFound {
-            return CallError::Disconnected;
-        }
         let text = error.to_string();
         if is_kind(error, ServerErrorKind::ReadOnly) {
             // What was the master is none any more; a new connection may reach the one that is.
@@ -152,6 +133,15 @@ impl RedisLink {
             _ => CallError::Unknown(text),
         }
     }
+}
+
+fn evaluation(name: &str, keys: &[String], args: &[Bytes]) -> Cmd {
+    let mut command = redis::cmd("EVALSHA");
+    command.arg(name).arg(keys.len()).arg(keys);
+    for arg in args {
+        command.arg(&arg[..]);
+    }
+    command
 }
 
 fn is_kind(error: &RedisError, kind: ServerErrorKind) -> bool {
