@@ -1,7 +1,7 @@
 # `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help up test compose-test build fmt lint tools bench queue-chaos
+.PHONY: help up test compose-test build fmt lint tools bench queue-chaos queue-model
 
 # What install-tools put beside the project comes before what the machine has.
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
@@ -27,6 +27,9 @@ compose-test: tools ## Run the Compose files, where a Docker Engine answers
 
 queue-chaos: tools ## Kill nodes, Redis and broker under producers and consumers for 5 minutes
 	MUFAKAT_CHAOS_SECONDS=300 cargo test --locked --test integration -- queue_chaos --nocapture
+
+queue-model: tools ## Compare the scripts with a model of the queue for 100,000 random steps
+	MUFAKAT_MODEL_STEPS=100000 cargo test --locked --test integration -- queue_scripts --nocapture
 
 build: ## Build the node and the load generator, optimised
 	cargo build --release --locked

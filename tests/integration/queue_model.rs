@@ -19,8 +19,8 @@ use crate::queue_reference::{MAX_DELIVERIES, Model};
 use crate::redis_server::RedisServer;
 use crate::wait;
 
-/// Of the whole test; a step is one call of a script.
-const STEPS: u64 = 100_000;
+/// Calls of a script in the usual run; `MUFAKAT_MODEL_STEPS` makes it longer.
+const STEPS: u64 = 10_000;
 
 /// The real one and the model, side by side.
 struct Pair {
@@ -213,7 +213,7 @@ fn caller() -> Caller {
 
 #[tokio::test]
 async fn queue_scripts_do_what_a_model_does() {
-    let server = RedisServer::start(&[]).await;
+    let server = RedisServer::start().await;
     let (_keep, shutdown) = watch::channel(false);
     let link = RedisLink::start(server.address(), shutdown).expect("an address");
     wait::until("the link is up", async || {
@@ -239,7 +239,9 @@ async fn queue_scripts_do_what_a_model_does() {
         .raw
         .hset(settings, "max_deliveries", MAX_DELIVERIES)
         .expect("Redis answers");
-    for step in 0..STEPS {
+    let steps = std::env::var("MUFAKAT_MODEL_STEPS").ok();
+    let steps = steps.and_then(|text| text.parse().ok()).unwrap_or(STEPS);
+    for step in 0..steps {
         match pair.dice.below(4) {
             0 => pair.operate().await,
             _ => pair.mixed().await,
@@ -248,5 +250,5 @@ async fn queue_scripts_do_what_a_model_does() {
             pair.compare().await;
         }
     }
-    println!("{STEPS} steps, {} messages", pair.model.seq);
+    println!("{steps} steps, {} messages", pair.model.seq);
 }
