@@ -68,7 +68,10 @@ impl Queue {
 }
 
 pub fn messages(answer: &Value) -> Vec<Value> {
-    answer["messages"].as_array().expect("messages").clone()
+    let messages = answer["messages"].as_array();
+    messages
+        .unwrap_or_else(|| panic!("no messages: {answer}"))
+        .clone()
 }
 
 /// The first result of an answer about receipts.

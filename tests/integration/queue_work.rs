@@ -12,7 +12,7 @@ async fn queue_work_runs_a_command_for_each_message() {
         command
             .arg("queue")
             .args(arguments)
-            .args(["--nats", &cluster.nats_url()]);
+            .env("NATS_URL", cluster.nats_url());
         command.output().await.expect("the program runs")
     };
     let pushed = run(&["push", "a", "fine", "--id", "x"]).await;

@@ -1,6 +1,7 @@
 //! The tasks of a topic: calls to Redis, and the time of those that wait.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::watch;
@@ -16,6 +17,9 @@ use crate::time;
 
 /// Tasks of a topic that each have a call under way.
 const RUNNERS_MAX: usize = 2;
+/// The new owner of a topic may learn of the view that says so a moment later than this node did, and
+/// would refuse what comes before that.
+const HAND_ON_DELAY: Duration = Duration::from_millis(300);
 /// Words of the broker that nobody got an answer, not yet looked at.
 const GONE_MAX: usize = 4_096;
 
@@ -266,6 +270,14 @@ impl Shared {
         for ticket in pending {
             self.refuse_ticket(&ticket, &reconfiguring());
         }
+        if !waiting.is_empty() {
+            tokio::spawn(self.clone().hand_on(name.clone(), waiting));
+        }
+    }
+
+    /// Hands pops that wait to the node that owns their topic now.
+    async fn hand_on(self: Arc<Self>, name: Arc<str>, waiting: Vec<Ticket>) {
+        tokio::time::sleep(HAND_ON_DELAY).await;
         let home = self.placement().home(name.as_bytes());
         for ticket in waiting {
             let Shape::Pop(raw) = &ticket.shape else {
@@ -337,7 +349,7 @@ impl Shared {
                 self.tell(&name, ticket, told);
             }
             // A look that finds nothing new must not be repeated within the same millisecond.
-            tokio::time::sleep_until(time::now() + std::time::Duration::from_millis(1)).await;
+            tokio::time::sleep_until(time::now() + Duration::from_millis(1)).await;
         }
     }
 
