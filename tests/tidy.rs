@@ -17,7 +17,7 @@ const BANNED_NAMES: &[&str] = &[
 /// Crates that only some files may name.
 const HOMES: &[(&str, &[&str])] = &[
     ("async_nats", &["src/broker/", "src/client/"]),
-    ("redis", &["src/queue/store.rs"]),
+    ("redis", &["src/queue/address.rs", "src/queue/store.rs"]),
     ("openraft", &["src/raft/"]),
     ("openraft_rt", &["src/raft/"]),
     ("openraft_rt_tokio", &["src/raft/runtime.rs"]),
