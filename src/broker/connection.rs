@@ -238,4 +238,8 @@ impl Broker for NatsBroker {
     fn payload_max(&self) -> usize {
         self.client.max_payload()
     }
+
+    fn connects(&self) -> u64 {
+        self.client.statistics().connects.load(Ordering::Relaxed)
+    }
 }

@@ -29,6 +29,10 @@ pub trait Broker: Send + Sync + 'static {
     fn payload_max(&self) -> usize {
         1 << 20
     }
+
+    /// How often the connection was made. A number that changed says that messages may be missing
+    /// since, and that others may have lost their connections too.
+    fn connects(&self) -> u64;
 }
 
 /// A broker shared by the parts of a node.
