@@ -66,7 +66,7 @@ impl Lease {
         let (sender, state) = watch::channel(State::Held(local_end(granted_at, left)));
         let renewer = Renewer {
             client: client.clone(),
-            request: Renew::new(acquired.resource.clone(), acquired.token),
+            request: Renew::of(&acquired),
             ttl,
             state: sender,
         };
@@ -130,7 +130,7 @@ impl Lease {
     /// As those of [`Client::release`]; the hold then ends with its lease.
     pub async fn release(self) -> Result<Released, ClientError> {
         self.renewer.abort();
-        let request = Release::new(self.acquired.resource.clone(), self.acquired.token);
+        let request = Release::of(&self.acquired);
         self.client.release(&request).await
     }
 }

@@ -15,8 +15,10 @@ use crate::protocol::found::{Found, shortened};
 use crate::protocol::meta::Meta;
 use crate::protocol::{Encoding, NAME_BYTES_MAX, Refusal};
 
+mod items;
+
 /// The most fields that an operation has; sizes the place where they are collected.
-const FIELDS_MAX: usize = 12;
+const FIELDS_MAX: usize = 16;
 
 /// How deep a MessagePack body may nest, so that recursion over it stays within the stack. JSON
 /// has the same bound, 128, from its parser.
@@ -37,7 +39,7 @@ impl Field {
     /// What the field takes, in JSON Schema.
     #[cfg(test)]
     pub(super) fn json_schema(&self) -> serde_json::Value {
-        use serde_json::json;
+        use serde_json::{Map, json};
         match self.rule {
             Rule::Name => json!({
                 "type": "string",
@@ -48,6 +50,14 @@ impl Field {
             Rule::Integer(min, max) => json!({"type": "integer", "minimum": min, "maximum": max}),
             Rule::Choice(names) => json!({"type": "string", "enum": names}),
             Rule::Object(_) => json!({"type": "object"}),
+            Rule::List(max, schema) => {
+                let properties = schema.iter().map(|f| (f.name.to_owned(), f.json_schema()));
+                json!({"type": "array", "minItems": 1, "maxItems": max, "items": {
+                    "type": "object",
+                    "additionalProperties": false,
+                    "properties": Map::from_iter(properties),
+                }})
+            }
         }
     }
 }
@@ -63,6 +73,8 @@ pub(super) enum Rule {
     Choice(&'static [&'static str]),
     /// An object of at most so many bytes as JSON without white space.
     Object(usize),
+    /// At least one and at most so many maps with these fields.
+    List(usize, &'static [Field]),
 }
 
 impl fmt::Display for Rule {
@@ -78,6 +90,7 @@ impl fmt::Display for Rule {
                 f.write_str(&quoted.join(" or "))
             }
             Rule::Object(max) => write!(f, "an object of at most {max} bytes as JSON"),
+            Rule::List(max, _) => write!(f, "a list of 1 to {max} objects"),
         }
     }
 }
@@ -89,6 +102,7 @@ pub(super) enum Given {
     Integer(u64),
     Choice(usize),
     Object(Meta),
+    List(Vec<Fields<'static>>),
 }
 
 /// The fields of one request, each valid by its rule.
@@ -109,15 +123,7 @@ impl<'a> Fields<'a> {
         encoding: Encoding,
         body: &[u8],
     ) -> Result<Self, Refusal> {
-        let mut decoding = Decoding {
-            operation,
-            encoding,
-            fields: Fields {
-                schema,
-                given: [const { None }; FIELDS_MAX],
-            },
-            refusal: None,
-        };
+        let mut decoding = Decoding::new(operation, schema, encoding);
         match decoding.run(body) {
             Ok(()) => Ok(decoding.fields),
             Err(syntax) => Err(decoding.refusal.take().unwrap_or_else(|| {
@@ -188,6 +194,26 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// # Errors
+    /// When it is absent: there is no default.
+    pub(super) fn required_choice(&mut self, name: &str) -> Result<usize, Refusal> {
+        match self.given[self.index(name)] {
+            Some(Given::Choice(index)) => Ok(index),
+            _ => Err(self.missing(name)),
+        }
+    }
+
+    pub(super) fn list(&mut self, name: &str) -> Option<Vec<Fields<'static>>> {
+        match self.given[self.index(name)].take() {
+            Some(Given::List(items)) => Some(items),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_given(&self, name: &str) -> bool {
+        self.given[self.index(name)].is_some()
+    }
+
     pub(super) fn object(&mut self, name: &str) -> Option<Meta> {
         match self.given[self.index(name)].take() {
             Some(Given::Object(meta)) => Some(meta),
@@ -212,7 +238,7 @@ pub(super) fn is_name(text: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
-/// A decode on its way. Refusals leave through `refusal`, since the errors of the two formats
+/// A decode of one map on its way. Refusals leave through `refusal`, since the errors of the two formats
 /// carry nothing but text.
 struct Decoding<'a> {
     operation: &'a str,
@@ -222,6 +248,18 @@ struct Decoding<'a> {
 }
 
 impl<'a> Decoding<'a> {
+    fn new(operation: &'a str, schema: &'a [Field], encoding: Encoding) -> Self {
+        Decoding {
+            operation,
+            encoding,
+            fields: Fields {
+                schema,
+                given: [const { None }; FIELDS_MAX],
+            },
+            refusal: None,
+        }
+    }
+
     fn run(&mut self, body: &[u8]) -> Result<(), String> {
         match self.encoding {
             _ if body.is_empty() => Ok(()),
@@ -280,6 +318,16 @@ impl<'de> Visitor<'de> for &mut Decoding<'_> {
             if std::mem::replace(&mut seen[index], true) {
                 let message = format!("`{}` is there twice", field.name);
                 return Err(self.refuse(ErrorReply::bad_field(field.name, message)));
+            }
+            if let Rule::List(max, schema) = field.rule {
+                let name = field.name;
+                self.fields.given[index] = map.next_value_seed(items::Items {
+                    decoding: &mut *self,
+                    name,
+                    max,
+                    schema,
+                })?;
+                continue;
             }
             let found = match (field.rule, self.encoding) {
                 // The text keeps numbers as they were written; only JSON has it.
