@@ -132,8 +132,10 @@ impl Source {
         let of_table = [
             "table_model",
             "table_oracle",
+            "table_print",
             "table_properties",
             "table_scripts",
+            "table_steps",
         ];
         self.path.starts_with("tests/")
             || self.path.contains("tests/")

@@ -73,11 +73,17 @@ mod table_consistency;
 #[cfg(test)]
 mod table_model;
 #[cfg(test)]
+mod table_model_ends;
+#[cfg(test)]
 mod table_oracle;
+#[cfg(test)]
+mod table_print;
 #[cfg(test)]
 mod table_properties;
 #[cfg(test)]
 mod table_scripts;
+#[cfg(test)]
+mod table_steps;
 
 pub use limits::Limits;
 pub use table::{Counts, Table};

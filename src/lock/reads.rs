@@ -108,15 +108,17 @@ impl Table {
         }
     }
 
-    /// When a wait ends: by itself or with its session.
+    /// When a wait ends: by itself, with its session, or with the hold that it is to convert.
     pub(super) fn wait_end_ms(&self, waiter: &Waiter) -> u64 {
-        match &waiter.claim.session {
-            None => waiter.deadline_ms,
-            Some(session) => {
-                let session_ms = self.sessions.end_ms(session, &self.deadlines);
-                waiter.deadline_ms.min(session_ms)
-            }
-        }
+        let session = waiter.claim.session.as_ref();
+        let session_ms = session.map(|id| self.sessions.end_ms(id, &self.deadlines));
+        let hold_ms = waiter
+            .converts
+            .map(|token| self.hold_end_ms(&self.holds[&token]));
+        [session_ms, hold_ms]
+            .into_iter()
+            .flatten()
+            .fold(waiter.deadline_ms, u64::min)
     }
 
     pub(super) fn is_wait_over(&self, waiter: &Waiter, now_ms: u64) -> bool {

@@ -123,6 +123,13 @@ impl Sessions {
     }
 }
 
+#[cfg(test)]
+impl Session {
+    pub(super) fn is_ending(&self) -> bool {
+        self.over.is_some()
+    }
+}
+
 impl Table {
     pub(super) fn open_session(
         &mut self,

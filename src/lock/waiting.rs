@@ -164,14 +164,17 @@ impl Table {
         self.let_through(now_ms, &wants, effects);
     }
 
-    /// Why a wait whose time has come ends: its own time, or that of its session.
+    /// Why a wait whose time has come ends: its own time, or that of its session or hold.
     pub(super) fn outcome_of_over(&self, now_ms: u64, place: Place) -> Outcome {
-        match &self.waits[&place].claim.session {
+        let waiter = &self.waits[&place];
+        let is_gone = |token| !self.is_live(&self.holds[&token], now_ms);
+        match &waiter.claim.session {
             Some(session) if self.sessions.is_over(session, now_ms, &self.deadlines) => {
                 Outcome::SessionExpired {
                     session: session.clone(),
                 }
             }
+            _ if waiter.converts.is_some_and(is_gone) => Outcome::NotHolder,
             _ => Outcome::WaitTimeout(self.contention_of(now_ms, place)),
         }
     }
@@ -213,6 +216,9 @@ impl Table {
                     freed.push(waiter.claim.wants);
                 }
             } else if self.blocked_on(waiter, place, now_ms).is_none() {
+                // Permits may be left for those who stood behind it in its other queues.
+                let wants = &waiter.claim.wants;
+                freed.extend(wants.is_set().then(|| wants.clone()));
                 self.grant_waiter(now_ms, place, effects);
             } else if is_strong || !lock.holders_admit(super::claim::Grip::Shared) {
                 return;

@@ -117,7 +117,13 @@ impl Acquire {
         let resources = match given.list("resources") {
             Some(items) => items
                 .into_iter()
-                .map(Wanted::build)
+                .enumerate()
+                .map(|(index, item)| {
+                    Wanted::build(item).map_err(|inner| {
+                        let message = format!("`resources[{index}]`: {}", inner.message);
+                        refused("resources", message)
+                    })
+                })
                 .collect::<Result<_, _>>()?,
             None => Vec::new(),
         };
