@@ -135,7 +135,7 @@ fn bad_requests_name_the_field_and_what_would_be_right() {
         (
             r#"{"resource":"a","mode":true}"#,
             "mode",
-            "`mode` must be \"exclusive\" or \"shared\", not a truth value",
+            "`mode` must be \"exclusive\" or \"shared\" or \"permit\", not a truth value",
         ),
         (
             r#"{"resource":"a","mode":[1,{"b":2}]}"#,
