@@ -1,7 +1,7 @@
 # `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help up test build fmt lint tools bench
+.PHONY: help up test compose-test build fmt lint tools bench
 
 # What install-tools put beside the project comes before what the machine has.
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
@@ -10,7 +10,7 @@ DEV_ARGS ?=
 BENCH_ARGS ?=
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
 
 up: tools ## Start broker, Redis and three nodes; Ctrl-C stops all (DEV_ARGS="--port-base 1000")
 	cargo build --release --locked
@@ -18,6 +18,12 @@ up: tools ## Start broker, Redis and three nodes; Ctrl-C stops all (DEV_ARGS="--
 
 test: tools ## Run all tests, with real servers
 	cargo test --workspace --locked
+	@$(MAKE) --no-print-directory compose-test
+
+compose-test: tools ## Run the Compose files, where a Docker Engine answers
+	cargo build --workspace --locked
+	compose/test
+	compose/test-ha
 
 build: ## Build the node and the load generator, optimised
 	cargo build --release --locked

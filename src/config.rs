@@ -25,7 +25,7 @@ use figment::Figment;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use endpoint::Endpoint;
+pub use endpoint::{Endpoint, TlsFiles};
 pub use layers::secret;
 use layers::{Layer, given};
 
@@ -50,6 +50,15 @@ pub struct NodeArgs {
     /// Redis server; without one the node runs without Redis [env: REDIS_URL, REDIS_URL_FILE]
     #[arg(long, value_name = "URL")]
     pub redis: Option<String>,
+    /// Certificate authority to trust for Redis, in PEM; needs a rediss:// URL [env: REDIS_CA]
+    #[arg(long, value_name = "FILE")]
+    pub redis_ca: Option<PathBuf>,
+    /// TLS certificate of this node for Redis, in PEM; needs --redis-key [env: REDIS_CERT]
+    #[arg(long, value_name = "FILE")]
+    pub redis_cert: Option<PathBuf>,
+    /// TLS private key of this node for Redis, in PEM; needs --redis-cert [env: REDIS_KEY]
+    #[arg(long, value_name = "FILE")]
+    pub redis_key: Option<PathBuf>,
     /// Directory of this node alone: its identity, log and snapshots [env: MUFAKAT_DATA_DIR]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -97,6 +106,8 @@ pub struct Config {
     pub nats: Endpoint,
     /// Redis, if this cluster has one.
     pub redis: Option<Endpoint>,
+    /// For TLS to Redis; empty without a `rediss://` URL.
+    pub redis_tls: TlsFiles,
     /// The directory of this node alone.
     pub data_dir: PathBuf,
     /// Where HTTP is served, if at all.
@@ -153,6 +164,9 @@ struct Merged {
     peers: Option<Vec<u64>>,
     nats: String,
     redis: Option<String>,
+    redis_ca: Option<PathBuf>,
+    redis_cert: Option<PathBuf>,
+    redis_key: Option<PathBuf>,
     data_dir: Option<PathBuf>,
     http: Option<String>,
     prefix: String,

@@ -29,6 +29,7 @@ use crate::lock::service::{LockService, QUERY};
 use crate::monitor::http::Monitor;
 use crate::monitor::insight::{self, Insight};
 use crate::protocol::{Operation, Prefix};
+use crate::queue::address::RedisAddress;
 use crate::queue::store::RedisLink;
 use crate::raft::bootstrap::{self, BootstrapError};
 use crate::raft::call::{Caller, Trust};
@@ -239,7 +240,10 @@ impl Node {
         let raft_link = connect(nats, config, (&stats, Connection::Raft)).await?;
         let clients = connect(nats, config, (&stats, Connection::Clients)).await?;
         let redis = match &config.redis {
-            Some(url) => Some(RedisLink::start(url.expose(), stopped.clone())?),
+            Some(url) => {
+                let address = RedisAddress::new(url.expose(), config.redis_tls.clone());
+                Some(RedisLink::start(address, stopped.clone())?)
+            }
             None => None,
         };
         let parts = Parts {

@@ -17,12 +17,11 @@ const BANNED_NAMES: &[&str] = &[
 /// Crates that only some files may name.
 const HOMES: &[(&str, &[&str])] = &[
     ("async_nats", &["src/broker/", "src/client/"]),
-    ("redis", &["src/queue/store.rs"]),
+    ("redis", &["src/queue/address.rs", "src/queue/store.rs"]),
     ("openraft", &["src/raft/"]),
     ("openraft_rt", &["src/raft/"]),
     ("openraft_rt_tokio", &["src/raft/runtime.rs"]),
     ("openraft_rt_sim", &["src/raft/runtime.rs"]),
-    ("raft_log", &["src/raft/log"]),
     ("axum", &["src/monitor/"]),
     ("prometheus_client", &["src/stats/"]),
     ("figment", &["src/config"]),
@@ -56,6 +55,8 @@ const CORES: &[&str] = &[
     "src/view/rendezvous.rs",
     "src/raft/clock.rs",
     "src/raft/command.rs",
+    "src/raft/log/index.rs",
+    "src/raft/log/records.rs",
     "src/raft/proposals.rs",
     "src/raft/proposals/endings.rs",
     "src/raft/proposals/forwards.rs",

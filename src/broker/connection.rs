@@ -4,8 +4,8 @@
 //! a flood of requests must not delay heartbeats. Both wait for a broker that is not there yet and
 //! come back by themselves.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -18,6 +18,7 @@ use crate::broker::{
     Broker, Headers, Message, Outgoing, PublishError, SubscribeError, Subscription,
 };
 use crate::stats::{Connection, Stats};
+use crate::time::{self, Instant};
 
 /// Messages handed over and not yet written. What does not fit is refused: for Raft that is a
 /// lost message, for a reply a client that asks again.
@@ -29,6 +30,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(2);
 /// Between two attempts to reach a broker that is gone: service is to be back within seconds.
 const RECONNECT_DELAY_MAX: Duration = Duration::from_millis(500);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two explanations of why there is no connection, and between two of what the broker refuses:
+/// often enough for whoever sets it up, too seldom to fill a log.
+const SAY_EVERY: Duration = Duration::from_secs(10);
 const NO_RESPONDERS: async_nats::StatusCode = async_nats::StatusCode::NO_RESPONDERS;
 
 /// One connection to NATS.
@@ -47,10 +51,19 @@ impl NatsBroker {
         name: String,
         (stats, which): (Arc<Stats>, Connection),
     ) -> anyhow::Result<Self> {
-        let was_connected = AtomicBool::new(false);
+        let watch = Arc::new(Watch {
+            options: options.clone(),
+            stats,
+            which,
+            was_connected: AtomicBool::new(false),
+            explained: Mutex::new(None),
+            refused: Mutex::new(None),
+        });
         let client = options
             .connect_options()?
             .name(name)
+            // The first of several servers is the one that is nearest, for both connections of a node.
+            .retain_servers_order()
             .retry_on_initial_connect()
             .max_reconnects(None)
             .connection_timeout(CONNECT_TIMEOUT)
@@ -62,7 +75,7 @@ impl NatsBroker {
             .client_capacity(OUTGOING_MAX)
             .subscription_capacity(INCOMING_MAX)
             .event_callback(move |event| {
-                note_event(&event, &stats, which, &was_connected);
+                watch.note(&event);
                 async {}
             })
             .connect(options.servers()?)
@@ -76,22 +89,72 @@ impl NatsBroker {
     }
 }
 
-fn note_event(event: &Event, stats: &Stats, which: Connection, was_connected: &AtomicBool) {
-    let connection = Connection::LABELS[which as usize];
-    match event {
-        Event::Connected => {
-            stats.broker.set_connected(which, true);
-            if was_connected.swap(true, Ordering::Relaxed) {
-                stats.broker.reconnected(which);
+/// Follows the events of one connection.
+struct Watch {
+    options: NatsOptions,
+    stats: Arc<Stats>,
+    which: Connection,
+    was_connected: AtomicBool,
+    /// When it was last said why there is no connection.
+    explained: Mutex<Option<Instant>>,
+    /// When it was last said what the broker refuses.
+    refused: Mutex<Option<Instant>>,
+}
+
+impl Watch {
+    fn note(self: &Arc<Self>, event: &Event) {
+        let connection = self.label();
+        match event {
+            Event::Connected => {
+                self.stats.broker.set_connected(self.which, true);
+                if self.was_connected.swap(true, Ordering::Relaxed) {
+                    self.stats.broker.reconnected(self.which);
+                }
+                tracing::info!(connection, "connected to NATS");
             }
-            tracing::info!(connection, "connected to NATS");
+            Event::Disconnected | Event::Closed => {
+                self.stats.broker.set_connected(self.which, false);
+                tracing::warn!(connection, "lost NATS; reconnecting");
+            }
+            Event::ServerError(error) if is_due(&self.refused) => {
+                tracing::warn!(connection, %error, "NATS refuses what this node wants");
+            }
+            Event::ClientError(_) if is_due(&self.explained) => {
+                tokio::spawn(self.clone().explain());
+            }
+            other => tracing::debug!(connection, event = %other, "NATS"),
         }
-        Event::Disconnected | Event::Closed => {
-            stats.broker.set_connected(which, false);
-            tracing::warn!(connection, "lost NATS; reconnecting");
-        }
-        other => tracing::debug!(connection, event = %other, "NATS"),
     }
+
+    /// Says why there is no connection. The client library tells the kind of failure alone (an error of
+    /// input and output, say); a try of our own tells the reason (whose certificate is not trusted).
+    async fn explain(self: Arc<Self>) {
+        let connection = self.label();
+        let attempt = async {
+            let options = self.options.connect_options()?;
+            let options = options.connection_timeout(CONNECT_TIMEOUT);
+            options.connect(self.options.servers()?).await?;
+            anyhow::Ok(())
+        };
+        if let Err(error) = attempt.await {
+            tracing::warn!(connection, %error, "cannot connect to NATS; trying again");
+        }
+    }
+
+    fn label(&self) -> &'static str {
+        Connection::LABELS[self.which as usize]
+    }
+}
+
+/// Whether it is time to say it again; if so, notes that it is said now.
+fn is_due(said: &Mutex<Option<Instant>>) -> bool {
+    let mut said = said.lock().expect("nothing panics while it is held");
+    let now = time::now();
+    let due = said.is_none_or(|at| now.saturating_duration_since(at) >= SAY_EVERY);
+    if due {
+        *said = Some(now);
+    }
+    due
 }
 
 impl NatsBroker {

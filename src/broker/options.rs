@@ -90,6 +90,16 @@ pub struct NatsOptions {
         global = true
     )]
     pub ca: Option<PathBuf>,
+    /// First tokens of the subjects that answers come to, where the broker lets each user read only
+    /// its own [default: _INBOX].
+    #[arg(
+        id = "nats-inbox-prefix",
+        long,
+        env = "NATS_INBOX_PREFIX",
+        value_name = "PREFIX",
+        global = true
+    )]
+    pub inbox_prefix: Option<String>,
     /// Context of the NATS command line, from ~/.config/nats/context; what is given otherwise wins.
     #[arg(
         id = "nats-context",
@@ -144,6 +154,7 @@ struct Context {
     cert: String,
     key: String,
     ca: String,
+    inbox_prefix: String,
 }
 
 impl NatsOptions {
@@ -171,7 +182,17 @@ impl NatsOptions {
     /// When a file cannot be read or options contradict each other.
     pub fn connect_options(&self) -> Result<ConnectOptions, NatsOptionsError> {
         let resolved = self.resolved()?;
-        let options = resolved.with_identity(ConnectOptions::new())?;
+        let mut options = resolved.with_identity(ConnectOptions::new())?;
+        if let Some(prefix) = &resolved.inbox_prefix {
+            let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '*' | '>');
+            if prefix.contains(odd) || prefix.split('.').any(str::is_empty) {
+                return Err(NatsOptionsError::Contradiction(
+                    "the prefix of a NATS inbox is tokens with dots between them, without wildcards \
+                     (--nats-inbox-prefix)",
+                ));
+            }
+            options = options.custom_inbox_prefix(prefix);
+        }
         resolved.with_tls(options)
     }
 
@@ -195,7 +216,8 @@ impl NatsOptions {
             options = options.nkey(read("the NKey seed", path)?);
         }
         if let Some(path) = &self.creds {
-            let creds = read("the NATS credentials", path)?;
+            // The library's parser wants the last line ended.
+            let creds = read("the NATS credentials", path)? + "\n";
             options = options
                 .credentials(&creds)
                 .map_err(|source| unreadable("the NATS credentials", path, source))?;
@@ -257,6 +279,7 @@ impl NatsOptions {
             fill(&mut self.key, context.key);
         }
         fill(&mut self.ca, context.ca);
+        fill(&mut self.inbox_prefix, context.inbox_prefix);
     }
 }
 
@@ -359,6 +382,23 @@ mod tests {
         };
         assert!(certificate.connect_options().is_err());
         assert!(options(Some("u"), Some("p")).connect_options().is_ok());
+    }
+
+    #[test]
+    fn an_inbox_is_no_wildcard() {
+        for (prefix, is_right) in [
+            ("_INBOX_a", true),
+            ("a.b", true),
+            ("a.>", false),
+            ("a.", false),
+            ("", false),
+        ] {
+            let options = NatsOptions {
+                inbox_prefix: Some(prefix.to_owned()),
+                ..NatsOptions::default()
+            };
+            assert_eq!(options.connect_options().is_ok(), is_right, "{prefix}");
+        }
     }
 
     #[test]

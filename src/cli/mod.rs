@@ -17,6 +17,7 @@ use crate::ids::NodeId;
 use crate::node;
 use crate::protocol::{Code, Encoding, Outcome, Prefix};
 
+mod healthcheck;
 mod lock;
 mod run;
 mod status;
@@ -56,6 +57,8 @@ enum Command {
     Metrics(status::MetricsArgs),
     /// Run one node of a cluster.
     Node(Box<NodeCommand>),
+    /// Ask a node on this machine over HTTP whether it serves, for containers and supervisors.
+    Healthcheck(healthcheck::HealthcheckArgs),
     /// Run a whole cluster on this machine, with its broker and Redis, until Ctrl-C.
     Dev(DevArgs),
 }
@@ -225,6 +228,11 @@ pub async fn run(cli: Cli) -> ExitStatus {
             args.connection.conclude(done)
         }
         Command::Node(command) => conclude_run(run_node(*command).await),
+        Command::Healthcheck(args) => conclude_run(
+            healthcheck::run(&args)
+                .await
+                .map(|ready| println!("{ready}")),
+        ),
         Command::Dev(args) => conclude_run(dev::run(args, config::environment()).await),
     }
 }
@@ -240,7 +248,7 @@ async fn run_node(command: NodeCommand) -> anyhow::Result<()> {
     node::run(config, nats).await
 }
 
-/// A node or a cluster ends well when it was told to stop.
+/// A node or a cluster ends well when it was told to stop, a check when the node serves.
 fn conclude_run(ran: anyhow::Result<()>) -> ExitStatus {
     match ran {
         Ok(()) => ExitStatus::Done,

@@ -105,6 +105,12 @@ impl Client {
         let nats = connect
             .nats
             .connect_options()?
+            .event_callback(|event| async move {
+                // Without this a request that the broker does not let through only ends unanswered.
+                if let async_nats::Event::ServerError(error) = event {
+                    tracing::warn!(%error, "NATS refuses what this client wants");
+                }
+            })
             .connect(&servers[..])
             .await
             .map_err(|source| ConnectError::Unreachable {

@@ -1,12 +1,13 @@
 //! The rules that a configuration has to meet, with messages that say what would be right.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use figment::Figment;
 
 use super::layers::{ENVIRONMENT, FLAGS, SETTINGS, Setting};
-use super::{Config, ConfigError, Endpoint, Merged, flag};
+use super::{Config, ConfigError, Endpoint, Merged, TlsFiles, flag};
 use crate::ids::NodeId;
 
 /// Timers below this are finer than a loaded machine keeps.
@@ -32,11 +33,14 @@ impl<'a> Check<'a> {
 
     pub(super) fn config(&self, merged: Merged) -> Result<Config, ConfigError> {
         let peers = self.peers(merged.peers)?;
+        let redis = self.redis(merged.redis)?;
+        let redis_files = [merged.redis_ca, merged.redis_cert, merged.redis_key];
         let config = Config {
             id: self.id(merged.id, &peers)?,
             peers,
             nats: Endpoint::nats(&merged.nats).map_err(|message| self.invalid("nats", message))?,
-            redis: self.redis(merged.redis)?,
+            redis_tls: self.redis_tls(redis.as_ref(), redis_files)?,
+            redis,
             data_dir: present("data_dir", merged.data_dir)?,
             http: self.http(merged.http)?,
             prefix: self.prefix(merged.prefix)?,
@@ -108,6 +112,38 @@ impl<'a> Check<'a> {
         redis
             .map(|url| Endpoint::redis(&url).map_err(|message| self.invalid("redis", message)))
             .transpose()
+    }
+
+    fn redis_tls(
+        &self,
+        redis: Option<&Endpoint>,
+        [ca, cert, key]: [Option<PathBuf>; 3],
+    ) -> Result<TlsFiles, ConfigError> {
+        let given = [
+            ("redis_ca", &ca),
+            ("redis_cert", &cert),
+            ("redis_key", &key),
+        ];
+        let first = given.iter().find(|(_, file)| file.is_some());
+        if let Some((name, _)) = first
+            && !redis.is_some_and(Endpoint::is_tls)
+        {
+            let message = "is of use only with a URL of Redis that begins with rediss://";
+            return Err(self.invalid(name, message.to_owned()));
+        }
+        let identity = match (cert, key) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            (Some(_), None) => return Err(self.half("redis_cert", "redis_key")),
+            (None, Some(_)) => return Err(self.half("redis_key", "redis_cert")),
+        };
+        Ok(TlsFiles { ca, identity })
+    }
+
+    fn half(&self, given: &'static str, missing: &'static str) -> ConfigError {
+        let missing = flag(missing);
+        let message = format!("a certificate and its key come together; give {missing} too");
+        self.invalid(given, message)
     }
 
     fn http(&self, http: Option<String>) -> Result<Option<SocketAddr>, ConfigError> {

@@ -1,11 +1,21 @@
 //! A server's URL, which may hold a password and is therefore never printed whole.
 
 use std::fmt;
+use std::path::PathBuf;
 
 /// One URL, or several with commas between them. `Display` and `Debug` leave out user and
 /// password; [`Endpoint::expose`] is for the connection alone.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint(String);
+
+/// Files for TLS to a server, in PEM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The authority to trust; without one, those that the system trusts.
+    pub ca: Option<PathBuf>,
+    /// Certificate and private key of this node, for a server that asks for them.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
 
 impl Endpoint {
     /// Accepts NATS servers: `[scheme://][user:password@]host[:port]`, several with commas between.
@@ -23,12 +33,12 @@ impl Endpoint {
         Ok(Self(text.to_owned()))
     }
 
-    /// Accepts a Redis server: `redis://[user:password@]host[:port][/database]` or the path of
-    /// a socket as `unix:///run/redis.sock`.
+    /// Accepts a Redis server: `redis://[user:password@]host[:port][/database]`, the same with
+    /// `rediss` for TLS, or the path of a socket as `unix:///run/redis.sock`.
     pub(super) fn redis(text: &str) -> Result<Self, String> {
         const RIGHT: &str = "redis://127.0.0.1:6379";
         match text.split_once("://") {
-            Some(("redis" | "valkey", rest)) => {
+            Some(("redis" | "valkey" | "rediss" | "valkeys", rest)) => {
                 let (rest, database) = rest.split_once('/').unwrap_or((rest, ""));
                 if !database.bytes().all(|byte| byte.is_ascii_digit()) {
                     return Err(format!(
@@ -38,18 +48,21 @@ impl Endpoint {
                 authority(rest, RIGHT)?;
             }
             Some(("unix" | "redis+unix", path)) if path.starts_with('/') => {}
-            Some(("rediss" | "valkeys", _)) => {
-                return Err(format!(
-                    "TLS to Redis is not supported; right would be {RIGHT}"
-                ));
-            }
             _ => {
                 return Err(format!(
-                    "is not a URL of Redis; right would be {RIGHT} or unix:///run/redis.sock"
+                    "is not a URL of Redis; right would be {RIGHT}, rediss:// for TLS, or \
+                     unix:///run/redis.sock"
                 ));
             }
         }
         Ok(Self(text.to_owned()))
+    }
+
+    /// Whether the connection is to be made with TLS by the URL's own word.
+    pub(super) fn is_tls(&self) -> bool {
+        ["rediss://", "valkeys://", "tls://", "wss://"]
+            .iter()
+            .any(|scheme| self.0.starts_with(scheme))
     }
 
     /// The URL with its password, for the connection alone.

@@ -59,6 +59,7 @@ fn defaults_are_the_documented_ones() {
         peers: vec![NodeId(1), NodeId(2), NodeId(3)],
         nats: Endpoint::nats("nats://127.0.0.1:4222").expect("valid"),
         redis: None,
+        redis_tls: TlsFiles::default(),
         data_dir: PathBuf::from("/d"),
         http: None,
         prefix: "mufakat".to_owned(),
@@ -137,6 +138,9 @@ fn every_setting_is_read_from_flag_environment_and_file() {
         ("peers", "1,2,3,4", "2,3,4"),
         ("nats", "nats://a", "nats://b"),
         ("redis", "redis://a", "redis://b"),
+        ("redis_ca", "/a", "/b"),
+        ("redis_cert", "/a", "/b"),
+        ("redis_key", "/a", "/b"),
         ("data_dir", "/a", "/b"),
         ("http", "127.0.0.1:1", "127.0.0.1:2"),
         ("prefix", "a", "b"),
@@ -148,7 +152,8 @@ fn every_setting_is_read_from_flag_environment_and_file() {
         ("snapshot_entries", "5", "6"),
         ("snapshot_keep_entries", "5", "6"),
     ];
-    let base = "id = 2\npeers = [2, 3]\ndata_dir = '/d'\n";
+    let base = "id = 2\npeers = [2, 3]\ndata_dir = '/d'\n\
+                redis = 'rediss://a'\nredis_cert = '/c'\nredis_key = '/k'\n";
     assert_eq!(
         samples.map(|(key, ..)| key),
         SETTINGS.map(|setting| setting.key)
@@ -184,6 +189,24 @@ fn every_setting_is_read_from_flag_environment_and_file() {
             &[(setting.env, one)],
         );
         assert_eq!(by_flag, wanted, "{key} as a flag");
+    }
+}
+
+#[test]
+fn certificates_for_redis_need_tls_and_come_in_pairs() {
+    let config = load("--redis rediss://a --redis-ca /ca", &[]).expect("valid");
+    assert_eq!(config.redis_tls.ca.as_deref(), Some(Path::new("/ca")));
+    for (line, blamed) in [
+        (
+            "--redis redis://a --redis-ca /ca",
+            "--redis-ca: is of use only",
+        ),
+        ("--redis-key /k", "--redis-key: is of use only"),
+        ("--redis rediss://a --redis-cert /c", "give --redis-key too"),
+        ("--redis rediss://a --redis-key /k", "give --redis-cert too"),
+    ] {
+        let error = refusal(line, &[]);
+        assert!(error.contains(blamed), "{line}: {error}");
     }
 }
 
@@ -388,16 +411,14 @@ fn urls_are_checked_and_passwords_hidden() {
     ] {
         assert!(Endpoint::nats(wrong).is_err(), "{wrong}");
     }
-    for right in ["redis://a", "redis://:p@a:6379/3", "unix:///run/redis.sock"] {
+    for right in [
+        "redis://a",
+        "rediss://:p@a:6379/3",
+        "unix:///run/redis.sock",
+    ] {
         assert!(Endpoint::redis(right).is_ok(), "{right}");
     }
-    for wrong in [
-        "a:6379",
-        "redis://",
-        "rediss://a",
-        "redis://a/x",
-        "unix://run",
-    ] {
+    for wrong in ["a:6379", "redis://", "redis://a/x", "unix://run"] {
         assert!(Endpoint::redis(wrong).is_err(), "{wrong}");
     }
     let shown = Endpoint::nats("nats://u:pw@a:1,tok@b")

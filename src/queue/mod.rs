@@ -7,8 +7,10 @@
 //! Limits: what the server says about its settings is believed; whether its disk honours an fsync
 //! cannot be seen from here. A setting changed by hand is noticed within a minute.
 //!
+//! - [`address`]: where it is, and how a node shows who it is.
 //! - [`durability`]: from a server's settings to what a write survives.
 //! - [`store`]: the connection.
 
+pub mod address;
 pub mod durability;
 pub mod store;

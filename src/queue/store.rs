@@ -16,10 +16,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult};
+use redis::{AsyncConnectionConfig, ErrorKind, RedisError, RedisResult};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::address::{RedisAddress, RedisAddressError};
 use super::durability::{Inspection, Level, SETTINGS};
 use crate::time;
 
@@ -70,24 +71,22 @@ pub struct Server {
     pub checked_at_ms: u64,
 }
 
-/// The URL is none that Redis can be reached by. The message does not repeat it, since it may hold
-/// a password.
-#[derive(Debug, thiserror::Error)]
-#[error("not a Redis URL (redis://[user:password@]host:port[/database]): {0}")]
-pub struct RedisUrlError(String);
-
 impl RedisLink {
     /// Starts to connect in the background and returns at once. The link ends when `shutdown`
     /// becomes true or its sender is dropped.
     ///
     /// # Errors
-    /// When `url` is not a Redis URL. A server that is not there is waited for, without end.
-    pub fn start(url: &str, shutdown: watch::Receiver<bool>) -> Result<Self, RedisUrlError> {
-        let client = Client::open(url).map_err(|error| RedisUrlError(error.to_string()))?;
+    /// When the address can't be used. A server that is not there is waited for, without end.
+    pub fn start(
+        address: impl Into<RedisAddress>,
+        shutdown: watch::Receiver<bool>,
+    ) -> Result<Self, RedisAddressError> {
+        let address = address.into();
+        address.client()?;
         let (sender, status) = watch::channel(Arc::new(RedisStatus::disconnected(
             "not connected to Redis yet".into(),
         )));
-        let task = tokio::spawn(run_until(shutdown, Link { client, sender }));
+        let task = tokio::spawn(run_until(shutdown, Link { address, sender }));
         Ok(RedisLink { status, task })
     }
 
@@ -131,7 +130,7 @@ impl RedisStatus {
 }
 
 struct Link {
-    client: Client,
+    address: RedisAddress,
     sender: watch::Sender<Arc<RedisStatus>>,
 }
 
@@ -166,8 +165,10 @@ impl Link {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(RESPONSE_TIMEOUT));
-        let mut connection = self
-            .client
+        let client = self.address.client().map_err(|error| {
+            RedisError::from((ErrorKind::InvalidClientConfig, "", error.to_string()))
+        })?;
+        let mut connection = client
             .get_multiplexed_async_connection_with_config(&config)
             .await?;
         // A server that still loads its data takes connections, but answers a ping with an error.
@@ -328,7 +329,7 @@ mod tests {
         let (port, dir) = (free_port(), tempfile::tempdir().expect("a directory"));
         let (_keep, shutdown) = watch::channel(false);
         let url = format!("redis://127.0.0.1:{port}");
-        let mut link = RedisLink::start(&url, shutdown).expect("a good URL");
+        let mut link = RedisLink::start(url.as_str(), shutdown).expect("a good URL");
         let refused = link.status.wait_for(|s| s.warnings[0].contains("refused"));
         refused.await.expect("the link runs");
         assert!(!link.status().connected);
@@ -353,7 +354,7 @@ mod tests {
         let server = RedisServer::start(port, &dir, &SAFE);
         let (_keep, shutdown) = watch::channel(false);
         let url = format!("redis://127.0.0.1:{port}");
-        let mut link = RedisLink::start(&url, shutdown).expect("a good URL");
+        let mut link = RedisLink::start(url.as_str(), shutdown).expect("a good URL");
         until(&mut link, true).await;
         server.signal(rustix::process::Signal::STOP);
         until(&mut link, false).await;
@@ -371,7 +372,7 @@ mod tests {
             let _server = RedisServer::start(port, &dir, &[&SAFE[..], restriction].concat());
             let (_keep, shutdown) = watch::channel(false);
             let url = format!("redis://127.0.0.1:{port}");
-            let mut link = RedisLink::start(&url, shutdown).expect("a good URL");
+            let mut link = RedisLink::start(url.as_str(), shutdown).expect("a good URL");
             let status = until(&mut link, true).await;
             assert_eq!(status.durability, Level::Unknown, "{restriction:?}");
             assert!(status.warnings[0].contains("CONFIG"));

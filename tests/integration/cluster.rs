@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
 use crate::process::{Process, show};
+use crate::secured::Secured;
 use crate::{programs, wait, wire};
 
 /// Clusters at a time: each is four processes, and elections need to be run in time.
@@ -32,15 +33,18 @@ pub struct Options {
     pub redis: bool,
     /// Further flags of every node.
     pub flags: Vec<String>,
+    /// TLS and users, for the broker and for Redis; without, everybody may do everything.
+    pub secured: Option<Secured>,
 }
 
 impl Default for Options {
-    /// Three nodes with the default timing, no Redis.
+    /// Three nodes with the default timing, no Redis, no TLS.
     fn default() -> Self {
         Options {
             nodes: 3,
             redis: false,
             flags: Vec::new(),
+            secured: None,
         }
     }
 }
@@ -120,9 +124,18 @@ impl Cluster {
         self.directory.path().join(format!("node-{node}"))
     }
 
-    /// A connection of its own, which comes back by itself and quickly.
+    /// What TLS and users need, of a cluster that has them.
+    pub fn secured(&self) -> &Secured {
+        self.options.secured.as_ref().expect("the cluster has TLS")
+    }
+
+    /// A connection of its own, which comes back by itself and quickly; an operator's, where there are users.
     pub async fn nats(&self) -> async_nats::Client {
-        async_nats::ConnectOptions::new()
+        let options = match &self.options.secured {
+            Some(secured) => secured.connect_options("operator"),
+            None => async_nats::ConnectOptions::new(),
+        };
+        options
             .retry_on_initial_connect()
             .max_reconnects(None)
             .reconnect_delay_callback(|_| Duration::from_millis(50))
@@ -152,14 +165,15 @@ impl Cluster {
     pub async fn start_broker(&mut self) {
         assert!(self.broker.is_none(), "the broker runs");
         let program = programs::find("nats-server", "MUFAKAT_NATS_SERVER");
-        let configuration = Path::new(env!("CARGO_MANIFEST_DIR")).join("nats/dev.conf");
         let mut command = Command::new(program);
-        command.arg("-c").arg(configuration).args([
-            "-a",
-            "127.0.0.1",
-            "-p",
-            &self.broker_port.to_string(),
-        ]);
+        match &self.options.secured {
+            Some(secured) => secured.broker(&mut command, "nats"),
+            None => {
+                let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+                command.arg("-c").arg(root.join("nats/dev.conf"));
+            }
+        }
+        command.args(["-a", "127.0.0.1", "-p", &self.broker_port.to_string()]);
         let log = self.directory.path().join("broker.log");
         self.broker = Some(Process::start("the broker", &mut command, &log));
         listens("the broker", self.broker_port).await;
@@ -175,8 +189,13 @@ impl Cluster {
         let directory = self.directory.path().join("redis");
         fs::create_dir_all(&directory).expect("a directory can be made");
         let mut command = Command::new(programs::find("redis-server", "MUFAKAT_REDIS_SERVER"));
+        match &self.options.secured {
+            Some(secured) => secured.redis(&mut command, self.redis_port),
+            None => {
+                command.args(["--port", &self.redis_port.to_string()]);
+            }
+        }
         command
-            .args(["--port", &self.redis_port.to_string()])
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"])
             .args(["--appendfsync", "always", "--dir"])
             .arg(directory);
@@ -209,8 +228,13 @@ impl Cluster {
             .arg("--data-dir")
             .arg(self.data_dir(node))
             .args(&self.options.flags);
-        if self.options.redis {
-            command.args(["--redis", &format!("redis://127.0.0.1:{}", self.redis_port)]);
+        let redis_port = self.options.redis.then_some(self.redis_port);
+        match (&self.options.secured, redis_port) {
+            (Some(secured), port) => secured.node(&mut command, port),
+            (None, Some(port)) => {
+                command.args(["--redis", &format!("redis://127.0.0.1:{port}")]);
+            }
+            (None, None) => {}
         }
         let log = self.log_path(node);
         let process = Process::start(&format!("node {node}"), &mut command, &log);

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::cluster::{Cluster, Options};
 use crate::documented::Documented;
-use crate::{locks, wait};
+use crate::{cli, locks, wait};
 
 /// Status and body of an answer; none while nobody listens.
 async fn get(cluster: &Cluster, node: u64, path: &str) -> Option<(u16, String)> {
@@ -60,6 +60,37 @@ async fn a_node_is_alive_at_once_and_ready_with_a_leader() {
     cluster.kill_broker();
     until_answered(&cluster, 3, "/readyz", (503, "not connected to NATS")).await;
     until_answered(&cluster, 3, "/livez", (200, "ok")).await;
+}
+
+#[tokio::test]
+async fn the_health_check_says_what_ready_says() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let address = format!("127.0.0.1:{}", cluster.http_port(1));
+    let check = async |cluster: &Cluster| {
+        let mut command = tokio::process::Command::from(cli::mufakat(cluster, &["healthcheck"]));
+        let output = command.env("MUFAKAT_HTTP", &address).output().await;
+        let output = output.expect("it starts");
+        let text = [output.stdout, output.stderr].concat();
+        (
+            output.status.code(),
+            String::from_utf8(text).expect("it prints text"),
+        )
+    };
+    let serves = (Some(0), "ready\n".to_owned());
+    wait::until("node 1 serves", async || {
+        (check(&cluster).await == serves).then_some(())
+    })
+    .await;
+    cluster.kill_broker();
+    wait::until("node 1 does not serve", async || {
+        let (code, text) = check(&cluster).await;
+        (code == Some(1) && text == "mufakat: not ready: not connected to NATS\n").then_some(())
+    })
+    .await;
+    cluster.kill(1);
+    let (code, text) = check(&cluster).await;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("no node answers at 127.0.0.1:"), "{text}");
 }
 
 /// The samples of an OpenMetrics text by name, every line of which has to be right.

@@ -1,0 +1,92 @@
+//! `mufakat healthcheck`: asks the node beside it whether it serves, for containers and supervisors.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A node answers from memory; one that takes longer does not serve.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// Status line, headers and one line of reason are far shorter.
+const ANSWER_BYTES_MAX: u64 = 8 * 1024;
+
+/// Ask a node over HTTP whether it serves clients.
+///
+/// Prints what `/readyz` says. Exit codes: 0 it serves, 1 it does not, or does not answer within 2 s.
+///
+/// Examples:
+///   mufakat healthcheck
+///   mufakat healthcheck --http 127.0.0.1:5002
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct HealthcheckArgs {
+    /// The node's own --http; where that is every address (0.0.0.0), this machine's is asked.
+    #[arg(
+        long,
+        env = "MUFAKAT_HTTP",
+        value_name = "ADDRESS:PORT",
+        default_value = "127.0.0.1:5001"
+    )]
+    http: SocketAddr,
+}
+
+/// Returns what a node that serves says.
+///
+/// # Errors
+/// Why it does not serve, or that it does not answer.
+pub(super) async fn run(args: &HealthcheckArgs) -> Result<String> {
+    let address = reachable(args.http);
+    let asked = tokio::time::timeout(ANSWER_MAX, ask(address)).await;
+    let answer = asked
+        .with_context(|| format!("{address} does not answer within {ANSWER_MAX:?}"))?
+        .with_context(|| format!("no node answers at {address}"))?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .with_context(|| format!("what answers at {address} does not speak HTTP"))?;
+    let body = body.trim_end().to_owned();
+    match head.split(' ').nth(1) {
+        Some("200") => Ok(body),
+        _ => bail!("not ready: {body}"),
+    }
+}
+
+/// A server that listens on every address is asked on the loopback one.
+fn reachable(http: SocketAddr) -> SocketAddr {
+    let ip = match http.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, http.port())
+}
+
+async fn ask(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET /readyz HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream
+        .take(ANSWER_BYTES_MAX)
+        .read_to_string(&mut answer)
+        .await?;
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_address_is_asked_here() {
+        for (given, asked) in [
+            ("0.0.0.0:5001", "127.0.0.1:5001"),
+            ("[::]:5001", "[::1]:5001"),
+            ("10.0.0.7:80", "10.0.0.7:80"),
+        ] {
+            assert_eq!(reachable(given.parse().unwrap()).to_string(), asked);
+        }
+    }
+}

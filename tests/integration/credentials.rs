@@ -1,0 +1,175 @@
+//! Ways to say who one is, against real brokers: NKeys, credentials files, and certificates that change
+//! while nodes run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use mufakat::broker::options::NatsOptions;
+use nkeys::KeyPair;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::cluster::{Cluster, Options};
+use crate::process::Process;
+use crate::secured::Secured;
+use crate::{locks, programs, wait};
+
+/// A broker with a configuration of the test's own.
+struct Broker {
+    url: String,
+    directory: TempDir,
+    _process: Process,
+}
+
+impl Broker {
+    async fn start(configuration: &str) -> Self {
+        let directory = TempDir::new().expect("a temporary directory can be made");
+        let port = programs::free_port();
+        let file = directory.path().join("broker.conf");
+        fs::write(&file, configuration).expect("a file can be made");
+        let mut command = Command::new(programs::find("nats-server", "MUFAKAT_NATS_SERVER"));
+        command.arg("-c").arg(&file);
+        command.args(["-a", "127.0.0.1", "-p", &port.to_string()]);
+        let process = Process::start("the broker", &mut command, &directory.path().join("log"));
+        wait::until("the broker listens", async || {
+            let connection = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
+            connection.ok().map(drop)
+        })
+        .await;
+        Broker {
+            url: format!("nats://127.0.0.1:{port}"),
+            directory,
+            _process: process,
+        }
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.directory.path().join(name);
+        fs::write(&path, text).expect("a file can be made");
+        path
+    }
+
+    /// What comes of connecting with these options.
+    async fn connect(&self, options: NatsOptions) -> Result<(), String> {
+        let options = NatsOptions {
+            url: Some(self.url.clone()),
+            ..options
+        };
+        let servers = options.servers().expect("a good address");
+        let connect = options.connect_options().map_err(|error| error.to_string());
+        let connected = connect?.connect(servers).await;
+        connected.map(drop).map_err(|error| error.to_string())
+    }
+}
+
+fn with_nkey(file: &Path) -> NatsOptions {
+    NatsOptions {
+        nkey: Some(file.to_owned()),
+        ..NatsOptions::default()
+    }
+}
+
+fn with_creds(file: &Path) -> NatsOptions {
+    NatsOptions {
+        creds: Some(file.to_owned()),
+        ..NatsOptions::default()
+    }
+}
+
+#[tokio::test]
+async fn an_nkey_opens_and_another_does_not() {
+    let (known, unknown) = (KeyPair::new_user(), KeyPair::new_user());
+    let users = format!(
+        "authorization {{ users: [{{ nkey: {} }}] }}",
+        known.public_key()
+    );
+    let broker = Broker::start(&users).await;
+    let file = |name: &str, key: &KeyPair| {
+        // An editor ends the line.
+        broker.file(name, &format!("{}\n", key.seed().expect("it has a seed")))
+    };
+    let opened = broker.connect(with_nkey(&file("known", &known))).await;
+    assert_eq!(opened, Ok(()));
+    let refused = broker.connect(with_nkey(&file("unknown", &unknown))).await;
+    let error = refused.expect_err("nobody knows it");
+    assert!(error.starts_with("authorization violation"), "{error}");
+    let absent = broker.connect(with_nkey(Path::new("/nowhere"))).await;
+    let error = absent.expect_err("there is no file");
+    assert!(
+        error.starts_with("cannot read the NKey seed from /nowhere"),
+        "{error}"
+    );
+}
+
+/// A JWT as NATS has them: who says it, about whom, and what.
+fn claims(issuer: &KeyPair, subject: &KeyPair, nats: Value) -> String {
+    let header = json!({"typ": "JWT", "alg": "ed25519-nkey"});
+    let body = json!({
+        "iss": issuer.public_key(), "sub": subject.public_key(), "iat": 1, "name": "test", "nats": nats,
+    });
+    let [header, body] = [header, body].map(|part| {
+        let text = serde_json::to_vec(&part).expect("JSON encodes");
+        BASE64_URL_SAFE_NO_PAD.encode(text)
+    });
+    let signed = format!("{header}.{body}");
+    let signature = issuer.sign(signed.as_bytes()).expect("it has a seed");
+    format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+}
+
+/// A credentials file of `user`, as whoever has the account's key makes it.
+fn creds(account: &KeyPair, user: &KeyPair) -> String {
+    let nats = json!({"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1});
+    format!(
+        "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n\
+         -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
+        claims(account, user, nats),
+        user.seed().expect("it has a seed"),
+    )
+}
+
+#[tokio::test]
+async fn a_credentials_file_opens_and_one_of_another_account_does_not() {
+    let (operator, account) = (KeyPair::new_operator(), KeyPair::new_account());
+    let limits = json!({
+        "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true,
+        "conn": -1, "leaf": -1,
+    });
+    let of_operator = json!({"type": "operator", "version": 2});
+    let of_account = json!({"type": "account", "version": 2, "limits": limits});
+    let configuration = format!(
+        "operator: {}\nresolver: MEMORY\nresolver_preload: {{ {}: {} }}\n",
+        claims(&operator, &operator, of_operator),
+        account.public_key(),
+        claims(&operator, &account, of_account),
+    );
+    let broker = Broker::start(&configuration).await;
+    let known = broker.file("known.creds", &creds(&account, &KeyPair::new_user()));
+    assert_eq!(broker.connect(with_creds(&known)).await, Ok(()));
+    let forged = creds(&KeyPair::new_account(), &KeyPair::new_user());
+    let forged = broker.file("forged.creds", &forged);
+    let refused = broker.connect(with_creds(&forged)).await;
+    let error = refused.expect_err("nobody knows it");
+    assert!(error.starts_with("authorization violation"), "{error}");
+}
+
+#[tokio::test]
+async fn nodes_take_up_new_certificates_without_a_restart() {
+    let options = Options {
+        secured: Some(Secured::new()),
+        ..Options::default()
+    };
+    let mut cluster = Cluster::start(options).await;
+    let nats = cluster.nats().await;
+    locks::acquire(&nats, "kept", "holder", 600_000).await;
+    // Even the authority is another one: nothing that was read before would be of use.
+    cluster.secured().replace_authority();
+    cluster.kill_broker();
+    cluster.start_broker().await;
+    cluster.all_follow().await;
+    let nats = cluster.nats().await;
+    let holders = locks::get(&nats, "kept").await.holders;
+    assert_eq!(holders.len(), 1, "{holders:?}");
+}
