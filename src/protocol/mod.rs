@@ -22,6 +22,7 @@ pub mod reply;
 pub mod request;
 pub mod status;
 pub mod subject;
+pub mod value;
 
 pub use error::{Code, ErrorReply, Outcome};
 pub use meta::Meta;
