@@ -4,21 +4,26 @@
 //! with what would be right: unknown fields, duplicates, wrong types, fractions and exponents,
 //! integers out of range, trailing bytes. `null` equals absent.
 
+#![allow(dead_code)] // Until an operation takes a value.
+
 use std::borrow::Cow;
 use std::fmt;
 
+use bytes::Bytes;
 use serde::Deserializer;
 use serde::de::{self, DeserializeSeed, MapAccess, Visitor};
 
 use crate::protocol::error::{Code, ErrorReply};
 use crate::protocol::found::{Found, shortened};
 use crate::protocol::meta::Meta;
+use crate::protocol::value::Plain;
 use crate::protocol::{Encoding, NAME_BYTES_MAX, Refusal};
 
-mod items;
+mod given;
+mod nested;
 
 /// The most fields that an operation has; sizes the place where they are collected.
-const FIELDS_MAX: usize = 16;
+const FIELDS_MAX: usize = 18;
 
 /// How deep a MessagePack body may nest, so that recursion over it stays within the stack. JSON
 /// has the same bound, 128, from its parser.
@@ -39,7 +44,7 @@ impl Field {
     /// What the field takes, in JSON Schema.
     #[cfg(test)]
     pub(super) fn json_schema(&self) -> serde_json::Value {
-        use serde_json::{Map, json};
+        use serde_json::json;
         match self.rule {
             Rule::Name => json!({
                 "type": "string",
@@ -50,16 +55,31 @@ impl Field {
             Rule::Integer(min, max) => json!({"type": "integer", "minimum": min, "maximum": max}),
             Rule::Choice(names) => json!({"type": "string", "enum": names}),
             Rule::Object(_) => json!({"type": "object"}),
-            Rule::List(max, schema) => {
-                let properties = schema.iter().map(|f| (f.name.to_owned(), f.json_schema()));
-                json!({"type": "array", "minItems": 1, "maxItems": max, "items": {
-                    "type": "object",
-                    "additionalProperties": false,
-                    "properties": Map::from_iter(properties),
-                }})
-            }
+            Rule::Boolean => json!({"type": "boolean"}),
+            Rule::Value => json!({}),
+            Rule::Base64 => json!({"type": "string", "contentEncoding": "base64"}),
+            Rule::Names(max) => json!({
+                "type": "array",
+                "maxItems": max,
+                "items": Field::new("", Rule::Name).json_schema(),
+            }),
+            Rule::Map(fields) => map_schema(fields),
+            Rule::List(fields, max) => json!({
+                "type": "array",
+                "maxItems": max,
+                "items": map_schema(fields),
+            }),
         }
     }
+}
+
+#[cfg(test)]
+fn map_schema(fields: &[Field]) -> serde_json::Value {
+    let properties = fields
+        .iter()
+        .map(|field| (field.name.to_owned(), field.json_schema()));
+    let properties = serde_json::Value::Object(properties.collect());
+    serde_json::json!({"type": "object", "additionalProperties": false, "properties": properties})
 }
 
 /// What a field takes.
@@ -73,8 +93,18 @@ pub(super) enum Rule {
     Choice(&'static [&'static str]),
     /// An object of at most so many bytes as JSON without white space.
     Object(usize),
-    /// At least one and at most so many maps with these fields.
-    List(usize, &'static [Field]),
+    /// True or false.
+    Boolean,
+    /// Text, JSON or binary; null is JSON.
+    Value,
+    /// Binary as base64.
+    Base64,
+    /// At most so many names.
+    Names(usize),
+    /// An object with these fields.
+    Map(&'static [Field]),
+    /// At most so many objects with these fields.
+    List(&'static [Field], usize),
 }
 
 impl fmt::Display for Rule {
@@ -90,7 +120,12 @@ impl fmt::Display for Rule {
                 f.write_str(&quoted.join(" or "))
             }
             Rule::Object(max) => write!(f, "an object of at most {max} bytes as JSON"),
-            Rule::List(max, _) => write!(f, "a list of 1 to {max} objects"),
+            Rule::Boolean => f.write_str("true or false"),
+            Rule::Value => f.write_str("text, JSON or binary"),
+            Rule::Base64 => f.write_str("binary as base64 with padding"),
+            Rule::Names(max) => write!(f, "a list of at most {max} names, each {}", Rule::Name),
+            Rule::Map(_) => f.write_str("an object"),
+            Rule::List(_, max) => write!(f, "a list of at most {max} objects"),
         }
     }
 }
@@ -102,6 +137,11 @@ pub(super) enum Given {
     Integer(u64),
     Choice(usize),
     Object(Meta),
+    Boolean(bool),
+    Value(Plain),
+    Binary(Bytes),
+    Names(Vec<String>),
+    Map(Box<Fields<'static>>),
     List(Vec<Fields<'static>>),
 }
 
@@ -164,63 +204,6 @@ impl<'a> Fields<'a> {
         self.schema.iter().any(|field| field.name == name)
     }
 
-    pub(super) fn text(&mut self, name: &str) -> Option<String> {
-        match self.given[self.index(name)].take() {
-            Some(Given::Text(text)) => Some(text),
-            _ => None,
-        }
-    }
-
-    pub(super) fn required_text(&mut self, name: &str) -> Result<String, Refusal> {
-        self.text(name).ok_or_else(|| self.missing(name))
-    }
-
-    pub(super) fn integer(&mut self, name: &str) -> Option<u64> {
-        match self.given[self.index(name)] {
-            Some(Given::Integer(integer)) => Some(integer),
-            _ => None,
-        }
-    }
-
-    pub(super) fn required_integer(&mut self, name: &str) -> Result<u64, Refusal> {
-        self.integer(name).ok_or_else(|| self.missing(name))
-    }
-
-    /// The index of the chosen text; 0, the default, when absent.
-    pub(super) fn choice(&mut self, name: &str) -> usize {
-        match self.given[self.index(name)] {
-            Some(Given::Choice(index)) => index,
-            _ => 0,
-        }
-    }
-
-    /// # Errors
-    /// When it is absent: there is no default.
-    pub(super) fn required_choice(&mut self, name: &str) -> Result<usize, Refusal> {
-        match self.given[self.index(name)] {
-            Some(Given::Choice(index)) => Ok(index),
-            _ => Err(self.missing(name)),
-        }
-    }
-
-    pub(super) fn list(&mut self, name: &str) -> Option<Vec<Fields<'static>>> {
-        match self.given[self.index(name)].take() {
-            Some(Given::List(items)) => Some(items),
-            _ => None,
-        }
-    }
-
-    pub(super) fn is_given(&self, name: &str) -> bool {
-        self.given[self.index(name)].is_some()
-    }
-
-    pub(super) fn object(&mut self, name: &str) -> Option<Meta> {
-        match self.given[self.index(name)].take() {
-            Some(Given::Object(meta)) => Some(meta),
-            _ => None,
-        }
-    }
-
     fn index(&self, name: &str) -> usize {
         self.schema
             .iter()
@@ -238,7 +221,7 @@ pub(super) fn is_name(text: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
-/// A decode of one map on its way. Refusals leave through `refusal`, since the errors of the two formats
+/// A decode on its way. Refusals leave through `refusal`, since the errors of the two formats
 /// carry nothing but text.
 struct Decoding<'a> {
     operation: &'a str,
@@ -283,6 +266,41 @@ impl<'a> Decoding<'a> {
         }
     }
 
+    /// Reads the value of one field by its rule.
+    fn take_value<'de, A: MapAccess<'de>>(
+        &mut self,
+        index: usize,
+        map: &mut A,
+    ) -> Result<(), A::Error> {
+        let field = self.fields.schema[index];
+        let found = match (field.rule, self.encoding) {
+            // The text keeps numbers as they were written; only JSON has it.
+            (Rule::Object(_), Encoding::Json) => map.next_value().map(Found::raw),
+            (Rule::Object(_), Encoding::MessagePack) => map.next_value().map(Found::tree),
+            (Rule::Value, Encoding::Json) => map.next_value().and_then(Found::value_of_raw),
+            (Rule::Value, Encoding::MessagePack) => map.next_value().map(Found::Value),
+            (Rule::Names(_) | Rule::Map(_) | Rule::List(..), _) => {
+                return self.take_nested(index, map);
+            }
+            _ => map.next_value(),
+        };
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                let message = format!("`{}` cannot be read: {error}", field.name);
+                return Err(self.refuse(ErrorReply::bad_field(field.name, message)));
+            }
+        };
+        match found.by(field.rule) {
+            Ok(given) => self.fields.given[index] = given,
+            Err(found) => {
+                let message = format!("`{}` must be {}, not {found}", field.name, field.rule);
+                return Err(self.refuse(ErrorReply::bad_field(field.name, message)));
+            }
+        }
+        Ok(())
+    }
+
     fn refuse<E: de::Error>(&mut self, refusal: ErrorReply) -> E {
         self.refusal = Some(Box::new(refusal));
         E::custom("refused")
@@ -319,36 +337,7 @@ impl<'de> Visitor<'de> for &mut Decoding<'_> {
                 let message = format!("`{}` is there twice", field.name);
                 return Err(self.refuse(ErrorReply::bad_field(field.name, message)));
             }
-            if let Rule::List(max, schema) = field.rule {
-                let name = field.name;
-                self.fields.given[index] = map.next_value_seed(items::Items {
-                    decoding: &mut *self,
-                    name,
-                    max,
-                    schema,
-                })?;
-                continue;
-            }
-            let found = match (field.rule, self.encoding) {
-                // The text keeps numbers as they were written; only JSON has it.
-                (Rule::Object(_), Encoding::Json) => map.next_value().map(Found::raw),
-                (Rule::Object(_), Encoding::MessagePack) => map.next_value().map(Found::tree),
-                _ => map.next_value(),
-            };
-            let found = match found {
-                Ok(found) => found,
-                Err(error) => {
-                    let message = format!("`{}` cannot be read: {error}", field.name);
-                    return Err(self.refuse(ErrorReply::bad_field(field.name, message)));
-                }
-            };
-            match found.by(field.rule) {
-                Ok(given) => self.fields.given[index] = given,
-                Err(found) => {
-                    let message = format!("`{}` must be {}, not {found}", field.name, field.rule);
-                    return Err(self.refuse(ErrorReply::bad_field(field.name, message)));
-                }
-            }
+            self.take_value(index, &mut map)?;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::protocol::fields::{Given, Rule, is_name};
 use crate::protocol::meta::Meta;
+use crate::protocol::value::{self, Plain};
 use crate::protocol::{INTEGER_MAX, NAME_BYTES_MAX};
 
 /// A value as it came, before its field's rule was asked.
@@ -17,6 +18,8 @@ pub(super) enum Found {
     Text(String),
     Integer(u64),
     Object(Meta),
+    Boolean(bool),
+    Value(Plain),
     /// Something that no field takes, in words.
     Other(&'static str),
 }
@@ -29,6 +32,10 @@ impl Found {
                 .map_or(Found::Other("one that is broken inside"), Found::Object),
             _ => Found::Other("another type"),
         }
+    }
+
+    pub(super) fn value_of_raw<E: de::Error>(raw: &RawValue) -> Result<Self, E> {
+        Plain::of_raw(raw).map(Found::Value).map_err(E::custom)
     }
 
     pub(super) fn tree(value: serde_json::Value) -> Self {
@@ -68,9 +75,14 @@ impl Found {
                 }
                 Given::Object(meta)
             }
+            (Rule::Boolean, Found::Boolean(truth)) => Given::Boolean(truth),
+            (Rule::Value, Found::Value(plain)) => Given::Value(plain),
+            (Rule::Base64, Found::Text(text)) => Given::Binary(value::decode_base64(&text)?),
             (_, Found::Text(_)) => return Err("text".into()),
             (_, Found::Integer(_)) => return Err("a number".into()),
             (_, Found::Object(_)) => return Err("an object".into()),
+            (_, Found::Boolean(_)) => return Err("a truth value".into()),
+            (_, Found::Value(_)) => return Err("a value".into()),
             (_, Found::Other(words)) => return Err(words.into()),
         };
         Ok(Some(given))
@@ -92,8 +104,8 @@ impl<'de> Visitor<'de> for Scalar {
         f.write_str("text, an integer or null")
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Found, E> {
-        Ok(Found::Other("a truth value"))
+    fn visit_bool<E>(self, truth: bool) -> Result<Found, E> {
+        Ok(Found::Boolean(truth))
     }
 
     fn visit_i64<E>(self, integer: i64) -> Result<Found, E> {

@@ -24,6 +24,7 @@ pub mod request;
 pub mod session;
 pub mod status;
 pub mod subject;
+pub mod value;
 
 pub use error::{Code, ErrorReply, Outcome};
 pub use meta::Meta;

@@ -298,26 +298,26 @@ fn several_resources_are_each_checked_by_name() {
         request
     };
     for (body, field, said) in [
-        (
-            r#"{"resources":[]}"#,
-            "resources",
-            "a list of 1 to 32 objects",
-        ),
+        (r#"{"resources":[]}"#, "resources", "at least one"),
         (
             r#"{"resources":"a"}"#,
             "resources",
-            "a list of 1 to 32 objects",
+            "a list of at most 32 objects",
         ),
-        (r#"{"resources":["a"]}"#, "resources", "`resources[0]`"),
+        (
+            r#"{"resources":["a"]}"#,
+            "resources",
+            "a list of at most 32 objects",
+        ),
         (
             r#"{"resources":[{"resource":"a"},{}]}"#,
-            "resources",
-            "`resources[1]`: `resource` is missing",
+            "resources[1].resource",
+            "`resource` is missing",
         ),
         (
             r#"{"resources":[{"resource":"a","mod":"x"}]}"#,
-            "resources",
-            "`resources[0]`: unknown field `mod`",
+            "resources[0].mod",
+            "unknown field `mod`",
         ),
         (
             r#"{"resources":[{"resource":"a"},{"resource":"a"}]}"#,

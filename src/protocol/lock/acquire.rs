@@ -76,7 +76,7 @@ impl Wanted {
     fn build(mut given: Fields<'_>) -> Result<Self, Refusal> {
         Ok(Wanted {
             resource: given.required_text("resource")?,
-            mode: given.required_choice("mode").ok().map(Mode::nth),
+            mode: given.chosen("mode").map(Mode::nth),
             permits: given.integer("permits").map(|n| n as u32),
             limit: given.integer("limit").map(|n| n as u32),
         })
@@ -86,7 +86,7 @@ impl Wanted {
 impl Acquire {
     pub(in crate::protocol) const FIELDS: &[Field] = &[
         Field::new("resource", Rule::Name),
-        Field::new("resources", Rule::List(RESOURCES_MAX, Wanted::FIELDS)),
+        Field::new("resources", Rule::List(Wanted::FIELDS, RESOURCES_MAX)),
         Field::new("mode", Rule::Choice(Mode::NAMES)),
         Field::new("permits", Rule::Integer(1, PERMITS_MAX)),
         Field::new("limit", Rule::Integer(1, PERMITS_MAX)),
@@ -114,14 +114,18 @@ impl Acquire {
         mut given: Fields<'_>,
         suffix: Option<&str>,
     ) -> Result<Self, Refusal> {
-        let resources = match given.list("resources") {
+        let resources: Vec<Wanted> = match given.list("resources") {
+            Some(items) if items.is_empty() => {
+                return Err(refused("resources", "`resources` must name at least one"));
+            }
             Some(items) => items
                 .into_iter()
                 .enumerate()
                 .map(|(index, item)| {
-                    Wanted::build(item).map_err(|inner| {
-                        let message = format!("`resources[{index}]`: {}", inner.message);
-                        refused("resources", message)
+                    Wanted::build(item).map_err(|mut inner| {
+                        let field = inner.field.unwrap_or_default();
+                        inner.field = Some(format!("resources[{index}].{field}"));
+                        inner
                     })
                 })
                 .collect::<Result<_, _>>()?,
