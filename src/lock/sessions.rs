@@ -40,12 +40,12 @@ pub(super) struct Session {
     over: Option<(u64, Closing)>,
 }
 
-/// How the holds of a session that is over end.
+/// By what a session ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Closing {
-    ByClient,
-    ByTime,
-    ByOperator(Name),
+    Client,
+    Time,
+    Operator(Name),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,8 +212,8 @@ impl Table {
             released_count,
         };
         let closing = match reason {
-            Some(reason) => Closing::ByOperator(reason.clone()),
-            None => Closing::ByClient,
+            Some(reason) => Closing::Operator(reason.clone()),
+            None => Closing::Client,
         };
         self.begin_ending(id, now_ms, closing);
         effects.push(Effect::Event(Event::SessionClosed {
@@ -253,7 +253,7 @@ impl Table {
                 held: session.holds.len() as u64,
             };
             let end_ms = self.deadlines.lease_end_ms(session.deadline_ms);
-            self.begin_ending(id, end_ms, Closing::ByTime);
+            self.begin_ending(id, end_ms, Closing::Time);
             effects.push(Effect::Event(event));
         }
         self.end_next_of(now_ms, id, effects);
@@ -301,9 +301,9 @@ impl Table {
             .get(id)
             .and_then(|session| session.over.as_ref())
         {
-            Some((_, Closing::ByClient)) => End::Willing,
-            Some((_, Closing::ByOperator(reason))) => End::Forced(reason.clone()),
-            Some((_, Closing::ByTime)) | None => End::Expired,
+            Some((_, Closing::Client)) => End::Willing,
+            Some((_, Closing::Operator(reason))) => End::Forced(reason.clone()),
+            Some((_, Closing::Time)) | None => End::Expired,
         }
     }
 }
