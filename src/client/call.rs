@@ -153,6 +153,14 @@ impl Direct {
     pub(super) fn subject(&self, operation: Operation) -> Subject {
         self.subjects.of(operation)
     }
+
+    /// That this node alone can answer a request.
+    pub(super) fn only(&self, repeatable: bool) -> slots::Direct<'_> {
+        slots::Direct {
+            node: &self.probed,
+            repeatable,
+        }
+    }
 }
 
 impl Client {
@@ -208,10 +216,7 @@ impl Client {
         };
         // Only where others can be asked instead does it help to know that one is gone.
         let only = match self.inner.options.target {
-            Target::Leader => direct.as_deref().map(|direct| slots::Direct {
-                node: &direct.probed,
-                repeatable: call.repeatable,
-            }),
+            Target::Leader => direct.as_deref().map(|direct| direct.only(call.repeatable)),
             Target::Any | Target::Node(_) => None,
         };
         let timeout = Duration::from_millis(timeout_ms);

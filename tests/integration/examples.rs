@@ -9,7 +9,7 @@ use crate::cluster::{Cluster, Options};
 use crate::{raw, rest};
 
 /// Fields whose values are another cluster's business; those that end with `_ms` are, too.
-const VARIES: [&str; 12] = [
+const VARIES: [&str; 13] = [
     "node",
     "role",
     "leader",
@@ -22,6 +22,7 @@ const VARIES: [&str; 12] = [
     "batches",
     "hash",
     "receipt",
+    "session",
 ];
 
 /// What follows `nats req` in the blocks marked `console`, each with the answer below it.
