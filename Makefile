@@ -1,7 +1,7 @@
 # `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help up test compose-test build fmt lint tools bench
+.PHONY: help up test compose-test build fmt lint tools bench failover
 
 # What install-tools put beside the project comes before what the machine has.
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
@@ -40,3 +40,6 @@ tools: ## Install nats-server and redis-server where they are missing
 
 bench: tools ## Run the reference load against a cluster that is up (BENCH_ARGS="--help")
 	cargo run --release --locked --package loadgen -- reference $(BENCH_ARGS)
+
+failover: tools ## Kill and stop the leader 20 times each under load, and print how long nobody is served
+	FAILOVER_ROUNDS=20 cargo test --release --locked --test integration -- --nocapture --test-threads 1 failover

@@ -161,7 +161,7 @@ impl Core {
         let replier = Replier::new(identity.node, parts.clients.clone(), events, stats.clone());
         let answering = network.listen().await?;
         tokio::spawn(answering.run(stopped.clone()));
-        let receiver = Receiver::listen(network.clone(), raft.clone()).await?;
+        let receiver = Receiver::listen(network.clone(), raft.clone(), config.heartbeat).await?;
         tokio::spawn(receiver.run(stopped.clone()));
         // Only now: who stands for election must be able to hear the answers.
         raft.run();

@@ -234,4 +234,8 @@ impl Broker for NatsBroker {
     fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
     }
+
+    fn connects(&self) -> u64 {
+        self.client.statistics().connects.load(Ordering::Relaxed)
+    }
 }

@@ -24,6 +24,10 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Whether the connection stands, as far as is known here.
     fn is_connected(&self) -> bool;
+
+    /// How often the connection was made. A number that changed says that messages may be missing
+    /// since, and that others may have lost their connections too.
+    fn connects(&self) -> u64;
 }
 
 /// A broker shared by the parts of a node.

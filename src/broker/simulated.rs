@@ -68,6 +68,8 @@ struct State {
     link_busy_until: BTreeMap<(NodeId, NodeId), Instant>,
     cut: BTreeSet<(NodeId, NodeId)>,
     disconnected: BTreeSet<NodeId>,
+    /// How often the connection of each node was made anew.
+    reconnects: BTreeMap<NodeId, u64>,
     /// How often each node crashed: what an earlier run of it still publishes goes nowhere.
     crashes: BTreeMap<NodeId, u64>,
     lost: u64,
@@ -101,6 +103,7 @@ impl Simulation {
                 link_busy_until: BTreeMap::new(),
                 cut: BTreeSet::new(),
                 disconnected: BTreeSet::new(),
+                reconnects: BTreeMap::new(),
                 crashes: BTreeMap::new(),
                 lost: 0,
             }),
@@ -142,11 +145,18 @@ impl Simulation {
         self.state(|state| state.disconnected.insert(node));
     }
 
+    /// The node's connection is made anew.
+    pub fn reconnect(&self, node: NodeId) {
+        self.state(|state| state.reconnect(node));
+    }
+
     /// Ends all cuts and broken connections.
     pub fn heal(&self) {
         self.state(|state| {
             state.cut.clear();
-            state.disconnected.clear();
+            for node in state.disconnected.clone() {
+                state.reconnect(node);
+            }
         });
     }
 
@@ -172,6 +182,12 @@ impl Simulation {
 impl State {
     fn crashes_of(&self, node: NodeId) -> u64 {
         self.crashes.get(&node).copied().unwrap_or(0)
+    }
+
+    fn reconnect(&mut self, node: NodeId) {
+        if self.disconnected.remove(&node) {
+            *self.reconnects.entry(node).or_default() += 1;
+        }
     }
 
     fn is_connected(&self, endpoint: &Endpoint) -> bool {
@@ -357,6 +373,11 @@ impl Broker for Endpoint {
     fn is_connected(&self) -> bool {
         let state = self.shared.state.lock().expect("no holder panics");
         state.is_connected(self)
+    }
+
+    fn connects(&self) -> u64 {
+        let state = self.shared.state.lock().expect("no holder panics");
+        1 + state.reconnects.get(&self.node).copied().unwrap_or(0)
     }
 }
 

@@ -14,6 +14,10 @@ use crate::protocol::lock::{
 };
 use crate::protocol::meta::Meta;
 
+mod watch;
+
+use watch::WatchArgs;
+
 #[derive(Args)]
 pub(super) struct LockArgs {
     #[command(flatten)]
@@ -30,6 +34,7 @@ pub(super) enum LockCommand {
     Check(CheckArgs),
     Get(GetArgs),
     Run(RunArgs),
+    Watch(WatchArgs),
 }
 
 /// Take a lock and print its token. It ends with its lease unless it is renewed.
@@ -57,13 +62,16 @@ pub(super) struct WantedArgs {
     /// One holder, or any number of shared ones.
     #[arg(long, value_enum, default_value = "exclusive")]
     mode: ModeArg,
+    /// Any number of holders, all shared: short for `--mode shared`.
+    #[arg(long, conflicts_with = "mode")]
+    shared: bool,
     /// One thread of control; made up when absent.
     #[arg(long, value_name = "NAME")]
     owner: Option<String>,
     /// Length of the lease: 100ms to 1day.
     #[arg(long, value_name = "LENGTH", default_value = "30s", value_parser = length_ms)]
     pub(super) ttl: u64,
-    /// How long to wait in the queue, at most 60s. Without it: one try.
+    /// How long to wait in the queue, as long as you like. Without it: one try.
     #[arg(long, value_name = "LENGTH", default_value = "0s", value_parser = length_ms)]
     wait: u64,
     /// A JSON object of at most 1 KiB, shown to whoever asks about the lock.
@@ -78,6 +86,7 @@ impl WantedArgs {
     pub(super) fn request(self) -> Acquire {
         Acquire {
             mode: match self.mode {
+                _ if self.shared => Mode::Shared,
                 ModeArg::Exclusive => Mode::Exclusive,
                 ModeArg::Shared => Mode::Shared,
             },
@@ -212,6 +221,7 @@ pub(super) async fn run(
             connection.print(&client.get(&request).await?, view_lines)?;
         }
         LockCommand::Run(args) => return run::run(connection, args).await,
+        LockCommand::Watch(args) => watch::run(connection, args).await?,
     }
     Ok(ExitStatus::Done)
 }

@@ -10,6 +10,7 @@
 use std::io::{self, IsTerminal};
 use std::os::unix::process::ExitStatusExt;
 use std::process;
+use std::task::Poll;
 use std::time::Duration;
 
 use clap::Args;
@@ -32,13 +33,25 @@ const KILL_BEFORE_MAX: Duration = Duration::from_millis(100);
 
 /// Hold a lock while a command runs.
 ///
-/// The command finds MUFAKAT_TOKEN, MUFAKAT_RESOURCE and MUFAKAT_OWNER in its environment. If the
-/// lock cannot be kept it gets SIGTERM, then SIGKILL before the lease is over, and the exit code is
-/// 76. SIGINT, SIGTERM and SIGHUP are passed on to it. The exit code is otherwise the command's.
+/// The command finds MUFAKAT_TOKEN, MUFAKAT_RESOURCE and MUFAKAT_OWNER in its environment. The lease
+/// is renewed for as long as it runs, through elections and restarts of the broker. If the lock
+/// cannot be kept all the same, the command gets SIGTERM a quarter of the lease before its end (5 s at
+/// most), then SIGKILL while the lock is still held. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and
+/// SIGUSR2 are passed on to it; before it has started they end the wait for the lock. Off a terminal
+/// all this is for the command's process group, so that what it has started ends with it.
+///
+/// Exit codes:
+///   the command's own, or 128 + N when signal N ended it
+///   69   the cluster cannot be reached; the command did not run
+///   75   the lock was not acquired: held, waited too long, or a deadlock; the command did not run
+///   76   the lock was lost or could not be kept, and the command was stopped
+///   126  the command cannot be executed (127: not found)
+///   128 + N when signal N came before the lock
 ///
 /// Examples:
 ///   mufakat lock run nightly-report -- ./report.sh
-///   mufakat lock run deploy --ttl 10s --wait 1m -- make deploy
+///   mufakat lock run deploy --ttl 10s --wait 10m -- make deploy
+///   mufakat lock run catalogue --shared -- ./read-it.sh
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct RunArgs {
@@ -160,7 +173,8 @@ impl Running {
             }
             None => {
                 eprintln!("mufakat: {resource} cannot be renewed, stopping the command");
-                self.lease.held_until() - KILL_BEFORE_MAX.min(self.ttl / 20)
+                let left = self.lease.left();
+                time::now() + left.saturating_sub(KILL_BEFORE_MAX.min(self.ttl / 20))
             }
         };
         self.signal(Signal::TERM);
@@ -205,26 +219,34 @@ fn after_signal(signal: i32) -> ExitStatus {
 }
 
 /// The signals that are passed on.
-struct Signals {
-    interrupt: unix::Signal,
-    terminate: unix::Signal,
-    hang_up: unix::Signal,
-}
+struct Signals([(Signal, unix::Signal); 6]);
 
 impl Signals {
     fn listen() -> io::Result<Self> {
-        Ok(Signals {
-            interrupt: unix::signal(SignalKind::interrupt())?,
-            terminate: unix::signal(SignalKind::terminate())?,
-            hang_up: unix::signal(SignalKind::hangup())?,
-        })
+        let listen = |signal: Signal| {
+            let kind = SignalKind::from_raw(signal.as_raw());
+            unix::signal(kind).map(|listener| (signal, listener))
+        };
+        Ok(Signals([
+            listen(Signal::INT)?,
+            listen(Signal::TERM)?,
+            listen(Signal::HUP)?,
+            listen(Signal::QUIT)?,
+            listen(Signal::USR1)?,
+            listen(Signal::USR2)?,
+        ]))
     }
 
     async fn next(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.interrupt.recv() => Signal::INT,
-            _ = self.terminate.recv() => Signal::TERM,
-            _ = self.hang_up.recv() => Signal::HUP,
-        }
+        std::future::poll_fn(|cx| {
+            let came = |(signal, listener): &mut (Signal, unix::Signal)| {
+                listener.poll_recv(cx).is_ready().then_some(*signal)
+            };
+            match self.0.iter_mut().find_map(came) {
+                Some(signal) => Poll::Ready(signal),
+                None => Poll::Pending,
+            }
+        })
+        .await
     }
 }

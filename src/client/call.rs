@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::client::error::answer_is_passing;
+use crate::client::slots::{self, Probed};
 use crate::client::{Client, ClientError, Target};
 use crate::ids::NodeId;
 use crate::protocol::lock::{Acquired, Checked, Released, Renewed, View};
@@ -129,6 +130,7 @@ impl Subjects {
 #[derive(Debug)]
 pub(super) struct Direct {
     node: NodeId,
+    probed: Probed,
     subjects: Subjects,
 }
 
@@ -136,6 +138,10 @@ impl Direct {
     pub(super) fn new(prefix: &Prefix, node: NodeId) -> Self {
         Direct {
             node,
+            probed: Probed {
+                node,
+                subject: prefix.node_operation(node, Operation::Status).into(),
+            },
             subjects: Subjects::new(|operation| prefix.node_operation(node, operation)),
         }
     }
@@ -192,9 +198,16 @@ impl Client {
                 (direct.subjects.of(call.operation), left_ms.min(direct_ms))
             }
         };
-        let answer = self
-            .exchange::<T>(subject, body, Duration::from_millis(timeout_ms))
-            .await;
+        // Only where others can be asked instead does it help to know that one is gone.
+        let only = match self.inner.options.target {
+            Target::Leader => direct.as_deref().map(|direct| slots::Direct {
+                node: &direct.probed,
+                repeatable: call.repeatable,
+            }),
+            Target::Any | Target::Node(_) => None,
+        };
+        let timeout = Duration::from_millis(timeout_ms);
+        let answer = self.exchange::<T>(only, subject, body, timeout).await;
         self.learn(direct.as_deref(), &answer);
         answer?.result.map_err(ClientError::Refused)
     }
@@ -275,11 +288,13 @@ impl Client {
 
     pub(super) async fn exchange<T: DeserializeOwned>(
         &self,
+        direct: Option<slots::Direct<'_>>,
         subject: Subject,
         body: Bytes,
         timeout: Duration,
     ) -> Result<Answer<T>, ClientError> {
-        let message = self.inner.requester.request(subject, body, timeout).await?;
+        let requester = &self.inner.requester;
+        let message = requester.request_of(direct, subject, body, timeout).await?;
         reply::read(self.inner.options.encoding, &message.payload).map_err(ClientError::Unreadable)
     }
 

@@ -69,6 +69,7 @@ impl ClientError {
                 error,
                 RequestError::Disconnected
                     | RequestError::ConnectionLost
+                    | RequestError::NodeGone
                     | RequestError::NoResponders
                     | RequestError::TimedOut
             ),

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use crate::broker::options::{self, NatsOptions, NatsOptionsError};
 use crate::ids::NodeId;
 use crate::protocol::lock::{
-    Acquire, Acquired, Check, Checked, Get, Release, Released, Renew, Renewed, View,
+    Acquire, Acquired, Check, Checked, Get, Release, Released, Renew, Renewed, View, WAIT_MS_MAX,
 };
 use crate::protocol::status::{Metrics, Status};
 use crate::protocol::{Code, Encoding, Operation, Prefix};
@@ -27,17 +27,24 @@ use crate::time;
 
 mod call;
 pub mod error;
+pub mod events;
 #[cfg(test)]
 mod fake_broker;
+mod kept;
 pub mod lease;
 pub mod requester;
 mod slots;
 
 pub use error::ClientError;
-pub use lease::{Lease, LeaseLost};
+pub use kept::LeaseLost;
+pub use lease::Lease;
 pub use requester::{Message, RequestError, Requester};
 
 use call::{Call, Direct, Subjects};
+
+/// How soon a wait longer than one request's is attached again: before that request's wait ends, with
+/// time left for a change of leader.
+const ATTACH_AGAIN: Duration = Duration::from_secs(45);
 
 /// Whom to ask.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -159,7 +166,8 @@ impl Client {
     }
 
     /// Asks for a lock, waiting for it as long as `wait_ms` says. A wait that has no `request_id`
-    /// gets one, so that asking again after a failure attaches to the same place. A try without one
+    /// gets one, so that asking again after a failure attaches to the same place; so does a wait longer
+    /// than a node takes ([`WAIT_MS_MAX`]), which is made of several. A try without one
     /// is asked again only when it is known not to have taken effect: the nodes keep each id for
     /// minutes, which tries by the thousand would use up.
     ///
@@ -168,10 +176,30 @@ impl Client {
     /// unknown outcome the lock may have been granted; it then ends with its lease.
     pub async fn acquire(&self, request: &Acquire) -> Result<Acquired, ClientError> {
         let mut request = request.clone();
-        let asked_wait_ms = request.wait_ms;
-        if asked_wait_ms > 0 && request.request_id.is_none() {
+        if request.wait_ms > 0 && request.request_id.is_none() {
             request.request_id = Some(self.new_request_id());
         }
+        let started = time::now();
+        let asked_wait_ms = request.wait_ms;
+        while request.wait_ms > WAIT_MS_MAX {
+            let part = Acquire {
+                wait_ms: WAIT_MS_MAX,
+                timeout_ms: None,
+                ..request.clone()
+            };
+            // Attached again before this part ends, the wait keeps its place in the queue.
+            let answer = self.acquire_within_one_wait(part);
+            if let Ok(answer) = tokio::time::timeout(ATTACH_AGAIN, answer).await {
+                return answer;
+            }
+            let waited_ms = started.elapsed().as_millis() as u64;
+            request.wait_ms = asked_wait_ms.saturating_sub(waited_ms).max(1);
+        }
+        self.acquire_within_one_wait(request).await
+    }
+
+    async fn acquire_within_one_wait(&self, mut request: Acquire) -> Result<Acquired, ClientError> {
+        let asked_wait_ms = request.wait_ms;
         let call = Call {
             repeatable: request.request_id.is_some(),
             ..Call::new(Operation::LockAcquire, request.timeout_ms, asked_wait_ms)
@@ -191,7 +219,7 @@ impl Client {
     /// # Errors
     /// As those of [`Client::acquire`].
     pub async fn acquire_lease(&self, request: &Acquire) -> Result<Lease, ClientError> {
-        let asked_at = time::now();
+        let asked_at = time::boot_now();
         let id = || self.new_request_id();
         let request = Acquire {
             request_id: request.request_id.clone().or_else(|| Some(id())),
@@ -295,7 +323,7 @@ impl Client {
         timeout: Duration,
     ) -> Result<T, ClientError> {
         let body = self.encode(request);
-        let answer = self.exchange(subject.into(), body, timeout).await?;
+        let answer = self.exchange(None, subject.into(), body, timeout).await?;
         answer.result.map_err(ClientError::Refused)
     }
 }

@@ -5,7 +5,9 @@
 //! comes after its request gave up finds the slot's generation gone and is dropped.
 //!
 //! Limits: [`PENDING_MAX`] requests at a time, more are refused at once. A request that is on its
-//! way when the connection breaks fails within [`WATCH_INTERVAL`] instead of at its timeout.
+//! way when the connection breaks fails within [`WATCH_INTERVAL`] instead of at its timeout. So does,
+//! within about two of them, a request to one node whose process has died: a node that owes answers
+//! and gives none is probed, and the broker says whether anybody listens there.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -20,7 +22,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 
-use crate::client::slots::{Key, Slots};
+use crate::client::slots::{Direct, Key, Probed, Slots};
 
 /// A message, as the broker's client library has it.
 pub use async_nats::Message;
@@ -29,8 +31,8 @@ pub use async_nats::Message;
 /// answers are never dropped for want of room while each request has one answer.
 pub const PENDING_MAX: usize = 32_768;
 
-/// How often the connection is looked at for the sake of requests in flight.
-pub const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+/// How often the connection, and nodes that owe answers, are looked at.
+pub const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Why a request has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +43,9 @@ pub enum RequestError {
     /// The connection broke while the answer was awaited: the request may have taken effect.
     #[error("the connection to the broker broke before the answer came")]
     ConnectionLost,
+    /// The node that was asked is gone: the request may have taken effect.
+    #[error("the node died before the answer came")]
+    NodeGone,
     /// The broker knows of nobody who listens.
     #[error("nobody listens on the subject")]
     NoResponders,
@@ -58,7 +63,10 @@ pub enum RequestError {
 impl RequestError {
     /// Whether it is certain that no node got the request.
     pub fn not_sent(&self) -> bool {
-        !matches!(self, RequestError::ConnectionLost | RequestError::TimedOut)
+        !matches!(
+            self,
+            RequestError::ConnectionLost | RequestError::NodeGone | RequestError::TimedOut
+        )
     }
 }
 
@@ -104,6 +112,7 @@ impl Requester {
             tokio::spawn(hand_out(answers, inbox.len(), Arc::downgrade(&pending))),
             tokio::spawn(watch(
                 nats.clone(),
+                inbox.clone(),
                 Arc::clone(&statistics),
                 Arc::downgrade(&pending),
             )),
@@ -140,13 +149,29 @@ impl Requester {
         payload: Bytes,
         timeout: Duration,
     ) -> Result<Message, RequestError> {
+        self.request_of(None, subject.into(), payload, timeout)
+            .await
+    }
+
+    /// As [`Requester::request`]; `direct` names the one node that listens on `subject`, and how to
+    /// find out whether it lives when it owes answers and gives none.
+    ///
+    /// # Errors
+    /// As those of [`Requester::request`], and [`RequestError::NodeGone`].
+    pub(super) async fn request_of(
+        &self,
+        direct: Option<Direct<'_>>,
+        subject: Subject,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> Result<Message, RequestError> {
         let inner = &self.inner;
         if !self.is_connected() {
             return Err(RequestError::Disconnected);
         }
         let connects = inner.statistics.connects.load(Ordering::Relaxed);
         let key = lock(&inner.pending)
-            .reserve(connects)
+            .reserve(connects, direct)
             .ok_or(RequestError::TooMany)?;
         let answer = Answer {
             pending: &inner.pending,
@@ -156,7 +181,7 @@ impl Requester {
             let reply = format!("{}{:x}", inner.inbox, key.0);
             inner
                 .nats
-                .publish_with_reply(subject.into(), reply, payload)
+                .publish_with_reply(subject, reply, payload)
                 .await
                 .map_err(|error| RequestError::Unsendable(error.to_string()))?;
             answer.await
@@ -192,6 +217,7 @@ async fn hand_out(
 
 async fn watch(
     nats: async_nats::Client,
+    inbox: String,
     statistics: Arc<async_nats::client::Statistics>,
     pending: Weak<Mutex<Slots>>,
 ) {
@@ -202,7 +228,37 @@ async fn watch(
         };
         let connects = statistics.connects.load(Ordering::Relaxed);
         let connected = nats.connection_state() == State::Connected;
-        lock(&pending).fail_stale(if connected { connects } else { connects + 1 });
+        let silent = {
+            let mut slots = lock(&pending);
+            slots.fail_stale(if connected { connects } else { connects + 1 });
+            slots.silent()
+        };
+        for node in silent {
+            if nobody_listens(&nats, &inbox, connects, &pending, &node).await {
+                lock(&pending).fail_of(node.node);
+            }
+        }
+    }
+}
+
+/// Whether the broker says so of the node; no answer within [`WATCH_INTERVAL`] says nothing.
+async fn nobody_listens(
+    nats: &async_nats::Client,
+    inbox: &str,
+    connects: u64,
+    pending: &Mutex<Slots>,
+    node: &Probed,
+) -> bool {
+    let Some(key) = lock(pending).reserve(connects, None) else {
+        return false;
+    };
+    let answer = Answer { pending, key };
+    let reply = format!("{inbox}{:x}", key.0);
+    let probe = nats.publish_with_reply(node.subject.clone(), reply, Bytes::new());
+    let answered = async { (probe.await.is_ok()).then_some(answer.await) };
+    match tokio::time::timeout(WATCH_INTERVAL, answered).await {
+        Ok(Some(Ok(message))) => message.status == Some(StatusCode::NO_RESPONDERS),
+        _ => false,
     }
 }
 

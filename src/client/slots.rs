@@ -2,7 +2,16 @@
 
 use std::task::{Context, Poll, Waker};
 
+use async_nats::Subject;
+
 use crate::client::requester::{Message, PENDING_MAX, RequestError};
+use crate::ids::NodeId;
+
+/// However long a node owes answers, it is asked whether it lives once in so many looks.
+const PROBE_LOOKS_MAX: u32 = 32;
+
+/// Silent looks after which a node that is gone has nobody else answer for it either.
+const GONE_LOOKS: u32 = 8;
 
 /// Place in the table (low 32 bits) and generation (high 32 bits), so that a late answer to an
 /// earlier user of the place is told apart.
@@ -23,11 +32,42 @@ impl Key {
     }
 }
 
+/// One node, and a subject that it answers at once and without effect.
+#[derive(Clone, Debug)]
+pub(super) struct Probed {
+    pub(super) node: NodeId,
+    pub(super) subject: Subject,
+}
+
+/// That only one node can answer a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Direct<'a> {
+    pub(super) node: &'a Probed,
+    /// Whether the request may be asked of another node as soon as this one is gone. A node that stops
+    /// in good order leaves its subjects first, and has others answer what it still had.
+    pub(super) repeatable: bool,
+}
+
+/// What one node owes.
+#[derive(Debug)]
+struct Owed {
+    by: Probed,
+    /// Requests without an answer.
+    open: usize,
+    answers: u64,
+    /// As of the last look.
+    answers_before: u64,
+    /// Looks in a row at which something was owed and nothing had come.
+    silent_looks: u32,
+}
+
 /// Who waits for answers. Grows to the most that were ever in flight at a time.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// By node, for requests that only one node can answer. As few as nodes of a cluster.
+    owed: Vec<Owed>,
 }
 
 #[derive(Debug)]
@@ -35,6 +75,8 @@ struct Slot {
     generation: u32,
     /// How often the connection had been made when the request was sent.
     connects: u64,
+    /// The one node that can answer, and whether others may be asked instead.
+    direct: Option<(NodeId, bool)>,
     state: SlotState,
 }
 
@@ -46,13 +88,14 @@ enum SlotState {
 }
 
 impl Slots {
-    pub(super) fn reserve(&mut self, connects: u64) -> Option<Key> {
+    pub(super) fn reserve(&mut self, connects: u64, direct: Option<Direct<'_>>) -> Option<Key> {
         let place = match self.free.pop() {
             Some(place) => place as usize,
             None if self.slots.len() < PENDING_MAX => {
                 self.slots.push(Slot {
                     generation: 0,
                     connects,
+                    direct: None,
                     state: SlotState::Free,
                 });
                 self.slots.len() - 1
@@ -62,8 +105,56 @@ impl Slots {
         let slot = &mut self.slots[place];
         slot.generation = slot.generation.wrapping_add(1);
         slot.connects = connects;
+        slot.direct = direct.map(|direct| (direct.node.node, direct.repeatable));
         slot.state = SlotState::Waiting(None);
-        Some(Key::new(place, slot.generation))
+        let key = Key::new(place, slot.generation);
+        if let Some(Direct { node, .. }) = direct {
+            match self.owed_by(node.node) {
+                Some(owed) => owed.open += 1,
+                None => self.owed.push(Owed {
+                    by: node.clone(),
+                    open: 1,
+                    answers: 0,
+                    answers_before: 0,
+                    silent_looks: 0,
+                }),
+            }
+        }
+        Some(key)
+    }
+
+    fn owed_by(&mut self, node: NodeId) -> Option<&mut Owed> {
+        self.owed.iter_mut().find(|owed| owed.by.node == node)
+    }
+
+    /// Looks for nodes that owe answers and have given none since the look before. They are named at
+    /// the second such look in a row, at the fourth, the eighth and so on: some requests wait long.
+    pub(super) fn silent(&mut self) -> Vec<Probed> {
+        let mut silent = Vec::new();
+        for owed in &mut self.owed {
+            if owed.open == 0 || owed.answers != owed.answers_before {
+                owed.silent_looks = 0;
+            } else {
+                owed.silent_looks += 1;
+                let looks = owed.silent_looks;
+                if looks > 1 && (looks.is_power_of_two() || looks.is_multiple_of(PROBE_LOOKS_MAX)) {
+                    silent.push(owed.by.clone());
+                }
+            }
+            owed.answers_before = owed.answers;
+        }
+        silent
+    }
+
+    /// Fails what waits for a node that is gone: at once what may be repeated, the rest when it has
+    /// been silent for [`GONE_LOOKS`].
+    pub(super) fn fail_of(&mut self, node: NodeId) {
+        let looks = self.owed_by(node).map_or(0, |owed| owed.silent_looks);
+        let is_over = |repeatable| repeatable || looks >= GONE_LOOKS;
+        self.fail_where(RequestError::NodeGone, |slot| {
+            slot.direct
+                .is_some_and(|(by, repeatable)| by == node && is_over(repeatable))
+        });
     }
 
     /// Hands an answer to whoever waits for it, if it still does; the first answer counts.
@@ -80,16 +171,26 @@ impl Slots {
             if let Some(waker) = waker {
                 waker.wake();
             }
+            let direct = slot.direct;
+            if let Some(owed) = direct.and_then(|(node, _)| self.owed_by(node)) {
+                owed.answers += 1;
+            }
         }
     }
 
     /// Fails what was sent before the connection was last made.
     pub(super) fn fail_stale(&mut self, connects: u64) {
+        self.fail_where(RequestError::ConnectionLost, |slot| {
+            slot.connects < connects
+        });
+    }
+
+    fn fail_where(&mut self, error: RequestError, fails: impl Fn(&Slot) -> bool) {
         for place in 0..self.slots.len() {
             let slot = &self.slots[place];
-            if slot.connects < connects && matches!(slot.state, SlotState::Waiting(_)) {
+            if matches!(slot.state, SlotState::Waiting(_)) && fails(slot) {
                 let key = Key::new(place, slot.generation);
-                self.finish(key, Err(RequestError::ConnectionLost));
+                self.finish(key, Err(error.clone()));
             }
         }
     }
@@ -115,6 +216,10 @@ impl Slots {
         debug_assert_eq!(slot.generation, key.generation());
         slot.state = SlotState::Free;
         self.free.push(key.place() as u32);
+        let direct = slot.direct.take();
+        if let Some(owed) = direct.and_then(|(node, _)| self.owed_by(node)) {
+            owed.open -= 1;
+        }
     }
 }
 
@@ -146,9 +251,9 @@ mod tests {
     #[test]
     fn a_late_answer_does_not_reach_the_next_user_of_its_slot() {
         let mut slots = Slots::default();
-        let first = slots.reserve(1).unwrap();
+        let first = slots.reserve(1, None).unwrap();
         slots.release(first);
-        let second = slots.reserve(1).unwrap();
+        let second = slots.reserve(1, None).unwrap();
         assert_eq!(first.place(), second.place());
         slots.finish(first, Ok(message()));
         assert!(!is_done(&mut slots, second));
@@ -160,20 +265,56 @@ mod tests {
     fn requests_beyond_the_bound_are_refused_until_one_ends() {
         let mut slots = Slots::default();
         let keys: Vec<_> = (0..PENDING_MAX)
-            .map(|_| slots.reserve(1).unwrap())
+            .map(|_| slots.reserve(1, None).unwrap())
             .collect();
-        assert_eq!(slots.reserve(1), None);
+        assert_eq!(slots.reserve(1, None), None);
         slots.release(keys[5]);
-        assert!(slots.reserve(1).is_some());
+        assert!(slots.reserve(1, None).is_some());
     }
 
     #[test]
     fn only_what_was_sent_before_the_connection_was_made_fails_with_it() {
         let mut slots = Slots::default();
-        let (old, new) = (slots.reserve(1).unwrap(), slots.reserve(2).unwrap());
+        let (old, new) = (
+            slots.reserve(1, None).unwrap(),
+            slots.reserve(2, None).unwrap(),
+        );
         slots.fail_stale(2);
         assert!(is_done(&mut slots, old));
         assert!(!is_done(&mut slots, new));
+    }
+
+    #[test]
+    fn a_node_that_owes_answers_and_gives_none_is_named_ever_more_rarely() {
+        let mut slots = Slots::default();
+        let node = &Probed {
+            node: NodeId(1),
+            subject: "probe".into(),
+        };
+        let mut reserve = |repeatable| slots.reserve(1, Some(Direct { node, repeatable })).unwrap();
+        let (first, second, third) = (reserve(true), reserve(true), reserve(false));
+        let named = |slots: &mut Slots, looks: std::ops::RangeInclusive<u32>| -> Vec<u32> {
+            looks.filter(|_| !slots.silent().is_empty()).collect()
+        };
+        assert_eq!(named(&mut slots, 1..=70), [2, 4, 8, 16, 32, 64]);
+        slots.finish(first, Ok(message()));
+        assert_eq!(
+            named(&mut slots, 1..=3),
+            [3],
+            "one answer came, two are owed"
+        );
+        slots.fail_of(NodeId(2));
+        assert!(!is_done(&mut slots, second));
+        slots.fail_of(NodeId(1));
+        assert!(is_done(&mut slots, second));
+        assert!(!is_done(&mut slots, third), "another may answer it still");
+        named(&mut slots, 1..=GONE_LOOKS + 1);
+        slots.fail_of(NodeId(1));
+        assert!(is_done(&mut slots, third));
+        for key in [first, second, third] {
+            slots.release(key);
+        }
+        assert_eq!(named(&mut slots, 1..=70), [0; 0], "nothing is owed");
     }
 
     #[test]

@@ -121,6 +121,40 @@ async fn the_client_learns_whom_to_ask_and_falls_back() {
     );
 }
 
+/// The node took the request and died with it.
+#[tokio::test]
+async fn a_request_whose_node_died_is_asked_of_another_at_once() {
+    let mut dead = false;
+    let (broker, client) = client(Target::Leader, move |request| {
+        match request.subject.as_str() {
+            "mufakat.lock.check" => ok(2, r#""valid":true"#),
+            "mufakat.node.2.lock.check" => {
+                dead = true;
+                Reaction::Silence
+            }
+            "mufakat.node.2.status" if dead => Reaction::NoResponders,
+            other => panic!("{other}"),
+        }
+    })
+    .await;
+    let check = Check::new("a", Token(1));
+    let started = time::now();
+    for _ in 0..2 {
+        assert!(client.check(&check).await.unwrap().valid);
+    }
+    let took = started.elapsed();
+    assert!(took < Duration::from_millis(1_000), "took {took:?}");
+    assert_eq!(
+        broker.subjects(),
+        [
+            "mufakat.lock.check",
+            "mufakat.node.2.lock.check",
+            "mufakat.node.2.status",
+            "mufakat.lock.check"
+        ]
+    );
+}
+
 #[tokio::test]
 async fn an_acquire_is_repeated_under_one_id_and_waits_only_for_what_is_left() {
     let mut attempts = 0;
@@ -214,7 +248,7 @@ async fn a_lease_is_renewed_until_the_cluster_says_that_it_is_over() {
     })
     .await;
     let started = time::now();
-    let mut lease = client.acquire_lease(&Acquire::new("a")).await.unwrap();
+    let lease = client.acquire_lease(&Acquire::new("a")).await.unwrap();
     assert!(matches!(lease.lost().await, LeaseLost::NotHolder));
     assert!(started.elapsed() >= Duration::from_millis(400));
 }
@@ -231,11 +265,83 @@ async fn a_lease_that_cannot_be_renewed_is_lost_before_its_end() {
         ttl_ms: 600,
         ..Acquire::new("a")
     };
-    let mut lease = client.acquire_lease(&request).await.unwrap();
-    let end = lease.held_until();
-    assert!(end < asked_at + Duration::from_millis(600));
+    let lease = client.acquire_lease(&request).await.unwrap();
+    assert!(lease.left() < Duration::from_millis(600));
     assert!(lease.ending(Duration::from_millis(100)).await.is_none());
-    assert!(time::now() < end);
+    assert!(lease.check().is_ok() && lease.left() > Duration::ZERO);
     assert!(matches!(lease.lost().await, LeaseLost::NotRenewed(_)));
+    assert!(asked_at.elapsed() < Duration::from_millis(600));
+    assert!(lease.check().is_err() && lease.left().is_zero());
     assert!(broker.arrived().len() > 3, "it is tried again and again");
+}
+
+/// The machine sleeps for longer than the lease: nothing that was awake noticed.
+#[tokio::test]
+async fn a_lease_ends_while_the_machine_is_suspended_and_never_comes_back() {
+    let (_broker, client) = client(Target::Any, |request| match request.subject.as_str() {
+        "mufakat.lock.acquire" => acquired(1, 30_000),
+        _ => ok(1, r#""expires_in_ms":30000"#),
+    })
+    .await;
+    let lease = client.acquire_lease(&Acquire::new("a")).await.unwrap();
+    let done = lease.during(async { 7 }).await;
+    assert_eq!(done.unwrap(), 7);
+    time::pretend::SUSPENDED.set(Duration::from_secs(29));
+    assert!(lease.check().is_ok());
+    time::pretend::SUSPENDED.set(Duration::from_secs(31));
+    assert!(matches!(lease.check(), Err(LeaseLost::NotRenewed(_))));
+    let work = lease.during(std::future::pending::<()>());
+    assert!(work.await.is_err());
+    // Not even if the clock went back.
+    time::pretend::SUSPENDED.set(Duration::ZERO);
+    assert!(lease.check().is_err());
+}
+
+/// Nobody calls [`Lease::check`]; whoever waits for the loss hears of it soon after the machine wakes.
+#[tokio::test]
+async fn a_suspend_is_noticed_by_whoever_waits_for_the_loss() {
+    let (_broker, client) = client(Target::Any, |_| acquired(1, 30_000)).await;
+    let lease = client.acquire_lease(&Acquire::new("a")).await.unwrap();
+    let started = time::now();
+    time::pretend::SUSPENDED.set(Duration::from_secs(31));
+    let lost = tokio::join!(lease.lost(), lease.ending(Duration::from_secs(5))).0;
+    assert!(matches!(lost, LeaseLost::NotRenewed(_)), "{lost}");
+    assert!(started.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn a_wait_longer_than_a_node_takes_is_attached_again_before_its_end() {
+    let mut asked = 0;
+    let (broker, client) = client(Target::Any, move |_| {
+        asked += 1;
+        match asked {
+            1 | 2 => Reaction::Silence,
+            _ => acquired(1, 30_000),
+        }
+    })
+    .await;
+    // From here on time is virtual: what waits for nothing but time waits for nothing.
+    tokio::time::pause();
+    let request = Acquire {
+        wait_ms: 120_000,
+        ..Acquire::new("a")
+    };
+    assert_eq!(client.acquire(&request).await.unwrap().token, Token(7));
+    let bodies: Vec<serde_json::Value> = broker
+        .arrived()
+        .iter()
+        .map(|arrived| serde_json::from_str(&arrived.body).unwrap())
+        .collect();
+    let waits: Vec<u64> = bodies
+        .iter()
+        .map(|b| b["wait_ms"].as_u64().unwrap())
+        .collect();
+    assert_eq!(waits.len(), 3);
+    assert_eq!(waits[..2], [60_000, 60_000]);
+    assert!((29_000..=30_000).contains(&waits[2]), "{waits:?}");
+    assert!(
+        bodies
+            .iter()
+            .all(|b| b["request_id"] == bodies[0]["request_id"])
+    );
 }

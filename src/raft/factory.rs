@@ -187,7 +187,8 @@ impl Peer {
             }),
             CallError::Overloaded => RPCError::Network(NetworkError::new(&error)),
             // Openraft backs off from what is unreachable, as fits peers that refuse or talk nonsense.
-            CallError::Unreachable
+            CallError::NoResponders
+            | CallError::Disconnected
             | CallError::Refused(_)
             | CallError::TooLarge
             | CallError::BadAnswer => RPCError::Unreachable(Unreachable::new(&error)),

@@ -38,6 +38,9 @@ pub type Raft = openraft::Raft<TypeConfig, StateMachine>;
 const FORWARD_CAPACITY: usize = 1024;
 /// Reads that wait for a ReadIndex round.
 const READS_MAX: usize = 65_536;
+/// How long one voter has to take over the leadership before another is asked: the message may be
+/// lost, and the voter may be dead. Nothing is proposed meanwhile.
+const HAND_OVER_AGAIN: Duration = Duration::from_millis(150);
 
 /// Who gives the answers that come out of the log.
 pub trait Answers: Send + Sync + 'static {
@@ -315,41 +318,48 @@ impl Handle {
             .map(ToString::to_string)
     }
 
-    /// Hands leadership to the voter that is furthest, if this node leads and there is another,
-    /// and returns when that one leads or at `deadline`.
+    /// Hands leadership to another voter, the one whose log is furthest first, if this node leads
+    /// and there is another; returns when one leads or at `deadline`.
     pub async fn hand_over(&self, deadline: Instant) {
         let running = self.0.running();
-        let target = {
+        let mut targets: Vec<NodeId> = {
             let metrics = running.metrics.borrow_watched();
             let Some(replication) = metrics.replication.as_ref() else {
                 return;
             };
-            replication
+            let mut others: Vec<_> = replication
                 .iter()
                 .filter(|(id, _)| **id != self.0.me)
-                .max_by_key(|(_, at)| **at)
-                .map(|(id, _)| *id)
+                .collect();
+            others.sort_by_key(|(_, at)| std::cmp::Reverse(**at));
+            others.into_iter().map(|(id, _)| *id).collect()
         };
-        let Some(target) = target else { return };
-        let _ = running.raft.trigger().transfer_leader(target).await;
-        // Raft has only begun: a node that ends now takes a vote away while another is elected.
-        let mut server = running.raft.server_metrics();
-        let another_leads = async {
-            loop {
-                let leader = server.borrow_watched().current_leader;
-                if leader.is_some_and(|leader| leader != self.0.me)
-                    || server.changed().await.is_err()
-                {
-                    return;
-                }
-            }
-        };
-        if tokio::time::timeout_at(deadline, another_leads)
-            .await
-            .is_err()
-        {
-            tracing::warn!(%target, "leadership was not taken over in time");
+        if targets.is_empty() {
+            return;
         }
+        // Raft only begins what is asked here: a node that ends now takes a vote away while another
+        // is elected.
+        let mut server = running.raft.server_metrics();
+        let is_over = |leader: Option<NodeId>| leader.is_some_and(|leader| leader != self.0.me);
+        while time::now() < deadline {
+            let _ = running.raft.trigger().transfer_leader(targets[0]).await;
+            let again_at = deadline.min(time::now() + HAND_OVER_AGAIN);
+            let another_leads = async {
+                while !is_over(server.borrow_watched().current_leader) {
+                    if server.changed().await.is_err() {
+                        return;
+                    }
+                }
+            };
+            if tokio::time::timeout_at(again_at, another_leads)
+                .await
+                .is_ok()
+            {
+                return;
+            }
+            targets.rotate_left(1);
+        }
+        tracing::warn!("nobody took over the leadership in time");
     }
 
     /// Refuses what was never sent, and ends Raft.

@@ -1,8 +1,8 @@
 //! The durable Raft log: entries, vote, purges and the committed position, in one stream of records.
 //!
-//! The files are raft-log's (`r-<offset>.wal`, checksummed records). This adapter adds group commit
-//! ([`flush`]), an encoding in which damage is not mistaken for an interrupted write ([`codec`]),
-//! and what must be refused when opening ([`open`]).
+//! It is our own and not a library's since an append to a file that grows costs more than twice what
+//! writing over zeroes does ([`segment`] has the figures), and the fsync is most of what a lone client
+//! waits for.
 //!
 //! Promises:
 //! - `append` reports, and `save_vote` returns, after an fsync that covers it.
@@ -12,34 +12,36 @@
 //! - A damaged record is refused when opening, never skipped.
 //!
 //! Limits:
-//! - When the newest file is shortened, or zeroed from the start of a record to its end, that is
-//!   an interrupted write to us; a file system that loses fsynced bytes in this way is not noticed.
+//! - When the end of the last frame, or whole sectors of it, turn into zeroes, that is an interrupted
+//!   write to us; a disk that loses fsynced bytes in this way is not noticed.
 //! - The committed position is written with the flush after it, so a crash may take it back.
-//! - When a file is full (16 MiB) the next one is created, and its directory fsynced, inside
-//!   `append`. Entries that left the memory cache (32 MiB) are read inside the call, too. The
-//!   calling thread waits for both.
+//! - Entries that left the memory cache (32 MiB) are read inside the call, which waits for it.
+//!
+//! In reading order: [`writer`] (what is shared, and the log's thread), [`index`] (what the log says, in
+//! memory), [`records`] (as bytes), [`segment`] (in files), [`open`] (after a crash).
 
-mod codec;
-mod flush;
+mod index;
 mod open;
+mod records;
+mod segment;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::type_config::TypeConfigExt;
 use openraft::{LogState, OptionalSend, RaftLogReader};
-use raft_log::api::raft_log_writer::RaftLogWriter;
 
-use codec::{StoredLogId, StoredPayload, StoredVote};
-use flush::Shared;
-pub use flush::{Flush, OnFlush};
 pub use open::OpenError;
+use writer::Shared;
+pub use writer::{Flush, OnFlush};
 
 use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
 
@@ -55,11 +57,17 @@ pub struct LogStore {
 }
 
 /// Closes the log when it is dropped, which never happens on the log's own thread.
-struct Open(Arc<Shared>);
+struct Open {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.close();
+        self.shared.close();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -70,8 +78,13 @@ impl LogStore {
     /// # Errors
     /// See [`OpenError`]; each message says what to do.
     pub fn open(dir: &Path, on_flush: OnFlush) -> Result<LogStore, OpenError> {
-        let shared = open::open(dir, on_flush)?;
-        let open = Arc::new(Open(shared));
+        LogStore::open_with(dir, open::SEGMENT_BYTES, on_flush)
+    }
+
+    fn open_with(dir: &Path, segment_bytes: u64, on_flush: OnFlush) -> Result<Self, OpenError> {
+        let (shared, thread) = open::open(dir, segment_bytes, on_flush)?;
+        let thread = Some(thread);
+        let open = Arc::new(Open { shared, thread });
         Ok(LogStore { open })
     }
 
@@ -81,9 +94,8 @@ impl LogStore {
     /// # Errors
     /// When the log has failed.
     pub fn is_empty(&self) -> io::Result<bool> {
-        let held = self.open.0.lock()?;
-        let state = held.log().log_state();
-        Ok(state.vote().is_none() && state.last().is_none())
+        let log = self.open.shared.lock()?;
+        Ok(log.index.marks.vote.is_none() && log.index.last().is_none())
     }
 
     /// The last entry that was purged. A node needs a snapshot that reaches at least this far.
@@ -91,8 +103,7 @@ impl LogStore {
     /// # Errors
     /// When the log has failed.
     pub fn purged(&self) -> io::Result<Option<LogId>> {
-        let held = self.open.0.lock()?;
-        Ok(held.log().log_state().purged().map(|id| id.0))
+        Ok(self.open.shared.lock()?.index.marks.purged)
     }
 }
 
@@ -102,29 +113,24 @@ impl RaftLogReader<TypeConfig> for LogStore {
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
         let (from, to) = half_open(&range);
-        let held = self.open.0.lock()?;
-        let entries = held.log().read(from, to);
-        entries.map(|entry| Ok(to_entry(entry?))).collect()
+        let log = self.open.shared.lock()?;
+        log.read(from, to).map(|(entry, _)| entry).collect()
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
-        let held = self.open.0.lock()?;
-        Ok(held.log().log_state().vote().map(|vote| vote.0))
+        Ok(self.open.shared.lock()?.index.marks.vote)
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        let held = self.open.0.lock()?;
-        let mut entries = Vec::new();
-        let mut bytes = 0;
-        for stored in held.log().read(start, end) {
-            let stored = stored?;
-            bytes += stored.1.wire_bytes();
-            if !entries.is_empty() && bytes > MESSAGE_BYTES_MAX {
-                break;
-            }
-            entries.push(to_entry(stored));
-        }
-        Ok(entries)
+        let log = self.open.shared.lock()?;
+        let mut sum = 0;
+        let fits = |(_, bytes): &(io::Result<Entry>, usize)| {
+            let first = sum == 0;
+            sum += bytes;
+            first || sum <= MESSAGE_BYTES_MAX
+        };
+        let entries = log.read(start, end).take_while(fits);
+        entries.map(|(entry, _)| entry).collect()
     }
 }
 
@@ -132,11 +138,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     type LogReader = LogStore;
 
     async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
-        let held = self.open.0.lock()?;
-        let state = held.log().log_state();
+        let log = self.open.shared.lock()?;
         Ok(LogState {
-            last_purged_log_id: state.purged().map(|id| id.0),
-            last_log_id: state.last().map(|id| id.0),
+            last_purged_log_id: log.index.marks.purged,
+            last_log_id: log.index.last(),
         })
     }
 
@@ -147,24 +152,21 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let (done, on_disk) = TypeConfig::oneshot();
         {
-            let mut held = self.open.0.lock()?;
-            held.write(|log| log.save_vote(StoredVote(*vote)))?;
-            held.flush(IOFlushed::signal(done), 0)?;
+            let mut log = self.open.shared.lock()?;
+            log.save_vote(*vote);
+            self.open.shared.flush(log, IOFlushed::signal(done), 0);
         }
         on_disk.await.expect("each flush completes or fails")
     }
 
     /// Costs no fsync of its own: what is lost here is found again when a leader commits.
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
-        let mut held = self.open.0.lock()?;
-        let state = held.log().log_state();
+        let mut log = self.open.shared.lock()?;
         // Beyond the log lies only what a snapshot covers, which says so itself; and nothing is
-        // won by going back. raft-log would refuse both.
-        let last = state.last().map(|id| id.0);
-        let before = state.committed().map(|id| id.0);
+        // won by going back.
         match committed {
-            Some(id) if committed > before && committed <= last => {
-                held.write(|log| log.commit(StoredLogId(id)))?;
+            Some(id) if committed > log.index.marks.committed && committed <= log.index.last() => {
+                log.save_committed(id);
             }
             _ => {}
         }
@@ -172,8 +174,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
-        let held = self.open.0.lock()?;
-        Ok(held.log().log_state().committed().map(|id| id.0))
+        Ok(self.open.shared.lock()?.index.marks.committed)
     }
 
     async fn append<I>(&mut self, entries: I, done: IOFlushed<TypeConfig>) -> io::Result<()>
@@ -181,35 +182,34 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        self.open.0.room().await;
+        self.open.shared.room().await;
+        let mut log = self.open.shared.lock()?;
         let mut bytes = 0;
-        let entries = entries.into_iter().map(|entry| {
-            let payload = StoredPayload(entry.payload);
-            bytes += payload.wire_bytes();
-            (StoredLogId(entry.log_id), payload)
-        });
-        let mut held = self.open.0.lock()?;
-        held.write(|log| log.append(entries))?;
-        held.flush(done, bytes)
+        for entry in entries {
+            bytes += records::wire_bytes(&entry.payload);
+            log.append(entry)?;
+        }
+        self.open.shared.flush(log, done, bytes);
+        Ok(())
     }
 
     /// Is on disk before whatever is appended after it; a crash before that brings back entries
     /// which nobody has acknowledged.
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
-        let mut held = self.open.0.lock()?;
+        let mut log = self.open.shared.lock()?;
         let index = last.map_or(0, |id| id.index + 1);
-        let end = held.log().log_state().last().map_or(0, |id| id.0.index + 1);
-        if index < end {
-            held.write(|log| log.truncate(index))?;
+        if index < log.index.end_index() {
+            log.truncate(index);
         }
         Ok(())
     }
 
     /// Files that hold only purged entries are deleted once the purge is on disk.
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        let mut held = self.open.0.lock()?;
-        held.write(|log| log.purge(StoredLogId(upto)))?;
-        held.flush(IOFlushed::noop(), 0)
+        let mut log = self.open.shared.lock()?;
+        log.purge(upto);
+        self.open.shared.flush(log, IOFlushed::noop(), 0);
+        Ok(())
     }
 }
 
@@ -226,11 +226,4 @@ fn half_open(range: &impl RangeBounds<u64>) -> (u64, u64) {
     };
     // An empty range must not be an inverted one.
     (from, to.max(from))
-}
-
-fn to_entry((log_id, payload): (StoredLogId, StoredPayload)) -> Entry {
-    Entry {
-        log_id: log_id.0,
-        payload: payload.0,
-    }
 }

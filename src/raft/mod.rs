@@ -36,6 +36,7 @@
 //!   `pending`, `listener`, [`call`] (questions and answers), `factory`, `stream`, `transfer` (to a
 //!   peer), [`receiver`], `intake`, `assembly`, `admission` (from one)
 //! - [`posts`]: messages without answers, beside Raft
+//! - `failure_detector`: elects at once when the broker knows that the leader is gone
 //! - [`bootstrap`]: from an empty directory to a member of a cluster
 //! - [`types`], [`settings`], [`runtime`]: what openraft is instantiated with
 
@@ -58,6 +59,7 @@ mod admission;
 mod assembly;
 pub mod call;
 mod factory;
+mod failure_detector;
 mod frame;
 mod intake;
 mod listener;

@@ -7,8 +7,9 @@
 //!
 //! Delivery is the broker's: at most once. Nothing here retries; openraft and the callers do.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use super::message::{Answer, CallRequest, Refusal};
 use super::pending::{Pending, PendingGuard, Replied};
 use crate::broker::{Message, Outgoing, PublishError, SharedBroker, SubscribeError, Subscription};
 use crate::ids::{BootId, DiskId, NodeId};
+use crate::time::{Instant, now};
 
 /// Who this node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,8 +69,10 @@ impl Counters {
 /// Why a call has no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    #[error("nobody listens there, or this node is not connected")]
-    Unreachable,
+    #[error("nobody listens there")]
+    NoResponders,
+    #[error("this node is not connected to the broker")]
+    Disconnected,
     #[error("no answer in time")]
     Timeout,
     #[error("refused: {0}")]
@@ -95,6 +99,8 @@ pub(super) struct Shared {
     pub pending: Pending,
     pub handlers: Handlers,
     pub counters: Counters,
+    /// When each node was last heard of by what only a leader sends.
+    heard: Mutex<BTreeMap<NodeId, Instant>>,
     /// Numbers requests, streams and transfers alike: greater is later.
     last_number: AtomicU64,
 }
@@ -116,6 +122,7 @@ impl Network {
                 pending: Pending::default(),
                 handlers: Handlers::default(),
                 counters: Counters::default(),
+                heard: Mutex::default(),
                 last_number: AtomicU64::new(0),
             }),
         }
@@ -207,7 +214,7 @@ impl Network {
                 Ok(answer) => answer.map_err(CallError::Refused),
                 Err(_) => Err(CallError::BadAnswer),
             },
-            Ok(Some(Replied::NoResponders) | None) => Err(CallError::Unreachable),
+            Ok(Some(Replied::NoResponders) | None) => Err(CallError::NoResponders),
         }
     }
 
@@ -242,7 +249,7 @@ impl Network {
             ..Outgoing::default()
         })
         .map_err(|error| match error {
-            PublishError::Disconnected => CallError::Unreachable,
+            PublishError::Disconnected => CallError::Disconnected,
             PublishError::Full => CallError::Overloaded,
         })
     }
@@ -331,7 +338,17 @@ impl Network {
             }
             return None;
         }
+        if matches!(lane, Lane::Beat | Lane::Append) {
+            let mut heard = self.shared.heard.lock().expect("no holder panics");
+            heard.insert(frame.header.from, now());
+        }
         Some(frame)
+    }
+
+    /// When this node last got entries or a heartbeat from `node`.
+    pub(super) fn heard_at(&self, node: NodeId) -> Option<Instant> {
+        let heard = self.shared.heard.lock().expect("no holder panics");
+        heard.get(&node).copied()
     }
 
     /// The sender's id is known, with another data directory.

@@ -6,6 +6,7 @@
 //! for an answer. Nothing that arrives makes it panic.
 
 use std::future::Future;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 
 use super::admission::{Senders, Standing};
 use super::assembly::Transfers;
+use super::failure_detector::FailureDetector;
 use super::frame::Lane;
 use super::intake::Intake;
 use super::message::{Answer, Append, Election, Refusal};
@@ -35,6 +37,7 @@ pub type Raft<SM> = openraft::Raft<TypeConfig, SM>;
 pub struct Receiver<SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> {
     network: Network,
     raft: Raft<SM>,
+    detector: FailureDetector<SM>,
     votes: Subscription,
     beats: Subscription,
     appends: Subscription,
@@ -42,9 +45,15 @@ pub struct Receiver<SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> {
 }
 
 impl<SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> Receiver<SM> {
+    /// Subscribes to what leaders, which send a heartbeat each `heartbeat`, and candidates say.
+    ///
     /// # Errors
     /// When the broker refuses a subscription.
-    pub async fn listen(network: Network, raft: Raft<SM>) -> Result<Self, SubscribeError> {
+    pub async fn listen(
+        network: Network,
+        raft: Raft<SM>,
+        heartbeat: Duration,
+    ) -> Result<Self, SubscribeError> {
         /// A few messages per peer; a vote that waits behind more would come too late anyway.
         const QUESTIONS_MAX: usize = 256;
         /// Several windows. What overflows is a gap, and ends its stream.
@@ -55,6 +64,7 @@ impl<SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> Receiver<SM> {
             beats: network.subscribe(Lane::Beat, QUESTIONS_MAX).await?,
             appends: network.subscribe(Lane::Append, APPENDS_MAX).await?,
             snapshots: network.subscribe(Lane::Snapshot, CHUNKS_MAX).await?,
+            detector: FailureDetector::new(network.clone(), raft.clone(), heartbeat),
             network,
             raft,
         })
@@ -66,13 +76,14 @@ impl<SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> Receiver<SM> {
         let Receiver {
             network,
             raft,
+            detector,
             votes,
             beats,
             appends,
             snapshots,
         } = self;
         let mut latest = Senders::default();
-        let begin_vote = |message: &Message| begin_vote(&network, &raft, message);
+        let begin_vote = |message: &Message| begin_vote(&network, &raft, &detector, message);
         let begin_beat = |message: &Message| begin_beat(&network, &raft, &mut latest, message);
         tokio::select! {
             biased;
@@ -81,6 +92,7 @@ impl<SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> Receiver<SM> {
             () = answer_questions(&network, beats, begin_beat) => {}
             () = Intake::new(&network, &raft).run(appends) => {}
             () = Transfers::new(&network, &raft).run(snapshots) => {}
+            () = detector.clone().watch() => {}
         }
     }
 }
@@ -111,16 +123,21 @@ async fn answer_questions(
 fn begin_vote<SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>>(
     network: &Network,
     raft: &Raft<SM>,
+    detector: &FailureDetector<SM>,
     message: &Message,
 ) -> Option<BoxFuture<'static, ()>> {
     let frame = network.open_from_member(message, Lane::Vote)?;
     let subject = message.reply.clone()?;
     let election: Election = network.body(&frame)?;
     let (network, raft, header) = (network.clone(), raft.clone(), frame.header);
+    let detector = detector.clone();
     Some(Box::pin(async move {
         let answer = match election {
             Election::Vote(rpc) => stopped(raft.vote(rpc)).await.map(Answer::Vote),
-            Election::PreVote(rpc) => stopped(raft.pre_vote(rpc)).await.map(Answer::Vote),
+            Election::PreVote(rpc) => {
+                detector.look().await;
+                stopped(raft.pre_vote(rpc)).await.map(Answer::Vote)
+            }
             Election::TransferLeader(request) => stopped(raft.handle_transfer_leader(request))
                 .await
                 .map(Answer::TransferLeader),

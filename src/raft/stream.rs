@@ -192,7 +192,7 @@ where
         let frame = match replied {
             Some(Replied::Frame(frame)) => frame,
             Some(Replied::NoResponders) | None => {
-                return Some(Err(self.failed(CallError::Unreachable)));
+                return Some(Err(self.failed(CallError::NoResponders)));
             }
         };
         let sequence = frame.header.sequence;

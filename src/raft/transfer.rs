@@ -167,7 +167,7 @@ impl Sending<'_> {
         let frame = match replied {
             Some(Replied::Frame(frame)) => frame,
             Some(Replied::NoResponders) | None => {
-                return Some(Err(failed(self.peer, CallError::Unreachable)));
+                return Some(Err(failed(self.peer, CallError::NoResponders)));
             }
         };
         let answer = match frame.body::<Result<TransferAnswer, Refusal>>() {

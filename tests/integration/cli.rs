@@ -80,8 +80,8 @@ async fn each_verb_prints_its_answer_and_exits_as_documented() {
         "lock", "acquire", "c.1", "--owner", "you", "--wait", "100ms",
     ];
     fails(&cluster, &waits, 75).await;
-    for _ in 0..2 {
-        let shared = ["lock", "acquire", "c.2", "--mode", "shared", "--json"];
+    for mode in [&["--mode", "shared"][..], &["--shared"]] {
+        let shared = [&["lock", "acquire", "c.2", "--json"], mode].concat();
         assert_eq!(done(&cluster, &shared).await["mode"], "shared");
     }
 
@@ -206,7 +206,45 @@ async fn signals_are_passed_on_to_the_command() {
     assert_eq!(locks::get(&nats, "s").await.holders, []);
 }
 
-/// The command is gone before anybody else can have the lock.
+/// Until the end of the wait and of the command nothing is left behind: neither a place in the queue
+/// nor a process of the group (consul#2022: the shell was stopped, its child ran on).
+#[tokio::test]
+async fn a_loss_ends_the_whole_process_group() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let nats = cluster.nats().await;
+    let script = "sleep 600 & echo $!; wait";
+    let mut running = Running::start(&cluster, "g", "30s", script).await;
+    let held = locks::get(&nats, "g").await.holders;
+    // Somebody takes the lock away, and the next renewal says so.
+    locks::release(&nats, "g", held[0].token).await;
+    let next = locks::acquire(&nats, "g", "next", 60_000).await;
+    assert!(next > held[0].token);
+    assert_eq!(running.exit_code().await, Some(76));
+    wait::until("the command's own child is gone", async || {
+        (!running.command_runs()).then_some(())
+    })
+    .await;
+    cluster.kill_broker();
+}
+
+/// An election in the middle of the command is no loss (consul#1162).
+#[tokio::test]
+async fn a_command_outlives_a_change_of_leader() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let script = "echo $$; trap 'exit 3' USR1; while :; do sleep 0.05; done";
+    let mut running = Running::start(&cluster, "e", "3s", script).await;
+    let leader = cluster.all_follow().await;
+    cluster.kill(leader);
+    // Longer than the lease would have lasted without a renewal by the next leader.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(running.command_runs(), "the command was stopped");
+    let pid = running.child.id().expect("it runs") as i32;
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::USR1).expect("it runs");
+    assert_eq!(running.exit_code().await, Some(3), "USR1 is passed on");
+}
+
+/// The command is gone before anybody else can have the lock (consul#9788: it was told to stop long
+/// after the lock had gone to another).
 #[tokio::test]
 async fn a_command_whose_lease_cannot_be_kept_is_stopped_before_its_end() {
     const TTL: Duration = Duration::from_secs(3);
@@ -254,4 +292,32 @@ async fn an_interrupted_wait_leaves_no_place_in_the_queue() {
     let check = json!({"resource": "w", "token": token});
     let checked = wire::request_until_ok(&nats, "mufakat.lock.check", &check).await;
     assert_eq!(checked["valid"], true);
+}
+
+#[tokio::test]
+async fn a_watcher_sees_what_happens_to_locks_a_line_each() {
+    let cluster = Cluster::start(Options::default()).await;
+    let nats = cluster.nats().await;
+    let words = [
+        "lock", "watch", "v.1", "--event", "granted", "--event", "released",
+    ];
+    let mut line = tokio::process::Command::from(mufakat(&cluster, &words));
+    let mut child = line.kill_on_drop(true).spawn().expect("it starts");
+    let out = child.stdout.take().expect("piped");
+    let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(out));
+    let first = wait::until("it watches", async || {
+        let token = locks::acquire(&nats, "v.1", "me", 60_000).await;
+        locks::acquire(&nats, "v.2", "me", 60_000).await;
+        locks::release(&nats, "v.1", token).await;
+        let limit = Duration::from_millis(500);
+        tokio::time::timeout(limit, lines.next_line()).await.ok()
+    })
+    .await;
+    let event: Value = serde_json::from_str(&first.expect("text").expect("a line")).expect("JSON");
+    let kind = event["event"].as_str().expect("a name");
+    assert!(["lock.granted", "lock.released"].contains(&kind), "{event}");
+    assert_eq!(
+        (&event["resource"], &event["owner"]),
+        (&json!("v.1"), &json!("me"))
+    );
 }

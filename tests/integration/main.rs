@@ -15,6 +15,7 @@ mod dev;
 mod dice;
 mod documented;
 mod examples;
+mod failover;
 mod full_restart;
 mod fuzz;
 mod http;

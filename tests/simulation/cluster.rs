@@ -42,6 +42,8 @@ pub struct Cluster {
     disks: BTreeMap<NodeId, MemoryDisk>,
     boots: u64,
     snapshot_entries: u64,
+    /// Who led each term: there is never a second.
+    leaders: BTreeMap<u64, NodeId>,
     /// When a node last crashed or was cut off, or came back: until things settle, answers may be lost.
     pub disturbed_at: Instant,
 }
@@ -57,6 +59,7 @@ impl Cluster {
             disks: BTreeMap::new(),
             boots: seed * 1000,
             snapshot_entries,
+            leaders: BTreeMap::new(),
             disturbed_at: now(),
         };
         for node in NODES {
@@ -205,6 +208,10 @@ impl Cluster {
     /// Takes what was applied into the history, and checks each node's state.
     fn look(&mut self) {
         for (id, node) in &self.nodes {
+            if let Role::Leader { term } | Role::Elected { term } = node.core.handle.role() {
+                let leader = *self.leaders.entry(term).or_insert(*id);
+                assert_eq!(leader, *id, "two nodes lead term {term}");
+            }
             let applied = node.core.handle.status().applied_index;
             let disk = &self.disks[id];
             self.history

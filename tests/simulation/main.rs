@@ -8,6 +8,7 @@ mod client;
 mod cluster;
 mod history;
 
+mod failover;
 mod forwards;
 mod leases;
 mod random;

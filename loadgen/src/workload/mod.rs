@@ -102,6 +102,7 @@ impl Failure for RequestError {
         match self {
             Self::Disconnected => "disconnected",
             Self::ConnectionLost => "connection_lost",
+            Self::NodeGone => "node_gone",
             Self::NoResponders => "no_responders",
             Self::TimedOut => "no_answer",
             Self::TooMany => "too_many_in_flight",

@@ -1,33 +1,23 @@
-//! Opening the log: settings, recovery, and what is refused.
+//! Opening the log: recovery, and what is refused.
 
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread::JoinHandle;
 
-use raft_log::api::raft_log_writer::RaftLogWriter;
-use raft_log::{Config, RaftLog};
+use super::index::Index;
+use super::records::{self, Place, Record, damaged};
+use super::segment::{Blank, End, HEADER_BYTES, Segment};
+use super::writer::{OnFlush, Shared, Writer};
 
-use super::codec::LogTypes;
-use super::flush::{OnFlush, Shared};
+/// A file of the log has this size, unless one flush alone is larger. Each new file costs a rename and
+/// a directory fsync, and a purge frees whole files only.
+pub(super) const SEGMENT_BYTES: u64 = 8 << 20;
 
-/// A file of the log is full at this size. Entries of the newest file stay in memory, each new
-/// file costs a directory fsync, and a purge frees whole files only.
-const CHUNK_BYTES_MAX: usize = 16 << 20;
-
-/// Entries kept in memory: those that a follower a few seconds behind still needs. It exceeds a
-/// chunk, since what is in the newest chunk is in memory in any case.
-const CACHE_BYTES_MAX: usize = 32 << 20;
-/// Keeps small entries from filling the cache with overhead: at most some 100 bytes for each.
-const CACHE_ENTRIES_MAX: usize = 100_000;
-
-/// Buffer for reading one chunk when opening.
-const READ_BUFFER_BYTES: usize = 1 << 20;
-
-/// raft-log's thread frees queued bytes only after its callback, in which the next flush starts:
-/// a limit could make it wait for itself. The adapter bounds what waits instead.
-const QUEUE_BYTES_MAX: usize = usize::MAX >> 1;
+/// The number of the first frame ever.
+const FIRST_FRAME: u64 = 1;
 
 /// What to do about a damaged log. Restoring an old copy would take back votes and entries that
 /// others rely on.
@@ -42,34 +32,52 @@ pub enum OpenError {
     /// What the files say cannot be trusted. Nothing was changed.
     #[error("the Raft log is damaged: {file}: {reason}. {DAMAGE_ADVICE}.", file = file.display())]
     Damaged { file: PathBuf, reason: String },
-    /// Another process, or another part of this one, has it open.
-    #[error("the Raft log in {} is in use", dir.display())]
-    InUse { dir: PathBuf },
     #[error("the Raft log in {} cannot be opened: {source}", dir.display())]
     Io { dir: PathBuf, source: io::Error },
 }
 
-pub(super) fn open(dir: &Path, on_flush: OnFlush) -> Result<Arc<Shared>, OpenError> {
-    open_with(dir, config(dir), on_flush)
+/// What the files say.
+#[derive(Default)]
+pub(super) struct Found {
+    pub index: Index,
+    files: VecDeque<(Segment, u64)>,
+    /// The next frame's number, where it begins in the last file, and what an interrupted write
+    /// left there.
+    number: u64,
+    offset: u64,
+    torn: bool,
 }
 
-pub(super) fn open_with(
+pub(super) fn open(
     dir: &Path,
-    config: Config,
+    segment_bytes: u64,
     on_flush: OnFlush,
-) -> Result<Arc<Shared>, OpenError> {
-    let io_error = |source| OpenError::Io {
+) -> Result<(Arc<Shared>, JoinHandle<()>), OpenError> {
+    let found = recover(dir)?;
+    begin(dir, segment_bytes, found, on_flush).map_err(|source| io_error(dir, source))
+}
+
+/// Reads all files; changes nothing but that the directory exists.
+pub(super) fn recover(dir: &Path) -> Result<Found, OpenError> {
+    create(dir).map_err(|source| io_error(dir, source))?;
+    let files = files(dir).map_err(|source| io_error(dir, source))?;
+    let mut found = Found {
+        number: FIRST_FRAME,
+        ..Found::default()
+    };
+    for (nth, path) in files.iter().enumerate() {
+        let is_last = nth + 1 == files.len();
+        read(&mut found, path, (nth == 0, is_last)).map_err(|error| explain(path, error))?;
+    }
+    check_beginning(&found)?;
+    Ok(found)
+}
+
+fn io_error(dir: &Path, source: io::Error) -> OpenError {
+    OpenError::Io {
         dir: dir.to_owned(),
         source,
-    };
-    create(dir).map_err(io_error)?;
-    let chunks = chunks(dir).map_err(io_error)?;
-    check_empty(&chunks)?;
-    let mut log = RaftLog::open(Arc::new(config)).map_err(|e| explain(dir, e))?;
-    report_cut(chunks.last());
-    check_beginning(dir, &log)?;
-    sync(&mut log).map_err(io_error)?;
-    Ok(Shared::new(log, on_flush))
+    }
 }
 
 fn create(dir: &Path) -> io::Result<()> {
@@ -80,109 +88,117 @@ fn create(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-pub(super) fn config(dir: &Path) -> Config {
-    let mut config = Config::new(dir.display());
-    config.wal.chunk_max_size = Some(CHUNK_BYTES_MAX);
-    config.wal.read_buffer_size = Some(READ_BUFFER_BYTES);
-    config.wal.truncate_incomplete_record = Some(true);
-    // One request per fsync, at once: the adapter does the grouping, without a timer.
-    config.wal.flush_batch_wait = Some(Duration::ZERO);
-    config.wal.flush_queue_max_bytes = Some(QUEUE_BYTES_MAX);
-    config.log_cache_capacity = Some(CACHE_BYTES_MAX);
-    config.log_cache_max_items = Some(CACHE_ENTRIES_MAX);
-    config
-}
-
-/// The log's files and their sizes, oldest first: their names sort by offset.
-fn chunks(dir: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
-    let mut chunks = Vec::new();
+/// The log's files, oldest first: their names sort by their first frames.
+fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
     for file in fs::read_dir(dir)? {
-        let file = file?;
-        if file.path().extension().is_some_and(|e| e == "wal") {
-            chunks.push((file.path(), file.metadata()?.len()));
+        let path = file?.path();
+        if path.extension().is_some_and(|e| e == "wal") {
+            files.push(path);
         }
     }
-    chunks.sort();
-    Ok(chunks)
+    files.sort();
+    Ok(files)
 }
 
-/// A file that follows an empty one has lost what it follows. A crash leaves empty files at the
-/// end only, and raft-log panics on any other.
-fn check_empty(chunks: &[(PathBuf, u64)]) -> Result<(), OpenError> {
-    for pair in chunks.windows(2) {
-        let [(file, size), (_, next_size)] = pair else {
-            unreachable!("windows of two");
-        };
-        if *size == 0 && *next_size > 0 {
-            return Err(OpenError::Damaged {
-                file: file.clone(),
-                reason: "the file is empty, though the log goes on after it".into(),
-            });
-        }
+fn read(found: &mut Found, path: &Path, (is_first, is_last): (bool, bool)) -> io::Result<()> {
+    let segment = Segment::open(path)?;
+    if is_first {
+        found.number = segment.first;
+    } else if segment.first != found.number {
+        let (is, expected) = (segment.first, found.number);
+        return Err(damaged(format!(
+            "it begins with frame {is}, not with {expected}"
+        )));
     }
+    let mut highest = 0;
+    let index = &mut found.index;
+    let (number, offset, end) = segment.read_frames(|frame| {
+        for record in records::read_body(&frame.body)? {
+            if let Record::Entry(entry, _) = &record {
+                highest = highest.max(entry.log_id.index);
+            }
+            let in_file = |place: Place| Place {
+                offset: frame.body_offset + place.offset,
+                ..place
+            };
+            index.recover(record, segment.first, in_file)?;
+        }
+        Ok(())
+    })?;
+    found.torn = match end {
+        End::Clean => false,
+        End::Torn(_) if is_last => true,
+        End::Torn(at) => {
+            return Err(damaged(format!(
+                "checksum mismatch at {at}, though the log goes on after this file"
+            )));
+        }
+    };
+    (found.number, found.offset) = (number, offset);
+    found.files.push_back((segment, highest));
     Ok(())
 }
 
-/// A write that a crash interrupted is cut: normal after a crash, so no warning.
-fn report_cut(newest: Option<&(PathBuf, u64)>) {
-    let Some((file, before)) = newest else { return };
-    let after = fs::metadata(file).map_or(0, |m| m.len());
-    if after < *before {
-        let cut = before - after;
-        tracing::info!(file = %file.display(), "cut {cut} bytes of an interrupted write");
-    }
-}
-
-fn explain(dir: &Path, error: io::Error) -> OpenError {
-    let dir = dir.to_owned();
-    match error.kind() {
-        // raft-log reports what it cannot decode, a short file before the newest, a gap, and
-        // records that contradict each other by these kinds.
-        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::Other => {
-            let reason = error.to_string();
-            let file = named_chunk(&reason).map_or(dir.clone(), |name| dir.join(name));
-            OpenError::Damaged { file, reason }
-        }
-        io::ErrorKind::WouldBlock => OpenError::InUse { dir },
-        _ => OpenError::Io { dir, source: error },
-    }
-}
-
-/// The file of the chunk that raft-log's message names by its number.
-fn named_chunk(message: &str) -> Option<String> {
-    let (_, rest) = message.split_once("ChunkId(")?;
-    let (number, _) = rest.split_once(')')?;
-    Some(format!("r-{number}.wal"))
-}
-
-/// Entries follow what was purged without a gap: else the oldest file is missing, which raft-log
-/// does not notice. Gaps further on it refuses itself.
-fn check_beginning(dir: &Path, log: &RaftLog<LogTypes>) -> Result<(), OpenError> {
-    let state = log.log_state();
-    let purged = state.purged().map(|id| id.0);
-    let Some(last) = state
-        .last()
-        .map(|id| id.0)
-        .filter(|last| Some(*last) > purged)
-    else {
+/// Older files are deleted only when what was in them is purged.
+fn check_beginning(found: &Found) -> Result<(), OpenError> {
+    let Some((segment, _)) = found.files.front() else {
         return Ok(());
     };
-    let first = purged.map_or(0, |id| id.index + 1);
-    match log.read(first, first + 1).next() {
-        Some(_) => Ok(()),
-        None => Err(OpenError::Damaged {
-            file: dir.to_owned(),
-            reason: format!(
-                "entry {first} is missing, though the log goes on to {}",
-                last.index
-            ),
-        }),
+    let index = &found.index;
+    let is_complete = segment.first == FIRST_FRAME || index.marks.purged.is_some();
+    if is_complete && index.begins_right() {
+        return Ok(());
+    }
+    let reason = "entries before this file are missing, and were not purged".to_owned();
+    let file = segment.path.clone();
+    Err(OpenError::Damaged { file, reason })
+}
+
+fn explain(path: &Path, error: io::Error) -> OpenError {
+    match error.kind() {
+        io::ErrorKind::InvalidData => OpenError::Damaged {
+            file: path.to_owned(),
+            reason: error.to_string(),
+        },
+        _ => io_error(path.parent().unwrap_or(path), error),
     }
 }
 
-/// Fsyncs what was found: a killed process leaves records that were written but not fsynced, and
-/// from here on every record that was found counts as kept.
-fn sync(log: &mut RaftLog<LogTypes>) -> io::Result<()> {
-    log.flush(true, None)?;
-    log.wait_worker_idle()
+/// Makes the disk ready to go on, and starts the log's thread.
+fn begin(
+    dir: &Path,
+    segment_bytes: u64,
+    mut found: Found,
+    on_flush: OnFlush,
+) -> io::Result<(Arc<Shared>, JoinHandle<()>)> {
+    let current = match found.files.back() {
+        Some((segment, _)) => {
+            // A killed process leaves frames that were written but not fsynced, and from here on
+            // every frame that was found counts as kept.
+            segment.file.sync_all()?;
+            if found.torn {
+                let file = segment.path.display();
+                tracing::info!(%file, offset = found.offset, "cut an interrupted write");
+                segment.wipe(found.offset)?;
+            }
+            segment.clone()
+        }
+        None => {
+            let segment = Blank::create(dir, segment_bytes)?.adopt(dir, found.number)?;
+            found.offset = HEADER_BYTES;
+            found.files.push_back((segment.clone(), 0));
+            segment
+        }
+    };
+    let writer = Writer {
+        dir: dir.to_owned(),
+        segment_bytes,
+        current,
+        offset: found.offset,
+        number: found.number,
+        spare: None,
+        on_flush,
+    };
+    Shared::start(found.index, found.files, writer)
 }

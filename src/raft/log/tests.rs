@@ -24,14 +24,9 @@ fn open(dir: &Path) -> LogStore {
     LogStore::open(dir, quiet()).unwrap()
 }
 
-/// Opens with files that are full at `chunk_bytes`.
-fn open_small(dir: &Path, chunk_bytes: usize) -> LogStore {
-    let mut config = open::config(dir);
-    config.wal.chunk_max_size = Some(chunk_bytes);
-    let shared = open::open_with(dir, config, quiet()).unwrap();
-    LogStore {
-        open: Arc::new(Open(shared)),
-    }
+/// Opens with files of 2 KiB, unless one flush is larger: some twenty entries that come one by one.
+fn open_small(dir: &Path) -> LogStore {
+    LogStore::open_with(dir, 2048, quiet()).unwrap()
 }
 
 fn log_id(term: u64, index: u64) -> LogId {
@@ -71,6 +66,13 @@ async fn append(store: &mut LogStore, entries: Vec<Entry>) -> io::Result<()> {
     on_disk.await.expect("each append is completed")
 }
 
+/// Appends each entry with a flush of its own.
+async fn append_each(store: &mut LogStore, entries: impl Iterator<Item = Entry>) {
+    for entry in entries {
+        append(store, vec![entry]).await.unwrap();
+    }
+}
+
 /// Everything a log says, comparable.
 #[derive(Debug, PartialEq, Eq)]
 struct Contents {
@@ -107,11 +109,11 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn chunks(dir: &Path) -> Vec<std::path::PathBuf> {
-    let files = fs::read_dir(dir).unwrap().map(|f| f.unwrap().path());
-    let mut chunks: Vec<_> = files
+fn files(dir: &Path) -> Vec<std::path::PathBuf> {
+    let paths = fs::read_dir(dir).unwrap().map(|f| f.unwrap().path());
+    let mut files: Vec<_> = paths
         .filter(|f| f.extension().is_some_and(|e| e == "wal"))
         .collect();
-    chunks.sort();
-    chunks
+    files.sort();
+    files
 }

@@ -24,6 +24,7 @@ use crate::raft::receiver::{Raft, Receiver};
 use crate::raft::types::{LogId, Member, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 
 pub const PREFIX: &str = "test";
+const HEARTBEAT: Duration = Duration::from_millis(100);
 
 /// Remembers the number of each batch and, as ballast, its bytes.
 #[derive(Clone, Default)]
@@ -208,7 +209,7 @@ impl Cluster {
         )
         .await
         .unwrap();
-        let receiver = Receiver::listen(network.clone(), raft.clone())
+        let receiver = Receiver::listen(network.clone(), raft.clone(), HEARTBEAT)
             .await
             .unwrap();
         tasks.spawn(receiver.run(stop));
@@ -363,7 +364,7 @@ pub fn batch(proposer: u64, number: u64, bytes: usize) -> Batch {
 
 fn config() -> Arc<Config> {
     let config = Config {
-        heartbeat_interval: 100,
+        heartbeat_interval: HEARTBEAT.as_millis() as u64,
         election_timeout_min: 400,
         election_timeout_max: 800,
         max_payload_entries: 16,

@@ -180,7 +180,7 @@ async fn calls_reach_handlers_and_nobody_there_is_known_at_once() {
 
     let start = now();
     cluster.crash(3).await;
-    assert_eq!(call(3, "echo").await.unwrap_err(), CallError::Unreachable);
+    assert_eq!(call(3, "echo").await.unwrap_err(), CallError::NoResponders);
     assert!(
         start.elapsed() < Duration::from_millis(100),
         "took {:?}",
@@ -190,7 +190,7 @@ async fn calls_reach_handlers_and_nobody_there_is_known_at_once() {
     cluster.broker.isolate(NodeId(2), &ALL_IDS);
     assert_eq!(call(2, "echo").await.unwrap_err(), CallError::Timeout);
     cluster.broker.disconnect(NodeId(1));
-    assert_eq!(call(2, "echo").await.unwrap_err(), CallError::Unreachable);
+    assert_eq!(call(2, "echo").await.unwrap_err(), CallError::Disconnected);
 }
 
 fn stranger(node: u64, disk: DiskId) -> Identity {

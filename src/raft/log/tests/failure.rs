@@ -15,18 +15,16 @@ async fn all_calls_fail(store: &mut LogStore) {
     assert!(store.is_empty().is_err());
 }
 
-/// Deleting a purged file fails, which ends raft-log's thread without a word to what is queued.
+/// Deleting a purged file fails, which ends the log's thread.
 #[tokio::test]
 async fn what_waits_hears_of_it_when_the_logs_thread_ends() {
     let dir = tempfile::tempdir().unwrap();
-    let mut store = open_small(dir.path(), 600);
-    append(&mut store, (0..40).map(|i| entry(1, i)).collect())
-        .await
-        .unwrap();
-    fs::remove_file(&chunks(dir.path())[0]).unwrap();
-    store.purge(log_id(1, 39)).await.unwrap();
+    let mut store = open_small(dir.path());
+    append_each(&mut store, (0..60).map(|i| entry(1, i))).await;
+    fs::remove_file(&files(dir.path())[0]).unwrap();
+    store.purge(log_id(1, 59)).await.unwrap();
     let mut failed = false;
-    for index in 40..1_000 {
+    for index in 60..1_000 {
         if append(&mut store, vec![entry(1, index)]).await.is_err() {
             failed = true;
             break;
@@ -40,17 +38,17 @@ async fn what_waits_hears_of_it_when_the_logs_thread_ends() {
 async fn a_file_that_cannot_be_created_fails_the_append() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
-    let mut store = open_small(&log, 600);
+    let mut store = open_small(&log);
     append(&mut store, vec![entry(1, 0)]).await.unwrap();
     fs::rename(&log, dir.path().join("elsewhere")).unwrap();
-    let many = (1..40).map(|i| entry(1, i)).collect();
+    let many = (1..80).map(|i| entry(1, i)).collect();
     assert!(append(&mut store, many).await.is_err());
     all_calls_fail(&mut store).await;
 }
 
 const CHILD_DIR: &str = "MUFAKAT_TEST_LOG_DIR";
 
-/// Runs one of the children below with files that cannot grow beyond `blocks` (of 512 bytes or 1 KiB,
+/// Runs one of the children below with files that cannot be larger than `blocks` (of 512 bytes or 1 KiB,
 /// as the shell counts): the write that exceeds it is cut short and the next one fails, as on a
 /// full disk. The signal that would kill is ignored.
 fn run_limited(child: &str, dir: &Path, blocks: u32) -> String {
@@ -98,10 +96,11 @@ async fn child_fills_its_disk() {
     let Some(dir) = std::env::var_os(CHILD_DIR) else {
         return;
     };
-    let mut store = open(Path::new(&dir));
+    let mut store = LogStore::open_with(Path::new(&dir), 16 << 10, quiet()).unwrap();
     let mut acknowledged = 0;
     for index in 0..100_000 {
-        match append(&mut store, vec![entry_of(1, index, 50)]).await {
+        // Sooner or later one is larger than a file may be.
+        match append(&mut store, vec![entry_of(1, index, 50 * index as usize)]).await {
             Ok(()) => acknowledged = index,
             Err(_) => break,
         }
@@ -115,7 +114,7 @@ async fn child_opens_on_a_full_disk() {
     let Some(dir) = std::env::var_os(CHILD_DIR) else {
         return;
     };
-    match LogStore::open(Path::new(&dir), quiet()) {
+    match LogStore::open_with(Path::new(&dir), 16 << 10, quiet()) {
         Ok(_) => println!("opened"),
         Err(refusal) => println!("{refusal}"),
     }

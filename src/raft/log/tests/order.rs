@@ -5,7 +5,8 @@ use std::sync::{Mutex, mpsc::Sender};
 
 use futures_util::poll;
 
-use super::flush::WAITING_BYTES_MAX;
+use super::index::CACHE_BYTES_MAX;
+use super::writer::WAITING_BYTES_MAX;
 use super::*;
 
 /// A log whose thread, after each flush, tells how many calls it completed and then stops until
@@ -51,29 +52,50 @@ async fn what_queues_during_a_flush_shares_the_next_one() {
     for on_disk in waiting {
         on_disk.await.unwrap().unwrap();
     }
-    // The first append after the idle moment went alone, all others together.
-    assert_eq!(flushes.recv().unwrap(), 1);
-    assert_eq!(flushes.recv().unwrap(), 98);
+    assert_eq!(flushes.recv().unwrap(), 99);
     assert!(flushes.try_recv().is_err());
 }
 
 #[tokio::test]
-async fn every_flush_is_fsynced() {
+async fn a_committed_position_costs_no_flush() {
     let dir = tempfile::tempdir().unwrap();
-    let mut store = open(dir.path());
-    let syncs = |store: &LogStore| {
-        let held = store.open.0.lock().unwrap();
-        held.log().stat().flush_metrics.sync_batch_count
-    };
-    assert_eq!(syncs(&store), 1, "what was found is fsynced when opening");
+    let (mut store, flushes, go_on) = held_back(dir.path());
+    drop(go_on);
     append(&mut store, vec![entry(1, 0), entry(1, 1)])
         .await
         .unwrap();
-    assert_eq!(syncs(&store), 2);
     store.save_committed(Some(log_id(1, 1))).await.unwrap();
-    assert_eq!(syncs(&store), 2);
     store.save_vote(&Vote::new(2, NodeId(1))).await.unwrap();
-    assert_eq!(syncs(&store), 3);
+    drop(store);
+    assert_eq!(flushes.iter().collect::<Vec<_>>(), [1, 1]);
+}
+
+#[tokio::test]
+async fn entries_that_left_the_cache_are_read_from_their_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    let large = |index| entry_of(1, index, 50_000);
+    let bytes = records::memory_bytes(&large(0).payload);
+    let count = 2 + (CACHE_BYTES_MAX / bytes) as u64 * 5 / 4;
+    for index in 0..count {
+        append(&mut store, vec![large(index)]).await.unwrap();
+    }
+    let cached = {
+        let log = store.open.shared.lock().unwrap();
+        let is_cached = |read: &index::Read<'_>| matches!(read, index::Read::Cached(..));
+        log.index
+            .read(0, count)
+            .filter(|(read, _)| is_cached(read))
+            .count()
+    };
+    assert!(
+        cached * bytes <= CACHE_BYTES_MAX + bytes && cached > 0,
+        "{cached} of {count}"
+    );
+    let before = contents(&mut store).await;
+    assert_eq!(before.entries.len() as u64, count);
+    drop(store);
+    assert_eq!(contents(&mut open(dir.path())).await, before);
 }
 
 #[tokio::test]
@@ -134,15 +156,13 @@ async fn a_message_is_bounded_and_never_empty() {
 #[tokio::test]
 async fn everything_is_there_after_a_kill_and_after_closing() {
     let dir = tempfile::tempdir().unwrap();
-    let mut store = open_small(&dir.path().join("log"), 600);
+    let mut store = open_small(&dir.path().join("log"));
     assert!(store.is_empty().unwrap());
     store
         .save_vote(&Vote::new_committed(1, NodeId(2)))
         .await
         .unwrap();
-    append(&mut store, (0..30).map(|i| entry(1, i)).collect())
-        .await
-        .unwrap();
+    append_each(&mut store, (0..30).map(|i| entry(1, i))).await;
     store.truncate_after(Some(log_id(1, 24))).await.unwrap();
     append(&mut store, vec![entry(2, 25), entry(2, 26)])
         .await
@@ -177,18 +197,16 @@ async fn everything_is_there_after_a_kill_and_after_closing() {
 #[tokio::test]
 async fn purging_deletes_files_without_a_later_append() {
     let dir = tempfile::tempdir().unwrap();
-    let mut store = open_small(dir.path(), 600);
-    append(&mut store, (0..60).map(|i| entry(1, i)).collect())
-        .await
-        .unwrap();
-    let files = chunks(dir.path()).len();
-    assert!(files > 5, "{files}");
-    store.purge(log_id(1, 59)).await.unwrap();
+    let mut store = open_small(dir.path());
+    append_each(&mut store, (0..120).map(|i| entry(1, i))).await;
+    let before = files(dir.path()).len();
+    assert!(before > 5, "{before}");
+    store.purge(log_id(1, 119)).await.unwrap();
     drop(store);
-    assert!(chunks(dir.path()).len() <= 2);
+    assert!(files(dir.path()).len() <= 2);
     let mut store = open(dir.path());
-    assert_eq!(store.purged().unwrap(), Some(log_id(1, 59)));
-    append(&mut store, vec![entry(1, 60)]).await.unwrap();
+    assert_eq!(store.purged().unwrap(), Some(log_id(1, 119)));
+    append(&mut store, vec![entry(1, 120)]).await.unwrap();
 }
 
 #[tokio::test]
@@ -199,9 +217,8 @@ async fn an_append_waits_while_too_much_waits_for_the_disk() {
     assert_eq!(flushes.recv().unwrap(), 1);
 
     let large = entry_of(1, 1, 200_000);
-    let size = StoredPayload(large.payload.clone()).wire_bytes();
-    // One goes to the log's thread, and the others wait.
-    let fit = 1 + WAITING_BYTES_MAX.div_ceil(size) as u64;
+    let size = records::wire_bytes(&large.payload);
+    let fit = WAITING_BYTES_MAX.div_ceil(size) as u64;
     for index in 1..=fit {
         let mut large = large.clone();
         large.log_id.index = index;

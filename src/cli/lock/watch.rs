@@ -1,0 +1,169 @@
+//! `mufakat lock watch`: what happens to locks, a line each.
+
+use std::fmt::Write;
+
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+
+use super::length;
+use crate::cli::{Connection, Failure};
+use crate::client::events::Event;
+use crate::client::{ClientError, Target};
+
+/// Show what happens to locks as it happens, until Ctrl-C.
+///
+/// Events are told at most once; what happens in the first moments, or while the connection is away,
+/// may be missing.
+///
+/// Examples:
+///   mufakat lock watch
+///   mufakat lock watch orders.42 orders.43
+///   mufakat lock watch --prefix-of orders. --event expired --event deadlock
+///   mufakat lock watch --json | jq .resource
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(in crate::cli) struct WatchArgs {
+    /// Only these locks.
+    #[arg(value_name = "RESOURCE")]
+    resources: Vec<String>,
+    /// Only locks whose name begins so; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    prefix_of: Vec<String>,
+    /// Only these events; may be given several times.
+    #[arg(long = "event", value_enum, value_name = "EVENT")]
+    events: Vec<Kind>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// Somebody got the lock.
+    Granted,
+    /// Its holder gave it back, or an operator took it.
+    Released,
+    /// Its lease ended.
+    Expired,
+    /// A request was refused since waiting would never have ended.
+    Deadlock,
+    /// Somebody has to wait for it.
+    Contended,
+}
+
+impl Kind {
+    fn is(self, event: &str) -> bool {
+        let name = self.to_possible_value();
+        event.strip_prefix("lock.") == name.as_ref().map(|value| value.get_name())
+    }
+}
+
+pub(super) async fn run(connection: &Connection, args: WatchArgs) -> Result<(), Failure> {
+    let client = connection.client(Target::Any).await?;
+    let mut events = client.lock_events().await.map_err(ClientError::from)?;
+    while let Some(event) = events.next().await {
+        if args.wants(&event) {
+            connection.print(&event, line)?;
+        }
+    }
+    Ok(())
+}
+
+impl WatchArgs {
+    fn wants(&self, event: &Event) -> bool {
+        let any_kind = self.events.is_empty();
+        let any_lock = self.resources.is_empty() && self.prefix_of.is_empty();
+        let named = |resource: &str| {
+            self.resources.iter().any(|named| named == resource)
+                || self
+                    .prefix_of
+                    .iter()
+                    .any(|prefix| resource.starts_with(prefix))
+        };
+        let about = |resource: &Value| resource.as_str().is_some_and(named);
+        (any_kind || self.events.iter().any(|kind| kind.is(&event.event)))
+            && (any_lock || resources(event).any(about))
+    }
+}
+
+/// The locks that an event is about.
+fn resources(event: &Event) -> impl Iterator<Item = &Value> {
+    let cycle = event.fields.get("cycle").and_then(Value::as_array);
+    let of_edges = cycle
+        .into_iter()
+        .flatten()
+        .filter_map(|edge| edge.get("resource"));
+    event.fields.get("resource").into_iter().chain(of_edges)
+}
+
+/// An event for people.
+fn line(event: &Event) -> String {
+    let kind = event.event.trim_start_matches("lock.");
+    let mut line = format!("{kind:<9}");
+    if let Some(resource) = event.resource() {
+        line.push(' ');
+        line.push_str(resource);
+    }
+    for (name, value) in &event.fields {
+        // Writing into a string cannot fail.
+        let _ = match (name.as_str(), value) {
+            ("resource", _) | (_, Value::Null) => Ok(()),
+            ("cycle", Value::Array(edges)) => edges.iter().try_for_each(|edge| {
+                let text = |field: &str| edge[field].as_str().unwrap_or("?").to_owned();
+                let (owner, other) = (text("owner"), text("waits_for_owner"));
+                write!(line, " {owner} → {other} ({})", text("resource"))
+            }),
+            (name, Value::Number(ms)) if name.ends_with("_ms") => {
+                let name = name.trim_end_matches("_ms");
+                write!(line, " {name}={}", length(ms.as_u64().unwrap_or(0)))
+            }
+            (name, Value::String(text)) => write!(line, " {name}={text}"),
+            (name, value) => write!(line, " {name}={value}"),
+        };
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(name: &str, fields: serde_json::Value) -> Event {
+        let fields = fields.as_object().expect("an object").clone();
+        Event {
+            event: name.to_owned(),
+            fields,
+        }
+    }
+
+    #[test]
+    fn events_are_lines_for_people() {
+        let granted = serde_json::json!({
+            "resource": "a b", "owner": "me", "token": 7, "mode": "shared", "waited_ms": 1500,
+        });
+        let said = line(&event("lock.granted", granted));
+        assert!(said.starts_with("granted   a b "), "{said}");
+        for part in ["owner=me", "token=7", "mode=shared", "waited=1s 500ms"] {
+            assert!(said.contains(part), "{said}");
+        }
+        let edge = serde_json::json!({"owner": "x", "waits_for_owner": "y", "resource": "r"});
+        let said = line(&event(
+            "lock.deadlock",
+            serde_json::json!({"cycle": [edge]}),
+        ));
+        assert_eq!(said, "deadlock  x → y (r)");
+    }
+
+    #[test]
+    fn a_watcher_hears_of_what_it_asked_for() {
+        let args = WatchArgs {
+            resources: vec!["a".to_owned()],
+            prefix_of: vec!["o.".to_owned()],
+            events: vec![Kind::Expired, Kind::Deadlock],
+        };
+        let about = |name: &str, resource: &str| {
+            args.wants(&event(name, serde_json::json!({"resource": resource})))
+        };
+        assert!(about("lock.expired", "a") && about("lock.expired", "o.1"));
+        assert!(!about("lock.expired", "b") && !about("lock.granted", "a"));
+        let cycle = serde_json::json!({"cycle": [{"resource": "z"}, {"resource": "a"}]});
+        assert!(args.wants(&event("lock.deadlock", cycle)));
+    }
+}

@@ -1,0 +1,248 @@
+//! Keeping what ends by itself: one task that renews it until it is ended or lost.
+//!
+//! The client's own view of a lease errs on the safe side: it ends at *send time + length × (1 −
+//! drift) − margin*, counted from before the request left, by the clock that counts suspend
+//! ([`time::boot_now`]). Renewals begin at a third of the lease and are tried again until that moment,
+//! each with a timeout below what is left; only then, or when a node says that it is over, it is lost.
+//! A loss is final: what was once found lost is never vouched for again.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::client::{Client, ClientError, RequestError};
+use crate::protocol::Code;
+use crate::protocol::lock::Renew;
+use crate::time::{self, BootInstant};
+
+/// Clocks of client and leader differ in rate by at most one part in so many.
+const DRIFT_DIVISOR: u32 = 100;
+
+/// Kept back from every lease, for noticing its end: at most this, and at most a tenth of it.
+const MARGIN_MAX: Duration = Duration::from_millis(250);
+
+/// The pause between renewals that fail; at most a tenth of the lease.
+const RETRY_PAUSE_MAX: Duration = Duration::from_millis(200);
+
+/// A renewal is given up, and tried again, after this or a third of the lease.
+const RENEW_TIMEOUT_MAX: Duration = Duration::from_secs(2);
+
+/// How late a suspend of the machine is noticed by whoever waits for a loss. Timers stand still with
+/// the machine, so that one look each is needed after it.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Why something is no longer held although nobody gave it back.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LeaseLost {
+    /// A node says that the token is not that of a live hold.
+    #[error("the cluster says that the lock is no longer held")]
+    NotHolder,
+    /// No renewal succeeded in time; the cluster may still count it as held for a moment.
+    #[error("no renewal succeeded before the lease's end: {0}")]
+    NotRenewed(String),
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    /// Surely held until then.
+    Held(BootInstant),
+    Lost(LeaseLost),
+}
+
+/// How something is renewed.
+#[derive(Debug)]
+pub(super) enum Renewal {
+    Lock(Renew),
+}
+
+/// Something that is renewed in the background. Dropping it stops the renewals.
+#[derive(Debug)]
+pub(super) struct Kept {
+    state: watch::Sender<State>,
+    renewer: JoinHandle<()>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.renewer.abort();
+    }
+}
+
+impl Kept {
+    /// Keeps what surely has `left` to go at `from`, and gets `ttl` with each renewal.
+    pub(super) fn start(
+        client: Client,
+        renewal: Renewal,
+        ttl: Duration,
+        (from, left): (BootInstant, Duration),
+    ) -> Self {
+        let until = local_end(from, left);
+        let (state, _) = watch::channel(State::Held(until));
+        let renewer = Renewer {
+            client,
+            renewal,
+            ttl,
+            state: state.clone(),
+            failure: String::from("no answer"),
+        };
+        Kept {
+            renewer: tokio::spawn(renewer.run(until)),
+            state,
+        }
+    }
+
+    /// Whether it is surely held at this moment.
+    ///
+    /// # Errors
+    /// Once it is not, and ever after.
+    pub(super) fn check(&self) -> Result<(), LeaseLost> {
+        end_if_due(&self.state, "nobody renewed it");
+        match &*self.state.borrow() {
+            State::Held(_) => Ok(()),
+            State::Lost(why) => Err(why.clone()),
+        }
+    }
+
+    /// How long it is surely held from now on, if it is not renewed; zero once lost.
+    pub(super) fn left(&self) -> Duration {
+        match &*self.state.borrow() {
+            State::Held(until) => time::boot_now().until(*until),
+            State::Lost(_) => Duration::ZERO,
+        }
+    }
+
+    /// Waits until `before` the moment at which it stops being surely held, or until it is known to
+    /// be lost, which is returned then. Renewals put the moment off.
+    pub(super) async fn ending(&self, before: Duration) -> Option<LeaseLost> {
+        let mut state = self.state.subscribe();
+        loop {
+            let left = match &*state.borrow_and_update() {
+                State::Lost(why) => return Some(why.clone()),
+                State::Held(until) => time::boot_now().until(*until),
+            };
+            if left <= before {
+                return None;
+            }
+            tokio::select! {
+                changed = state.changed() => changed.expect("this has a sender"),
+                () = tokio::time::sleep((left - before).min(LOOK_EVERY)) => {}
+            }
+        }
+    }
+
+    /// Waits until it is lost.
+    pub(super) async fn lost(&self) -> LeaseLost {
+        let mut state = self.state.subscribe();
+        let lost = state.wait_for(|state| matches!(state, State::Lost(_)));
+        match &*lost.await.expect("this has a sender") {
+            State::Lost(why) => why.clone(),
+            State::Held(_) => unreachable!("waited for a loss"),
+        }
+    }
+}
+
+/// What is held no longer becomes lost; says whether it is lost.
+fn end_if_due(state: &watch::Sender<State>, failure: &str) -> bool {
+    let now = time::boot_now();
+    state.send_if_modified(|state| match state {
+        State::Held(until) if *until <= now => {
+            *state = State::Lost(LeaseLost::NotRenewed(failure.to_owned()));
+            true
+        }
+        _ => false,
+    });
+    matches!(*state.borrow(), State::Lost(_))
+}
+
+struct Renewer {
+    client: Client,
+    renewal: Renewal,
+    ttl: Duration,
+    state: watch::Sender<State>,
+    /// Why the last renewal failed.
+    failure: String,
+}
+
+impl Renewer {
+    async fn run(mut self, mut held_until: BootInstant) {
+        let left = time::boot_now().until(held_until);
+        let mut renew_at = time::boot_now() + left.min(self.ttl) / 3;
+        loop {
+            let until_next = time::boot_now().until(renew_at.min(held_until));
+            tokio::time::sleep(until_next.min(LOOK_EVERY)).await;
+            if end_if_due(&self.state, &self.failure) {
+                return;
+            }
+            let sent_at = time::boot_now();
+            if sent_at < renew_at {
+                continue;
+            }
+            match self.renew(sent_at.until(held_until)).await {
+                Ok(left) => {
+                    held_until = local_end(sent_at, left);
+                    if self.is_lost_or_held_until(held_until) {
+                        return;
+                    }
+                    renew_at = sent_at + left / 3;
+                }
+                Err(error) if is_over(&error) => {
+                    self.state.send_replace(State::Lost(LeaseLost::NotHolder));
+                    return;
+                }
+                Err(error) => {
+                    self.failure = error.to_string();
+                    renew_at = time::boot_now() + RETRY_PAUSE_MAX.min(self.ttl / 10);
+                }
+            }
+        }
+    }
+
+    /// A renewal that comes after the end was noticed changes nothing any more.
+    fn is_lost_or_held_until(&self, later: BootInstant) -> bool {
+        end_if_due(&self.state, &self.failure)
+            || !self.state.send_if_modified(|state| match state {
+                State::Held(until) => {
+                    *until = later;
+                    true
+                }
+                State::Lost(_) => false,
+            })
+    }
+
+    async fn renew(&mut self, left: Duration) -> Result<Duration, ClientError> {
+        let timeout = left.min(RENEW_TIMEOUT_MAX).min(self.ttl / 3);
+        let timeout_ms = Some((timeout.as_millis() as u64).max(1));
+        let renewed = async {
+            match &mut self.renewal {
+                Renewal::Lock(request) => {
+                    request.timeout_ms = timeout_ms;
+                    let renewed = self.client.renew(request).await;
+                    renewed.map(|renewed| renewed.expires_in_ms)
+                }
+            }
+        };
+        let expires_in_ms = tokio::time::timeout(left, renewed)
+            .await
+            .map_err(|_| ClientError::from(RequestError::TimedOut))??;
+        Ok(Duration::from_millis(expires_in_ms))
+    }
+}
+
+/// Whether the cluster knows that what was to be renewed is over.
+fn is_over(error: &ClientError) -> bool {
+    matches!(
+        error.code(),
+        Some(Code::NotHolder | Code::SessionExpired | Code::SessionNotFound)
+    )
+}
+
+/// A length that the cluster measured, as the slower of two clocks has it.
+pub(super) fn drifted(length: Duration) -> Duration {
+    length - length / DRIFT_DIVISOR
+}
+
+/// The end of a lease that surely had `left` to go at `from`.
+fn local_end(from: BootInstant, left: Duration) -> BootInstant {
+    from + drifted(left).saturating_sub(MARGIN_MAX.min(left / 10))
+}

@@ -1,0 +1,145 @@
+//! Elections that begin when the broker knows that the leader is gone: soon, and never without need.
+
+use std::time::Duration;
+
+use mufakat::ids::NodeId;
+use mufakat::time::{Instant, now};
+
+use crate::client::{Client, token};
+use crate::cluster::{Cluster, NODES};
+use crate::run;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// One and a half heartbeats and what an election takes; without the broker's word it is the lease of
+/// 800 ms and 400 to 800 ms more.
+const AT_ONCE: Duration = Duration::from_millis(400);
+
+async fn acquire(cluster: &mut Cluster, client: &mut Client, at: NodeId, resource: &str) -> u64 {
+    let body = format!(r#"{{"resource":"{resource}","owner":"a","ttl_ms":60000}}"#);
+    let answer = client
+        .call(cluster, at, ("lock.acquire", &body), PATIENCE)
+        .await;
+    token(&answer.expect("a grant"))
+}
+
+/// Waits for a leader of a later term among those that run.
+async fn next_leader(cluster: &mut Cluster, after: u64) -> (NodeId, Duration) {
+    let begun: Instant = now();
+    loop {
+        if let Some((term, leader)) = cluster.leading()
+            && term > after
+        {
+            return (leader, begun.elapsed());
+        }
+        assert!(begun.elapsed() < PATIENCE, "nobody leads");
+        cluster.pass(5).await;
+    }
+}
+
+#[test]
+fn a_leader_that_crashed_is_replaced_at_once_and_no_grant_is_lost() {
+    let mut slowest = Duration::ZERO;
+    for seed in 1..=20 {
+        run(seed, async {
+            let mut cluster = Cluster::of_three(seed, 10_000).await;
+            let mut client = Client::new(&cluster, 1).await;
+            cluster.pass(1_000).await;
+            let mut last = 0;
+            for round in 0..3 {
+                let leader = cluster.leader().await;
+                let (term, _) = cluster.leading().expect("one leads");
+                let resource = format!("r{round}");
+                let granted = acquire(&mut cluster, &mut client, leader, &resource).await;
+                assert!(granted > last, "token {granted} follows {last}");
+                cluster.pass(seed * 7 % 130).await;
+                cluster.crash(leader, 0).await;
+                let (next, took) = next_leader(&mut cluster, term).await;
+                assert!(took < AT_ONCE, "node {next} took {took:?}");
+                slowest = slowest.max(took);
+                let again = acquire(&mut cluster, &mut client, next, &resource).await;
+                assert_eq!(again, granted, "the owner has the same grant still");
+                last = granted;
+                cluster.start(leader).await;
+            }
+            cluster.leader().await;
+            cluster.settle().await;
+        });
+    }
+    println!("  the slowest took {slowest:?}");
+}
+
+/// Only the leader's connection breaks: it is replaced, comes back, and follows.
+#[test]
+fn a_leader_without_its_connection_is_replaced_and_follows_when_it_is_back() {
+    for seed in 1..=5 {
+        run(seed, async {
+            let mut cluster = Cluster::of_three(seed, 10_000).await;
+            let mut client = Client::new(&cluster, 1).await;
+            cluster.pass(1_000).await;
+            let leader = cluster.leader().await;
+            let (term, _) = cluster.leading().expect("one leads");
+            let granted = acquire(&mut cluster, &mut client, leader, "r").await;
+            cluster.network.disconnect(leader);
+            let (next, took) = next_leader(&mut cluster, term).await;
+            assert!(took < AT_ONCE, "node {next} took {took:?}");
+            cluster.heal();
+            assert_eq!(cluster.leader().await, next);
+            let again = acquire(&mut cluster, &mut client, leader, "r").await;
+            assert_eq!(again, granted);
+            cluster.pass(3_000).await;
+            assert_eq!(
+                cluster.leading(),
+                Some((term + 1, next)),
+                "one election is enough"
+            );
+            cluster.settle().await;
+        });
+    }
+}
+
+/// All connections break, as when the broker starts again, and the leader's comes back last.
+#[test]
+fn a_broker_that_restarts_is_not_a_leader_that_died() {
+    for seed in 1..=5 {
+        run(seed, async {
+            let mut cluster = Cluster::of_three(seed, 10_000).await;
+            cluster.pass(1_000).await;
+            let leader = cluster.leader().await;
+            let before = cluster.leading();
+            for node in NODES {
+                cluster.network.disconnect(node);
+            }
+            cluster.pass(150).await;
+            for follower in cluster.followers() {
+                cluster.network.reconnect(follower);
+            }
+            // Less than the lease in all: after that a leader without majority falls silent by itself.
+            cluster.pass(300).await;
+            cluster.network.reconnect(leader);
+            cluster.pass(3_000).await;
+            assert_eq!(cluster.leading(), before, "the leader changed");
+            cluster.settle().await;
+        });
+    }
+}
+
+/// A follower that alone finds nobody at the leader's subject changes nothing.
+#[test]
+fn one_node_that_sees_no_leader_disturbs_nobody() {
+    for seed in 1..=5 {
+        run(seed, async {
+            let mut cluster = Cluster::of_three(seed, 10_000).await;
+            cluster.pass(1_000).await;
+            let before = cluster.leading();
+            let follower = cluster.followers()[0];
+            for _ in 0..3 {
+                cluster.network.disconnect(follower);
+                cluster.pass(2_500).await;
+                cluster.network.reconnect(follower);
+                cluster.pass(1_500).await;
+            }
+            assert_eq!(cluster.leading(), before, "the leader changed");
+            cluster.settle().await;
+        });
+    }
+}
