@@ -9,7 +9,7 @@ use crate::cluster::{Cluster, Options};
 use crate::{raw, rest};
 
 /// Fields whose values are another cluster's business; those that end with `_ms` are, too.
-const VARIES: [&str; 13] = [
+const VARIES: [&str; 16] = [
     "node",
     "role",
     "leader",
@@ -20,6 +20,9 @@ const VARIES: [&str; 13] = [
     "incarnation",
     "version",
     "batches",
+    "source",
+    "entries",
+    "bytes",
     "hash",
     "receipt",
     "session",
