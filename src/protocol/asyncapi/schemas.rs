@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::protocol::{Code, INTEGER_MAX, LIMIT_DEFAULT, Operation, TIMEOUT_MS_DEFAULT};
 
+mod caches;
 mod locks;
 
 mod queues;
@@ -30,17 +31,10 @@ pub(super) fn summary(operation: Operation) -> &'static str {
         Operation::SessionList => "All sessions, page by page.",
         Operation::AdminLockRelease => "Ends a hold, or all holds of a resource.",
         Operation::AdminSessionClose => "Ends a session, its holds and its waits.",
-        Operation::CacheGet => "The value of a key, from the memory of the node that is asked.",
-        Operation::CacheGetMany => "The values of several keys.",
-        Operation::CacheSet => "Puts a value in place of the one before.",
-        Operation::CacheDelete => "Removes a value.",
-        Operation::CacheIncrement => "Adds to an integer.",
-        Operation::CacheTouch => "Lets the lifetime of a value begin anew.",
-        Operation::CacheExplain => "What a node knows of a key.",
-        Operation::CacheStats => "What the cache of a node has and has counted.",
         Operation::Status => "What a node knows about itself and the cluster.",
         Operation::Metrics => "All metrics of a node.",
-        other => queues::summary(other),
+        other if queues::is_of_queue(other) => queues::summary(other),
+        other => caches::summary(other),
     }
 }
 
@@ -242,60 +236,15 @@ pub(super) fn success(operation: Operation) -> Value {
         Operation::SessionGet => locks::session(),
         Operation::SessionList => locks::sessions(),
         Operation::AdminLockRelease => vec![("holders", list(component("holder")))],
-        Operation::CacheGet => found(),
-        Operation::CacheGetMany => vec![("results", list(object(found())))],
-        Operation::CacheSet | Operation::CacheTouch => vec![("version", text())],
-        Operation::CacheDelete => vec![("existed", boolean())],
-        Operation::CacheIncrement => vec![("value", integer()), ("version", text())],
-        Operation::CacheExplain => vec![
-            ("home", or_null("integer")),
-            ("second", or_null("integer")),
-            (
-                "state",
-                one_of(&["absent", "home", "writing", "copy", "backup"]),
-            ),
-            ("version?", text()),
-            ("sharers", integer()),
-        ],
-        Operation::CacheStats => cache_stats(),
         Operation::Status => status(),
         Operation::Metrics => vec![(
             "metrics",
             describe(text(), "OpenMetrics text, as under /metrics."),
         )],
-        other => queues::success(other),
+        other if queues::is_of_queue(other) => queues::success(other),
+        other => caches::success(other),
     };
     envelope(true, own)
-}
-
-fn found() -> Vec<(&'static str, Value)> {
-    vec![
-        ("status", one_of(&["hit", "miss"])),
-        ("value?", json!({})),
-        ("value_base64?", text()),
-        ("encoding?", one_of(&["text", "json", "binary"])),
-        ("version?", text()),
-        ("ttl_ms?", integer()),
-        ("source?", one_of(&["local", "home"])),
-    ]
-}
-
-fn cache_stats() -> Vec<(&'static str, Value)> {
-    let integers =
-        |names: &[&'static str]| object(names.iter().map(|name| (*name, integer())).collect());
-    vec![
-        ("entries", integer()),
-        ("bytes", integer()),
-        ("bytes_max", integer()),
-        ("lease_ms", integer()),
-        ("hits", integers(&["local", "home"])),
-        ("misses", integer()),
-        ("fills", integer()),
-        ("evictions", integer()),
-        ("invalidations", integers(&["sent", "acked", "resent"])),
-        ("writes", integer()),
-        ("promoted", integer()),
-    ]
 }
 
 fn status() -> Vec<(&'static str, Value)> {
