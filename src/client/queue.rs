@@ -147,7 +147,9 @@ impl Client {
             (None, None) => (self.shared_subject(ask.operation), left_ms),
         };
         let timeout = Duration::from_millis(timeout_ms.min(left_ms));
-        let answer = self.exchange::<T>(subject, ask.body.clone(), timeout).await;
+        let only = owner.as_deref().map(|owner| owner.only(ask.repeatable));
+        let body = ask.body.clone();
+        let answer = self.exchange::<T>(only, subject, body, timeout).await;
         let told = answer.as_ref().ok().and_then(|answer| {
             let executed = answer.result.is_ok().then_some(answer.node);
             answer.ask_node.or(executed)
