@@ -46,8 +46,20 @@ const CORES: &[&str] = &[
     "src/queue/script.rs",
     "src/queue/script/batch.rs",
     "src/queue/script/stored.rs",
+    "src/cache/backups.rs",
+    "src/cache/copies.rs",
+    "src/cache/entry.rs",
+    "src/cache/explain.rs",
+    "src/cache/home.rs",
+    "src/cache/memory.rs",
+    "src/cache/message.rs",
+    "src/cache/moving.rs",
+    "src/cache/operation.rs",
+    "src/cache/state.rs",
+    "src/cache/writes.rs",
     "src/view/cluster.rs",
     "src/view/rendezvous.rs",
+    "src/view/tenure.rs",
     "src/raft/clock.rs",
     "src/raft/command.rs",
     "src/raft/log/index.rs",
@@ -94,7 +106,10 @@ const LAYERS: &[(&str, &[&str])] = &[
         &["src/ids.rs", "src/time.rs", "src/config", "src/stats/"],
     ),
     ("wire", &["src/protocol/"]),
-    ("cores", &["src/lock/", "src/view/", "src/raft/clock.rs"]),
+    (
+        "cores",
+        &["src/cache/", "src/lock/", "src/view/", "src/raft/clock.rs"],
+    ),
     (
         "edges",
         &[
@@ -109,12 +124,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("client", &["src/client/"]),
     ("raft", &["src/raft/", "src/broker/relay"]),
+    ("views", &["src/view/service.rs"]),
     (
         "services",
         &[
+            "src/cache/service.rs",
             "src/lock/service.rs",
             "src/queue/service",
-            "src/view/service.rs",
         ],
     ),
     (

@@ -17,6 +17,7 @@ use crate::ids::NodeId;
 use crate::node;
 use crate::protocol::{Code, Encoding, Outcome, Prefix};
 
+mod cache;
 mod healthcheck;
 mod lock;
 mod queue;
@@ -27,7 +28,7 @@ mod work;
 const AFTER_HELP: &str = "\
 Exit codes:
   0    done
-  1    refused, or `lock check` found the token not valid
+  1    refused, `lock check` found the token not valid, or `cache get` and `delete` no value
   2    wrong usage
   69   no broker, no node or no leader answered
   75   the lock was not acquired: held, waited too long, or a deadlock
@@ -41,6 +42,7 @@ Examples:
   mufakat lock run nightly-report --wait 1m -- ./report.sh
   mufakat queue push mails 'hello'
   mufakat queue work mails -- ./send-mail
+  mufakat cache set user.42 Ada --ttl 10m
   mufakat lock get orders.42 --json --nats nats://127.0.0.1:4222";
 
 /// Locks for programs that talk NATS.
@@ -57,6 +59,8 @@ enum Command {
     Lock(lock::LockArgs),
     /// Push, take and settle messages; look at topics; run a command for each message.
     Queue(queue::QueueArgs),
+    /// Read and write values in the memory of the nodes.
+    Cache(cache::CacheArgs),
     /// What a node says about itself and the cluster.
     Status(status::StatusArgs),
     /// The metrics of a node, in the text format of Prometheus.
@@ -192,7 +196,14 @@ impl Failure {
                 Some(Code::LockHeld | Code::WaitTimeout | Code::Deadlock) => {
                     ExitStatus::NotAcquired
                 }
-                Some(Code::NoLeader | Code::Timeout | Code::Indeterminate | Code::ShuttingDown)
+                Some(
+                    Code::NoLeader
+                    | Code::NoLease
+                    | Code::Reconfiguring
+                    | Code::Timeout
+                    | Code::Indeterminate
+                    | Code::ShuttingDown,
+                )
                 | None => ExitStatus::Unavailable,
                 Some(_) => ExitStatus::Refused,
             },
@@ -227,6 +238,10 @@ pub async fn run(cli: Cli) -> ExitStatus {
         }
         Command::Queue(args) => {
             let done = queue::run(&args.connection, args.command).await;
+            args.connection.conclude(done)
+        }
+        Command::Cache(args) => {
+            let done = cache::run(&args.connection, args.command).await;
             args.connection.conclude(done)
         }
         Command::Status(args) => {

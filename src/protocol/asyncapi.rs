@@ -52,6 +52,8 @@ fn document() -> Value {
                 "node": {"description": "The number of one node: it answers itself."},
                 "topic": {"description": "The topic, one or more tokens; in the body if it has \
                     spaces, `*`, `>` or empty tokens."},
+                "key": {"description": "The key, one or more tokens; in the body if it has spaces, `*`, \
+                    `>` or empty tokens."},
                 "resource": {"description": "The resource, one or more tokens; in the body if it \
                     has spaces, `*`, `>` or empty tokens."},
             },
@@ -72,6 +74,11 @@ fn addresses(operation: Operation) -> Vec<(String, String, &'static [&'static st
             format!("{name}.topic"),
             format!("{{prefix}}.{name}.{{topic}}"),
             &["prefix", "topic"],
+        )),
+        Some("key") => addresses.push((
+            format!("{name}.key"),
+            format!("{{prefix}}.{name}.{{key}}"),
+            &["prefix", "key"],
         )),
         Some(_) => addresses.push((
             format!("{name}.resource"),

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 mod asyncapi;
+pub mod cache;
 pub mod encoding;
 pub mod error;
 pub mod fields;

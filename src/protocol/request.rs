@@ -1,5 +1,6 @@
 //! From a message to a request that is valid: the one list of what each operation decodes to.
 
+use crate::protocol::cache;
 use crate::protocol::encoding::CONTENT_TYPE;
 use crate::protocol::error::{Code, ErrorReply};
 use crate::protocol::fields::{Field, Fields, Rule};
@@ -20,6 +21,14 @@ pub enum Request {
     LockCheck(Check),
     LockGet(Get),
     Queue(Box<queue::Request>),
+    CacheGet(cache::Get),
+    CacheGetMany(cache::GetMany),
+    CacheSet(cache::Set),
+    CacheDelete(cache::Delete),
+    CacheIncrement(cache::Increment),
+    CacheTouch(cache::Touch),
+    CacheExplain(cache::Explain),
+    CacheStats(cache::AskStats),
     Status(Ask),
     Metrics(Ask),
 }
@@ -77,6 +86,14 @@ impl Request {
             Operation::LockRenew => Request::LockRenew(Renew::build(fields)?),
             Operation::LockCheck => Request::LockCheck(Check::build(fields)?),
             Operation::LockGet => Request::LockGet(Get::build(fields)?),
+            Operation::CacheGet => Request::CacheGet(cache::Get::build(fields)?),
+            Operation::CacheGetMany => Request::CacheGetMany(cache::GetMany::build(fields)?),
+            Operation::CacheSet => Request::CacheSet(cache::Set::build(fields)?),
+            Operation::CacheDelete => Request::CacheDelete(cache::Delete::build(fields)?),
+            Operation::CacheIncrement => Request::CacheIncrement(cache::Increment::build(fields)?),
+            Operation::CacheTouch => Request::CacheTouch(cache::Touch::build(fields)?),
+            Operation::CacheExplain => Request::CacheExplain(cache::Explain::build(fields)?),
+            Operation::CacheStats => Request::CacheStats(cache::AskStats::build(fields)),
             Operation::Status => Request::Status(Ask::build(fields)),
             Operation::Metrics => Request::Metrics(Ask::build(fields)),
             Operation::QueuePush
@@ -106,6 +123,14 @@ impl Request {
             Request::LockCheck(_) => Operation::LockCheck,
             Request::LockGet(_) => Operation::LockGet,
             Request::Queue(request) => request.operation(),
+            Request::CacheGet(_) => Operation::CacheGet,
+            Request::CacheGetMany(_) => Operation::CacheGetMany,
+            Request::CacheSet(_) => Operation::CacheSet,
+            Request::CacheDelete(_) => Operation::CacheDelete,
+            Request::CacheIncrement(_) => Operation::CacheIncrement,
+            Request::CacheTouch(_) => Operation::CacheTouch,
+            Request::CacheExplain(_) => Operation::CacheExplain,
+            Request::CacheStats(_) => Operation::CacheStats,
             Request::Status(_) => Operation::Status,
             Request::Metrics(_) => Operation::Metrics,
         }
@@ -120,6 +145,14 @@ impl Request {
             Request::LockCheck(check) => (check.timeout_ms, 0),
             Request::LockGet(get) => (get.timeout_ms, 0),
             Request::Queue(request) => request.timeout_and_wait(),
+            Request::CacheGet(get) => (get.timeout_ms, 0),
+            Request::CacheGetMany(get) => (get.timeout_ms, 0),
+            Request::CacheSet(set) => (set.timeout_ms, 0),
+            Request::CacheDelete(delete) => (delete.timeout_ms, 0),
+            Request::CacheIncrement(increment) => (increment.timeout_ms, 0),
+            Request::CacheTouch(touch) => (touch.timeout_ms, 0),
+            Request::CacheExplain(explain) => (explain.timeout_ms, 0),
+            Request::CacheStats(stats) => (stats.timeout_ms, 0),
             Request::Status(ask) | Request::Metrics(ask) => (ask.timeout_ms, 0),
         };
         given.unwrap_or(TIMEOUT_MS_DEFAULT + wait_ms)
@@ -165,6 +198,14 @@ pub(super) fn schema(operation: Operation) -> &'static [Field] {
             queue::Admin::TOPIC_FIELDS
         }
         Operation::AdminQueuePurge => queue::Admin::PURGE_FIELDS,
+        Operation::CacheGet => cache::Get::FIELDS,
+        Operation::CacheGetMany => cache::GetMany::FIELDS,
+        Operation::CacheSet => cache::Set::FIELDS,
+        Operation::CacheDelete => cache::Delete::FIELDS,
+        Operation::CacheIncrement => cache::Increment::FIELDS,
+        Operation::CacheTouch => cache::Touch::FIELDS,
+        Operation::CacheExplain => cache::Explain::FIELDS,
+        Operation::CacheStats => cache::AskStats::FIELDS,
         Operation::Status => Ask::STATUS_FIELDS,
         Operation::Metrics => Ask::METRICS_FIELDS,
     }
@@ -180,7 +221,7 @@ fn unknown_operation() -> Refusal {
 
 /// The field of an operation that the tokens behind it in the subject fill.
 pub(super) fn suffix_field(schema: &[Field]) -> Option<&'static str> {
-    let names = ["resource", "topic"];
+    let names = ["resource", "topic", "key"];
     names
         .into_iter()
         .find(|name| schema.iter().any(|field| field.name == *name))

@@ -16,6 +16,14 @@ pub(super) fn summary(operation: Operation) -> &'static str {
         Operation::LockRenew => "Lets the lease of a hold begin anew.",
         Operation::LockCheck => "Whether a token is that of a live hold.",
         Operation::LockGet => "Who holds a resource and who waits for it.",
+        Operation::CacheGet => "The value of a key, from the memory of the node that is asked.",
+        Operation::CacheGetMany => "The values of several keys.",
+        Operation::CacheSet => "Puts a value in place of the one before.",
+        Operation::CacheDelete => "Removes a value.",
+        Operation::CacheIncrement => "Adds to an integer.",
+        Operation::CacheTouch => "Lets the lifetime of a value begin anew.",
+        Operation::CacheExplain => "What a node knows of a key.",
+        Operation::CacheStats => "What the cache of a node has and has counted.",
         Operation::Status => "What a node knows about itself and the cluster.",
         Operation::Metrics => "All metrics of a node.",
         other => queues::summary(other),
@@ -42,6 +50,37 @@ pub(super) fn request_field(operation: Operation, name: &str) -> (&'static str, 
         (_, "resource") => (
             "The lock. Required in the body or in the subject.",
             Value::Null,
+        ),
+        (_, "key") => (
+            "The key. Required in the body or in the subject.",
+            Value::Null,
+        ),
+        (_, "keys") => ("The keys, answered in their order.", Value::Null),
+        (_, "value") => ("Text, JSON, or (in MessagePack) binary.", Value::Null),
+        (_, "value_base64") => ("A binary value, in JSON.", Value::Null),
+        (_, "encoding") => (
+            "`json` beside text says that the text is JSON; otherwise what the value is.",
+            Value::Null,
+        ),
+        (_, "if") => (
+            "What must be so: `{\"absent\":true}`, `{\"present\":true}` or `{\"version\":…}`.",
+            Value::Null,
+        ),
+        (_, "by") => ("What to add.", json!(1)),
+        (_, "initial") => ("What to add to when there is no value.", json!(0)),
+        (_, "idle_ms") => ("How long the value lives without being read.", Value::Null),
+        (Operation::CacheTouch, "ttl_ms") => ("How long the value lives from now on.", Value::Null),
+        (Operation::CacheSet, "ttl_ms") => (
+            "How long the value lives; until it is evicted when absent.",
+            Value::Null,
+        ),
+        (Operation::CacheIncrement, "ttl_ms") => (
+            "How long the value lives from now on; as long as it would have when absent.",
+            Value::Null,
+        ),
+        (Operation::CacheGet | Operation::CacheGetMany, "consistency") => (
+            "The latest value, or whatever the asked node has.",
+            json!("linearizable"),
         ),
         (_, "mode") => (
             "One holder, or any number of shared ones.",
@@ -97,7 +136,10 @@ pub(super) fn request_field(operation: Operation, name: &str) -> (&'static str, 
 
 /// Whether a request without this field is refused; apart from names that may be in the subject.
 pub(super) fn is_required(operation: Operation, name: &str) -> bool {
-    name == "token" || queues::is_required(operation, name)
+    matches!(
+        (operation, name),
+        (_, "token" | "keys" | "value") | (Operation::CacheTouch, "ttl_ms")
+    ) || queues::is_required(operation, name)
 }
 
 /// Fields of which a request has one.
@@ -132,6 +174,22 @@ pub(super) fn success(operation: Operation) -> Value {
             ("holders", list(component("holder"))),
             ("waiters", list(component("waiter"))),
         ],
+        Operation::CacheGet => found(),
+        Operation::CacheGetMany => vec![("results", list(object(found())))],
+        Operation::CacheSet | Operation::CacheTouch => vec![("version", text())],
+        Operation::CacheDelete => vec![("existed", boolean())],
+        Operation::CacheIncrement => vec![("value", integer()), ("version", text())],
+        Operation::CacheExplain => vec![
+            ("home", or_null("integer")),
+            ("second", or_null("integer")),
+            (
+                "state",
+                one_of(&["absent", "home", "writing", "copy", "backup"]),
+            ),
+            ("version?", text()),
+            ("sharers", integer()),
+        ],
+        Operation::CacheStats => cache_stats(),
         Operation::Status => status(),
         Operation::Metrics => vec![(
             "metrics",
@@ -140,6 +198,36 @@ pub(super) fn success(operation: Operation) -> Value {
         other => queues::success(other),
     };
     envelope(true, own)
+}
+
+fn found() -> Vec<(&'static str, Value)> {
+    vec![
+        ("status", one_of(&["hit", "miss"])),
+        ("value?", json!({})),
+        ("value_base64?", text()),
+        ("encoding?", one_of(&["text", "json", "binary"])),
+        ("version?", text()),
+        ("ttl_ms?", integer()),
+        ("source?", one_of(&["local", "home"])),
+    ]
+}
+
+fn cache_stats() -> Vec<(&'static str, Value)> {
+    let integers =
+        |names: &[&'static str]| object(names.iter().map(|name| (*name, integer())).collect());
+    vec![
+        ("entries", integer()),
+        ("bytes", integer()),
+        ("bytes_max", integer()),
+        ("lease_ms", integer()),
+        ("hits", integers(&["local", "home"])),
+        ("misses", integer()),
+        ("fills", integer()),
+        ("evictions", integer()),
+        ("invalidations", integers(&["sent", "acked", "resent"])),
+        ("writes", integer()),
+        ("promoted", integer()),
+    ]
 }
 
 fn status() -> Vec<(&'static str, Value)> {
@@ -173,6 +261,10 @@ fn status() -> Vec<(&'static str, Value)> {
         (
             "locks",
             object(vec![("held", integer()), ("waiting", integer())]),
+        ),
+        (
+            "cache",
+            object(vec![("entries", integer()), ("bytes", integer())]),
         ),
         ("nats", object(vec![("connected", boolean())])),
         ("redis?", redis),
