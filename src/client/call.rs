@@ -153,6 +153,14 @@ impl Direct {
         }
     }
 
+    /// That only this node can answer a request.
+    pub(super) fn only(&self, repeatable: bool) -> slots::Direct<'_> {
+        slots::Direct {
+            node: &self.probed,
+            repeatable,
+        }
+    }
+
     pub(super) fn node(&self) -> NodeId {
         self.node
     }

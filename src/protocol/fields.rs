@@ -4,8 +4,6 @@
 //! with what would be right: unknown fields, duplicates, wrong types, fractions and exponents,
 //! integers out of range, trailing bytes. `null` equals absent.
 
-#![allow(dead_code)] // Until an operation takes a value.
-
 use std::borrow::Cow;
 use std::fmt;
 

@@ -352,38 +352,6 @@ fn receipt_of(text: &str) -> Result<Receipt, Refusal> {
     })
 }
 
-/// Where a message stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    Ready,
-    Delayed,
-    InFlight,
-    Dead,
-}
-
-impl State {
-    const NAMES: &[&str] = &["ready", "delayed", "in_flight", "dead"];
-    const ALL: [State; 4] = [State::Ready, State::Delayed, State::InFlight, State::Dead];
-
-    pub fn name(self) -> &'static str {
-        State::NAMES[self as usize]
-    }
-}
-
-/// How long a message rests after each failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backoff {
-    None,
-    Fixed {
-        base_ms: u64,
-    },
-    /// Doubled with each failure, up to the greatest.
-    Exponential {
-        base_ms: u64,
-        max_ms: u64,
-    },
-}
-
 /// A request to the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -394,7 +362,7 @@ pub enum Request {
 }
 
 mod admin;
-pub use admin::{Act, Admin, Change};
+pub use admin::{Act, Admin, Backoff, Change, State};
 
 impl Request {
     pub(super) fn build(operation: Operation, mut given: Fields<'_>) -> Result<Self, Refusal> {

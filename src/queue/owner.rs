@@ -88,6 +88,8 @@ pub enum Told {
 struct Waiter<T> {
     client: T,
     wanted: Wanted,
+    /// Lower for those that came earlier.
+    place: u64,
     /// Present behind an acknowledgement.
     acked: Option<Vec<(Receipt, u64)>>,
     /// Whether a call has looked for it in vain.
@@ -114,7 +116,9 @@ pub struct Call<T> {
 #[derive(Debug)]
 pub struct Owner<T> {
     pending: VecDeque<Item<T>>,
+    /// By place.
     waiting: VecDeque<Waiter<T>>,
+    next_place: u64,
     calls: usize,
     pop_calls: usize,
     /// Something may be ready that no waiting pop was offered.
@@ -128,6 +132,7 @@ impl<T> Default for Owner<T> {
         Owner {
             pending: VecDeque::new(),
             waiting: VecDeque::new(),
+            next_place: 0,
             calls: 0,
             pop_calls: 0,
             wake: false,
@@ -144,9 +149,11 @@ impl<T> Owner<T> {
                 if self.waiting.len() >= WAITERS_MAX {
                     return Err(client);
                 }
+                let place = self.new_place();
                 self.waiting.push_back(Waiter {
                     client,
                     wanted,
+                    place,
                     acked: None,
                     tried: false,
                 });
@@ -225,7 +232,9 @@ impl<T> Owner<T> {
             } = item
             {
                 call.joined.push((at, call.pops.len()));
+                self.next_place += 1;
                 call.pops.push(Waiter {
+                    place: self.next_place,
                     client: client.take().expect("it was just seen"),
                     wanted: wanted.take().expect("it was just seen"),
                     acked: Some(Vec::new()),
@@ -302,9 +311,7 @@ impl<T> Owner<T> {
                 told.push(waiter.end(messages, reply.paused));
             }
         }
-        for waiter in back.into_iter().rev() {
-            self.waiting.push_front(waiter);
-        }
+        self.take_back(back);
         self.wake |= reply.ready_left > 0 && !reply.paused;
         if !self.waiting.is_empty() {
             let due_in_ms = reply.due_in_ms.unwrap_or(SWEEP_MS).min(SWEEP_MS);
@@ -332,11 +339,24 @@ impl<T> Owner<T> {
                 told.push(waiter.client);
             }
         }
-        for waiter in back.into_iter().rev() {
-            self.waiting.push_front(waiter);
-        }
+        self.take_back(back);
         self.wake_at_ms = now_ms + SWEEP_MS;
         told
+    }
+
+    fn new_place(&mut self) -> u64 {
+        self.next_place += 1;
+        self.next_place
+    }
+
+    /// Puts pops that go on waiting back in their places.
+    fn take_back(&mut self, back: Vec<Waiter<T>>) {
+        for waiter in back {
+            let at = self
+                .waiting
+                .partition_point(|each| each.place < waiter.place);
+            self.waiting.insert(at, waiter);
+        }
     }
 
     fn end(&mut self, call: &Call<T>) {

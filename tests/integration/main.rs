@@ -35,7 +35,6 @@ mod queue_chaos;
 mod queue_failures;
 mod queue_model;
 mod queue_reference;
-mod queue_work;
 mod raw;
 mod redis_server;
 mod requests;

@@ -5,8 +5,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use crate::cluster::Cluster;
-use crate::queue::{Queue, messages, result, serves, start};
+use crate::queue::{Queue, messages, serves, start};
 use crate::{wait, wire};
 
 fn command(redis: &mut redis::Connection, words: &str) {
@@ -218,66 +217,4 @@ async fn queue_pops_that_wait_outlive_a_restart_of_redis() {
         .await
         .expect("an answer");
     assert_eq!(messages(&answer).len(), 1);
-}
-
-async fn owner_of(queue: &Queue, topic: &str) -> Option<u64> {
-    let answer = queue.ask("queue.stats", json!({"topic": topic})).await;
-    answer["owner_node"].as_u64()
-}
-
-#[tokio::test]
-async fn queue_pops_that_wait_move_with_their_topic() {
-    let (mut cluster, queue) = start(3).await;
-    all_are_in_view(&cluster).await;
-    let owner = owner_of(&queue, "a").await.expect("an owner");
-    cluster.kill(owner);
-    wait::until("another node owns the topic", async || {
-        let now = owner_of_live(&queue, "a").await?;
-        (now != owner).then_some(())
-    })
-    .await;
-    let body = json!({"topic": "a", "consumer": "c", "wait_ms": 30_000});
-    let mut waiting = wire::send(&queue.nats, "mufakat.queue.pop", &body).await;
-    wait::until("the pop waits", async || {
-        (queue.stats("a").await["waiters"] == 1).then_some(())
-    })
-    .await;
-    cluster.start_node(owner);
-    wait::until("the topic is back", async || {
-        (owner_of_live(&queue, "a").await? == owner).then_some(())
-    })
-    .await;
-    wait::until("a push is taken", async || {
-        (push_answer(&queue, "a").await["ok"] == true).then_some(())
-    })
-    .await;
-    let answer = waiting
-        .answer(Duration::from_secs(20))
-        .await
-        .expect("an answer");
-    assert_eq!(messages(&answer).len(), 1);
-    assert_eq!(answer["node"], owner);
-    let receipt = &messages(&answer)[0]["receipt"];
-    let acked = queue
-        .ok("queue.ack", json!({"topic": "a", "receipt": receipt}))
-        .await;
-    assert_eq!(result(&acked), "acked");
-}
-
-async fn owner_of_live(queue: &Queue, topic: &str) -> Option<u64> {
-    let body = json!({"topic": topic});
-    let limit = Duration::from_secs(2);
-    let answer = wire::request(&queue.nats, "mufakat.queue.stats", &body, limit).await?;
-    answer["owner_node"].as_u64()
-}
-
-async fn all_are_in_view(cluster: &Cluster) {
-    wait::until("all nodes are in the view", async || {
-        let members = cluster.status(1).await?.members;
-        members
-            .iter()
-            .all(|member| member.incarnation.is_some())
-            .then_some(())
-    })
-    .await;
 }

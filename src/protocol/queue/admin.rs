@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    BATCH_MAX, Backoff, DELAY_MS_MAX, Operation, State, TIMEOUT_MS_FIELD, VISIBILITY_MS_MAX,
-};
+use super::{BATCH_MAX, DELAY_MS_MAX, Operation, TIMEOUT_MS_FIELD, VISIBILITY_MS_MAX};
 use crate::protocol::error::ErrorReply;
 use crate::protocol::fields::{Field, Fields, Rule};
 use crate::protocol::{INTEGER_MAX, Refusal};
@@ -13,6 +11,38 @@ use crate::protocol::{INTEGER_MAX, Refusal};
 const LIMIT_DEFAULT: u64 = 100;
 /// The most deliveries, and the longest topic, that can be set.
 const DELIVERIES_MAX: u64 = 1_000_000;
+
+/// Where a message stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Ready,
+    Delayed,
+    InFlight,
+    Dead,
+}
+
+impl State {
+    const NAMES: &[&str] = &["ready", "delayed", "in_flight", "dead"];
+    const ALL: [State; 4] = [State::Ready, State::Delayed, State::InFlight, State::Dead];
+
+    pub fn name(self) -> &'static str {
+        State::NAMES[self as usize]
+    }
+}
+
+/// How long a message rests after each failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backoff {
+    None,
+    Fixed {
+        base_ms: u64,
+    },
+    /// Doubled with each failure, up to the greatest.
+    Exponential {
+        base_ms: u64,
+        max_ms: u64,
+    },
+}
 
 /// One such request.
 #[derive(Clone, Debug, PartialEq, Eq)]
