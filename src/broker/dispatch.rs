@@ -96,6 +96,18 @@ impl Dispatch {
             | Request::LockRenew(_)
             | Request::LockCheck(_)
             | Request::LockGet(_)
+            | Request::LockConvert(_)
+            | Request::LockCancel(_)
+            | Request::LockList(_)
+            | Request::LockGraph(_)
+            | Request::LockDeadlocks(_)
+            | Request::SessionOpen(_)
+            | Request::SessionKeepalive(_)
+            | Request::SessionClose(_)
+            | Request::SessionGet(_)
+            | Request::SessionList(_)
+            | Request::AdminLockRelease(_)
+            | Request::AdminSessionClose(_)
             | Request::Status(_)
             | Request::Metrics(_) => None,
         }
@@ -124,19 +136,26 @@ impl Dispatch {
             Request::LockAcquire(request) => self.locks.acquire(request, to, received),
             Request::LockRelease(request) => self.locks.release(request, to, received),
             Request::LockRenew(request) => self.locks.renew(request, to, received),
-            Request::LockCheck(request) => {
-                let query = Query::Check {
-                    resource: request.resource,
-                    token: request.token,
-                };
-                self.find(query, Consistency::Linearizable, asked, to, received);
+            Request::LockConvert(request) => self.locks.convert(request, to, received),
+            Request::LockCancel(request) => self.locks.cancel(request, to, received),
+            Request::SessionOpen(request) => self.locks.open_session(request, to, received),
+            Request::SessionKeepalive(request) => self.keep_alive(request.session, to, received),
+            Request::SessionClose(request) => {
+                self.locks
+                    .close_session((request.session, None), to, received);
             }
-            Request::LockGet(request) => {
-                let query = Query::Get {
-                    resource: request.resource,
-                };
-                self.find(query, request.consistency, asked, to, received);
+            Request::AdminLockRelease(request) => self.locks.force_release(request, to, received),
+            Request::AdminSessionClose(request) => {
+                let closed = (request.session, Some(request.reason));
+                self.locks.close_session(closed, to, received);
             }
+            Request::LockCheck(_)
+            | Request::LockGet(_)
+            | Request::LockList(_)
+            | Request::LockGraph(_)
+            | Request::LockDeadlocks(_)
+            | Request::SessionGet(_)
+            | Request::SessionList(_) => self.find(request, to, received),
             Request::Status(ask) => {
                 let status = self.insight.status(ask.state_hash);
                 self.answer(&to, (Some(asked), received.at), Ok(&status));
@@ -152,21 +171,20 @@ impl Dispatch {
     }
 
     /// Reads take a round to a quorum, so each has a task; the service bounds how many wait.
-    fn find(
-        self: &Arc<Self>,
-        query: Query,
-        consistency: Consistency,
-        asked: Operation,
-        to: ReplyTo,
-        received: Received,
-    ) {
+    fn find(self: &Arc<Self>, request: Request, to: ReplyTo, received: Received) {
+        let timing = (Some(request.operation()), received.at);
+        let consistency = match &request {
+            Request::LockGet(get) => get.consistency,
+            _ => Consistency::Linearizable,
+        };
         let dispatch = self.clone();
+        let query = query_of(request);
         tokio::spawn(async move {
+            let locks = &dispatch.locks;
             let found = match consistency {
-                Consistency::Linearizable => dispatch.locks.find(query, received.deadline).await,
-                Consistency::Stale => Ok(dispatch.locks.find_stale(&query)),
+                Consistency::Linearizable => locks.find(&query, received.deadline).await,
+                Consistency::Stale => Ok(locks.find_stale(&query)),
             };
-            let timing = (Some(asked), received.at);
             match found {
                 Ok(Found::Get(view)) => {
                     dispatch.answer(&to, timing, Ok(&lock::answer::view(view)));
@@ -174,7 +192,29 @@ impl Dispatch {
                 Ok(Found::Check(check)) => {
                     dispatch.answer(&to, timing, Ok(&lock::answer::checked(check)));
                 }
+                Ok(Found::List(listing)) => dispatch.answer(&to, timing, Ok(&listing)),
+                Ok(Found::Graph(graph)) => dispatch.answer(&to, timing, Ok(&graph)),
+                Ok(Found::Deadlocks(recent)) => dispatch.answer(&to, timing, Ok(&recent)),
+                Ok(Found::Session(Ok(view))) => dispatch.answer(&to, timing, Ok(&view)),
+                Ok(Found::Sessions(listing)) => dispatch.answer(&to, timing, Ok(&listing)),
+                Ok(Found::Session(Err(outcome))) => {
+                    let refusal = lock::answer::refusal(*outcome);
+                    dispatch.answer::<()>(&to, timing, Err(refusal));
+                }
                 Ok(Found::NotLeader) => unreachable!("a search ends with an answer or a refusal"),
+                Err(refusal) => dispatch.answer::<()>(&to, timing, Err(refusal)),
+            }
+        });
+    }
+
+    /// Keepalives travel together, so each waits for its own answer.
+    fn keep_alive(self: &Arc<Self>, session: String, to: ReplyTo, received: Received) {
+        let dispatch = self.clone();
+        tokio::spawn(async move {
+            let kept = dispatch.locks.keep_alive(session, received.deadline).await;
+            let timing = (Some(Operation::SessionKeepalive), received.at);
+            match kept {
+                Ok(kept) => dispatch.answer(&to, timing, Ok(&kept)),
                 Err(refusal) => dispatch.answer::<()>(&to, timing, Err(refusal)),
             }
         });
@@ -186,7 +226,7 @@ impl Dispatch {
         timing: (Option<Operation>, Instant),
         result: Result<&T, Refusal>,
     ) {
-        let asks_leader = matches!(timing.0, Some(Operation::LockCheck | Operation::LockGet));
+        let asks_leader = timing.0.is_some_and(is_read_of_leader);
         let ask_node = if asks_leader {
             self.handle.leader().filter(|leader| *leader != self.me)
         } else {
@@ -198,5 +238,42 @@ impl Dispatch {
         };
         self.replier
             .send(to, self.replier.from(ask_node), timing, result);
+    }
+}
+
+/// Whether the leader answers it, whoever is asked.
+fn is_read_of_leader(operation: Operation) -> bool {
+    matches!(
+        operation,
+        Operation::LockCheck
+            | Operation::LockGet
+            | Operation::LockList
+            | Operation::LockGraph
+            | Operation::LockDeadlocks
+            | Operation::SessionGet
+            | Operation::SessionList
+    )
+}
+
+/// What a read looks for.
+fn query_of(request: Request) -> Query {
+    match request {
+        Request::LockCheck(check) => Query::Check {
+            resource: check.resource,
+            token: check.token,
+        },
+        Request::LockGet(get) => Query::Get {
+            resource: get.resource,
+        },
+        Request::LockList(list) => Query::List(list.into()),
+        Request::LockGraph(_) => Query::Graph,
+        Request::LockDeadlocks(deadlocks) => Query::Deadlocks {
+            limit: deadlocks.limit(),
+        },
+        Request::SessionGet(one) => Query::Session {
+            session: one.session,
+        },
+        Request::SessionList(list) => Query::Sessions(list.into()),
+        other => unreachable!("{} is no read", other.operation()),
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::broker::{Outgoing, SharedBroker, SubscribeError, Subscription};
 use crate::ids::NodeId;
-use crate::lock::command::Event;
+use crate::lock::event::Event;
 use crate::protocol::{Encoding, Prefix};
 use crate::time::{self, Instant};
 
@@ -80,7 +80,8 @@ impl Events {
     }
 
     fn note_silence(&self, inbox: &str) {
-        let kind = inbox.rsplit('.').next();
+        let kind = inbox.strip_prefix(&self.0.inbox);
+        let kind = kind.and_then(|kind| kind.strip_prefix('.'));
         let index = Event::KINDS.iter().position(|known| Some(*known) == kind);
         if let Some(index) = index {
             let until = self.elapsed_ms() + QUIET.as_millis() as u64;
@@ -108,7 +109,7 @@ impl Events {
             interest.ask_again_at.store(again_at, Ordering::Relaxed);
         }
         let lost = self.0.broker.publish(Outgoing {
-            subject: self.0.prefix.lock_event(kind),
+            subject: self.0.prefix.event(kind),
             reply: asks.then(|| format!("{}.{kind}", self.0.inbox)),
             payload: Encoding::Json.encode(event),
             ..Outgoing::default()

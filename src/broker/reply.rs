@@ -7,11 +7,10 @@ use crate::broker::events::Events;
 use crate::broker::{Outgoing, SharedBroker};
 use crate::ids::NodeId;
 use crate::lock;
-use crate::lock::command::Effect;
+use crate::lock::event::Effect;
 use crate::protocol::reply::{self, From, Rendered};
-use crate::protocol::{Code, ErrorReply, Operation, Refusal, ReplyTo};
+use crate::protocol::{Code, ErrorReply, Operation, ReplyTo};
 use crate::raft::handle::{Answer, Answers};
-use crate::raft::proposals;
 use crate::raft::state::Outcome;
 use crate::stats::Stats;
 use crate::time::Instant;
@@ -95,9 +94,9 @@ impl Replier {
         to: ReplyTo,
         from: From,
         (operation, took): (Operation, Duration),
-        outcome: lock::command::Outcome,
+        outcome: lock::outcome::Outcome,
     ) {
-        if outcome == lock::command::Outcome::Waiting {
+        if outcome == lock::outcome::Outcome::Waiting {
             return;
         }
         let (rendered, error) = lock::answer::rendered(to.encoding, from, outcome);
@@ -125,7 +124,7 @@ impl Answers for Replier {
                 unreachable!("clients submit lock commands only")
             }
             Err(refusal) => {
-                let error = not_decided(refusal);
+                let error = lock::service::not_decided(refusal);
                 self.record(operation, took, Some(error.code));
                 let rendered = reply::failure(to.encoding, from, &error);
                 self.publish(to.subject, rendered);
@@ -133,7 +132,7 @@ impl Answers for Replier {
         }
     }
 
-    fn answer_again(&self, to: ReplyTo, outcome: lock::command::Outcome) {
+    fn answer_again(&self, to: ReplyTo, outcome: lock::outcome::Outcome) {
         let (rendered, _) = lock::answer::rendered(to.encoding, self.from(None), outcome);
         self.publish(to.subject, rendered);
     }
@@ -143,33 +142,17 @@ impl Answers for Replier {
             Effect::WaitEnded {
                 reply,
                 waited_ms,
+                conversion,
                 outcome,
             } => {
-                let took = Duration::from_millis(waited_ms);
-                let timing = (Operation::LockAcquire, took);
+                let operation = match conversion {
+                    true => Operation::LockConvert,
+                    false => Operation::LockAcquire,
+                };
+                let timing = (operation, Duration::from_millis(waited_ms));
                 self.send_outcome(reply, self.from(None), timing, outcome);
             }
             Effect::Event(event) => self.events.publish(&event),
         }
     }
-}
-
-/// The error for a command that the log did not decide in time.
-fn not_decided(refusal: proposals::Refusal) -> Refusal {
-    let (code, message) = match refusal {
-        proposals::Refusal::NoLeader => (Code::NoLeader, "no node led until the deadline"),
-        proposals::Refusal::Timeout => (Code::Timeout, "there was no room in the log in time"),
-        proposals::Refusal::Indeterminate => (
-            Code::Indeterminate,
-            "not known to be committed by the deadline; it may still be",
-        ),
-        proposals::Refusal::Overloaded => {
-            return Box::new(ErrorReply::overloaded(
-                "commands that wait for the log",
-                proposals::QUEUE_MAX as u64,
-            ));
-        }
-        proposals::Refusal::ShuttingDown => (Code::ShuttingDown, "this node is stopping"),
-    };
-    Box::new(ErrorReply::new(code, message))
 }

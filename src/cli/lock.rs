@@ -91,7 +91,7 @@ impl WantedArgs {
                 ModeArg::Shared => Mode::Shared,
             },
             owner: self.owner,
-            ttl_ms: self.ttl,
+            ttl_ms: Some(self.ttl),
             wait_ms: self.wait,
             on_deadlock: match self.on_deadlock {
                 PolicyArg::Requester => DeadlockPolicy::Requester,
@@ -252,10 +252,18 @@ pub(super) fn details(error: &ClientError) -> Vec<String> {
 }
 
 fn acquired_line(acquired: &Acquired) -> String {
+    let held = acquired.mode.map(|mode| (&acquired.resource, mode));
+    let several = acquired
+        .resources
+        .iter()
+        .map(|held| (&held.resource, held.mode));
+    let held = held.into_iter().chain(several);
+    let held: Vec<String> = held
+        .map(|(resource, mode)| format!("{resource} {}", mode.name()))
+        .collect();
     format!(
-        "{} {}: token {}, owner {}, expires in {}, waited {}",
-        acquired.resource,
-        acquired.mode.name(),
+        "{}: token {}, owner {}, expires in {}, waited {}",
+        held.join(", "),
         acquired.token,
         acquired.owner,
         length(acquired.expires_in_ms),

@@ -21,7 +21,7 @@ use tokio::signal::unix::{self, SignalKind};
 use crate::cli::lock::WantedArgs;
 use crate::cli::{Connection, ExitStatus, Failure};
 use crate::client::{Client, Lease, LeaseLost, Target};
-use crate::protocol::lock::Acquire;
+use crate::protocol::lock::{Acquire, TTL_MS_DEFAULT};
 use crate::time::{self, Instant};
 
 /// The command has this long after SIGTERM, or a quarter of the lease if that is shorter.
@@ -79,7 +79,7 @@ pub(super) async fn run(connection: &Connection, args: RunArgs) -> Result<ExitSt
     let own_group = !io::stdin().is_terminal();
     match spawn(&args.command, &lease, own_group) {
         Ok(child) => {
-            let ttl = Duration::from_millis(request.ttl_ms);
+            let ttl = Duration::from_millis(request.ttl_ms.unwrap_or(TTL_MS_DEFAULT));
             let running = Running {
                 pid: child.id().and_then(|id| Pid::from_raw(id as i32)),
                 child,

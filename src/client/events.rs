@@ -56,7 +56,7 @@ impl Client {
     /// # Errors
     /// When the connection was closed for good.
     pub async fn lock_events(&self) -> Result<Events, RequestError> {
-        let subject = self.options().prefix.lock_event(">");
+        let subject = self.options().prefix.event("lock.>");
         let prefix_bytes = subject.len() - "lock.>".len();
         let nats = self.requester().nats();
         let unsendable =

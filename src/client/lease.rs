@@ -35,7 +35,7 @@ impl Lease {
         // The grant cannot be earlier than the asking plus the wait, as the slower clock has it.
         let granted_at = asked_at + drifted(Duration::from_millis(acquired.waited_ms));
         let left = Duration::from_millis(acquired.expires_in_ms);
-        let renew = Renew::new(acquired.resource.clone(), acquired.token);
+        let renew = Renew::of(&acquired);
         let renewal = Renewal::Lock(renew);
         Lease {
             kept: Kept::start(client.clone(), renewal, ttl, (granted_at, left)),
@@ -100,7 +100,7 @@ impl Lease {
             kept,
         } = self;
         drop(kept);
-        let request = Release::new(acquired.resource, acquired.token);
+        let request = Release::of(&acquired);
         client.release(&request).await
     }
 }

@@ -19,7 +19,8 @@ use serde::de::DeserializeOwned;
 use crate::broker::options::{self, NatsOptions, NatsOptionsError};
 use crate::ids::NodeId;
 use crate::protocol::lock::{
-    Acquire, Acquired, Check, Checked, Get, Release, Released, Renew, Renewed, View, WAIT_MS_MAX,
+    Acquire, Acquired, Check, Checked, Get, Release, Released, Renew, Renewed, TTL_MS_DEFAULT,
+    View, WAIT_MS_MAX,
 };
 use crate::protocol::status::{Metrics, Status};
 use crate::protocol::{Code, Encoding, Operation, Prefix};
@@ -229,7 +230,7 @@ impl Client {
         Ok(Lease::keep(
             self.clone(),
             acquired,
-            Duration::from_millis(request.ttl_ms),
+            Duration::from_millis(request.ttl_ms.unwrap_or(TTL_MS_DEFAULT)),
             asked_at,
         ))
     }

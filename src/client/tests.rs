@@ -262,7 +262,7 @@ async fn a_lease_that_cannot_be_renewed_is_lost_before_its_end() {
     .await;
     let asked_at = time::now();
     let request = Acquire {
-        ttl_ms: 600,
+        ttl_ms: Some(600),
         ..Acquire::new("a")
     };
     let lease = client.acquire_lease(&request).await.unwrap();

@@ -1,19 +1,40 @@
 //! Outcomes of the lock table as the wire says them.
 
-use crate::lock::command::{
-    Check, Contention, Deadlock, HolderView, LockView, Outcome, WaiterView,
+use crate::lock::claim::Wants;
+use crate::lock::listing::{Room, cycle_within};
+use crate::lock::outcome::{
+    Acquired, Check, Contention, Deadlock, Ended, HolderView, LockView, Outcome, WaiterView,
 };
 use crate::protocol::lock as wire;
 use crate::protocol::reply::{self, From, Rendered};
-use crate::protocol::{Code, Encoding, ErrorReply, Refusal};
+use crate::protocol::{Code, Encoding, ErrorReply, Refusal, admin, session};
+
+/// How many owners the message of a deadlock names: it is one line, and goes into a header.
+const OWNERS_NAMED_MAX: usize = 8;
 
 /// Writes the reply to a command, and says with which code it is refused, if it is.
 pub fn rendered(encoding: Encoding, from: From, outcome: Outcome) -> (Rendered, Option<Code>) {
     let success = match outcome {
-        Outcome::Acquired(acquired) => reply::success(encoding, from, &acquired),
+        Outcome::Acquired(grant) => reply::success(encoding, from, &acquired(grant)),
         Outcome::Released => reply::success(encoding, from, &wire::Released { released: true }),
         Outcome::Renewed { expires_in_ms } => {
             reply::success(encoding, from, &wire::Renewed { expires_in_ms })
+        }
+        Outcome::Cancelled { cancelled, token } => {
+            reply::success(encoding, from, &wire::Cancelled { cancelled, token })
+        }
+        Outcome::SessionOpened { session, ttl_ms } => {
+            let opened = session::Opened {
+                session: session.to_string(),
+                ttl_ms,
+                keepalive_ms: ttl_ms / session::KEEPALIVES_PER_TTL,
+            };
+            reply::success(encoding, from, &opened)
+        }
+        Outcome::SessionClosed(ended) => reply::success(encoding, from, &closed(*ended)),
+        Outcome::ForceReleased(holders) => {
+            let holders = holders.into_iter().map(wire_holder).collect();
+            reply::success(encoding, from, &admin::LockReleased { holders })
         }
         refused => {
             let error = refusal(refused);
@@ -24,12 +45,14 @@ pub fn rendered(encoding: Encoding, from: From, outcome: Outcome) -> (Rendered, 
 }
 
 /// The error that stands for a refusal of the table.
-fn refusal(outcome: Outcome) -> Refusal {
+pub fn refusal(outcome: Outcome) -> Refusal {
     Box::new(match outcome {
         Outcome::Held(contention) => {
-            let message = match contention.holders.first() {
-                Some(holder) => format!("`{}` is held by `{}`", contention.resource, holder.owner),
-                None => format!("others wait for `{}`", contention.resource),
+            let resource = &contention.resource;
+            let message = match (contention.holders.first(), contention.delay_ms) {
+                (Some(holder), _) => format!("`{resource}` is held by `{}`", holder.owner),
+                (None, Some(_)) => format!("`{resource}` is closed after a session lost it"),
+                (None, None) => format!("others wait for `{resource}`"),
             };
             contended(ErrorReply::new(Code::LockHeld, message), contention)
         }
@@ -37,105 +60,188 @@ fn refusal(outcome: Outcome) -> Refusal {
             let message = format!("`{}` did not become free in time", contention.resource);
             contended(ErrorReply::new(Code::WaitTimeout, message), contention)
         }
-        Outcome::Deadlock(deadlock) => deadlocked(*deadlock),
-        Outcome::AlreadyWaiting { resource } => ErrorReply {
-            resource: Some(resource.clone()),
-            ..ErrorReply::new(
-                Code::AlreadyWaiting,
-                format!(
-                    "the owner waits for `{resource}` already; an owner waits for one at a time"
-                ),
-            )
-        },
+        Outcome::WaitCancelled { resource } => {
+            let message = format!("the wait for `{resource}` was cancelled");
+            about(&resource, ErrorReply::new(Code::WaitTimeout, message))
+        }
+        Outcome::Deadlock(deadlock) => deadlocked(&deadlock),
+        Outcome::AlreadyWaiting { resource } => {
+            let message = format!(
+                "the owner waits for `{resource}` already; an owner waits for one at a time"
+            );
+            about(&resource, ErrorReply::new(Code::AlreadyWaiting, message))
+        }
         Outcome::NotHolder => ErrorReply::new(
             Code::NotHolder,
             "the token is not that of a live hold on the resource",
         ),
-        Outcome::ModeConflict { held, token } => ErrorReply {
-            mode: Some(held),
-            token: Some(token),
-            ..ErrorReply::new(
-                Code::ModeConflict,
-                format!(
-                    "the owner holds the resource in mode {} already",
-                    held.name()
-                ),
-            )
-        },
-        Outcome::RequestMismatch { field } => ErrorReply {
-            field: Some(field.clone()),
-            ..ErrorReply::new(
-                Code::RequestMismatch,
-                format!("`request_id` was used before with another `{field}`"),
-            )
-        },
-        Outcome::Overloaded { what, limit } => ErrorReply::overloaded(&what, limit),
-        Outcome::Acquired(_) | Outcome::Waiting | Outcome::Released | Outcome::Renewed { .. } => {
-            unreachable!("not a refusal")
+        Outcome::ModeConflict {
+            resource,
+            held,
+            token,
+        } => {
+            let message = format!(
+                "the owner holds the resource in mode {} already",
+                held.name()
+            );
+            ErrorReply {
+                mode: Some(held),
+                token: Some(token),
+                ..about(&resource, ErrorReply::new(Code::ModeConflict, message))
+            }
         }
+        Outcome::Inconvertible => ErrorReply::new(
+            Code::ModeConflict,
+            "only a hold of one resource, exclusive or shared, can be converted",
+        ),
+        Outcome::LimitMismatch { resource, limit } => {
+            let message = format!("others use `{resource}` with a limit of {limit}");
+            ErrorReply {
+                limit: Some(u64::from(limit)),
+                ..about(&resource, ErrorReply::new(Code::LimitMismatch, message))
+            }
+        }
+        Outcome::RequestMismatch { field } => {
+            let message = format!("`request_id` was used before with another `{field}`");
+            ErrorReply {
+                field: Some(field),
+                ..ErrorReply::new(Code::RequestMismatch, message)
+            }
+        }
+        Outcome::Overloaded { what, limit } => ErrorReply::overloaded(&what, limit),
+        Outcome::SessionNotFound { session } => session_not_found(&session),
+        Outcome::SessionExpired { session } => session_expired(&session),
+        Outcome::NotHeld { resource } => {
+            let message = format!("nobody holds `{resource}`");
+            about(&resource, ErrorReply::new(Code::NotFound, message))
+        }
+        Outcome::Acquired(_)
+        | Outcome::Waiting
+        | Outcome::Released
+        | Outcome::Renewed { .. }
+        | Outcome::Cancelled { .. }
+        | Outcome::SessionOpened { .. }
+        | Outcome::KeptAlive(_)
+        | Outcome::SessionClosed(_)
+        | Outcome::ForceReleased(_) => unreachable!("not a refusal"),
     })
 }
 
-fn contended(error: ErrorReply, contention: Contention) -> ErrorReply {
+pub fn session_not_found(session: &str) -> ErrorReply {
+    let message = format!("there is no session `{session}`");
+    ErrorReply::new(Code::SessionNotFound, message)
+}
+
+pub fn session_expired(session: &str) -> ErrorReply {
+    let message = format!("session `{session}` is over");
+    ErrorReply::new(Code::SessionExpired, message)
+}
+
+fn about(resource: &str, error: ErrorReply) -> ErrorReply {
     ErrorReply {
-        resource: Some(contention.resource),
-        holders: Some(contention.holders.into_iter().map(wire_holder).collect()),
-        queue_length: Some(contention.queue_length),
+        resource: Some(resource.to_owned()),
         ..error
     }
 }
 
-fn deadlocked(deadlock: Deadlock) -> ErrorReply {
-    let Deadlock {
-        cycle,
-        victim,
-        policy,
-    } = deadlock;
-    let around: Vec<&str> = cycle.iter().map(|edge| edge.owner.as_str()).collect();
+fn contended(error: ErrorReply, contention: Contention) -> ErrorReply {
+    ErrorReply {
+        holders: Some(contention.holders.into_iter().map(wire_holder).collect()),
+        queue_length: Some(contention.queue_length),
+        delay_ms: contention.delay_ms,
+        ..about(&contention.resource, error)
+    }
+}
+
+fn deadlocked(deadlock: &Deadlock) -> ErrorReply {
+    let named = deadlock.cycle.iter().take(OWNERS_NAMED_MAX);
+    let named: Vec<&str> = named.map(|edge| edge.owner.as_str()).collect();
+    let more = match deadlock.cycle.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
     let message = format!(
-        "waiting would never end: {} wait for one another",
-        around.join(", ")
+        "waiting would never end: {}{more} wait for one another",
+        named.join(", ")
     );
+    let (cycle, cycle_length) = cycle_within(deadlock, &mut Room::of_an_answer());
     ErrorReply {
         cycle,
-        victim: Some(victim),
-        policy: Some(policy),
+        cycle_length,
+        victim: Some(deadlock.victim.clone()),
+        policy: Some(deadlock.policy),
         ..ErrorReply::new(Code::Deadlock, message)
     }
 }
 
+fn acquired(grant: Acquired) -> wire::Acquired {
+    let (mut resource, mut resources) = (String::new(), Vec::new());
+    let (mut mode, mut permits) = (None, None);
+    match &grant.wants {
+        Wants::One(want) => {
+            resource = want.resource.to_string();
+            (mode, permits) = (Some(want.grip.mode()), want.grip.permits());
+        }
+        Wants::Set(wants) => {
+            let held = wants.iter().map(|want| wire::HeldResource {
+                resource: want.resource.to_string(),
+                mode: want.grip.mode(),
+                permits: want.grip.permits(),
+            });
+            resources = held.collect();
+        }
+    }
+    wire::Acquired {
+        resource,
+        resources,
+        owner: grant.owner.to_string(),
+        token: grant.token,
+        mode,
+        permits,
+        expires_in_ms: grant.expires_in_ms,
+        waited_ms: grant.waited_ms,
+    }
+}
+
+/// The answer to `session.close`, as much as one message holds.
+fn closed(ended: Ended) -> session::Closed {
+    let mut room = Room::of_an_answer();
+    let released = ended.released.iter().flat_map(|(wants, token)| {
+        let named = wants.iter();
+        named.map(|want| session::ReleasedResource {
+            resource: want.resource.to_string(),
+            token: *token,
+        })
+    });
+    session::Closed {
+        released: released
+            .take_while(|released| room.take(released.resource.len()))
+            .collect(),
+        released_count: ended.released_count,
+    }
+}
+
 fn wire_holder(holder: HolderView) -> wire::Holder {
-    let HolderView {
-        owner,
-        token,
-        mode,
-        expires_in_ms,
-        held_ms,
-        meta,
-    } = holder;
-    let meta = meta.map(crate::protocol::meta::Meta::from_kept);
     wire::Holder {
-        owner,
-        token,
-        mode,
-        expires_in_ms,
-        held_ms,
-        meta,
+        owner: holder.owner.to_string(),
+        token: holder.token,
+        mode: holder.grip.mode(),
+        permits: holder.grip.permits(),
+        session: holder.session.as_deref().map(str::to_owned),
+        expires_in_ms: holder.expires_in_ms,
+        held_ms: holder.held_ms,
+        meta: holder.meta.map(crate::protocol::meta::Meta::from_kept),
     }
 }
 
 fn wire_waiter(waiter: WaiterView) -> wire::Waiter {
-    let WaiterView {
-        owner,
-        mode,
-        waited_ms,
-        request_id,
-    } = waiter;
     wire::Waiter {
-        owner,
-        mode,
-        waited_ms,
-        request_id,
+        owner: waiter.owner.to_string(),
+        mode: waiter.grip.mode(),
+        permits: waiter.grip.permits(),
+        session: waiter.session.as_deref().map(str::to_owned),
+        waited_ms: waiter.waited_ms,
+        request_id: waiter.request_id.as_deref().map(str::to_owned),
     }
 }
 
@@ -144,6 +250,7 @@ pub fn view(view: LockView) -> wire::View {
     wire::View {
         holders: view.holders.into_iter().map(wire_holder).collect(),
         waiters: view.waiters.into_iter().map(wire_waiter).collect(),
+        delay_ms: view.delay_ms,
     }
 }
 

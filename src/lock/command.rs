@@ -1,43 +1,144 @@
-//! What is replicated for locks, and what comes out: plain values, no behaviour.
+//! What is replicated for locks and sessions: plain values, no behaviour. What comes out is
+//! [`outcome`](super::outcome).
 
 use serde::{Deserialize, Serialize};
 
+use super::Name;
+use super::claim::{Grip, Wants};
 use crate::ids::Token;
 use crate::protocol::ReplyTo;
-pub use crate::protocol::lock::{Acquired, Because, CycleEdge, DeadlockPolicy, Mode};
+pub use crate::protocol::lock::DeadlockPolicy;
 
 /// A command of the replicated lock table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     Acquire(Acquire),
+    /// `resource` absent: all that the token stands for, be it one resource or a set.
     Release {
-        resource: String,
+        resource: Option<Name>,
         token: Token,
     },
     /// `ttl_ms` absent: the lease's length stays as it was.
     Renew {
-        resource: String,
+        resource: Option<Name>,
         token: Token,
         ttl_ms: Option<u64>,
     },
+    Convert(Box<Convert>),
+    /// The wait of this owner for the resource is not wanted any more.
+    Cancel {
+        resource: Name,
+        owner: Name,
+        /// Only the wait of this very request.
+        request_id: Option<Name>,
+    },
+    /// The broker said that nobody heard of the grant of a wait.
+    GiveBack {
+        token: Token,
+    },
+    OpenSession(Box<OpenSession>),
+    /// Of many sessions at once, so that many clients cost few commands.
+    KeepAlive {
+        sessions: Vec<Name>,
+    },
+    /// `reason`: an operator closes it.
+    CloseSession {
+        session: Name,
+        reason: Option<Name>,
+    },
+    /// An operator ends the hold of this token, or all holds of the resource.
+    ForceRelease {
+        resource: Name,
+        token: Option<Token>,
+        reason: Name,
+    },
 }
 
-/// A request for one lock, complete: the accepting node has filled in the defaults.
+impl Command {
+    /// About how many bytes its names take in the log.
+    pub fn size_hint(&self) -> usize {
+        /// What a name costs beside its bytes.
+        const NAME: usize = 8;
+        let optional = |text: &Option<Name>| text.as_ref().map_or(0, |text| text.len());
+        match self {
+            Command::Acquire(acquire) => {
+                let wants = acquire.wants.iter();
+                let resources: usize = wants.map(|want| want.resource.len() + 2 * NAME).sum();
+                let wait = acquire.wait.as_ref();
+                resources
+                    + acquire.owner.len()
+                    + optional(&acquire.request_id)
+                    + optional(&acquire.session)
+                    + acquire.meta.as_ref().map_or(0, String::len)
+                    + wait.map_or(0, |wait| wait.reply.subject.len())
+            }
+            Command::Release { resource, .. } | Command::Renew { resource, .. } => {
+                optional(resource)
+            }
+            Command::Convert(convert) => {
+                let wait = convert.wait.as_ref();
+                convert.resource.len() + wait.map_or(0, |wait| wait.reply.subject.len())
+            }
+            Command::Cancel {
+                resource,
+                owner,
+                request_id,
+            } => resource.len() + owner.len() + optional(request_id),
+            Command::GiveBack { .. } => 0,
+            Command::OpenSession(open) => {
+                let meta = open.meta.as_ref().map_or(0, String::len);
+                open.session.len() + optional(&open.name) + meta
+            }
+            Command::KeepAlive { sessions } => {
+                sessions.iter().map(|session| session.len() + NAME).sum()
+            }
+            Command::CloseSession { session, reason } => session.len() + optional(reason),
+            Command::ForceRelease {
+                resource, reason, ..
+            } => resource.len() + reason.len(),
+        }
+    }
+}
+
+/// A request for a lock or a set of them, complete: the accepting node has filled in the defaults.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acquire {
-    pub resource: String,
-    pub mode: Mode,
+    pub wants: Wants,
     /// One thread of control. Made up by the accepting node when the client named none
     /// (derived from the request id if there is one).
-    pub owner: String,
+    pub owner: Name,
     /// Repeats of a request carry the same id; its scope is the owner.
-    pub request_id: Option<String>,
-    /// Length of the lease.
-    pub ttl_ms: u64,
+    pub request_id: Option<Name>,
+    /// The hold lasts no longer than this session.
+    pub session: Option<Name>,
+    /// Length of the lease; absent only with a session, then it lasts as long as that.
+    pub ttl_ms: Option<u64>,
     /// Absent: try once. Present: wait in the queue.
     pub wait: Option<Wait>,
     pub on_deadlock: DeadlockPolicy,
     /// A JSON object as text, shown to whoever asks about the lock.
+    pub meta: Option<String>,
+}
+
+/// A change of the mode in which one resource is held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Convert {
+    pub resource: Name,
+    pub token: Token,
+    /// Exclusive or shared.
+    pub to: Grip,
+    /// Absent: try once.
+    pub wait: Option<Wait>,
+}
+
+/// A new session; its id is made up by the accepting node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenSession {
+    pub session: Name,
+    pub name: Option<Name>,
+    pub ttl_ms: u64,
+    /// How long nobody else gets what the session loses otherwise than by its own will.
+    pub lock_delay_ms: u64,
     pub meta: Option<String>,
 }
 
@@ -46,160 +147,4 @@ pub struct Acquire {
 pub struct Wait {
     pub wait_ms: u64,
     pub reply: ReplyTo,
-}
-
-/// The answer of the table to one command. Every refusal that the protocol foresees is here.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Outcome {
-    /// Granted now, or held already by the same owner in the same mode (lease extended), or the
-    /// repeat of a request whose grant is still held (lease as it is).
-    Acquired(Acquired),
-    /// In the queue (or attached again to its place): an [`Effect::WaitEnded`] will follow. It is
-    /// among the effects of this very step if victims of a deadlock made way for it.
-    Waiting,
-    /// Refused, since it is held or somebody waits and the request does not wait. The repeat of a
-    /// waiting request that does not wait any more gets this too, and its place is given up.
-    Held(Contention),
-    /// The wait ended without a grant; the place in the queue is gone.
-    WaitTimeout(Contention),
-    /// Waiting would never end, or another request that closed a cycle made this one its victim.
-    Deadlock(Box<Deadlock>),
-    /// The owner is waiting for `resource` already; an owner has one blocked request at most.
-    AlreadyWaiting {
-        resource: String,
-    },
-    /// The token is not that of a live hold (or the repeated request has ended).
-    NotHolder,
-    /// The owner holds the resource in the other mode.
-    ModeConflict {
-        held: Mode,
-        token: Token,
-    },
-    /// The request id was used with another value of `field`.
-    RequestMismatch {
-        field: String,
-    },
-    /// A bound is reached: `what` names it, as the fields of [`Limits`](super::limits::Limits) do.
-    Overloaded {
-        what: String,
-        limit: u64,
-    },
-    Released,
-    Renewed {
-        expires_in_ms: u64,
-    },
-}
-
-/// Who has the lock that one did not get, and how many wait.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Contention {
-    pub resource: String,
-    pub holders: Vec<HolderView>,
-    pub queue_length: u64,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HolderView {
-    pub owner: String,
-    pub token: Token,
-    pub mode: Mode,
-    pub expires_in_ms: u64,
-    pub held_ms: u64,
-    pub meta: Option<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WaiterView {
-    pub owner: String,
-    pub mode: Mode,
-    pub waited_ms: u64,
-    pub request_id: Option<String>,
-}
-
-/// A resource as seen at one moment of the leader's clock; both lists are empty when it is free.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LockView {
-    pub holders: Vec<HolderView>,
-    pub waiters: Vec<WaiterView>,
-}
-
-/// Whether a token is that of a live hold.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Check {
-    pub valid: bool,
-    /// The newest token of a live hold on the resource.
-    pub current_token: Option<Token>,
-    /// What is left of the asked token's lease, when valid.
-    pub expires_in_ms: Option<u64>,
-}
-
-/// A cycle of waits, each owner once, in the order of waiting: each waits for the next one, the
-/// last for the first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Deadlock {
-    pub cycle: Vec<CycleEdge>,
-    pub victim: String,
-    pub policy: DeadlockPolicy,
-}
-
-/// What a transition wants done by the node that leads; the others drop it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// A wait is over: tell the client.
-    WaitEnded {
-        reply: ReplyTo,
-        /// How long it stood in the queue, in state time.
-        waited_ms: u64,
-        outcome: Outcome,
-    },
-    Event(Event),
-}
-
-/// What watchers are told in JSON, under `<prefix>.event.lock.<kind>`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum Event {
-    Granted {
-        resource: String,
-        owner: String,
-        token: Token,
-        mode: Mode,
-        waited_ms: u64,
-    },
-    Released {
-        resource: String,
-        owner: String,
-        token: Token,
-        held_ms: u64,
-    },
-    Expired {
-        resource: String,
-        owner: String,
-        token: Token,
-        held_ms: u64,
-    },
-    Deadlock(Deadlock),
-    /// Somebody starts to wait for a resource that is held or has a queue.
-    Contended {
-        resource: String,
-        owner: String,
-        queue_length: u64,
-    },
-}
-
-impl Event {
-    /// The last tokens of the subjects that watchers hear of events under.
-    pub const KINDS: [&'static str; 5] =
-        ["granted", "released", "expired", "deadlock", "contended"];
-
-    /// The place of this event's kind in [`Event::KINDS`].
-    pub fn kind_index(&self) -> usize {
-        match self {
-            Event::Granted { .. } => 0,
-            Event::Released { .. } => 1,
-            Event::Expired { .. } => 2,
-            Event::Deadlock(_) => 3,
-            Event::Contended { .. } => 4,
-        }
-    }
 }

@@ -1,28 +1,38 @@
-//! When leases and waits end: the only index by time.
+//! When leases, waits, sessions and lock delays end: the only index by time.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::Name;
+use super::resource::Lock;
 use super::waiting::Place;
 use crate::ids::Token;
 
-/// The deadlines of all holds and waits. What ends *at* a moment is over at that moment.
+/// The deadlines of all holds, waits, sessions and lock delays. What ends *at* a moment is over at
+/// that moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Deadlines {
     leases: BTreeSet<(u64, Token)>,
     waits: BTreeSet<(u64, Place)>,
-    /// No lease ends before this moment, whatever its own deadline says. One number instead of a
-    /// walk over all leases at the start of a term.
+    sessions: BTreeSet<(u64, Name)>,
+    /// Sessions that are over and not yet gone: due at any time, and first.
+    ending: BTreeSet<Name>,
+    delays: BTreeSet<(u64, Name)>,
+    /// No lease and no session ends before this moment, whatever its own deadline says. One number
+    /// instead of a walk over all leases at the start of a term.
     lease_floor_ms: u64,
 }
 
 /// Something whose time has come. At the same deadline waits come first, so that a wait which
 /// ends together with the lease before it is not granted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Over {
     Wait(Place),
     Lease(Token),
+    Session(Name),
+    /// The lock delay of a resource.
+    Delay(Name),
 }
 
 impl Deadlines {
@@ -44,39 +54,94 @@ impl Deadlines {
         assert!(known, "the wait at place {place:?} has no deadline");
     }
 
+    pub(super) fn add_session(&mut self, deadline_ms: u64, id: &Name) {
+        self.sessions.insert((deadline_ms, id.clone()));
+    }
+
+    pub(super) fn remove_session(&mut self, deadline_ms: u64, id: &Name) {
+        let known = self.sessions.remove(&(deadline_ms, id.clone()));
+        assert!(known, "session {id} has no deadline");
+    }
+
+    pub(super) fn add_ending(&mut self, id: &Name) {
+        self.ending.insert(id.clone());
+    }
+
+    pub(super) fn remove_ending(&mut self, id: &Name) {
+        assert!(self.ending.remove(id), "session {id} is not ending");
+    }
+
+    /// Nobody gets the resource before `until_ms`; an earlier moment does not replace a later one.
+    pub(super) fn close(&mut self, lock: &mut Lock, resource: &Name, until_ms: u64) {
+        let before_ms = lock.closed_until_ms.unwrap_or(0);
+        if before_ms < until_ms {
+            self.delays.remove(&(before_ms, resource.clone()));
+            self.delays.insert((until_ms, resource.clone()));
+            lock.closed_until_ms = Some(until_ms);
+        }
+    }
+
+    /// The lock delay is over.
+    pub(super) fn open(&mut self, lock: &mut Lock, resource: &Name) {
+        if let Some(until_ms) = lock.closed_until_ms.take() {
+            let known = self.delays.remove(&(until_ms, resource.clone()));
+            assert!(known, "the delay of {resource} has no deadline");
+        }
+    }
+
     /// No lease ends before `floor_ms`; an earlier floor is not lowered by a later one.
     pub(super) fn raise_lease_floor(&mut self, floor_ms: u64) {
         self.lease_floor_ms = self.lease_floor_ms.max(floor_ms);
     }
 
-    /// When a lease with this deadline really ends.
+    /// When a lease or a session with this deadline really ends.
     pub(super) fn lease_end_ms(&self, deadline_ms: u64) -> u64 {
         deadline_ms.max(self.lease_floor_ms)
     }
 
-    /// The earliest end of a lease or a wait.
+    /// The earliest end of anything.
     pub(super) fn next_ms(&self) -> Option<u64> {
-        self.first().map(|(deadline_ms, _)| deadline_ms)
+        if !self.ending.is_empty() {
+            return Some(0);
+        }
+        let waits = self.waits.first().map(|(at, _)| *at);
+        let leases = self.leases.first().map(|(at, _)| self.lease_end_ms(*at));
+        let sessions = self.sessions.first().map(|(at, _)| self.lease_end_ms(*at));
+        let delays = self.delays.first().map(|(at, _)| *at);
+        [waits, leases, sessions, delays]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Whether anything is over at `now_ms`.
+    pub(super) fn is_any_over(&self, now_ms: u64) -> bool {
+        self.next_ms().is_some_and(|next_ms| next_ms <= now_ms)
     }
 
     /// What ends first, if it is over at `now_ms`.
     pub(super) fn first_over(&self, now_ms: u64) -> Option<Over> {
-        let (deadline_ms, over) = self.first()?;
-        (deadline_ms <= now_ms).then_some(over)
-    }
-
-    fn first(&self) -> Option<(u64, Over)> {
-        let wait = self
-            .waits
-            .first()
-            .map(|&(at, place)| (at, Over::Wait(place)));
-        let lease = self
-            .leases
-            .first()
-            .map(|&(at, token)| (self.lease_end_ms(at), Over::Lease(token)));
-        match (wait, lease) {
-            (Some(wait), Some(lease)) => Some(wait.min(lease)),
-            (wait, lease) => wait.or(lease),
+        if let Some(id) = self.ending.first() {
+            return Some(Over::Session(id.clone()));
         }
+        let next_ms = self.next_ms().filter(|next_ms| *next_ms <= now_ms)?;
+        if let Some((at, place)) = self.waits.first()
+            && *at == next_ms
+        {
+            return Some(Over::Wait(*place));
+        }
+        if let Some((at, token)) = self.leases.first()
+            && self.lease_end_ms(*at) == next_ms
+        {
+            return Some(Over::Lease(*token));
+        }
+        if let Some((at, id)) = self.sessions.first()
+            && self.lease_end_ms(*at) == next_ms
+        {
+            return Some(Over::Session(id.clone()));
+        }
+        self.delays
+            .first()
+            .map(|(_, resource)| Over::Delay(resource.clone()))
     }
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::command::Outcome;
+use super::outcome::Outcome;
 use crate::protocol::ReplyTo;
 
 /// How long an ending is kept, in state time: longer than an election.

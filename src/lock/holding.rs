@@ -5,46 +5,44 @@ use std::collections::btree_map::Entry;
 use serde::{Deserialize, Serialize};
 
 use super::Name;
-use super::command::{Acquire, Acquired, Effect, Event, Mode, Outcome};
+use super::claim::{Claim, Wants};
+use super::event::{Effect, Event};
+use super::outcome::{Acquired, Outcome};
 use super::requests::{Became, Remembered};
-use super::table::{Lock, Table};
+use super::table::Table;
 use crate::ids::Token;
-
-/// What a request lays claim to, waiting or holding.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Claim {
-    pub(super) resource: Name,
-    pub(super) owner: Name,
-    pub(super) mode: Mode,
-    pub(super) ttl_ms: u64,
-    pub(super) request_id: Option<Name>,
-    pub(super) meta: Option<String>,
-}
 
 /// A grant that has not ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Hold {
     pub(super) claim: Claim,
-    /// The lease's own end; a new term may have moved the real one.
-    pub(super) deadline_ms: u64,
+    /// The end of its own lease, if it has one; a new term may have moved the real one.
+    pub(super) deadline_ms: Option<u64>,
     pub(super) granted_ms: u64,
     pub(super) waited_ms: u64,
+    /// Granted to a wait, and nothing shows yet that its client heard of it.
+    pub(super) unheard: bool,
+    /// The token that it had before it was converted.
+    pub(super) converted_from: Option<Token>,
     /// Later requests of the owner that were answered with this hold. Bounded with all ids.
     pub(super) later_request_ids: Vec<Name>,
 }
 
-impl Claim {
-    pub(super) fn of(request: &Acquire) -> Self {
-        Claim {
-            resource: request.resource.as_str().into(),
-            owner: request.owner.as_str().into(),
-            mode: request.mode,
-            ttl_ms: request.ttl_ms,
-            request_id: request.request_id.as_deref().map(Name::from),
-            meta: request.meta.clone(),
-        }
-    }
+/// How a hold ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// By its holder.
+    Willing,
+    /// Nobody heard of the grant.
+    GivenBack,
+    /// Its time or that of its session is over.
+    Expired,
+    /// By an operator, who says why.
+    Forced(Name),
 }
+
+/// What the event of a grant that is given back says.
+const GIVEN_BACK: &str = "nobody heard of the grant";
 
 impl Table {
     /// Makes a claim a hold. The caller has made sure that it may be.
@@ -52,38 +50,47 @@ impl Table {
         &mut self,
         now_ms: u64,
         claim: Claim,
-        waited_ms: u64,
+        waited_ms: Option<u64>,
         effects: &mut Vec<Effect>,
     ) -> Acquired {
         self.last_token.0 += 1;
         let token = self.last_token;
-        let lock = self
-            .locks
-            .entry(claim.resource.clone())
-            .or_insert_with(|| Lock::new(claim.mode));
-        assert!(lock.admits(claim.mode), "{} is not free", claim.resource);
-        lock.mode = claim.mode;
-        lock.holders.insert(token);
         let owner = self.owners.enter(&claim.owner);
-        let before = owner.holds.insert(claim.resource.clone(), token);
-        assert!(before.is_none(), "{} is granted twice", claim.resource);
+        for want in claim.wants.iter() {
+            let lock = self.locks.entry(want.resource.clone()).or_default();
+            assert!(
+                lock.admits(want.grip, now_ms),
+                "{} is not free",
+                want.resource
+            );
+            lock.add_holder(token, want.grip);
+            let before = owner.holds.insert(want.resource.clone(), token);
+            assert!(before.is_none(), "{} is granted twice", want.resource);
+            effects.push(Effect::Event(Event::Granted {
+                resource: want.resource.clone(),
+                owner: claim.owner.clone(),
+                token,
+                mode: want.grip.mode(),
+                waited_ms: waited_ms.unwrap_or(0),
+            }));
+        }
         if let Some(id) = &claim.request_id {
             self.remember(&claim, id, Became::Held(token));
         }
-        let deadline_ms = now_ms.saturating_add(claim.ttl_ms);
-        self.deadlines.add_lease(deadline_ms, token);
-        effects.push(Effect::Event(Event::Granted {
-            resource: claim.resource.to_string(),
-            owner: claim.owner.to_string(),
-            token,
-            mode: claim.mode,
-            waited_ms,
-        }));
+        let deadline_ms = claim.ttl_ms.map(|ttl_ms| now_ms.saturating_add(ttl_ms));
+        if let Some(deadline_ms) = deadline_ms {
+            self.deadlines.add_lease(deadline_ms, token);
+        }
+        if let Some(session) = &claim.session {
+            self.sessions.live_mut(session).holds.insert(token);
+        }
         let hold = Hold {
             claim,
             deadline_ms,
             granted_ms: now_ms,
-            waited_ms,
+            waited_ms: waited_ms.unwrap_or(0),
+            unheard: waited_ms.is_some(),
+            converted_from: None,
             later_request_ids: Vec::new(),
         };
         let acquired = self.describe(now_ms, token, &hold);
@@ -91,19 +98,18 @@ impl Table {
         acquired
     }
 
-    /// The owner holds the resource and asks again: the same token, and its lease starts anew with
-    /// the longer of the two lengths. So it never ends earlier than it would have: only a renewal
-    /// that says so may shorten it.
+    /// The owner holds what it asks for: the same token, and its lease starts anew with the longer
+    /// of the two lengths. So it never ends earlier than it would have: only a renewal that says so
+    /// may shorten it.
     pub(super) fn acquire_again(&mut self, now_ms: u64, token: Token, claim: &Claim) -> Outcome {
-        let hold = &self.holds[&token];
-        if hold.claim.mode != claim.mode {
-            return Outcome::ModeConflict {
-                held: hold.claim.mode,
-                token,
-            };
-        }
-        let ttl_ms = claim.ttl_ms.max(hold.claim.ttl_ms);
-        self.set_lease(token, now_ms.saturating_add(ttl_ms), ttl_ms);
+        let longer = match (claim.ttl_ms, self.holds[&token].claim.ttl_ms) {
+            (Some(asked_ms), Some(held_ms)) => Some(asked_ms.max(held_ms)),
+            // As long as its session is longer than any lease within it.
+            (_, None) => None,
+            (None, Some(held_ms)) => Some(held_ms),
+        };
+        self.set_lease(now_ms, token, longer);
+        self.hold_mut(token).unheard = false;
         if let Some(id) = &claim.request_id {
             self.remember(claim, id, Became::Held(token));
             self.hold_mut(token).later_request_ids.push(id.clone());
@@ -117,21 +123,14 @@ impl Table {
     pub(super) fn release(
         &mut self,
         now_ms: u64,
-        resource: &str,
-        token: Token,
+        (resource, token): (Option<&Name>, Token),
         effects: &mut Vec<Effect>,
     ) -> Outcome {
-        if !self.is_held_by(resource, token) {
+        self.settle_hold(now_ms, token, effects);
+        if !self.is_named_by(resource, token) {
             return Outcome::NotHolder;
         }
-        let hold = self.end_hold(now_ms, token);
-        effects.push(Effect::Event(Event::Released {
-            resource: hold.claim.resource.to_string(),
-            owner: hold.claim.owner.to_string(),
-            token,
-            held_ms: now_ms.saturating_sub(hold.granted_ms),
-        }));
-        self.let_through(now_ms, &hold.claim.resource, effects);
+        self.end(now_ms, token, &End::Willing, effects);
         Outcome::Released
     }
 
@@ -139,30 +138,76 @@ impl Table {
     pub(super) fn renew(
         &mut self,
         now_ms: u64,
-        resource: &str,
-        token: Token,
+        (resource, token): (Option<&Name>, Token),
         ttl_ms: Option<u64>,
+        effects: &mut Vec<Effect>,
     ) -> Outcome {
-        if !self.is_held_by(resource, token) {
+        self.settle_hold(now_ms, token, effects);
+        if !self.is_named_by(resource, token) {
             return Outcome::NotHolder;
         }
-        let ttl_ms = ttl_ms.unwrap_or(self.holds[&token].claim.ttl_ms);
-        self.set_lease(token, now_ms.saturating_add(ttl_ms), ttl_ms);
+        let ttl_ms = ttl_ms.or(self.holds[&token].claim.ttl_ms);
+        self.set_lease(now_ms, token, ttl_ms);
+        self.hold_mut(token).unheard = false;
         Outcome::Renewed {
             expires_in_ms: self.expires_in_ms(now_ms, &self.holds[&token]),
         }
     }
 
-    /// A lease is over.
-    pub(super) fn expire_hold(&mut self, now_ms: u64, token: Token, effects: &mut Vec<Effect>) {
-        let hold = self.end_hold(now_ms, token);
-        effects.push(Effect::Event(Event::Expired {
-            resource: hold.claim.resource.to_string(),
-            owner: hold.claim.owner.to_string(),
-            token,
-            held_ms: now_ms.saturating_sub(hold.granted_ms),
-        }));
-        self.let_through(now_ms, &hold.claim.resource, effects);
+    /// Takes back a grant of which nobody heard; void once its holder has shown that it did.
+    pub(super) fn give_back(
+        &mut self,
+        now_ms: u64,
+        token: Token,
+        effects: &mut Vec<Effect>,
+    ) -> Outcome {
+        self.settle_hold(now_ms, token, effects);
+        if !self.holds.get(&token).is_some_and(|hold| hold.unheard) {
+            return Outcome::NotHolder;
+        }
+        self.end(now_ms, token, &End::GivenBack, effects);
+        Outcome::Released
+    }
+
+    /// Ends a hold, says so, and lets through who waits for it.
+    pub(super) fn end(
+        &mut self,
+        now_ms: u64,
+        token: Token,
+        how: &End,
+        effects: &mut Vec<Effect>,
+    ) -> Hold {
+        let hold = self.take_hold(now_ms, token, how);
+        let held_ms = now_ms.saturating_sub(hold.granted_ms);
+        let owner = &hold.claim.owner;
+        for want in hold.claim.wants.iter() {
+            let resource = want.resource.clone();
+            let owner = owner.clone();
+            let reason = match how {
+                End::Expired => {
+                    effects.push(Effect::Event(Event::Expired {
+                        resource,
+                        owner,
+                        token,
+                        held_ms,
+                    }));
+                    continue;
+                }
+                End::Willing => None,
+                End::GivenBack => Some(GIVEN_BACK.into()),
+                End::Forced(reason) => Some(reason.clone()),
+            };
+            effects.push(Effect::Event(Event::Released {
+                resource,
+                owner,
+                token,
+                held_ms,
+                reason,
+            }));
+        }
+        self.end_conversion_of(now_ms, token, owner, effects);
+        self.let_through(now_ms, &hold.claim.wants, effects);
+        hold
     }
 
     /// The token with which the owner holds the resource.
@@ -178,8 +223,7 @@ impl Table {
     /// Notes what became of a request under one of its ids.
     pub(super) fn remember(&mut self, claim: &Claim, id: &Name, became: Became) {
         let what = Remembered {
-            resource: claim.resource.clone(),
-            mode: claim.mode,
+            wants: claim.wants.clone(),
             became,
         };
         if self.requests.remember(&claim.owner, id, what) {
@@ -188,51 +232,85 @@ impl Table {
     }
 
     /// Takes a hold out of the table. Who waits for it is not let through yet.
-    fn end_hold(&mut self, now_ms: u64, token: Token) -> Hold {
+    fn take_hold(&mut self, now_ms: u64, token: Token, how: &End) -> Hold {
         let hold = self.holds.remove(&token).expect("the hold exists");
         let claim = &hold.claim;
-        self.deadlines.remove_lease(hold.deadline_ms, token);
+        if let Some(deadline_ms) = hold.deadline_ms {
+            self.deadlines.remove_lease(deadline_ms, token);
+        }
+        if let Some(old) = hold.converted_from {
+            self.converted.remove(&old);
+        }
         for id in claim.request_id.iter().chain(&hold.later_request_ids) {
             self.requests.end(&claim.owner, id, now_ms);
         }
         self.owners.leave(&claim.owner, |owner| {
-            owner.holds.remove(&claim.resource);
+            for want in claim.wants.iter() {
+                owner.holds.remove(&want.resource);
+            }
         });
-        let Entry::Occupied(mut lock) = self.locks.entry(claim.resource.clone()) else {
-            panic!("{} is held but not in the table", claim.resource);
-        };
-        lock.get_mut().holders.remove(&token);
-        if lock.get().is_idle() {
-            lock.remove();
+        let delay_ms = self.leave_session(claim, token, how);
+        for want in claim.wants.iter() {
+            let Entry::Occupied(mut lock) = self.locks.entry(want.resource.clone()) else {
+                panic!("{} is held but not in the table", want.resource);
+            };
+            lock.get_mut().remove_holder(token, want.grip);
+            if delay_ms > 0 {
+                let until_ms = now_ms.saturating_add(delay_ms);
+                self.deadlines
+                    .close(lock.get_mut(), &want.resource, until_ms);
+            } else if lock.get().is_idle() {
+                lock.remove();
+            }
         }
         hold
     }
 
-    fn set_lease(&mut self, token: Token, deadline_ms: u64, ttl_ms: u64) {
-        let before_ms = self.holds[&token].deadline_ms;
-        self.deadlines.remove_lease(before_ms, token);
-        self.deadlines.add_lease(deadline_ms, token);
-        let hold = self.hold_mut(token);
-        hold.deadline_ms = deadline_ms;
+    /// Takes a hold off its session; returns the lock delay that follows.
+    fn leave_session(&mut self, claim: &Claim, token: Token, how: &End) -> u64 {
+        let Some(session) = &claim.session else {
+            return 0;
+        };
+        let session = self.sessions.get_mut(session);
+        session.holds.remove(&token);
+        match how {
+            End::Willing | End::GivenBack => 0,
+            End::Expired | End::Forced(_) => session.lock_delay_ms,
+        }
+    }
+
+    /// The lease begins anew; none: the hold lasts as long as its session.
+    fn set_lease(&mut self, now_ms: u64, token: Token, ttl_ms: Option<u64>) {
+        let hold = self.holds.get_mut(&token).expect("the hold exists");
+        if let Some(before_ms) = hold.deadline_ms {
+            self.deadlines.remove_lease(before_ms, token);
+        }
+        hold.deadline_ms = ttl_ms.map(|ttl_ms| now_ms.saturating_add(ttl_ms));
         hold.claim.ttl_ms = ttl_ms;
+        if let Some(deadline_ms) = hold.deadline_ms {
+            self.deadlines.add_lease(deadline_ms, token);
+        }
     }
 
-    fn is_held_by(&self, resource: &str, token: Token) -> bool {
-        self.holds
-            .get(&token)
-            .is_some_and(|hold| *hold.claim.resource == *resource)
+    /// Whether a request means this hold: by its one resource and the token, or by the token alone.
+    pub(super) fn is_named_by(&self, resource: Option<&Name>, token: Token) -> bool {
+        self.holds.get(&token).is_some_and(|hold| {
+            resource.is_none_or(|resource| match &hold.claim.wants {
+                Wants::One(want) => want.resource == *resource,
+                Wants::Set(_) => false,
+            })
+        })
     }
 
-    fn hold_mut(&mut self, token: Token) -> &mut Hold {
+    pub(super) fn hold_mut(&mut self, token: Token) -> &mut Hold {
         self.holds.get_mut(&token).expect("the hold exists")
     }
 
     fn describe(&self, now_ms: u64, token: Token, hold: &Hold) -> Acquired {
         Acquired {
-            resource: hold.claim.resource.to_string(),
-            owner: hold.claim.owner.to_string(),
+            wants: hold.claim.wants.clone(),
+            owner: hold.claim.owner.clone(),
             token,
-            mode: hold.claim.mode,
             expires_in_ms: self.expires_in_ms(now_ms, hold),
             waited_ms: hold.waited_ms,
         }

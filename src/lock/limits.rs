@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The bounds of a table. At each of them the request that would pass it is refused with
-/// [`Outcome::Overloaded`](super::command::Outcome::Overloaded), which names the field.
+/// [`Outcome::Overloaded`](super::outcome::Outcome::Overloaded), which names the field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Waiters over all resources.
@@ -15,12 +15,16 @@ pub struct Limits {
     pub claims: u64,
     /// Holders and waiters of one resource together: what one visit to a resource can cost.
     pub claims_per_resource: u64,
+    /// Holds and waits of one session: what closing it can cost.
+    pub claims_per_session: u64,
+    /// Sessions that are not gone.
+    pub sessions: u64,
     /// Remembered request ids; at about 300 bytes each.
     pub request_ids: u64,
     /// Endings of waits kept for a new leader, weighed by the holders or owners that they name.
     /// When it is full the oldest go: they are the likeliest to have been published.
     pub recent_endings: u64,
-    /// Leases and waits that one call of [`expire`](super::table::Table::expire) ends, and ids
+    /// Leases, waits and the like that one call of [`expire`](super::table::Table::expire) ends, and ids
     /// that it forgets, so that a mass expiry does not hold up the entries behind it.
     pub endings_per_entry: u64,
 }
@@ -32,6 +36,8 @@ impl Default for Limits {
             waiters_per_resource: 10_000,
             claims: 1_000_000,
             claims_per_resource: 100_000,
+            claims_per_session: 10_000,
+            sessions: 100_000,
             request_ids: 1_000_000,
             recent_endings: 10_000,
             endings_per_entry: 1_000,

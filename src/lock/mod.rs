@@ -28,28 +28,43 @@
 //!
 //! In reading order:
 //!
-//! - [`command`]: what is asked and answered, as values
+//! - [`claim`], [`command`], [`outcome`], [`event`]: what is asked and answered, as values
 //! - [`table`]: the lock table, one transition per command
-//! - `holding`, `waiting`: how a hold or a wait starts and ends
-//! - `wait_graph`: who waits for whom, derived from the table
-//! - `reads`: what can be seen without changing anything
-//! - `deadlines`, `owners`, [`requests`], [`endings`]: the table's parts
+//! - `holding`, `waiting`, `converting`: how a hold or a wait starts, changes and ends
+//! - [`sessions`]: one lease for many of them
+//! - `operators`: what is done against a holder's will
+//! - `wait_graph`, `reduction`: who waits for whom, derived from the table, and who waits for ever
+//! - [`reads`], [`listing`]: what can be seen without changing anything
+//! - `resource`, `deadlines`, `owners`, [`requests`], [`endings`], [`recent_deadlocks`]: the table's
+//!   parts
 //! - [`limits`]: its bounds
+//! - [`answer`], [`service`], [`keepalives`]: what clients ask and are told
 
 use std::sync::Arc;
 
 pub mod answer;
+pub mod claim;
 pub mod command;
 pub mod endings;
+pub mod event;
+pub mod keepalives;
 pub mod limits;
+pub mod listing;
+pub mod outcome;
+pub mod reads;
+pub mod recent_deadlocks;
 pub mod requests;
 pub mod service;
+pub mod sessions;
 pub mod table;
 
+mod converting;
 mod deadlines;
 mod holding;
+mod operators;
 mod owners;
-mod reads;
+mod reduction;
+mod resource;
 mod wait_graph;
 mod waiting;
 
@@ -58,15 +73,21 @@ mod table_consistency;
 #[cfg(test)]
 mod table_model;
 #[cfg(test)]
+mod table_model_ends;
+#[cfg(test)]
 mod table_oracle;
+#[cfg(test)]
+mod table_print;
 #[cfg(test)]
 mod table_properties;
 #[cfg(test)]
 mod table_scripts;
+#[cfg(test)]
+mod table_steps;
 
 pub use limits::Limits;
 pub use table::{Counts, Table};
 
 /// The name of a resource or an owner, or a request id. The indexes share a claim's copy of it; in a
 /// table that came from a snapshot each has its own, until the claims of that time have ended.
-type Name = Arc<str>;
+pub type Name = Arc<str>;

@@ -1,10 +1,11 @@
 //! What can be seen of the table without changing it. Everything is evaluated at a given moment:
 //! what is over then is not shown, even if nothing has ended it yet.
 
-use super::command::{Check, Contention, HolderView, LockView, Outcome, WaiterView};
+use super::Name;
 use super::holding::Hold;
+use super::outcome::{Check, Contention, HolderView, LockView, Outcome, WaiterView};
 use super::table::Table;
-use super::waiting::Waiter;
+use super::waiting::{Place, Waiter};
 use crate::ids::Token;
 use crate::protocol::ReplyTo;
 
@@ -15,16 +16,17 @@ impl Table {
     /// Who holds the resource (by token) and who waits for it (in the order of service): all of
     /// them, at most [`claims_per_resource`](super::limits::Limits::claims_per_resource).
     pub fn get(&self, resource: &str, now_ms: u64) -> LockView {
-        let Some(lock) = self.locks.get(resource) else {
+        let Some((resource, lock)) = self.locks.get_key_value(resource) else {
             return LockView::default();
         };
-        let waiters = lock.queue.keys().map(|place| &self.waits[place]);
+        let waiters = lock.waiters().map(|place| &self.waits[&place]);
         LockView {
             holders: self.live_holders(resource, now_ms).collect(),
             waiters: waiters
-                .filter(|waiter| waiter.deadline_ms > now_ms)
-                .map(|waiter| view_of_waiter(waiter, now_ms))
+                .filter(|waiter| !self.is_wait_over(waiter, now_ms))
+                .map(|waiter| view_of_waiter(waiter, resource, now_ms))
                 .collect(),
+            delay_ms: self.delay_ms(resource, now_ms),
         }
     }
 
@@ -65,9 +67,9 @@ impl Table {
     }
 
     /// Who is in the way, as a refusal tells it: the first [`HOLDERS_NAMED_MAX`] holders.
-    pub(super) fn contention(&self, now_ms: u64, resource: &str) -> Contention {
+    pub(super) fn contention(&self, now_ms: u64, resource: &Name) -> Contention {
         Contention {
-            resource: resource.to_owned(),
+            resource: resource.clone(),
             holders: self
                 .live_holders(resource, now_ms)
                 .take(HOLDERS_NAMED_MAX)
@@ -75,43 +77,94 @@ impl Table {
             queue_length: self
                 .locks
                 .get(resource)
-                .map_or(0, |lock| lock.queue.len() as u64),
+                .map_or(0, |lock| lock.queue_len() as u64),
+            delay_ms: self.delay_ms(resource, now_ms),
+        }
+    }
+
+    /// The same for a waiter, who does not count itself.
+    pub(super) fn contention_of(&self, now_ms: u64, place: Place) -> Contention {
+        let waiter = &self.waits[&place];
+        let first = &waiter.claim.wants.as_slice()[0].resource;
+        let resource = self.blocked_on(waiter, place, now_ms).unwrap_or(first);
+        let contention = self.contention(now_ms, resource);
+        Contention {
+            queue_length: contention.queue_length - 1,
+            ..contention
         }
     }
 
     pub(super) fn is_live(&self, hold: &Hold, now_ms: u64) -> bool {
-        self.deadlines.lease_end_ms(hold.deadline_ms) > now_ms
+        self.hold_end_ms(hold) > now_ms
+    }
+
+    /// When a hold ends: with its own lease or with its session, whichever is first.
+    pub(super) fn hold_end_ms(&self, hold: &Hold) -> u64 {
+        let own = hold.deadline_ms;
+        let own_ms = own.map_or(u64::MAX, |at_ms| self.deadlines.lease_end_ms(at_ms));
+        match &hold.claim.session {
+            None => own_ms,
+            Some(session) => own_ms.min(self.sessions.end_ms(session, &self.deadlines)),
+        }
+    }
+
+    /// When a wait ends: by itself, with its session, or with the hold that it is to convert.
+    pub(super) fn wait_end_ms(&self, waiter: &Waiter) -> u64 {
+        let session = waiter.claim.session.as_ref();
+        let session_ms = session.map(|id| self.sessions.end_ms(id, &self.deadlines));
+        let hold_ms = waiter
+            .converts
+            .map(|token| self.hold_end_ms(&self.holds[&token]));
+        [session_ms, hold_ms]
+            .into_iter()
+            .flatten()
+            .fold(waiter.deadline_ms, u64::min)
+    }
+
+    pub(super) fn is_wait_over(&self, waiter: &Waiter, now_ms: u64) -> bool {
+        self.wait_end_ms(waiter) <= now_ms
     }
 
     pub(super) fn expires_in_ms(&self, now_ms: u64, hold: &Hold) -> u64 {
-        self.deadlines
-            .lease_end_ms(hold.deadline_ms)
-            .saturating_sub(now_ms)
+        self.hold_end_ms(hold).saturating_sub(now_ms)
     }
 
-    fn live_holders(&self, resource: &str, now_ms: u64) -> impl Iterator<Item = HolderView> {
+    pub(super) fn view_of_holder(&self, token: Token, resource: &str, now_ms: u64) -> HolderView {
+        let hold = &self.holds[&token];
+        HolderView {
+            owner: hold.claim.owner.clone(),
+            token,
+            grip: hold.claim.wants.grip_of(resource).expect("it is held"),
+            session: hold.claim.session.clone(),
+            expires_in_ms: self.expires_in_ms(now_ms, hold),
+            held_ms: now_ms.saturating_sub(hold.granted_ms),
+            meta: hold.claim.meta.clone(),
+        }
+    }
+
+    /// What is left of the resource's lock delay.
+    fn delay_ms(&self, resource: &str, now_ms: u64) -> Option<u64> {
+        let until_ms = self.locks.get(resource)?.closed_until_ms?;
+        (until_ms > now_ms).then(|| until_ms - now_ms)
+    }
+
+    fn live_holders(&self, resource: &Name, now_ms: u64) -> impl Iterator<Item = HolderView> {
         let tokens = self.locks.get(resource).map(|lock| lock.holders.iter());
         tokens
             .into_iter()
             .flatten()
-            .map(|token| (*token, &self.holds[token]))
-            .filter(move |(_, hold)| self.is_live(hold, now_ms))
-            .map(move |(token, hold)| HolderView {
-                owner: hold.claim.owner.to_string(),
-                token,
-                mode: hold.claim.mode,
-                expires_in_ms: self.expires_in_ms(now_ms, hold),
-                held_ms: now_ms.saturating_sub(hold.granted_ms),
-                meta: hold.claim.meta.clone(),
-            })
+            .filter(move |token| self.is_live(&self.holds[*token], now_ms))
+            .map(move |token| self.view_of_holder(*token, resource, now_ms))
     }
 }
 
-fn view_of_waiter(waiter: &Waiter, now_ms: u64) -> WaiterView {
+fn view_of_waiter(waiter: &Waiter, resource: &str, now_ms: u64) -> WaiterView {
+    let claim = &waiter.claim;
     WaiterView {
-        owner: waiter.claim.owner.to_string(),
-        mode: waiter.claim.mode,
+        owner: claim.owner.clone(),
+        grip: claim.wants.grip_of(resource).expect("it is wanted"),
+        session: claim.session.clone(),
         waited_ms: now_ms.saturating_sub(waiter.since_ms),
-        request_id: waiter.claim.request_id.as_deref().map(str::to_owned),
+        request_id: claim.request_id.clone(),
     }
 }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use super::Name;
-use super::command::Mode;
+use super::claim::Wants;
 use super::waiting::Place;
 use crate::ids::Token;
 
@@ -21,8 +21,7 @@ pub const REMEMBERED_MS: u64 = 300_000;
 /// What is known of a request that changed the state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Remembered {
-    pub(super) resource: Name,
-    pub(super) mode: Mode,
+    pub(super) wants: Wants,
     pub(super) became: Became,
 }
 
@@ -34,6 +33,16 @@ pub(super) enum Became {
     Ended {
         until_ms: u64,
     },
+}
+
+impl Became {
+    /// The token that the request was granted, while that is held.
+    pub(super) fn token(self) -> Option<Token> {
+        match self {
+            Became::Held(token) => Some(token),
+            Became::Waiting(_) | Became::Ended { .. } => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +72,14 @@ impl Requests {
         self.by_owner_and_id
             .insert((owner.clone(), id.clone()), what)
             .is_none()
+    }
+
+    /// The grant of this request has another token now.
+    pub(super) fn regranted(&mut self, owner: &Name, id: &Name, token: Token) {
+        self.by_owner_and_id
+            .get_mut(&(owner.clone(), id.clone()))
+            .expect("the id of a hold is remembered")
+            .became = Became::Held(token);
     }
 
     /// The grant of this request is over.

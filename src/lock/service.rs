@@ -8,13 +8,18 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use crate::ids::{BootId, NodeId, Token};
-use crate::lock::command::{self, Check, LockView};
+use crate::lock::Name;
+use crate::lock::claim::{Grip, Want, Wants};
+use crate::lock::command;
+use crate::lock::keepalives::Keepalives;
+use crate::lock::listing::Page;
+use crate::lock::outcome::{self, Check, LockView};
 use crate::protocol::lock as wire;
-use crate::protocol::{Code, ErrorReply, Outcome, Refusal, ReplyTo};
+use crate::protocol::{Code, ErrorReply, Outcome, Refusal, ReplyTo, admin, session};
 use crate::raft::command::Command;
 use crate::raft::handle::{Handle, ReadError};
 use crate::raft::network::Network;
-use crate::raft::proposals::{Submission, Ticket};
+use crate::raft::proposals::{self, Submission, Ticket};
 use crate::time::{self, Instant};
 
 /// The kind of call that carries a [`Query`] to the leader.
@@ -38,6 +43,7 @@ pub struct LockService {
     boot: BootId,
     /// Counts the owners that this boot has made up.
     owners: AtomicU64,
+    keepalives: Keepalives,
     /// Places for reads that look for an answer.
     reads: Semaphore,
 }
@@ -47,12 +53,22 @@ pub struct LockService {
 pub enum Query {
     Check { resource: String, token: Token },
     Get { resource: String },
+    List(Page),
+    Graph,
+    Deadlocks { limit: usize },
+    Session { session: String },
+    Sessions(Page),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Found {
     Check(Check),
     Get(LockView),
+    List(wire::Listing),
+    Graph(wire::WaitGraph),
+    Deadlocks(wire::RecentDeadlocks),
+    Session(Result<Box<session::View>, Box<outcome::Outcome>>),
+    Sessions(session::Listing),
     /// Ask whoever leads now.
     NotLeader,
 }
@@ -69,6 +85,7 @@ pub struct Received {
 impl LockService {
     pub fn new(handle: Handle, network: Network, boot: BootId) -> Self {
         LockService {
+            keepalives: Keepalives::new(handle.clone()),
             handle,
             network,
             boot,
@@ -79,64 +96,122 @@ impl LockService {
 
     /// `lock.acquire`; answered when the log has decided, or when the wait ends.
     pub fn acquire(&self, request: wire::Acquire, to: ReplyTo, received: Received) {
-        let wire::Acquire {
-            resource,
-            mode,
-            ttl_ms,
-            wait_ms,
-            on_deadlock,
-            request_id,
-            ..
-        } = request;
-        let owner = match (request.owner, &request_id) {
-            (Some(owner), _) => owner,
-            // Repeats carry the same id, so they derive the same owner.
-            (None, Some(id)) => format!("request:{id}"),
-            (None, None) => self.make_up_owner(),
-        };
-        let wait = (wait_ms > 0).then(|| command::Wait {
-            wait_ms,
+        let wants = wants_of(&request);
+        let session = request.session.map(Name::from);
+        let id = request.request_id.map(Name::from);
+        let owner = owner_of(request.owner, session.as_ref(), id.as_ref());
+        let wait = (request.wait_ms > 0).then(|| command::Wait {
+            wait_ms: request.wait_ms,
             reply: to.clone(),
         });
-        let meta = request.meta.map(|meta| meta.as_json().to_owned());
+        let ttl_ms = match session {
+            Some(_) => request.ttl_ms,
+            None => request.ttl_ms.or(Some(wire::TTL_MS_DEFAULT)),
+        };
         let acquire = command::Acquire {
-            resource,
-            mode,
-            owner,
-            request_id,
+            wants,
+            owner: owner.unwrap_or_else(|| self.make_up_owner()),
+            request_id: id,
+            session,
             ttl_ms,
             wait,
-            on_deadlock,
-            meta,
+            on_deadlock: request.on_deadlock,
+            meta: request.meta.map(|meta| meta.as_json().to_owned()),
         };
         self.submit(command::Command::Acquire(acquire), to, received);
     }
 
     /// `lock.release`.
     pub fn release(&self, request: wire::Release, to: ReplyTo, received: Received) {
-        let wire::Release {
-            resource, token, ..
-        } = request;
+        let resource = request.resource.map(Name::from);
+        let token = request.token;
         self.submit(command::Command::Release { resource, token }, to, received);
     }
 
     /// `lock.renew`.
     pub fn renew(&self, request: wire::Renew, to: ReplyTo, received: Received) {
-        let wire::Renew {
-            resource,
-            token,
-            ttl_ms,
-            ..
-        } = request;
-        self.submit(
-            command::Command::Renew {
-                resource,
-                token,
-                ttl_ms,
-            },
-            to,
-            received,
-        );
+        let renew = command::Command::Renew {
+            resource: request.resource.map(Name::from),
+            token: request.token,
+            ttl_ms: request.ttl_ms,
+        };
+        self.submit(renew, to, received);
+    }
+
+    /// `lock.convert`; answered like an acquire.
+    pub fn convert(&self, request: wire::Convert, to: ReplyTo, received: Received) {
+        let convert = command::Convert {
+            resource: request.resource.into(),
+            token: request.token,
+            to: grip_of(request.mode, (0, 0)),
+            wait: (request.wait_ms > 0).then(|| command::Wait {
+                wait_ms: request.wait_ms,
+                reply: to.clone(),
+            }),
+        };
+        self.submit(command::Command::Convert(Box::new(convert)), to, received);
+    }
+
+    /// `lock.cancel`.
+    pub fn cancel(&self, request: wire::Cancel, to: ReplyTo, received: Received) {
+        let session = request.session.map(Name::from);
+        let request_id = request.request_id.map(Name::from);
+        let owner = owner_of(request.owner, session.as_ref(), request_id.as_ref());
+        let cancel = command::Command::Cancel {
+            resource: request.resource.into(),
+            owner: owner.expect("a request names an owner or an id"),
+            request_id,
+        };
+        self.submit(cancel, to, received);
+    }
+
+    /// `session.open`.
+    pub fn open_session(&self, request: session::Open, to: ReplyTo, received: Received) {
+        let open = command::OpenSession {
+            // Whoever knows it can use it.
+            session: format!("{:032x}", rand::random::<u128>()).into(),
+            name: request.name.map(Name::from),
+            ttl_ms: request.ttl_ms,
+            lock_delay_ms: request.lock_delay_ms,
+            meta: request.meta.map(|meta| meta.as_json().to_owned()),
+        };
+        self.submit(command::Command::OpenSession(Box::new(open)), to, received);
+    }
+
+    /// `session.close`, and `admin.session.close` with a reason.
+    pub fn close_session(
+        &self,
+        (session, reason): (String, Option<String>),
+        to: ReplyTo,
+        received: Received,
+    ) {
+        let close = command::Command::CloseSession {
+            session: session.into(),
+            reason: reason.map(Name::from),
+        };
+        self.submit(close, to, received);
+    }
+
+    /// `session.keepalive`; answered when the log has it.
+    ///
+    /// # Errors
+    /// When the session is over or was never there, and when the log did not decide in time.
+    pub async fn keep_alive(
+        &self,
+        session: String,
+        deadline: Instant,
+    ) -> Result<session::KeptAlive, Refusal> {
+        self.keepalives.keep(session, deadline).await
+    }
+
+    /// `admin.lock.release`.
+    pub fn force_release(&self, request: admin::ReleaseLock, to: ReplyTo, received: Received) {
+        let release = command::Command::ForceRelease {
+            resource: request.resource.into(),
+            token: request.token,
+            reason: request.reason.into(),
+        };
+        self.submit(release, to, received);
     }
 
     fn submit(&self, command: command::Command, to: ReplyTo, received: Received) {
@@ -151,23 +226,23 @@ impl LockService {
     }
 
     /// An owner that no other request has: this boot's number is random, and the count goes up.
-    fn make_up_owner(&self) -> String {
+    fn make_up_owner(&self) -> Name {
         let count = self.owners.fetch_add(1, Ordering::Relaxed);
-        format!("anon-{:x}-{count}", self.boot.0)
+        format!("anon-{:x}-{count}", self.boot.0).into()
     }
 
     /// A read at the leader's lease time, from here if this node leads, else asked of the leader.
     ///
     /// # Errors
     /// `no_leader` when none answered until the deadline, `overloaded`.
-    pub async fn find(&self, query: Query, deadline: Instant) -> Result<Found, Refusal> {
+    pub async fn find(&self, query: &Query, deadline: Instant) -> Result<Found, Refusal> {
         let Ok(_place) = self.reads.try_acquire() else {
             return Err(too_many_reads());
         };
         loop {
-            let here = tokio::time::timeout_at(deadline, self.find_here(&query)).await;
+            let here = tokio::time::timeout_at(deadline, self.find_here(query)).await;
             let found = match here.unwrap_or(Err(ReadError::NotLeader)) {
-                Err(ReadError::NotLeader) => self.ask_leader(&query, deadline).await,
+                Err(ReadError::NotLeader) => self.ask_leader(query, deadline).await,
                 Err(ReadError::Overloaded) => {
                     return Err(too_many_reads());
                 }
@@ -185,11 +260,26 @@ impl LockService {
 
     /// The same from this node's own copy, which may be behind.
     pub fn find_stale(&self, query: &Query) -> Found {
-        self.handle.read(|state, now_ms| match query {
-            Query::Check { resource, token } => {
-                Found::Check(state.locks.check(resource, *token, now_ms))
+        self.handle.read(|state, now_ms| {
+            let locks = &state.locks;
+            match query {
+                Query::Check { resource, token } => {
+                    Found::Check(locks.check(resource, *token, now_ms))
+                }
+                Query::Get { resource } => Found::Get(locks.get(resource, now_ms)),
+                Query::List(page) => Found::List(locks.list(page, now_ms)),
+                Query::Graph => Found::Graph(locks.graph(now_ms)),
+                Query::Deadlocks { limit } => {
+                    Found::Deadlocks(locks.recent_deadlocks(*limit, now_ms))
+                }
+                Query::Session { session } => Found::Session(
+                    locks
+                        .session(session, now_ms)
+                        .map(Box::new)
+                        .map_err(Box::new),
+                ),
+                Query::Sessions(page) => Found::Sessions(locks.list_sessions(page, now_ms)),
             }
-            Query::Get { resource } => Found::Get(state.locks.get(resource, now_ms)),
         })
     }
 
@@ -216,10 +306,45 @@ impl LockService {
         let query: Query = rmp_serde::from_slice(&body).ok()?;
         let found = self.find_here(&query).await.unwrap_or(Found::NotLeader);
         Some(
-            rmp_serde::to_vec(&found)
+            // By name, since answers leave fields out.
+            rmp_serde::to_vec_named(&found)
                 .expect("answers always encode")
                 .into(),
         )
+    }
+}
+
+/// The owner that a request names, or the one that its id stands for: repeats carry the same id, so
+/// they derive the same owner.
+fn owner_of(owner: Option<String>, session: Option<&Name>, id: Option<&Name>) -> Option<Name> {
+    match (owner, session, id) {
+        (Some(owner), ..) => Some(owner.into()),
+        (None, Some(session), Some(id)) => Some(format!("session:{session}:{id}").into()),
+        (None, None, Some(id)) => Some(format!("request:{id}").into()),
+        (None, _, None) => None,
+    }
+}
+
+fn wants_of(request: &wire::Acquire) -> Wants {
+    let mut wants = request
+        .wanted()
+        .map(|(resource, mode, permits, limit)| Want {
+            resource: resource.into(),
+            grip: grip_of(mode, (permits, limit)),
+        });
+    if request.resources.is_empty() {
+        return Wants::One(wants.next().expect("a request wants something"));
+    }
+    let mut wants: Vec<Want> = wants.collect();
+    wants.sort_by(|a, b| a.resource.cmp(&b.resource));
+    Wants::Set(wants.into())
+}
+
+fn grip_of(mode: wire::Mode, (permits, limit): (u32, u32)) -> Grip {
+    match mode {
+        wire::Mode::Exclusive => Grip::Exclusive,
+        wire::Mode::Shared => Grip::Shared,
+        wire::Mode::Permit => Grip::Permits { permits, limit },
     }
 }
 
@@ -235,4 +360,24 @@ fn no_leader() -> Refusal {
         )
         .with_outcome(Outcome::NotApplied),
     )
+}
+
+/// The error for a command that the log did not decide in time.
+pub fn not_decided(refusal: proposals::Refusal) -> Refusal {
+    let (code, message) = match refusal {
+        proposals::Refusal::NoLeader => (Code::NoLeader, "no node led until the deadline"),
+        proposals::Refusal::Timeout => (Code::Timeout, "there was no room in the log in time"),
+        proposals::Refusal::Indeterminate => (
+            Code::Indeterminate,
+            "not known to be committed by the deadline; it may still be",
+        ),
+        proposals::Refusal::Overloaded => {
+            return Box::new(ErrorReply::overloaded(
+                "commands that wait for the log",
+                proposals::QUEUE_MAX as u64,
+            ));
+        }
+        proposals::Refusal::ShuttingDown => (Code::ShuttingDown, "this node is stopping"),
+    };
+    Box::new(ErrorReply::new(code, message))
 }

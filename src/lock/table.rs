@@ -4,47 +4,47 @@
 //! The caller passes times that never go back, calls [`Table::expire`] before the commands of an
 //! entry, and performs the effects in order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::Name;
-use super::command::{Acquire, Command, Effect, Mode, Outcome, Wait};
+use super::claim::{Claim, Grip, Wants};
+use super::command::{Acquire, Command, Wait};
 use super::deadlines::{Deadlines, Over};
 use super::endings::Endings;
-use super::holding::{Claim, Hold};
+use super::event::Effect;
+use super::holding::{End, Hold};
 use super::limits::Limits;
+use super::outcome::Outcome;
 use super::owners::Owners;
+use super::recent_deadlocks::RecentDeadlocks;
 use super::requests::{Became, Remembered, Requests};
+use super::resource::Lock;
+use super::sessions::Sessions;
 use super::waiting::{Place, Waiter};
 use crate::ids::Token;
 
-/// All locks, their holders and waiters, and what is remembered of requests.
+/// All locks, their holders and waiters, the sessions, and what is remembered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
     pub(super) limits: Limits,
     /// The newest token; the next grant gets the one after it.
     pub(super) last_token: Token,
-    pub(super) last_place: Place,
-    /// Every resource that is held or waited for, and no other.
+    /// The number of the newest wait.
+    pub(super) last_place: u64,
+    /// Every resource that is held, waited for or closed for a while, and no other.
     pub(super) locks: BTreeMap<Name, Lock>,
     pub(super) holds: BTreeMap<Token, Hold>,
     pub(super) waits: BTreeMap<Place, Waiter>,
+    /// From the token that a hold had to the one that its conversion gave it.
+    pub(super) converted: BTreeMap<Token, Token>,
     pub(super) owners: Owners,
+    pub(super) sessions: Sessions,
     pub(super) requests: Requests,
     pub(super) deadlines: Deadlines,
     pub(super) endings: Endings,
-}
-
-/// One resource. Its first waiter is incompatible with its holders: anybody else would have been
-/// let through.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Lock {
-    /// How its holders hold it; without holders it says nothing.
-    pub(super) mode: Mode,
-    pub(super) holders: BTreeSet<Token>,
-    /// In the order of service.
-    pub(super) queue: BTreeMap<Place, Mode>,
+    pub(super) deadlocks: RecentDeadlocks,
 }
 
 /// How many there are.
@@ -53,10 +53,11 @@ pub struct Counts {
     /// Grants that have not ended.
     pub held: u64,
     pub waiting: u64,
-    /// Resources that are held or waited for.
+    /// Resources that are held or waited for, or closed for a while.
     pub resources: u64,
     /// Owners that hold, wait or have remembered requests.
     pub owners: u64,
+    pub sessions: u64,
     /// Remembered request ids.
     pub request_ids: u64,
 }
@@ -75,22 +76,35 @@ impl Table {
         match command {
             Command::Acquire(request) => self.acquire(now_ms, request, effects),
             Command::Release { resource, token } => {
-                self.settle(now_ms, resource, effects);
-                self.release(now_ms, resource, *token, effects)
+                self.release(now_ms, (resource.as_ref(), *token), effects)
             }
             Command::Renew {
                 resource,
                 token,
                 ttl_ms,
-            } => {
-                self.settle(now_ms, resource, effects);
-                self.renew(now_ms, resource, *token, *ttl_ms)
+            } => self.renew(now_ms, (resource.as_ref(), *token), *ttl_ms, effects),
+            Command::Convert(request) => self.convert(now_ms, request, effects),
+            Command::Cancel {
+                resource,
+                owner,
+                request_id,
+            } => self.cancel(now_ms, (resource, owner), request_id.as_ref(), effects),
+            Command::GiveBack { token } => self.give_back(now_ms, *token, effects),
+            Command::OpenSession(request) => self.open_session(now_ms, request, effects),
+            Command::KeepAlive { sessions } => self.keep_alive(now_ms, sessions),
+            Command::CloseSession { session, reason } => {
+                self.close_session(now_ms, (session, reason.as_ref()), effects)
             }
+            Command::ForceRelease {
+                resource,
+                token,
+                reason,
+            } => self.force_release(now_ms, (resource, *token), reason, effects),
         }
     }
 
-    /// Ends the leases and waits that are over at `now_ms`, in the order of their deadlines (waits
-    /// before leases, then by age), and forgets request ids; at most
+    /// Ends the leases, waits, sessions and lock delays that are over at `now_ms`, in the order of
+    /// their deadlines (waits before leases, then by age), and forgets what is remembered; at most
     /// [`Limits::endings_per_entry`] of each. The rest follows with the next call.
     pub fn expire(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
         for _ in 0..self.limits.endings_per_entry {
@@ -105,6 +119,11 @@ impl Table {
             };
             self.owners.leave(&owner, |owner| owner.requests -= 1);
         }
+        for _ in 0..self.limits.endings_per_entry {
+            if !self.sessions.forget_next(now_ms) {
+                break;
+            }
+        }
         self.endings.trim(now_ms);
     }
 
@@ -115,7 +134,8 @@ impl Table {
             .raise_lease_floor(now_ms.saturating_add(grace_ms));
     }
 
-    /// When the next lease or wait ends: an entry is due then, if there is no other traffic.
+    /// When the next lease, wait, session or lock delay ends: an entry is due then, if there is no
+    /// other traffic.
     pub fn next_deadline(&self) -> Option<u64> {
         self.deadlines.next_ms()
     }
@@ -131,16 +151,18 @@ impl Table {
             waiting: self.waits.len() as u64,
             resources: self.locks.len() as u64,
             owners: self.owners.len() as u64,
+            sessions: self.sessions.len() as u64,
             request_ids: self.requests.len() as u64,
         }
     }
 
     fn acquire(&mut self, now_ms: u64, request: &Acquire, effects: &mut Vec<Effect>) -> Outcome {
-        self.settle(now_ms, &request.resource, effects);
-        let claim = Claim::of(request);
-        self.settle_wait_of(now_ms, &claim.owner, effects);
-        if let Some(id) = &claim.request_id {
-            if let Some(known) = self.requests.find(&claim.owner, id).cloned() {
+        for want in request.wants.iter() {
+            self.settle(now_ms, &want.resource, effects);
+        }
+        self.settle_wait_of(now_ms, &request.owner, effects);
+        if let Some(id) = &request.request_id {
+            if let Some(known) = self.requests.find(&request.owner, id).cloned() {
                 return self.repeat(now_ms, request, &known, effects);
             }
             if let Some(refusal) =
@@ -149,18 +171,29 @@ impl Table {
                 return refusal;
             }
         }
-        if let Some(token) = self.token_of(&claim.owner, &claim.resource) {
-            return self.acquire_again(now_ms, token, &claim);
+        let session = request.session.as_ref();
+        if let Some(refusal) = session.and_then(|id| self.session_refusal(now_ms, id)) {
+            return refusal;
         }
-        if self.is_free_for(&claim) {
-            return match self.claims_over_limit(&claim.resource) {
+        let claim = Claim::of(request);
+        if let Some(answer) = self.answer_to_holder(now_ms, &claim) {
+            return answer;
+        }
+        if let Some(refusal) = self.limit_mismatch(&claim) {
+            return refusal;
+        }
+        let Some(blocking) = self.blocking(now_ms, &claim) else {
+            return match self.claims_over_limit(&claim) {
                 Some(refusal) => refusal,
-                None => Outcome::Acquired(self.grant(now_ms, claim, 0, effects)),
+                None => Outcome::Acquired(self.grant(now_ms, claim, None, effects)),
             };
-        }
+        };
         match effective_wait(request) {
-            Some(wait) => self.start_wait(now_ms, claim, (wait, request.on_deadlock), effects),
-            None => Outcome::Held(self.contention(now_ms, &claim.resource)),
+            Some(wait) => {
+                let how = (wait, request.on_deadlock);
+                self.start_wait(now_ms, (claim, None), how, effects)
+            }
+            None => Outcome::Held(self.contention(now_ms, blocking)),
         }
     }
 
@@ -174,46 +207,94 @@ impl Table {
         known: &Remembered,
         effects: &mut Vec<Effect>,
     ) -> Outcome {
-        let differs = if *known.resource != *request.resource {
-            Some("resource")
-        } else if known.mode != request.mode {
-            Some("mode")
-        } else {
-            None
-        };
-        if let Some(field) = differs {
+        if let Some(field) = difference(&known.wants, &request.wants) {
             return Outcome::RequestMismatch {
                 field: field.to_owned(),
             };
         }
         match (known.became, effective_wait(request)) {
             (Became::Ended { .. }, _) => Outcome::NotHolder,
-            (Became::Held(token), _) => Outcome::Acquired(self.acquired(now_ms, token)),
+            (Became::Held(token), _) => {
+                self.hold_mut(token).unheard = false;
+                Outcome::Acquired(self.acquired(now_ms, token))
+            }
             (Became::Waiting(place), Some(wait)) => self.reattach(now_ms, place, wait),
             (Became::Waiting(place), None) => self.give_up(now_ms, place, effects),
         }
     }
 
+    /// What an owner is told that holds some of what it asks for, or waits for it: exactly what it
+    /// holds is its again; anything else is refused, or a cycle could come to be without a wait.
+    fn answer_to_holder(&mut self, now_ms: u64, claim: &Claim) -> Option<Outcome> {
+        let owner = self.owners.get(&claim.owner)?;
+        for want in claim.wants.iter() {
+            let Some(&token) = owner.holds.get(&want.resource) else {
+                continue;
+            };
+            let held = &self.holds[&token].claim.wants;
+            if *held == claim.wants {
+                return Some(self.acquire_again(now_ms, token, claim));
+            }
+            let grip = held.grip_of(&want.resource).expect("it is held");
+            return Some(Outcome::ModeConflict {
+                resource: want.resource.clone(),
+                held: grip.mode(),
+                token,
+            });
+        }
+        let place = owner.waiting?;
+        let waits_for = &self.waits[&place].claim.wants;
+        let mut both = claim.wants.iter();
+        let overlaps = both.any(|want| waits_for.grip_of(&want.resource).is_some());
+        // A try for something else is no second blocked request.
+        (overlaps && waits_for.is_set()).then(|| self.already_waiting(place))
+    }
+
+    fn limit_mismatch(&self, claim: &Claim) -> Option<Outcome> {
+        claim.wants.iter().find_map(|want| {
+            let Grip::Permits { .. } = want.grip else {
+                return None;
+            };
+            let limit = self.locks.get(&want.resource)?.other_limit(want.grip)?;
+            let resource = want.resource.clone();
+            Some(Outcome::LimitMismatch { resource, limit })
+        })
+    }
+
+    /// The first resource that keeps a new claim from being granted.
+    fn blocking<'a>(&self, now_ms: u64, claim: &'a Claim) -> Option<&'a Name> {
+        let mut wants = claim.wants.iter();
+        let blocked = wants.find(|want| {
+            self.locks.get(&want.resource).is_some_and(|lock| {
+                !lock.admits(want.grip, now_ms) || !lock.may_pass(want.grip, Place::LAST)
+            })
+        });
+        blocked.map(|want| &want.resource)
+    }
+
     /// Ends what is over on one resource. There is something over only after a mass expiry, so
     /// that the walk over the resource is rare.
-    fn settle(&mut self, now_ms: u64, resource: &str, effects: &mut Vec<Effect>) {
-        if self.deadlines.first_over(now_ms).is_none() {
+    pub(super) fn settle(&mut self, now_ms: u64, resource: &Name, effects: &mut Vec<Effect>) {
+        if !self.deadlines.is_any_over(now_ms) {
             return;
         }
         let Some(lock) = self.locks.get(resource) else {
             return;
         };
-        let leases = lock.holders.iter().map(|&token| {
-            let end_ms = self.deadlines.lease_end_ms(self.holds[&token].deadline_ms);
-            (end_ms, Over::Lease(token))
-        });
+        let leases = lock
+            .holders
+            .iter()
+            .map(|&token| (self.hold_end_ms(&self.holds[&token]), Over::Lease(token)));
         let waits = lock
-            .queue
-            .keys()
-            .map(|&place| (self.waits[&place].deadline_ms, Over::Wait(place)));
+            .waiters()
+            .map(|place| (self.wait_end_ms(&self.waits[&place]), Over::Wait(place)));
+        let delay = lock
+            .closed_until_ms
+            .map(|until_ms| (until_ms, Over::Delay(resource.clone())));
         let mut over: Vec<_> = leases
             .chain(waits)
-            .filter(|&(end_ms, _)| end_ms <= now_ms)
+            .chain(delay)
+            .filter(|(end_ms, _)| *end_ms <= now_ms)
             .collect();
         over.sort_unstable();
         for (_, over) in over {
@@ -221,70 +302,102 @@ impl Table {
         }
     }
 
-    fn settle_wait_of(&mut self, now_ms: u64, owner: &Name, effects: &mut Vec<Effect>) {
-        if self.deadlines.first_over(now_ms).is_none() {
+    /// The same for all that a token stands for.
+    pub(super) fn settle_hold(&mut self, now_ms: u64, token: Token, effects: &mut Vec<Effect>) {
+        if !self.deadlines.is_any_over(now_ms) {
             return;
         }
-        if let Some(place) = self.owners.get(owner).and_then(|owner| owner.waiting) {
-            let resource = self.waits[&place].claim.resource.clone();
-            self.settle(now_ms, &resource, effects);
+        if let Some(wants) = self.holds.get(&token).map(|hold| hold.claim.wants.clone()) {
+            for want in wants.iter() {
+                self.settle(now_ms, &want.resource, effects);
+            }
         }
     }
 
-    /// Ends a lease or a wait whose time has come, unless it has ended meanwhile.
+    fn settle_wait_of(&mut self, now_ms: u64, owner: &Name, effects: &mut Vec<Effect>) {
+        if !self.deadlines.is_any_over(now_ms) {
+            return;
+        }
+        if let Some(place) = self.owners.get(owner).and_then(|owner| owner.waiting)
+            && self.is_wait_over(&self.waits[&place], now_ms)
+        {
+            self.end_over(now_ms, Over::Wait(place), effects);
+        }
+    }
+
+    /// Ends something whose time has come, unless it has ended meanwhile.
     fn end_over(&mut self, now_ms: u64, over: Over, effects: &mut Vec<Effect>) {
         match over {
-            Over::Lease(token) if self.holds.contains_key(&token) => {
-                self.expire_hold(now_ms, token, effects);
+            Over::Lease(token) => {
+                if let Some(hold) = self.holds.get(&token) {
+                    let how = match &hold.claim.session {
+                        Some(id) if self.sessions.is_over(id, now_ms, &self.deadlines) => {
+                            self.end_of_holds(id)
+                        }
+                        _ => End::Expired,
+                    };
+                    self.end(now_ms, token, &how, effects);
+                }
             }
-            Over::Wait(place) if self.waits.contains_key(&place) => {
-                let resource = self.waits[&place].claim.resource.clone();
-                self.time_out(now_ms, place, effects);
-                self.let_through(now_ms, &resource, effects);
+            Over::Wait(place) => {
+                if self.waits.contains_key(&place) {
+                    let outcome = self.outcome_of_over(now_ms, place);
+                    self.end_wait(now_ms, place, outcome, effects);
+                }
             }
-            Over::Lease(_) | Over::Wait(_) => {}
+            Over::Session(id) => self.expire_session(now_ms, &id, effects),
+            Over::Delay(resource) => {
+                let Some(lock) = self.locks.get_mut(&resource) else {
+                    return;
+                };
+                self.deadlines.open(lock, &resource);
+                if lock.is_idle() {
+                    self.locks.remove(&resource);
+                } else {
+                    let wants = Wants::one(resource, Grip::Shared);
+                    self.let_through(now_ms, &wants, effects);
+                }
+            }
         }
     }
 
-    fn is_free_for(&self, claim: &Claim) -> bool {
-        self.locks
-            .get(&claim.resource)
-            .is_none_or(|lock| lock.queue.is_empty() && lock.admits(claim.mode))
-    }
-
-    pub(super) fn claims_over_limit(&self, resource: &str) -> Option<Outcome> {
-        let here = self
-            .locks
-            .get(resource)
-            .map_or(0, |lock| lock.holders.len() + lock.queue.len());
+    pub(super) fn claims_over_limit(&self, claim: &Claim) -> Option<Outcome> {
+        let limits = &self.limits;
         let everywhere = self.holds.len() + self.waits.len();
-        over_limit("claims", everywhere, self.limits.claims)
-            .or_else(|| over_limit("claims_per_resource", here, self.limits.claims_per_resource))
-    }
-}
-
-impl Lock {
-    pub(super) fn new(mode: Mode) -> Self {
-        Lock {
-            mode,
-            holders: BTreeSet::new(),
-            queue: BTreeMap::new(),
+        let mut refusal = over_limit("claims", everywhere, limits.claims);
+        for want in claim.wants.iter() {
+            let lock = self.locks.get(&want.resource);
+            let here = lock.map_or(0, |lock| lock.holders.len() + lock.queue_len());
+            let limit = limits.claims_per_resource;
+            refusal = refusal.or_else(|| over_limit("claims_per_resource", here, limit));
         }
-    }
-
-    /// Whether the holders leave room for one more in this mode; who waits is not looked at.
-    pub(super) fn admits(&self, mode: Mode) -> bool {
-        self.holders.is_empty() || (self.mode == Mode::Shared && mode == Mode::Shared)
-    }
-
-    pub(super) fn is_idle(&self) -> bool {
-        self.holders.is_empty() && self.queue.is_empty()
+        let session = claim.session.as_ref().and_then(|id| self.sessions.get(id));
+        let of_session = session.map_or(0, |session| session.holds.len() + session.waits.len());
+        let limit = limits.claims_per_session;
+        refusal.or_else(|| over_limit("claims_per_session", of_session, limit))
     }
 }
 
 /// A wait of no time is a try.
 fn effective_wait(request: &Acquire) -> Option<&Wait> {
     request.wait.as_ref().filter(|wait| wait.wait_ms > 0)
+}
+
+/// The field in which a repeat differs from the request that it repeats.
+fn difference(known: &Wants, asked: &Wants) -> Option<&'static str> {
+    if known.is_set() || asked.is_set() {
+        return (known != asked).then_some("resources");
+    }
+    let (known, asked) = (&known.as_slice()[0], &asked.as_slice()[0]);
+    if known.resource != asked.resource {
+        Some("resource")
+    } else if known.grip.mode() != asked.grip.mode() {
+        Some("mode")
+    } else if known.grip.permits() != asked.grip.permits() {
+        Some("permits")
+    } else {
+        (known.grip != asked.grip).then_some("limit")
+    }
 }
 
 /// The refusal, if one more would be too many.

@@ -1,56 +1,81 @@
 //! A naive lock table to compare the real one with: plain lists, every question answered by looking
-//! at everything, and the wait-for graph ([`super::table_oracle`]) built from all pairs.
+//! at everything. How holds and waits end is in [`super::table_model_ends`], the wait-for graph from
+//! all pairs in [`super::table_oracle`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use super::Name;
+use super::claim::{Grip, Want, Wants};
 use super::command::*;
-use super::requests::REMEMBERED_MS;
+use super::event::{Effect, Event};
+use super::outcome::*;
 use crate::ids::Token;
 use crate::protocol::ReplyTo;
 
 #[derive(Clone, Debug)]
 pub(super) struct Hold {
     pub(super) request: Acquire,
-    token: Token,
-    deadline_ms: u64,
-    granted_ms: u64,
-    waited_ms: u64,
-    ttl_ms: u64,
-    ids: Vec<String>,
+    pub(super) wants: Wants,
+    pub(super) token: Token,
+    pub(super) deadline_ms: Option<u64>,
+    pub(super) granted_ms: u64,
+    pub(super) waited_ms: u64,
+    pub(super) ttl_ms: Option<u64>,
+    /// The requests with ids that were answered with it.
+    pub(super) ids: Vec<Acquire>,
+    pub(super) unheard: bool,
+    pub(super) converted_from: Option<Token>,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Waiter {
+    /// Of a conversion: the resource in its new mode.
     pub(super) request: Acquire,
+    pub(super) converts: Option<Token>,
     pub(super) reply: ReplyTo,
     pub(super) since_ms: u64,
-    deadline_ms: u64,
+    pub(super) deadline_ms: u64,
 }
 
-/// A request id whose grant has ended: the request, and when it is forgotten.
-type Ended = (Acquire, String, u64);
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    pub(super) open: OpenSession,
+    pub(super) deadline_ms: u64,
+    /// Over from now on, while its parts end.
+    pub(super) over: bool,
+}
+
+/// A request with an id whose grant has ended, and when it is forgotten.
+type Ended = (Acquire, u64);
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Model {
-    now_ms: u64,
-    floor_ms: u64,
-    last_token: u64,
+    pub(super) now_ms: u64,
+    pub(super) floor_ms: u64,
+    pub(super) last_token: u64,
     pub(super) holds: Vec<Hold>,
-    /// In the order in which the waits started.
+    /// In the order of service.
     pub(super) waits: Vec<Waiter>,
-    ended: Vec<Ended>,
+    pub(super) sessions: BTreeMap<Name, Session>,
+    pub(super) gone: BTreeMap<Name, u64>,
+    pub(super) closed: BTreeMap<Name, u64>,
+    pub(super) ended: Vec<Ended>,
     seen: u64,
-    pub(super) ages: BTreeMap<String, u64>,
+    pub(super) ages: BTreeMap<Name, u64>,
     pub(super) effects: Vec<Effect>,
 }
 
 impl Model {
-    /// The live tokens with their resources, oldest first.
-    pub(super) fn tokens(&self) -> Vec<(String, Token)> {
-        let tokens = self.holds.iter();
+    /// The live tokens with what they stand for, oldest first.
+    pub(super) fn tokens(&self) -> Vec<(Wants, Token)> {
+        let mut tokens: Vec<_> = self
+            .holds
+            .iter()
+            .map(|h| (h.wants.clone(), h.token))
+            .collect();
+        tokens.sort_by_key(|(_, token)| *token);
         tokens
-            .map(|hold| (hold.request.resource.clone(), hold.token))
-            .collect()
     }
 
     pub(super) fn take_effects(&mut self) -> Vec<Effect> {
@@ -61,39 +86,14 @@ impl Model {
         self.floor_ms = self.floor_ms.max(self.now_ms + grace_ms);
     }
 
-    pub(super) fn next_deadline(&self) -> Option<u64> {
-        let leases = self.holds.iter().map(|hold| self.end_of(hold));
-        leases
-            .chain(self.waits.iter().map(|waiter| waiter.deadline_ms))
-            .min()
-    }
-
-    pub(super) fn expire(&mut self, now_ms: u64) {
-        self.now_ms = now_ms;
-        while let Some(deadline_ms) = self.next_deadline().filter(|at| *at <= now_ms) {
-            if let Some(at) = self.waits.iter().position(|w| w.deadline_ms == deadline_ms) {
-                self.time_out(at);
-            } else {
-                let leases = self.holds.iter().enumerate();
-                let first = leases
-                    .filter(|(_, hold)| self.end_of(hold) == deadline_ms)
-                    .min_by_key(|(_, hold)| (hold.deadline_ms, hold.token));
-                let (at, _) = first.expect("something is over");
-                self.end_hold(at, false);
-            }
-        }
-        self.ended.retain(|(_, _, until_ms)| *until_ms > now_ms);
-        self.forget_idle_owners();
-    }
-
     /// `reported`: the deadlocks that the real table found in this step; the model checks each and
     /// then follows, since more than one cycle may be there to choose from.
-    pub(super) fn apply(&mut self, command: &Command, reported: &[Deadlock]) -> Outcome {
+    pub(super) fn apply(&mut self, command: &Command, reported: &[Arc<Deadlock>]) -> Outcome {
         let outcome = match command {
             Command::Acquire(request) => self.acquire(request, reported),
-            Command::Release { resource, token } => match self.held(resource, *token) {
+            Command::Release { resource, token } => match self.named(resource.as_ref(), *token) {
                 Some(at) => {
-                    self.end_hold(at, true);
+                    self.end_hold(at, &End::Willing);
                     Outcome::Released
                 }
                 None => Outcome::NotHolder,
@@ -102,131 +102,202 @@ impl Model {
                 resource,
                 token,
                 ttl_ms,
-            } => match self.held(resource, *token) {
+            } => match self.named(resource.as_ref(), *token) {
                 Some(at) => {
-                    let ttl_ms = ttl_ms.unwrap_or(self.holds[at].ttl_ms);
-                    self.holds[at].ttl_ms = ttl_ms;
-                    self.holds[at].deadline_ms = self.now_ms + ttl_ms;
+                    let ttl_ms = ttl_ms.or(self.holds[at].ttl_ms);
+                    self.set_lease(at, ttl_ms);
                     let expires_in_ms = self.end_of(&self.holds[at]) - self.now_ms;
                     Outcome::Renewed { expires_in_ms }
                 }
                 None => Outcome::NotHolder,
             },
+            Command::Convert(request) => self.convert(request, reported),
+            Command::Cancel {
+                resource,
+                owner,
+                request_id,
+            } => self.cancel(resource, owner, request_id.as_ref()),
+            Command::GiveBack { token } => match self.held(*token) {
+                Some(at) if self.holds[at].unheard => {
+                    self.end_hold(at, &End::GivenBack);
+                    Outcome::Released
+                }
+                _ => Outcome::NotHolder,
+            },
+            Command::OpenSession(open) => self.open_session(open),
+            Command::KeepAlive { sessions } => self.keep_alive(sessions),
+            Command::CloseSession { session, reason } => self.close(session, reason.as_ref()),
+            Command::ForceRelease {
+                resource,
+                token,
+                reason,
+            } => self.force_release(resource, *token, reason),
         };
         self.forget_idle_owners();
+        for waiter in &self.waits {
+            assert!(
+                self.blocked_on(waiter).is_some(),
+                "left waiting: {waiter:?}"
+            );
+        }
         outcome
     }
 
     pub(super) fn get(&self, resource: &str) -> LockView {
-        let waits = self.waits.iter().filter(|w| w.request.resource == resource);
+        let waits = self.waits.iter();
         LockView {
             holders: self.holders(resource),
             waiters: waits
-                .map(|w| WaiterView {
-                    owner: w.request.owner.clone(),
-                    mode: w.request.mode,
-                    waited_ms: self.now_ms - w.since_ms,
-                    request_id: w.request.request_id.clone(),
+                .filter_map(|w| {
+                    Some(WaiterView {
+                        owner: w.request.owner.clone(),
+                        grip: w.request.wants.grip_of(resource)?,
+                        session: w.request.session.clone(),
+                        waited_ms: self.now_ms - w.since_ms,
+                        request_id: w.request.request_id.clone(),
+                    })
                 })
                 .collect(),
+            delay_ms: self.delay_ms(resource),
         }
     }
 
-    fn acquire(&mut self, request: &Acquire, reported: &[Deadlock]) -> Outcome {
+    fn acquire(&mut self, request: &Acquire, reported: &[Arc<Deadlock>]) -> Outcome {
         if let Some(answer) = self.repeat(request) {
             return answer;
         }
-        let mine = |hold: &Hold| {
-            hold.request.owner == request.owner && hold.request.resource == request.resource
+        if let Some(refusal) = request
+            .session
+            .as_ref()
+            .and_then(|id| self.session_refusal(id))
+        {
+            return refusal;
+        }
+        if let Some(answer) = self.answer_to_holder(request) {
+            return answer;
+        }
+        let wants = request.wants.iter();
+        if let Some(mismatch) = wants.clone().find_map(|want| self.limit_mismatch(want)) {
+            return mismatch;
+        }
+        let blocking = wants.clone().find(|want| {
+            let waits = self.waits.iter();
+            let before = waits.filter_map(|w| w.request.wants.grip_of(&want.resource));
+            !self.admits(want, None) || before.clone().any(|other| conflict(other, want.grip))
+        });
+        let Some(blocking) = blocking else {
+            return Outcome::Acquired(self.grant(request.clone(), None));
         };
-        if let Some(at) = self.holds.iter().position(mine) {
-            return self.acquire_again(at, request);
-        }
-        let queued = self
-            .waits
-            .iter()
-            .any(|w| w.request.resource == request.resource);
-        if !queued && self.admits(request) {
-            return Outcome::Acquired(self.grant(request.clone(), 0));
-        }
         let Some(wait) = &request.wait else {
-            return Outcome::Held(self.contention(&request.resource));
+            return Outcome::Held(self.contention(&blocking.resource));
         };
-        let mine = self.waits.iter().find(|w| w.request.owner == request.owner);
-        if let Some(waiter) = mine {
-            let resource = waiter.request.resource.clone();
-            return Outcome::AlreadyWaiting { resource };
+        self.start_wait(request, None, wait, reported)
+    }
+
+    pub(super) fn start_wait(
+        &mut self,
+        request: &Acquire,
+        converts: Option<Token>,
+        wait: &Wait,
+        reported: &[Arc<Deadlock>],
+    ) -> Outcome {
+        if let Some(at) = self.wait_of(&request.owner) {
+            return self.already_waiting(at);
         }
         self.note_owner(&request.owner);
-        self.waits.push(Waiter {
-            request: request.clone(),
-            reply: wait.reply.clone(),
-            since_ms: self.now_ms,
-            deadline_ms: self.now_ms + wait.wait_ms,
-        });
+        let conversions = self.waits.iter().filter(|w| w.converts.is_some()).count();
+        let at = converts.map_or(self.waits.len(), |_| conversions);
+        self.waits.insert(
+            at,
+            Waiter {
+                request: request.clone(),
+                converts,
+                reply: wait.reply.clone(),
+                since_ms: self.now_ms,
+                deadline_ms: self.now_ms + wait.wait_ms,
+            },
+        );
         self.break_cycles(request, reported)
     }
 
     fn repeat(&mut self, request: &Acquire) -> Option<Outcome> {
         let id = request.request_id.as_ref()?;
-        let same = |of: &Acquire, known: &String| of.owner == request.owner && known == id;
-        let holding = self
-            .holds
-            .iter()
-            .position(|h| h.ids.iter().any(|k| same(&h.request, k)));
-        let waiting = self.waits.iter().position(|w| {
-            w.request
-                .request_id
-                .as_ref()
-                .is_some_and(|known| same(&w.request, known))
-        });
-        let ended = self.ended.iter().find(|(of, known, _)| same(of, known));
+        let same = |of: &&Acquire| of.owner == request.owner && of.request_id.as_ref() == Some(id);
+        let mut held = self.holds.iter().enumerate();
+        let holding = held.find_map(|(at, h)| Some((at, h.ids.iter().find(same)?)));
+        let waiting = self.waits.iter().position(|w| same(&&w.request));
+        let ended = self.ended.iter().map(|(of, _)| of).find(same);
         let of = match (holding, waiting, ended) {
-            (Some(at), None, None) => &self.holds[at].request,
+            (Some((_, of)), None, None) => of,
             (None, Some(at), None) => &self.waits[at].request,
-            (None, None, Some((of, ..))) => of,
+            (None, None, Some(of)) => of,
             (None, None, None) => return None,
             _ => panic!("an id means two things"),
         };
-        let mismatch = |field: &str| {
-            Some(Outcome::RequestMismatch {
+        if of.wants != request.wants {
+            let field = match (&of.wants, &request.wants) {
+                (Wants::One(a), Wants::One(b)) if a.resource != b.resource => "resource",
+                (Wants::One(a), Wants::One(b)) if a.grip.mode() != b.grip.mode() => "mode",
+                (Wants::One(a), Wants::One(b)) if a.grip.permits() != b.grip.permits() => "permits",
+                (Wants::One(_), Wants::One(_)) => "limit",
+                _ => "resources",
+            };
+            return Some(Outcome::RequestMismatch {
                 field: field.into(),
-            })
-        };
-        if of.resource != request.resource {
-            return mismatch("resource");
-        }
-        if of.mode != request.mode {
-            return mismatch("mode");
+            });
         }
         Some(match (holding, waiting, &request.wait) {
-            (Some(at), ..) => Outcome::Acquired(self.acquired(&self.holds[at])),
-            (_, Some(at), Some(wait)) => {
-                self.waits[at].reply = wait.reply.clone();
-                self.waits[at].deadline_ms = self.now_ms + wait.wait_ms;
-                Outcome::Waiting
+            (Some((at, _)), ..) => {
+                self.holds[at].unheard = false;
+                Outcome::Acquired(self.acquired(&self.holds[at]))
             }
-            (_, Some(at), None) => {
-                self.waits.remove(at);
-                let contention = self.contention(&request.resource);
-                self.let_through(&request.resource);
-                Outcome::Held(contention)
-            }
+            (_, Some(at), Some(wait)) => self.reattach(at, wait),
+            (_, Some(at), None) => self.give_up(at),
             _ => Outcome::NotHolder,
         })
     }
 
-    fn acquire_again(&mut self, at: usize, request: &Acquire) -> Outcome {
-        let (now_ms, hold) = (self.now_ms, &mut self.holds[at]);
-        if hold.request.mode != request.mode {
-            return Outcome::ModeConflict {
-                held: hold.request.mode,
-                token: hold.token,
+    pub(super) fn reattach(&mut self, at: usize, wait: &Wait) -> Outcome {
+        self.waits[at].reply = wait.reply.clone();
+        self.waits[at].deadline_ms = self.now_ms + wait.wait_ms;
+        Outcome::Waiting
+    }
+
+    fn answer_to_holder(&mut self, request: &Acquire) -> Option<Outcome> {
+        for want in request.wants.iter() {
+            let mine = |hold: &Hold| {
+                hold.request.owner == request.owner && hold.wants.grip_of(&want.resource).is_some()
             };
+            let Some(at) = self.holds.iter().position(mine) else {
+                continue;
+            };
+            if self.holds[at].wants == request.wants {
+                return Some(self.acquire_again(at, request));
+            }
+            let held = self.holds[at].wants.grip_of(&want.resource).unwrap();
+            return Some(Outcome::ModeConflict {
+                resource: want.resource.clone(),
+                held: held.mode(),
+                token: self.holds[at].token,
+            });
         }
-        hold.ttl_ms = hold.ttl_ms.max(request.ttl_ms);
-        hold.deadline_ms = hold.deadline_ms.max(now_ms + hold.ttl_ms);
-        hold.ids.extend(request.request_id.clone());
+        let at = self.wait_of(&request.owner)?;
+        let waits_for = &self.waits[at].request.wants;
+        let mut both = request.wants.iter();
+        let overlaps = both.any(|want| waits_for.grip_of(&want.resource).is_some());
+        (overlaps && waits_for.is_set()).then(|| self.already_waiting(at))
+    }
+
+    fn acquire_again(&mut self, at: usize, request: &Acquire) -> Outcome {
+        let hold = &self.holds[at];
+        let ttl_ms = match (hold.ttl_ms, request.ttl_ms) {
+            (None, _) => None,
+            (held, asked) => held.max(asked),
+        };
+        self.set_lease(at, ttl_ms);
+        if request.request_id.is_some() {
+            self.holds[at].ids.push(request.clone());
+        }
         let acquired = self.acquired(&self.holds[at]);
         Outcome::Acquired(Acquired {
             waited_ms: 0,
@@ -234,162 +305,84 @@ impl Model {
         })
     }
 
-    fn grant(&mut self, request: Acquire, waited_ms: u64) -> Acquired {
-        self.note_owner(&request.owner);
-        self.last_token += 1;
-        let token = Token(self.last_token);
-        self.effects.push(Effect::Event(Event::Granted {
-            resource: request.resource.clone(),
-            owner: request.owner.clone(),
-            token,
-            mode: request.mode,
-            waited_ms,
-        }));
-        let hold = Hold {
-            token,
-            deadline_ms: self.now_ms + request.ttl_ms,
-            granted_ms: self.now_ms,
-            waited_ms,
-            ttl_ms: request.ttl_ms,
-            ids: request.request_id.iter().cloned().collect(),
-            request,
+    fn limit_mismatch(&self, want: &Want) -> Option<Outcome> {
+        let Grip::Permits { limit, .. } = want.grip else {
+            return None;
         };
-        let acquired = self.acquired(&hold);
-        self.holds.push(hold);
-        acquired
+        let held = self.holds.iter().map(|hold| &hold.wants);
+        let wanted = self.waits.iter().map(|waiter| &waiter.request.wants);
+        let mut used =
+            held.chain(wanted)
+                .filter_map(|wants| match wants.grip_of(&want.resource)? {
+                    Grip::Permits { limit, .. } => Some(limit),
+                    _ => None,
+                });
+        let other = used.find(|used| *used != limit)?;
+        Some(Outcome::LimitMismatch {
+            resource: want.resource.clone(),
+            limit: other,
+        })
     }
 
-    fn end_hold(&mut self, at: usize, released: bool) {
-        let hold = self.holds.remove(at);
-        let (resource, owner) = (hold.request.resource.clone(), hold.request.owner.clone());
-        let (token, held_ms) = (hold.token, self.now_ms - hold.granted_ms);
-        self.effects.push(Effect::Event(match released {
-            true => Event::Released {
-                resource,
-                owner,
-                token,
-                held_ms,
-            },
-            false => Event::Expired {
-                resource,
-                owner,
-                token,
-                held_ms,
-            },
-        }));
-        let until_ms = self.now_ms + REMEMBERED_MS;
-        let ids = hold.ids.into_iter();
-        self.ended
-            .extend(ids.map(|id| (hold.request.clone(), id, until_ms)));
-        self.let_through(&hold.request.resource);
-    }
-
-    fn time_out(&mut self, at: usize) {
-        let waiter = self.waits.remove(at);
-        let contention = self.contention(&waiter.request.resource);
-        self.tell(
-            (waiter.reply, waiter.since_ms),
-            Outcome::WaitTimeout(contention),
-        );
-        self.let_through(&waiter.request.resource);
-    }
-
-    pub(super) fn let_through(&mut self, resource: &str) {
-        while let Some(at) = self
-            .waits
-            .iter()
-            .position(|w| w.request.resource == resource)
-        {
-            if self.waits[at].deadline_ms <= self.now_ms {
-                return self.time_out(at);
-            }
-            if !self.admits(&self.waits[at].request) {
-                return;
-            }
-            let waiter = self.waits.remove(at);
-            let acquired = self.grant(waiter.request, self.now_ms - waiter.since_ms);
-            self.tell((waiter.reply, waiter.since_ms), Outcome::Acquired(acquired));
-        }
-    }
-
-    fn admits(&self, request: &Acquire) -> bool {
-        let mut holds = self
-            .holds
-            .iter()
-            .filter(|h| h.request.resource == request.resource);
-        holds.all(|hold| (hold.request.mode, request.mode) == (Mode::Shared, Mode::Shared))
-    }
-
-    fn contention(&self, resource: &str) -> Contention {
-        Contention {
-            resource: resource.to_owned(),
-            holders: self.holders(resource),
-            queue_length: self.queue_length(resource),
-        }
-    }
-
-    fn holders(&self, resource: &str) -> Vec<HolderView> {
-        let here =
-            |hold: &&Hold| hold.request.resource == resource && self.end_of(hold) > self.now_ms;
-        let view = |hold: &Hold| HolderView {
-            owner: hold.request.owner.clone(),
-            token: hold.token,
-            mode: hold.request.mode,
-            expires_in_ms: self.end_of(hold) - self.now_ms,
-            held_ms: self.now_ms - hold.granted_ms,
-            meta: hold.request.meta.clone(),
+    fn cancel(&mut self, resource: &Name, owner: &Name, id: Option<&Name>) -> Outcome {
+        let meant = |at: &usize| {
+            let request = &self.waits[*at].request;
+            let same_id = id.is_none() || request.request_id.as_ref() == id;
+            same_id && request.wants.grip_of(resource).is_some()
         };
-        self.holds.iter().filter(here).map(view).collect()
-    }
-
-    pub(super) fn queue_length(&self, resource: &str) -> u64 {
-        self.waits
-            .iter()
-            .filter(|w| w.request.resource == resource)
-            .count() as u64
-    }
-
-    fn acquired(&self, hold: &Hold) -> Acquired {
-        Acquired {
-            resource: hold.request.resource.clone(),
-            owner: hold.request.owner.clone(),
-            token: hold.token,
-            mode: hold.request.mode,
-            expires_in_ms: self.end_of(hold) - self.now_ms,
-            waited_ms: hold.waited_ms,
+        if let Some(at) = self.wait_of(owner).filter(meant) {
+            let outcome = Outcome::WaitCancelled {
+                resource: resource.clone(),
+            };
+            self.end_wait(at, outcome);
+            return Outcome::Cancelled {
+                cancelled: true,
+                token: None,
+            };
+        }
+        let of_owner = |hold: &&Hold| hold.request.owner == *owner;
+        let mut holds = self.holds.iter().filter(of_owner);
+        let hold = match id {
+            Some(id) => holds.find(|hold| {
+                let mut ids = hold.ids.iter();
+                ids.any(|of| of.request_id.as_ref() == Some(id))
+            }),
+            None => holds.find(|hold| hold.wants.grip_of(resource).is_some()),
+        };
+        Outcome::Cancelled {
+            cancelled: false,
+            token: hold.map(|hold| hold.token),
         }
     }
 
-    pub(super) fn held(&self, resource: &str, token: Token) -> Option<usize> {
-        let same = |hold: &Hold| hold.request.resource == resource && hold.token == token;
-        self.holds.iter().position(same)
+    pub(super) fn already_waiting(&self, at: usize) -> Outcome {
+        let resource = self.waits[at].request.wants.as_slice()[0].resource.clone();
+        Outcome::AlreadyWaiting { resource }
     }
 
-    pub(super) fn wait_of(&self, owner: &str) -> Option<usize> {
-        self.waits
-            .iter()
-            .position(|waiter| waiter.request.owner == owner)
+    pub(super) fn wait_of(&self, owner: &Name) -> Option<usize> {
+        self.waits.iter().position(|w| w.request.owner == *owner)
     }
 
-    fn end_of(&self, hold: &Hold) -> u64 {
-        hold.deadline_ms.max(self.floor_ms)
+    pub(super) fn held(&self, token: Token) -> Option<usize> {
+        self.holds.iter().position(|hold| hold.token == token)
     }
 
-    pub(super) fn tell(&mut self, (reply, since_ms): (ReplyTo, u64), outcome: Outcome) {
-        let waited_ms = self.now_ms - since_ms;
-        self.effects.push(Effect::WaitEnded {
-            reply,
-            waited_ms,
-            outcome,
-        });
+    fn named(&self, resource: Option<&Name>, token: Token) -> Option<usize> {
+        let at = self.held(token)?;
+        let wants = &self.holds[at].wants;
+        let named = |resource| !wants.is_set() && wants.grip_of(resource).is_some();
+        resource
+            .is_none_or(|resource| named(resource))
+            .then_some(at)
     }
 
-    fn note_owner(&mut self, owner: &str) {
+    pub(super) fn note_owner(&mut self, owner: &Name) {
         self.seen += 1;
-        self.ages.entry(owner.to_owned()).or_insert(self.seen);
+        self.ages.entry(owner.clone()).or_insert(self.seen);
     }
 
-    fn forget_idle_owners(&mut self) {
+    pub(super) fn forget_idle_owners(&mut self) {
         let holds = self.holds.iter().map(|hold| &hold.request);
         let waits = self.waits.iter().map(|waiter| &waiter.request);
         let ended = self.ended.iter().map(|(request, ..)| request);
@@ -397,4 +390,21 @@ impl Model {
         let busy: BTreeSet<_> = requests.map(|request| request.owner.clone()).collect();
         self.ages.retain(|owner, _| busy.contains(owner));
     }
+
+    pub(super) fn event(&mut self, event: Event) {
+        self.effects.push(Effect::Event(event));
+    }
+}
+
+/// How a hold ends.
+pub(super) enum End {
+    Willing,
+    GivenBack,
+    Expired,
+    Forced(Name),
+}
+
+/// Whether two claims to one resource exclude each other, permits aside that are to be counted.
+pub(super) fn conflict(a: Grip, b: Grip) -> bool {
+    (a, b) != (Grip::Shared, Grip::Shared)
 }

@@ -4,9 +4,16 @@
 //!
 //! - `at NOW`: time goes on to `NOW`, and what is over then ends, as at the start of an entry
 //! - `try OWNER RESOURCE`, `wait OWNER RESOURCE [for=10000] [reply=OWNER]`: acquire; both take
-//!   `[shared] [youngest] [ttl=30000] [id=ID] [meta=JSON]`
-//! - `release RESOURCE TOKEN`, `renew RESOURCE TOKEN [ttl=…]`, `check RESOURCE TOKEN`
-//! - `get RESOURCE`, `counts`, `next`, `endings`, `term grace=MS`
+//!   `[shared] [youngest] [permits=N limit=M] [ttl=30000] [session=ID] [id=ID] [meta=JSON]`, with a
+//!   session and no `ttl` the hold lasts as long as that. Several resources are `a+b+c`; a mode of
+//!   its own is `a:shared` or `a:2/3` for two of three permits
+//! - `release RESOURCE TOKEN`, `renew RESOURCE TOKEN [ttl=…]`, `check RESOURCE TOKEN`; `*` stands for
+//!   the token alone
+//! - `convert RESOURCE TOKEN exclusive|shared [for=10000] [reply=TOKEN]`; `for=0` tries
+//! - `cancel RESOURCE OWNER [id=ID]`, `give-back TOKEN`, `force RESOURCE [TOKEN] [reason=why]`
+//! - `open SESSION [ttl=10000] [delay=0] [name=…]`, `keep SESSION …`, `close SESSION [reason=…]`
+//! - `get RESOURCE`, `list [prefix=…] [cursor=…] [limit=100]`, `graph`, `deadlocks [limit=100]`,
+//!   `session ID`, `sessions [prefix=…]`, `counts`, `next`, `endings`, `term grace=MS`
 //! - `stall NOW`: time goes on, but nothing ends by itself, as after a mass expiry
 //! - `limits FIELD=N …`: a new table with these limits
 //! - `restore`: the table goes through its snapshot form
@@ -16,13 +23,18 @@
 use std::error::Error;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use goldenscript::{Argument, ArgumentConsumer, Command as Line, Context, Runner};
 use test_each_file::test_each_path;
 
+use super::Name;
+use super::claim::{Grip, Want, Wants};
 use super::command::*;
 use super::limits::Limits;
+use super::listing::Page;
 use super::table::Table;
+use super::table_print::*;
 use crate::ids::Token;
 use crate::protocol::{Encoding, ReplyTo};
 
@@ -56,19 +68,6 @@ impl Runner for Script {
                 self.now_ms = number(args.next_pos())?;
                 String::new()
             }
-            "try" | "wait" | "release" | "renew" => {
-                let command = command(&line.name, &mut args)?;
-                let outcome = self.table.apply(self.now_ms, &command, &mut effects);
-                print_outcome(&outcome)
-            }
-            "check" => {
-                let (resource, token) = resource_and_token(&mut args)?;
-                print_check(&self.table.check(&resource, token, self.now_ms))
-            }
-            "get" => print_view(&self.table.get(text(args.next_pos())?, self.now_ms)),
-            "counts" => print_counts(&self.table),
-            "next" => format!("{:?}\n", self.table.next_deadline()),
-            "endings" => print_endings(&self.table, self.now_ms),
             "term" => {
                 let grace_ms = number(args.take_key("grace"))?;
                 self.table.start_term(self.now_ms, grace_ms);
@@ -83,60 +82,203 @@ impl Runner for Script {
                 self.table = rmp_serde::from_slice(&bytes)?;
                 String::new()
             }
-            other => return Err(format!("no command {other}").into()),
+            name => match command(name, &mut args)? {
+                Some(command) => {
+                    let outcome = self.table.apply(self.now_ms, &command, &mut effects);
+                    print_outcome(&outcome)
+                }
+                None => self.read(name, &mut args)?,
+            },
         };
         args.reject_next()?;
         for effect in &effects {
             writeln!(out, "  {}", print_effect(effect))?;
         }
-        self.table.assert_consistent();
+        self.table.assert_consistent(self.now_ms);
         Ok(out)
     }
 }
 
-fn command(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Command, Box<dyn Error>> {
-    if matches!(name, "release" | "renew") {
-        let (resource, token) = resource_and_token(args)?;
-        return Ok(match name {
-            "release" => Command::Release { resource, token },
-            _ => Command::Renew {
+impl Script {
+    fn read(&self, name: &str, args: &mut ArgumentConsumer<'_>) -> Printed {
+        let (table, now_ms) = (&self.table, self.now_ms);
+        Ok(match name {
+            "check" => {
+                let resource = text(args.next_pos())?;
+                let token = Token(number(args.next_pos())?);
+                print_check(&table.check(resource, token, now_ms))
+            }
+            "get" => print_view(&table.get(text(args.next_pos())?, now_ms)),
+            "list" => json_lines(&table.list(&page(args)?, now_ms))?,
+            "graph" => json_lines(&table.graph(now_ms))?,
+            "deadlocks" => {
+                let limit = optional_number(args.take_key("limit"))?.unwrap_or(100);
+                json_lines(&table.recent_deadlocks(limit as usize, now_ms))?
+            }
+            "session" => match table.session(text(args.next_pos())?, now_ms) {
+                Ok(view) => json_lines(&view)?,
+                Err(refusal) => print_outcome(&refusal),
+            },
+            "sessions" => json_lines(&table.list_sessions(&page(args)?, now_ms))?,
+            "counts" => print_counts(table),
+            "next" => format!("{:?}\n", table.next_deadline()),
+            "endings" => print_endings(table, now_ms),
+            other => return Err(format!("no command {other}").into()),
+        })
+    }
+}
+
+/// The table command of a line, if it is one.
+fn command(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Option<Command>, Box<dyn Error>> {
+    let optional_name = |text: Option<&str>| text.map(Name::from);
+    Ok(Some(match name {
+        "try" | "wait" => Command::Acquire(acquire(name, args)?),
+        "release" => {
+            let (resource, token) = resource_and_token(args)?;
+            Command::Release { resource, token }
+        }
+        "renew" => {
+            let (resource, token) = resource_and_token(args)?;
+            let ttl_ms = optional_number(args.take_key("ttl"))?;
+            Command::Renew {
                 resource,
                 token,
-                ttl_ms: optional_number(args.take_key("ttl"))?,
-            },
-        });
-    }
-    let owner = text(args.next_pos())?.to_owned();
-    let resource = text(args.next_pos())?.to_owned();
-    let wait_ms = optional_number(args.take_key("for"))?.unwrap_or(10_000);
-    let subject = args.take_key("reply").unwrap_or(&owner).to_owned();
-    let encoding = Encoding::Json;
-    let mut acquire = Acquire {
-        resource,
-        mode: Mode::Exclusive,
-        owner,
-        request_id: args.take_key("id").map(str::to_owned),
-        ttl_ms: optional_number(args.take_key("ttl"))?.unwrap_or(30_000),
-        wait: (name == "wait").then_some(Wait {
-            wait_ms,
-            reply: ReplyTo { subject, encoding },
-        }),
-        on_deadlock: DeadlockPolicy::Requester,
-        meta: args.take_key("meta").map(str::to_owned),
-    };
+                ttl_ms,
+            }
+        }
+        "convert" => {
+            let resource = text(args.next_pos())?.into();
+            let token = text(args.next_pos())?;
+            let to = grip(text(args.next_pos())?)?;
+            let wait = wait(token, args)?.filter(|wait| wait.wait_ms > 0);
+            let token = Token(token.parse()?);
+            Command::Convert(Box::new(Convert {
+                resource,
+                token,
+                to,
+                wait,
+            }))
+        }
+        "cancel" => Command::Cancel {
+            resource: text(args.next_pos())?.into(),
+            owner: text(args.next_pos())?.into(),
+            request_id: optional_name(args.take_key("id")),
+        },
+        "give-back" => Command::GiveBack {
+            token: Token(number(args.next_pos())?),
+        },
+        "force" => Command::ForceRelease {
+            resource: text(args.next_pos())?.into(),
+            token: optional_number(args.next_pos())?.map(Token),
+            reason: args.take_key("reason").unwrap_or("why").into(),
+        },
+        "open" => Command::OpenSession(Box::new(OpenSession {
+            session: text(args.next_pos())?.into(),
+            name: optional_name(args.take_key("name")),
+            ttl_ms: optional_number(args.take_key("ttl"))?.unwrap_or(10_000),
+            lock_delay_ms: optional_number(args.take_key("delay"))?.unwrap_or(0),
+            meta: None,
+        })),
+        "keep" => {
+            let mut sessions = Vec::new();
+            while let Some(session) = args.next_pos() {
+                sessions.push(session.into());
+            }
+            Command::KeepAlive { sessions }
+        }
+        "close" => Command::CloseSession {
+            session: text(args.next_pos())?.into(),
+            reason: optional_name(args.take_key("reason")),
+        },
+        _ => return Ok(None),
+    }))
+}
+
+fn acquire(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Acquire, Box<dyn Error>> {
+    let owner = text(args.next_pos())?;
+    let resources = text(args.next_pos())?;
+    let wait = wait(owner, args)?;
+    let session = args.take_key("session").map(Name::from);
+    let ttl_ms = optional_number(args.take_key("ttl"))?;
+    let permits = args.take_key("permits").map(str::to_owned);
+    let limit = args.take_key("limit").unwrap_or("1").to_owned();
+    let mut mode = permits.map_or("exclusive".to_owned(), |n| format!("{n}/{limit}"));
+    let mut on_deadlock = DeadlockPolicy::Requester;
+    let request_id = args.take_key("id").map(Name::from);
+    let meta = args.take_key("meta").map(str::to_owned);
     while let Some(word) = args.next_pos() {
         match word {
-            "shared" => acquire.mode = Mode::Shared,
-            "youngest" => acquire.on_deadlock = DeadlockPolicy::Youngest,
+            "shared" => mode = word.to_owned(),
+            "youngest" => on_deadlock = DeadlockPolicy::Youngest,
             other => return Err(format!("unexpected {other}").into()),
         }
     }
-    Ok(Command::Acquire(acquire))
+    Ok(Acquire {
+        wants: wants(resources, &mode)?,
+        owner: owner.into(),
+        request_id,
+        ttl_ms: match &session {
+            Some(_) => ttl_ms,
+            None => ttl_ms.or(Some(30_000)),
+        },
+        session,
+        wait: (name == "wait").then_some(wait).flatten(),
+        on_deadlock,
+        meta,
+    })
 }
 
-fn resource_and_token(args: &mut ArgumentConsumer<'_>) -> Result<(String, Token), Box<dyn Error>> {
-    let resource = text(args.next_pos())?.to_owned();
+fn wait(who: &str, args: &mut ArgumentConsumer<'_>) -> Result<Option<Wait>, Box<dyn Error>> {
+    let wait_ms = optional_number(args.take_key("for"))?.unwrap_or(10_000);
+    let subject = args.take_key("reply").unwrap_or(who).to_owned();
+    let encoding = Encoding::Json;
+    let reply = ReplyTo { subject, encoding };
+    Ok(Some(Wait { wait_ms, reply }))
+}
+
+fn wants(resources: &str, mode: &str) -> Result<Wants, Box<dyn Error>> {
+    let want = |part: &str| -> Result<Want, Box<dyn Error>> {
+        let (resource, mode) = part.split_once(':').unwrap_or((part, mode));
+        Ok(Want {
+            resource: resource.into(),
+            grip: grip(mode)?,
+        })
+    };
+    let mut wants: Vec<Want> = resources.split('+').map(want).collect::<Result<_, _>>()?;
+    Ok(match wants.len() {
+        1 => Wants::One(wants.remove(0)),
+        _ => Wants::Set(Arc::from(wants)),
+    })
+}
+
+fn grip(mode: &str) -> Result<Grip, Box<dyn Error>> {
+    Ok(match mode {
+        "exclusive" => Grip::Exclusive,
+        "shared" => Grip::Shared,
+        permits => {
+            let (permits, limit) = permits.split_once('/').ok_or("a mode, or PERMITS/LIMIT")?;
+            Grip::Permits {
+                permits: permits.parse()?,
+                limit: limit.parse()?,
+            }
+        }
+    })
+}
+
+fn resource_and_token(
+    args: &mut ArgumentConsumer<'_>,
+) -> Result<(Option<Name>, Token), Box<dyn Error>> {
+    let resource = text(args.next_pos())?;
+    let resource = (resource != "*").then(|| resource.into());
     Ok((resource, Token(number(args.next_pos())?)))
+}
+
+fn page(args: &mut ArgumentConsumer<'_>) -> Result<Page, Box<dyn Error>> {
+    Ok(Page {
+        prefix: args.take_key("prefix").map(Name::from),
+        cursor: args.take_key("cursor").map(Name::from),
+        limit: optional_number(args.take_key("limit"))?.unwrap_or(100) as usize,
+    })
 }
 
 fn limits(args: &mut ArgumentConsumer<'_>) -> Result<Limits, Box<dyn Error>> {
@@ -150,6 +292,8 @@ fn limits(args: &mut ArgumentConsumer<'_>) -> Result<Limits, Box<dyn Error>> {
             "waiters_per_resource" => &mut limits.waiters_per_resource,
             "claims" => &mut limits.claims,
             "claims_per_resource" => &mut limits.claims_per_resource,
+            "claims_per_session" => &mut limits.claims_per_session,
+            "sessions" => &mut limits.sessions,
             "request_ids" => &mut limits.request_ids,
             "recent_endings" => &mut limits.recent_endings,
             "endings_per_entry" => &mut limits.endings_per_entry,
@@ -170,153 +314,4 @@ fn number(arg: Option<&str>) -> Result<u64, Box<dyn Error>> {
 
 fn optional_number(arg: Option<&str>) -> Result<Option<u64>, Box<dyn Error>> {
     Ok(arg.map(str::parse).transpose()?)
-}
-
-fn print_outcome(outcome: &Outcome) -> String {
-    let line = match outcome {
-        Outcome::Acquired(a) => format!(
-            "acquired {} by {}: token {}, {:?}, expires in {}, waited {}",
-            a.resource, a.owner, a.token, a.mode, a.expires_in_ms, a.waited_ms
-        ),
-        Outcome::Held(c) => format!("held: {}", print_contention(c)),
-        Outcome::WaitTimeout(c) => format!("wait timeout: {}", print_contention(c)),
-        Outcome::Deadlock(deadlock) => print_deadlock(deadlock),
-        Outcome::AlreadyWaiting { resource } => format!("already waiting for {resource}"),
-        Outcome::ModeConflict { held, token } => format!("mode conflict: {held:?} by {token}"),
-        Outcome::RequestMismatch { field } => format!("request mismatch in {field}"),
-        Outcome::Overloaded { what, limit } => format!("overloaded: {limit} {what}"),
-        Outcome::Renewed { expires_in_ms } => format!("renewed, expires in {expires_in_ms}"),
-        Outcome::Waiting => "waiting".to_owned(),
-        Outcome::NotHolder => "not holder".to_owned(),
-        Outcome::Released => "released".to_owned(),
-    };
-    line + "\n"
-}
-
-fn print_contention(contention: &Contention) -> String {
-    let holders: Vec<_> = contention.holders.iter().map(print_holder).collect();
-    let (resource, length) = (&contention.resource, contention.queue_length);
-    format!("{resource} by [{}], queue {length}", holders.join("; "))
-}
-
-fn print_holder(h: &HolderView) -> String {
-    let (owner, token, mode, left, held) = (&h.owner, h.token, h.mode, h.expires_in_ms, h.held_ms);
-    let meta = h
-        .meta
-        .as_ref()
-        .map_or(String::new(), |meta| format!(", meta {meta}"));
-    format!("{owner} {mode:?} token {token}, expires in {left}, held {held}{meta}")
-}
-
-fn print_deadlock(deadlock: &Deadlock) -> String {
-    let edges: Vec<_> = deadlock
-        .cycle
-        .iter()
-        .map(|edge| {
-            let holds = match (&edge.holds, edge.token) {
-                (Some(resource), Some(token)) => format!(" (holds {resource}, token {token})"),
-                (None, None) => String::new(),
-                broken => panic!("a hold has a token: {broken:?}"),
-            };
-            let (owner, next, resource) = (&edge.owner, &edge.waits_for_owner, &edge.resource);
-            format!("{owner}{holds} -{:?}-> {next} for {resource}", edge.because)
-        })
-        .collect();
-    let (victim, policy) = (&deadlock.victim, deadlock.policy);
-    format!(
-        "deadlock, victim {victim} by {policy:?}: {}",
-        edges.join(", ")
-    )
-}
-
-fn print_effect(effect: &Effect) -> String {
-    match effect {
-        Effect::WaitEnded { reply, outcome, .. } => {
-            format!(
-                "to {}: {}",
-                reply.subject,
-                print_outcome(outcome).trim_end()
-            )
-        }
-        Effect::Event(Event::Granted {
-            resource,
-            owner,
-            token,
-            mode,
-            waited_ms,
-        }) => {
-            format!("event granted {resource} {owner} {token} {mode:?} waited {waited_ms}")
-        }
-        Effect::Event(Event::Released {
-            resource,
-            owner,
-            token,
-            held_ms,
-        }) => {
-            format!("event released {resource} {owner} {token} held {held_ms}")
-        }
-        Effect::Event(Event::Expired {
-            resource,
-            owner,
-            token,
-            held_ms,
-        }) => {
-            format!("event expired {resource} {owner} {token} held {held_ms}")
-        }
-        Effect::Event(Event::Deadlock(deadlock)) => format!("event {}", print_deadlock(deadlock)),
-        Effect::Event(Event::Contended {
-            resource,
-            owner,
-            queue_length,
-        }) => {
-            format!("event contended {resource} {owner} queue {queue_length}")
-        }
-    }
-}
-
-fn print_check(check: &Check) -> String {
-    let Check {
-        valid,
-        current_token,
-        expires_in_ms,
-    } = check;
-    format!("valid {valid}, current {current_token:?}, expires in {expires_in_ms:?}\n")
-}
-
-fn print_view(view: &LockView) -> String {
-    let mut out = String::new();
-    for holder in &view.holders {
-        let _ = writeln!(out, "holder {}", print_holder(holder));
-    }
-    for w in &view.waiters {
-        let id = w
-            .request_id
-            .as_ref()
-            .map_or(String::new(), |id| format!(", id {id}"));
-        let _ = writeln!(
-            out,
-            "waiter {} {:?} waited {}{id}",
-            w.owner, w.mode, w.waited_ms
-        );
-    }
-    if out.is_empty() {
-        "free\n".to_owned()
-    } else {
-        out
-    }
-}
-
-fn print_counts(table: &Table) -> String {
-    let c = table.counts();
-    format!(
-        "held {}, waiting {}, resources {}, owners {}, ids {}\n",
-        c.held, c.waiting, c.resources, c.owners, c.request_ids
-    )
-}
-
-fn print_endings(table: &Table, now_ms: u64) -> String {
-    let lines = table.recent_endings(now_ms);
-    lines
-        .map(|(reply, outcome)| format!("to {}: {}", reply.subject, print_outcome(&outcome)))
-        .collect()
 }

@@ -1,22 +1,49 @@
 //! How a wait starts, is taken over by a repeat of its request, and ends.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use super::command::{Deadlock, DeadlockPolicy, Effect, Event, Outcome, Wait};
-use super::holding::Claim;
+use super::Name;
+use super::claim::{Claim, Wants};
+use super::command::{DeadlockPolicy, Wait};
+use super::event::{Effect, Event};
+use super::outcome::{Deadlock, Outcome};
 use super::requests::Became;
-use super::table::{Lock, Table, over_limit};
+use super::resource::Lock;
+use super::table::{Table, over_limit};
 use super::wait_graph::cycle_through;
+use crate::ids::Token;
 use crate::protocol::ReplyTo;
 
-/// A place in a queue: numbered over all resources in the order in which the waits started.
+/// A place in every queue that its wait stands in: conversions before all others, else numbered
+/// over all resources in the order in which the waits started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub(super) struct Place(pub(super) u64);
+pub(super) struct Place {
+    /// False for a conversion.
+    arrived: bool,
+    number: u64,
+}
+
+impl Place {
+    /// Before all others; nobody stands there.
+    pub(super) const FIRST: Place = Place {
+        arrived: false,
+        number: 0,
+    };
+    /// Behind all others; nobody stands there.
+    pub(super) const LAST: Place = Place {
+        arrived: true,
+        number: u64::MAX,
+    };
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Waiter {
+    /// What is wanted; of a conversion, the resource in its new mode.
     pub(super) claim: Claim,
+    /// The hold that is to be converted.
+    pub(super) converts: Option<Token>,
     /// Who is told at the end: the latest repeat of the request.
     pub(super) reply: ReplyTo,
     pub(super) since_ms: u64,
@@ -24,34 +51,37 @@ pub(super) struct Waiter {
 }
 
 impl Table {
-    /// Puts a claim that cannot be granted now at the end of the queue, unless its owner waits
-    /// already, a bound is reached, or it would wait for itself.
+    /// Puts a claim that cannot be granted now into its queues, unless its owner waits already, a
+    /// bound is reached, or it would wait for itself.
     ///
-    /// When the policy ends other waits instead, this one may be let through at once: its
-    /// [`Effect::WaitEnded`] is then among the effects already.
+    /// When the policy ends other waits instead, this one may be let through at once: the effect
+    /// that its wait ended is then among the effects already.
     pub(super) fn start_wait(
         &mut self,
         now_ms: u64,
-        claim: Claim,
+        (claim, converts): (Claim, Option<Token>),
         (wait, policy): (&Wait, DeadlockPolicy),
         effects: &mut Vec<Effect>,
     ) -> Outcome {
         if let Some(refusal) = self.wait_refusal(&claim) {
             return refusal;
         }
-        let (resource, owner) = (claim.resource.clone(), claim.owner.clone());
-        let place = self.enqueue(now_ms, claim, wait);
+        let (wants, owner) = (claim.wants.clone(), claim.owner.clone());
+        let place = self.enqueue(now_ms, (claim, converts), wait);
         if self.is_waited_for(&owner)
             && let Some(deadlock) = self.break_cycles(now_ms, place, policy, effects)
         {
             self.drop_waiter(place);
-            return Outcome::Deadlock(Box::new(deadlock));
+            self.let_through(now_ms, &wants, effects);
+            return Outcome::Deadlock(deadlock);
         }
         if self.waits.contains_key(&place) {
+            let contended = self.blocked_on(&self.waits[&place], place, now_ms);
+            let resource = contended.expect("a waiter is blocked").clone();
             effects.push(Effect::Event(Event::Contended {
-                resource: resource.to_string(),
-                owner: owner.to_string(),
-                queue_length: self.locks[&resource].queue.len() as u64,
+                queue_length: self.locks[&resource].queue_len() as u64,
+                resource,
+                owner,
             }));
         }
         Outcome::Waiting
@@ -77,66 +107,195 @@ impl Table {
         place: Place,
         effects: &mut Vec<Effect>,
     ) -> Outcome {
+        let contention = self.contention_of(now_ms, place);
         let waiter = self.drop_waiter(place);
-        let resource = &waiter.claim.resource;
-        let contention = self.contention(now_ms, resource);
-        self.let_through(now_ms, resource, effects);
+        self.let_through(now_ms, &waiter.claim.wants, effects);
         Outcome::Held(contention)
     }
 
-    /// Ends a wait without a grant. Who waits behind it is not let through yet.
-    pub(super) fn time_out(&mut self, now_ms: u64, place: Place, effects: &mut Vec<Effect>) {
-        let waiter = self.drop_waiter(place);
-        let contention = self.contention(now_ms, &waiter.claim.resource);
-        let outcome = Outcome::WaitTimeout(contention);
-        self.tell(now_ms, (waiter.reply, waiter.since_ms), outcome, effects);
+    /// `lock.cancel`: ends the wait of this owner for the resource; tells the token if the request
+    /// has been granted instead.
+    pub(super) fn cancel(
+        &mut self,
+        now_ms: u64,
+        (resource, owner): (&Name, &Name),
+        request_id: Option<&Name>,
+        effects: &mut Vec<Effect>,
+    ) -> Outcome {
+        self.settle(now_ms, resource, effects);
+        let waiting = self.owners.get(owner).and_then(|owner| owner.waiting);
+        let meant = |place: &Place| {
+            let claim = &self.waits[place].claim;
+            let same_id = request_id.is_none() || claim.request_id.as_ref() == request_id;
+            same_id && claim.wants.grip_of(resource).is_some()
+        };
+        if let Some(place) = waiting.filter(meant) {
+            let outcome = Outcome::WaitCancelled {
+                resource: resource.clone(),
+            };
+            self.end_wait(now_ms, place, outcome, effects);
+            return Outcome::Cancelled {
+                cancelled: true,
+                token: None,
+            };
+        }
+        let held = match request_id.and_then(|id| self.requests.find(owner, id)) {
+            Some(known) => known.became.token(),
+            None if request_id.is_none() => self.token_of(owner, resource),
+            None => None,
+        };
+        Outcome::Cancelled {
+            cancelled: false,
+            token: held,
+        }
     }
 
-    /// Grants, from the front of the queue, everything that is compatible with the holders. Each
-    /// step takes one waiter out, so there are at most as many as waiters on the resource.
-    pub(super) fn let_through(&mut self, now_ms: u64, resource: &str, effects: &mut Vec<Effect>) {
-        while let Some(lock) = self.locks.get(resource) {
-            let Some((&place, &mode)) = lock.queue.first_key_value() else {
-                return;
-            };
-            if self.waits[&place].deadline_ms <= now_ms {
-                self.time_out(now_ms, place, effects);
-            } else if lock.admits(mode) {
-                self.grant_waiter(now_ms, place, effects);
-            } else {
-                return;
+    /// Ends a wait without a grant, tells why, and lets others through.
+    pub(super) fn end_wait(
+        &mut self,
+        now_ms: u64,
+        place: Place,
+        outcome: Outcome,
+        effects: &mut Vec<Effect>,
+    ) {
+        let waiter = self.drop_waiter(place);
+        let wants = waiter.claim.wants.clone();
+        self.tell(now_ms, &waiter, outcome, effects);
+        self.let_through(now_ms, &wants, effects);
+    }
+
+    /// Why a wait whose time has come ends: its own time, or that of its session or hold.
+    pub(super) fn outcome_of_over(&self, now_ms: u64, place: Place) -> Outcome {
+        let waiter = &self.waits[&place];
+        let is_gone = |token| !self.is_live(&self.holds[&token], now_ms);
+        match &waiter.claim.session {
+            Some(session) if self.sessions.is_over(session, now_ms, &self.deadlines) => {
+                Outcome::SessionExpired {
+                    session: session.clone(),
+                }
+            }
+            _ if waiter.converts.is_some_and(is_gone) => Outcome::NotHolder,
+            _ => Outcome::WaitTimeout(self.contention_of(now_ms, place)),
+        }
+    }
+
+    /// Grants everything that has become grantable on these resources, in the order of the queues.
+    /// A wait that is over ends on the way; what that frees elsewhere follows.
+    pub(super) fn let_through(&mut self, now_ms: u64, wants: &Wants, effects: &mut Vec<Effect>) {
+        let mut freed = Vec::new();
+        for want in wants.iter() {
+            self.serve(now_ms, &want.resource, &mut freed, effects);
+        }
+        while let Some(wants) = freed.pop() {
+            for want in wants.iter() {
+                self.serve(now_ms, &want.resource, &mut freed, effects);
             }
         }
+    }
+
+    /// Each step takes one waiter out of the queue or goes past one that waits for something else,
+    /// so there are at most as many as waiters on the resource.
+    fn serve(
+        &mut self,
+        now_ms: u64,
+        resource: &Name,
+        freed: &mut Vec<Wants>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let mut after = Place::FIRST;
+        while let Some(lock) = self.locks.get(resource) {
+            let Some((place, is_strong)) = lock.next_waiter(after) else {
+                return;
+            };
+            let waiter = &self.waits[&place];
+            if self.is_wait_over(waiter, now_ms) {
+                let outcome = self.outcome_of_over(now_ms, place);
+                let waiter = self.drop_waiter(place);
+                self.tell(now_ms, &waiter, outcome, effects);
+                if waiter.claim.wants.is_set() {
+                    freed.push(waiter.claim.wants);
+                }
+            } else if self.blocked_on(waiter, place, now_ms).is_none() {
+                // Permits may be left for those who stood behind it in its other queues.
+                let wants = &waiter.claim.wants;
+                freed.extend(wants.is_set().then(|| wants.clone()));
+                self.grant_waiter(now_ms, place, effects);
+            } else if is_strong || !lock.holders_admit(super::claim::Grip::Shared) {
+                return;
+            } else {
+                after = place;
+            }
+        }
+    }
+
+    /// The first resource that keeps a waiter from being granted.
+    pub(super) fn blocked_on<'a>(
+        &self,
+        waiter: &'a Waiter,
+        place: Place,
+        now_ms: u64,
+    ) -> Option<&'a Name> {
+        let blocks = |want: &&super::claim::Want| {
+            let lock = &self.locks[&want.resource];
+            let admitted = match waiter.converts {
+                Some(token) => lock.admits_upgrade(token, now_ms),
+                None => lock.admits(want.grip, now_ms),
+            };
+            !admitted || !lock.may_pass(want.grip, place)
+        };
+        let want = waiter.claim.wants.iter().find(blocks)?;
+        Some(&want.resource)
     }
 
     fn wait_refusal(&self, claim: &Claim) -> Option<Outcome> {
         let owner = self.owners.get(&claim.owner);
         if let Some(place) = owner.and_then(|owner| owner.waiting) {
-            return Some(Outcome::AlreadyWaiting {
-                resource: self.waits[&place].claim.resource.to_string(),
-            });
+            return Some(self.already_waiting(place));
         }
-        let here = self.locks[&claim.resource].queue.len();
         let limits = &self.limits;
-        over_limit("waiters", self.waits.len(), limits.waiters)
-            .or_else(|| over_limit("waiters_per_resource", here, limits.waiters_per_resource))
-            .or_else(|| self.claims_over_limit(&claim.resource))
+        let mut refusal = over_limit("waiters", self.waits.len(), limits.waiters);
+        for want in claim.wants.iter() {
+            let here = self.locks.get(&want.resource).map_or(0, Lock::queue_len);
+            let limit = limits.waiters_per_resource;
+            refusal = refusal.or_else(|| over_limit("waiters_per_resource", here, limit));
+        }
+        refusal.or_else(|| self.claims_over_limit(claim))
     }
 
-    fn enqueue(&mut self, now_ms: u64, claim: Claim, wait: &Wait) -> Place {
-        self.last_place.0 += 1;
-        let place = self.last_place;
-        self.lock_mut(&claim.resource)
-            .queue
-            .insert(place, claim.mode);
+    pub(super) fn already_waiting(&self, place: Place) -> Outcome {
+        let wants = &self.waits[&place].claim.wants;
+        Outcome::AlreadyWaiting {
+            resource: wants.as_slice()[0].resource.clone(),
+        }
+    }
+
+    fn enqueue(
+        &mut self,
+        now_ms: u64,
+        (claim, converts): (Claim, Option<Token>),
+        wait: &Wait,
+    ) -> Place {
+        self.last_place += 1;
+        let place = Place {
+            arrived: converts.is_none(),
+            number: self.last_place,
+        };
+        for want in claim.wants.iter() {
+            let lock = self.locks.entry(want.resource.clone()).or_default();
+            lock.add_waiter(place, want.grip);
+        }
         self.owners.enter(&claim.owner).waiting = Some(place);
         if let Some(id) = &claim.request_id {
             self.remember(&claim, id, Became::Waiting(place));
+        }
+        if let Some(session) = &claim.session {
+            self.sessions.live_mut(session).waits.insert(place);
         }
         let deadline_ms = now_ms.saturating_add(wait.wait_ms);
         self.deadlines.add_wait(deadline_ms, place);
         let waiter = Waiter {
             claim,
+            converts,
             reply: wait.reply.clone(),
             since_ms: now_ms,
             deadline_ms,
@@ -148,12 +307,13 @@ impl Table {
     /// Whether any edge of the wait-for graph leads to an owner whose wait is the newest. If none
     /// does, the owner is in no cycle; and a new cycle must go through the new wait, since all other
     /// edges were there before. An edge to an owner comes from a waiter for something that it holds,
-    /// or from behind it in its queue, where nobody is behind the newest place. Most requests hold
-    /// nothing that is wanted, and are spared the search.
+    /// or from behind it in its queue: nobody is behind the newest place, unless it is that of a
+    /// conversion, and that owner holds the resource. Most requests hold nothing that is wanted,
+    /// and are spared the search.
     fn is_waited_for(&self, owner: &str) -> bool {
         let record = self.owners.get(owner).expect("a waiter has a record");
         let mut held = record.holds.keys();
-        held.any(|resource| !self.locks[resource].queue.is_empty())
+        held.any(|resource| self.locks[resource].queue_len() > 0)
     }
 
     /// Ends waits until the new one at `place` is in no cycle any more; tells the deadlock if it is
@@ -165,7 +325,7 @@ impl Table {
         place: Place,
         policy: DeadlockPolicy,
         effects: &mut Vec<Effect>,
-    ) -> Option<Deadlock> {
+    ) -> Option<Arc<Deadlock>> {
         // A victim's leaving can let the new wait through: then it waits for nobody.
         while self.waits.contains_key(&place) {
             let cycle = cycle_through(self, place, now_ms)?;
@@ -176,15 +336,13 @@ impl Table {
                     .max_by_key(|place| self.age(*place))
                     .expect("a cycle has members"),
             };
-            let deadlock = cycle.describe(self, victim, policy);
+            let deadlock = Arc::new(cycle.describe(self, victim, policy));
+            self.deadlocks.push(now_ms, deadlock.clone());
             effects.push(Effect::Event(Event::Deadlock(deadlock.clone())));
             if victim == place {
                 return Some(deadlock);
             }
-            let waiter = self.drop_waiter(victim);
-            let outcome = Outcome::Deadlock(Box::new(deadlock));
-            self.tell(now_ms, (waiter.reply, waiter.since_ms), outcome, effects);
-            self.let_through(now_ms, &waiter.claim.resource, effects);
+            self.end_wait(now_ms, victim, Outcome::Deadlock(deadlock), effects);
         }
         None
     }
@@ -201,13 +359,18 @@ impl Table {
         // The record stays: the owner is the same one, now holding.
         self.owners.enter(&waiter.claim.owner).waiting = None;
         let waited_ms = now_ms.saturating_sub(waiter.since_ms);
-        let acquired = self.grant(now_ms, waiter.claim, waited_ms, effects);
-        let outcome = Outcome::Acquired(acquired);
-        self.tell(now_ms, (waiter.reply, waiter.since_ms), outcome, effects);
+        let acquired = match waiter.converts {
+            None => self.grant(now_ms, waiter.claim.clone(), Some(waited_ms), effects),
+            Some(token) => {
+                let to = waiter.claim.wants.as_slice()[0].grip;
+                self.regrip(now_ms, token, (to, waited_ms), effects)
+            }
+        };
+        self.tell(now_ms, &waiter, Outcome::Acquired(acquired), effects);
     }
 
     /// Takes a waiter out of the table for good, with what was remembered of its request.
-    fn drop_waiter(&mut self, place: Place) -> Waiter {
+    pub(super) fn drop_waiter(&mut self, place: Place) -> Waiter {
         let waiter = self.take_waiter(place);
         let claim = &waiter.claim;
         if let Some(id) = &claim.request_id {
@@ -217,8 +380,10 @@ impl Table {
             owner.waiting = None;
             owner.requests -= u64::from(claim.request_id.is_some());
         });
-        if self.locks[&claim.resource].is_idle() {
-            self.locks.remove(&claim.resource);
+        for want in claim.wants.iter() {
+            if self.locks[&want.resource].is_idle() {
+                self.locks.remove(&want.resource);
+            }
         }
         waiter
     }
@@ -226,34 +391,37 @@ impl Table {
     fn take_waiter(&mut self, place: Place) -> Waiter {
         let waiter = self.waits.remove(&place).expect("the wait exists");
         self.deadlines.remove_wait(waiter.deadline_ms, place);
-        self.lock_mut(&waiter.claim.resource).queue.remove(&place);
+        for want in waiter.claim.wants.iter() {
+            self.locks
+                .get_mut(&want.resource)
+                .expect("the lock is in the table")
+                .remove_waiter(place, want.grip);
+        }
+        if let Some(session) = &waiter.claim.session {
+            self.sessions.get_mut(session).waits.remove(&place);
+        }
         waiter
     }
 
     /// Answers a wait, and keeps the answer for a new leader.
-    fn tell(
+    pub(super) fn tell(
         &mut self,
         now_ms: u64,
-        (reply, since_ms): (ReplyTo, u64),
+        waiter: &Waiter,
         outcome: Outcome,
         effects: &mut Vec<Effect>,
     ) {
+        let reply = waiter.reply.clone();
         self.endings.push(
             now_ms,
             (reply.clone(), outcome.clone()),
             self.limits.recent_endings,
         );
-        let waited_ms = now_ms.saturating_sub(since_ms);
         effects.push(Effect::WaitEnded {
             reply,
-            waited_ms,
+            waited_ms: now_ms.saturating_sub(waiter.since_ms),
+            conversion: waiter.converts.is_some(),
             outcome,
         });
-    }
-
-    fn lock_mut(&mut self, resource: &str) -> &mut Lock {
-        self.locks
-            .get_mut(resource)
-            .expect("the lock is in the table")
     }
 }

@@ -110,11 +110,11 @@ fn channels() -> Value {
     }
     for (kind, _) in schemas::events() {
         channels.insert(
-            format!("event.lock.{kind}"),
+            format!("event.{kind}"),
             json!({
-                "address": format!("{{prefix}}.event.lock.{kind}"),
+                "address": format!("{{prefix}}.event.{kind}"),
                 "parameters": parameters_of(&["prefix"]),
-                "messages": {"event": reference("messages", &format!("event.lock.{kind}"))},
+                "messages": {"event": reference("messages", &format!("event.{kind}"))},
             }),
         );
     }
@@ -140,7 +140,7 @@ fn operations() -> Value {
         }
     }
     for (kind, _) in schemas::events() {
-        let channel = format!("event.lock.{kind}");
+        let channel = format!("event.{kind}");
         let described = json!({
             "action": "send",
             "summary": schemas::event_summary(kind),
@@ -170,7 +170,7 @@ fn messages() -> Value {
     }
     messages.insert("error".to_owned(), schemas::error_message());
     for (kind, payload) in schemas::events() {
-        let name = format!("event.lock.{kind}");
+        let name = format!("event.{kind}");
         messages.insert(name.clone(), json!({"name": name, "payload": payload}));
     }
     messages.into()
@@ -188,7 +188,7 @@ fn request_schema(operation: Operation) -> Value {
         if !default.is_null() {
             schema["default"] = default;
         }
-        if field.name == "token" {
+        if schemas::is_required(operation, field.name) {
             required.push(field.name);
         }
         properties.insert(field.name.to_owned(), schema);
@@ -200,6 +200,9 @@ fn request_schema(operation: Operation) -> Value {
     });
     if !required.is_empty() {
         schema["required"] = required.into();
+    }
+    if operation == Operation::LockCancel {
+        schema["anyOf"] = json!([{"required": ["owner"]}, {"required": ["request_id"]}]);
     }
     schema
 }
@@ -279,7 +282,9 @@ fn what_a_request_requires_is_what_decoding_misses() {
         let (_, empty) = Request::decode(Some(operation), envelope, b"{}");
         let missing: Option<String> = empty.err().and_then(|refusal| refusal.field);
         let schema = request_schema(operation);
-        let required = schema["required"][0].as_str().map(str::to_owned);
+        let any = &schema["anyOf"][0]["required"][0];
+        let required = schema["required"][0].as_str().or(any.as_str());
+        let required = required.map(str::to_owned);
         assert_eq!(missing, required, "{operation}");
     }
 }

@@ -81,7 +81,9 @@ codes! {
     /// No such operation.
     UnknownOperation "unknown_operation" 400 final NotApplied,
     Forbidden "forbidden" 403 final NotApplied,
+    /// What is to be ended does not exist.
     NotFound "not_found" 404 final NotApplied,
+    /// No session has this id, or it ended long ago.
     SessionNotFound "session_not_found" 404 final NotApplied,
     /// The wait ended without a grant.
     WaitTimeout "wait_timeout" 408 retry NotApplied,
@@ -96,6 +98,7 @@ codes! {
     /// The owner holds the resource in another mode.
     ModeConflict "mode_conflict" 409 final NotApplied,
     WrongType "wrong_type" 409 final NotApplied,
+    /// Others agreed on another number of permits; `limit` says which.
     LimitMismatch "limit_mismatch" 409 final NotApplied,
     VersionMismatch "version_mismatch" 409 final NotApplied,
     AlreadyExists "already_exists" 409 final NotApplied,
@@ -103,6 +106,7 @@ codes! {
     StaleReceipt "stale_receipt" 409 final NotApplied,
     /// The request id was used with other arguments.
     RequestMismatch "request_mismatch" 409 final NotApplied,
+    /// The session is over.
     SessionExpired "session_expired" 410 final NotApplied,
     PayloadTooLarge "payload_too_large" 413 final NotApplied,
     TooManyItems "too_many_items" 413 final NotApplied,
@@ -156,9 +160,15 @@ pub struct ErrorReply {
     /// How many requests wait for the lock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_length: Option<u64>,
+    /// What is left of the lock delay of a session that lost the lock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<u64>,
     /// The cycle of a deadlock, each owner once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cycle: Vec<CycleEdge>,
+    /// How many owners the cycle has, if a reply cannot hold them all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cycle_length: Option<u64>,
     /// The owner whose request gives way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub victim: Option<String>,
@@ -171,7 +181,7 @@ pub struct ErrorReply {
     /// The token that goes with `mode`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Token>,
-    /// The bound that is reached.
+    /// The bound that is reached, or the number of permits that others agreed on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
 }
@@ -190,7 +200,9 @@ impl ErrorReply {
             resource: None,
             holders: None,
             queue_length: None,
+            delay_ms: None,
             cycle: Vec::new(),
+            cycle_length: None,
             victim: None,
             policy: None,
             mode: None,

@@ -1,4 +1,5 @@
-//! The lock service on the wire: `lock.acquire`, `release`, `renew`, `check` and `get`.
+//! The lock service on the wire: `lock.release`, `renew`, `convert`, `check` and `get`;
+//! [`acquire`], [`insight`] (what lists and cancels) and [`replies`] have the rest.
 //!
 //! Requests are decoded by the rules beside them (names, ranges, defaults), so that a request that
 //! exists as a value is valid. Replies are plain fields; the envelope is [`reply`](super::reply).
@@ -7,8 +8,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::Token;
 use crate::protocol::fields::{Field, Fields, Rule};
-use crate::protocol::meta::Meta;
 use crate::protocol::{Refusal, TIMEOUT_MS_FIELD};
+
+mod acquire;
+mod insight;
+mod replies;
+
+pub use acquire::{Acquire, Wanted};
+pub use insight::{
+    Cancel, Cancelled, Deadlocks, Edge, Graph, List, Listed, Listing, PastDeadlock,
+    RecentDeadlocks, WaitGraph,
+};
+pub use replies::{
+    Acquired, Checked, CycleEdge, HeldResource, Holder, Released, Renewed, View, Waiter,
+};
 
 /// The shortest lease, in milliseconds.
 pub const TTL_MS_MIN: u64 = 100;
@@ -19,6 +32,10 @@ pub const TTL_MS_DEFAULT: u64 = 30_000;
 /// The longest wait. Brokers drop a reply that comes later than two minutes, so that longer waits
 /// are made of several requests with one `request_id`.
 pub const WAIT_MS_MAX: u64 = 60_000;
+/// The most resources that one request takes together.
+pub const RESOURCES_MAX: usize = 32;
+/// The most permits that a resource can have.
+pub const PERMITS_MAX: u64 = 1_000_000;
 /// The greatest `meta`, as JSON text without white space.
 pub const META_BYTES_MAX: usize = 1024;
 
@@ -31,10 +48,12 @@ pub enum Mode {
     Exclusive,
     /// Any number of holders, all shared.
     Shared,
+    /// Holders of so many of the resource's permits.
+    Permit,
 }
 
 impl Mode {
-    const NAMES: &[&str] = &["exclusive", "shared"];
+    const NAMES: &[&str] = &["exclusive", "shared", "permit"];
 
     /// The mode as it stands in requests and replies.
     pub fn name(self) -> &'static str {
@@ -42,7 +61,7 @@ impl Mode {
     }
 
     fn nth(index: usize) -> Mode {
-        [Mode::Exclusive, Mode::Shared][index]
+        [Mode::Exclusive, Mode::Shared, Mode::Permit][index]
     }
 }
 
@@ -94,92 +113,27 @@ impl Consistency {
     }
 }
 
-/// `lock.acquire`: the request for one lock.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Acquire {
-    /// 1 to 256 bytes.
-    pub resource: String,
-    pub mode: Mode,
-    /// One thread of control; the node makes one up when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub owner: Option<String>,
-    /// Length of the lease, [`TTL_MS_MIN`] to [`TTL_MS_MAX`].
-    pub ttl_ms: u64,
-    /// 0: try once and never overtake a waiter. Otherwise wait, at most [`WAIT_MS_MAX`].
-    pub wait_ms: u64,
-    pub on_deadlock: DeadlockPolicy,
-    /// Shown to whoever asks about the lock; at most [`META_BYTES_MAX`] bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub meta: Option<Meta>,
-    /// Repeats of a request carry the same id. Kept while waiter or grant lives and 5 minutes after.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<String>,
-    /// How long the asker waits for an answer, 1 to 120000; 5000 + `wait_ms` when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub timeout_ms: Option<u64>,
-}
-
-impl Acquire {
-    pub(super) const FIELDS: &[Field] = &[
-        Field::new("resource", Rule::Name),
-        Field::new("mode", Rule::Choice(Mode::NAMES)),
-        Field::new("owner", Rule::Name),
-        Field::new("session", Rule::Name),
-        Field::new("ttl_ms", Rule::Integer(TTL_MS_MIN, TTL_MS_MAX)),
-        Field::new("wait_ms", Rule::Integer(0, WAIT_MS_MAX)),
-        Field::new("on_deadlock", Rule::Choice(DeadlockPolicy::NAMES)),
-        Field::new("meta", Rule::Object(META_BYTES_MAX)),
-        Field::new("request_id", Rule::Name),
-        TIMEOUT_MS_FIELD,
-    ];
-
-    /// An exclusive try with the default lease.
-    pub fn new(resource: impl Into<String>) -> Self {
-        Acquire {
-            resource: resource.into(),
-            mode: Mode::default(),
-            owner: None,
-            ttl_ms: TTL_MS_DEFAULT,
-            wait_ms: 0,
-            on_deadlock: DeadlockPolicy::default(),
-            meta: None,
-            request_id: None,
-            timeout_ms: None,
-        }
-    }
-
-    /// # Errors
-    /// `bad_request` without a resource; `session_not_found` with a session, since there are none.
-    pub(super) fn build(mut given: Fields<'_>) -> Result<Self, Refusal> {
-        let session = given.text("session");
-        let acquire = Acquire {
-            resource: given.required_text("resource")?,
-            mode: Mode::nth(given.choice("mode")),
-            owner: given.text("owner"),
-            ttl_ms: given.integer("ttl_ms").unwrap_or(TTL_MS_DEFAULT),
-            wait_ms: given.integer("wait_ms").unwrap_or(0),
-            on_deadlock: DeadlockPolicy::nth(given.choice("on_deadlock")),
-            meta: given.object("meta"),
-            request_id: given.text("request_id"),
-            timeout_ms: given.integer("timeout_ms"),
-        };
-        match session {
-            Some(session) => Err(super::session_not_found(&session)),
-            None => Ok(acquire),
-        }
-    }
-}
-
 /// `lock.release`: ends the hold that a token stands for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Release {
-    pub resource: String,
+    /// Absent for several resources that are held together: the token stands for all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
     pub token: Token,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
 }
 
 impl Release {
+    /// Of what a grant gave, be it one resource or several.
+    pub fn of(acquired: &Acquired) -> Self {
+        Release {
+            resource: acquired.sole_resource(),
+            token: acquired.token,
+            timeout_ms: None,
+        }
+    }
+
     pub(super) const FIELDS: &[Field] = &[
         Field::new("resource", Rule::Name),
         TOKEN_FIELD,
@@ -188,7 +142,7 @@ impl Release {
 
     pub fn new(resource: impl Into<String>, token: Token) -> Self {
         Release {
-            resource: resource.into(),
+            resource: Some(resource.into()),
             token,
             timeout_ms: None,
         }
@@ -196,7 +150,7 @@ impl Release {
 
     pub(super) fn build(mut given: Fields<'_>) -> Result<Self, Refusal> {
         Ok(Release {
-            resource: given.required_text("resource")?,
+            resource: given.text("resource"),
             token: Token(given.required_integer("token")?),
             timeout_ms: given.integer("timeout_ms"),
         })
@@ -206,7 +160,9 @@ impl Release {
 /// `lock.renew`: the lease begins anew, with another length if one is given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Renew {
-    pub resource: String,
+    /// Absent for several resources that are held together: the token stands for all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
     pub token: Token,
     /// Absent: as long as it was.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -216,6 +172,16 @@ pub struct Renew {
 }
 
 impl Renew {
+    /// Of what a grant gave, be it one resource or several.
+    pub fn of(acquired: &Acquired) -> Self {
+        Renew {
+            resource: acquired.sole_resource(),
+            token: acquired.token,
+            ttl_ms: None,
+            timeout_ms: None,
+        }
+    }
+
     pub(super) const FIELDS: &[Field] = &[
         Field::new("resource", Rule::Name),
         TOKEN_FIELD,
@@ -225,7 +191,7 @@ impl Renew {
 
     pub fn new(resource: impl Into<String>, token: Token) -> Self {
         Renew {
-            resource: resource.into(),
+            resource: Some(resource.into()),
             token,
             ttl_ms: None,
             timeout_ms: None,
@@ -234,9 +200,53 @@ impl Renew {
 
     pub(super) fn build(mut given: Fields<'_>) -> Result<Self, Refusal> {
         Ok(Renew {
-            resource: given.required_text("resource")?,
+            resource: given.text("resource"),
             token: Token(given.required_integer("token")?),
             ttl_ms: given.integer("ttl_ms"),
+            timeout_ms: given.integer("timeout_ms"),
+        })
+    }
+}
+
+/// `lock.convert`: the hold of one resource gets another mode and a new token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Convert {
+    pub resource: String,
+    pub token: Token,
+    /// Exclusive or shared.
+    pub mode: Mode,
+    /// 0: try once. Otherwise wait until no other holder is left, at most [`WAIT_MS_MAX`].
+    pub wait_ms: u64,
+    /// How long the asker waits for an answer; 5000 + `wait_ms` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+impl Convert {
+    pub(super) const FIELDS: &[Field] = &[
+        Field::new("resource", Rule::Name),
+        TOKEN_FIELD,
+        Field::new("mode", Rule::Choice(&["exclusive", "shared"])),
+        Field::new("wait_ms", Rule::Integer(0, WAIT_MS_MAX)),
+        TIMEOUT_MS_FIELD,
+    ];
+
+    pub fn new(resource: impl Into<String>, token: Token, mode: Mode) -> Self {
+        Convert {
+            resource: resource.into(),
+            token,
+            mode,
+            wait_ms: 0,
+            timeout_ms: None,
+        }
+    }
+
+    pub(super) fn build(mut given: Fields<'_>) -> Result<Self, Refusal> {
+        Ok(Convert {
+            resource: given.required_text("resource")?,
+            token: Token(given.required_integer("token")?),
+            mode: Mode::nth(given.required_choice("mode")?),
+            wait_ms: given.integer("wait_ms").unwrap_or(0),
             timeout_ms: given.integer("timeout_ms"),
         })
     }
@@ -306,89 +316,3 @@ impl Get {
 
 /// Tokens start at 1.
 const TOKEN_FIELD: Field = Field::new("token", Rule::Integer(1, super::INTEGER_MAX));
-
-/// The answer to `lock.acquire`: the lock is held. Replicated state keeps it too, by position, so
-/// that no field may be left out when it is written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Acquired {
-    pub resource: String,
-    pub owner: String,
-    /// Greater than every token granted before, over all resources.
-    pub token: Token,
-    pub mode: Mode,
-    /// What was left of the lease when the node answered.
-    pub expires_in_ms: u64,
-    pub waited_ms: u64,
-}
-
-/// The answer to `lock.release`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Released {
-    /// Always true.
-    pub released: bool,
-}
-
-/// The answer to `lock.renew`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Renewed {
-    pub expires_in_ms: u64,
-}
-
-/// The answer to `lock.check`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Checked {
-    /// False also when nobody holds the resource.
-    pub valid: bool,
-    /// The newest token of a live hold on the resource.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub current_token: Option<Token>,
-    /// What is left of the asked token's lease, when valid.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_in_ms: Option<u64>,
-}
-
-/// The answer to `lock.get`; both lists are empty when the resource is free.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct View {
-    pub holders: Vec<Holder>,
-    /// In the order of the queue.
-    pub waiters: Vec<Waiter>,
-}
-
-/// One hold.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
-    pub owner: String,
-    pub token: Token,
-    pub mode: Mode,
-    pub expires_in_ms: u64,
-    pub held_ms: u64,
-    /// Null when the holder gave none.
-    pub meta: Option<Meta>,
-}
-
-/// One request in a queue.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Waiter {
-    pub owner: String,
-    pub mode: Mode,
-    pub waited_ms: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<String>,
-}
-
-/// One owner of a deadlock and the next one, for which it waits. Replicated state keeps it too, by
-/// position, so that no field may be left out when it is written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CycleEdge {
-    pub owner: String,
-    /// The resource of the cycle that this owner holds; null when the owner before it waits
-    /// behind it in a queue.
-    pub holds: Option<String>,
-    /// The token of that hold.
-    pub token: Option<Token>,
-    pub waits_for_owner: String,
-    /// What it waits for.
-    pub resource: String,
-    pub because: Because,
-}

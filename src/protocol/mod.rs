@@ -10,6 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
+pub mod admin;
 #[cfg(test)]
 mod asyncapi;
 pub mod encoding;
@@ -20,6 +21,7 @@ pub mod lock;
 pub mod meta;
 pub mod reply;
 pub mod request;
+pub mod session;
 pub mod status;
 pub mod subject;
 pub mod value;
@@ -46,6 +48,12 @@ pub const TIMEOUT_MS_DEFAULT: u64 = 5_000;
 /// The longest `timeout_ms`: brokers drop replies that come later than two minutes.
 pub const TIMEOUT_MS_MAX: u64 = 120_000;
 
+/// Items in an answer that lists something, when the request does not say: at most [`LIMIT_MAX`].
+pub const LIMIT_DEFAULT: u64 = 100;
+/// The most items in an answer; one also ends before the broker's greatest message.
+pub const LIMIT_MAX: u64 = 1_000;
+
+const LIMIT_FIELD: Field = Field::new("limit", Rule::Integer(1, LIMIT_MAX));
 const TIMEOUT_MS_FIELD: Field = Field::new("timeout_ms", Rule::Integer(1, TIMEOUT_MS_MAX));
 
 /// How a body is encoded. A reply has the encoding of its request.
@@ -63,11 +71,4 @@ pub struct ReplyTo {
     /// The client's reply subject.
     pub subject: String,
     pub encoding: Encoding,
-}
-
-fn session_not_found(session: &str) -> Refusal {
-    Box::new(ErrorReply::new(
-        Code::SessionNotFound,
-        format!("there is no session `{session}`"),
-    ))
 }

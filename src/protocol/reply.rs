@@ -127,9 +127,11 @@ mod tests {
     fn acquired() -> Acquired {
         Acquired {
             resource: "a".into(),
+            resources: Vec::new(),
             owner: "w".into(),
             token: Token(7),
-            mode: Mode::Shared,
+            mode: Some(Mode::Shared),
+            permits: None,
             expires_in_ms: 100,
             waited_ms: 0,
         }
@@ -140,6 +142,8 @@ mod tests {
             owner: "w".into(),
             token: Token(7),
             mode: Mode::Exclusive,
+            permits: None,
+            session: None,
             expires_in_ms: 100,
             held_ms: 5,
             meta: Some(Meta::from_json("{ \"n\" : 1.0,\n\"s\":\"a \\\" b\" }").unwrap()),
@@ -192,6 +196,7 @@ mod tests {
             let view = View {
                 holders: vec![holder()],
                 waiters: vec![],
+                delay_ms: None,
             };
             let reply = success(encoding, FROM, &view);
             let answer = read::<View>(encoding, &reply.payload).unwrap();

@@ -3,9 +3,13 @@
 use crate::protocol::encoding::CONTENT_TYPE;
 use crate::protocol::error::{Code, ErrorReply};
 use crate::protocol::fields::{Field, Fields, Rule};
-use crate::protocol::lock::{Acquire, Check, Get, Release, Renew};
+use crate::protocol::lock::{
+    Acquire, Cancel, Check, Convert, Deadlocks, Get, Graph, List, Release, Renew,
+};
 use crate::protocol::status::{Ask, StateHashChoice};
-use crate::protocol::{Encoding, Operation, Refusal, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_FIELD};
+use crate::protocol::{
+    Encoding, Operation, Refusal, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_FIELD, admin, session,
+};
 
 /// The header that may carry the `request_id` of operations that have one.
 pub const MESSAGE_ID: &str = "Nats-Msg-Id";
@@ -18,6 +22,18 @@ pub enum Request {
     LockRenew(Renew),
     LockCheck(Check),
     LockGet(Get),
+    LockConvert(Convert),
+    LockCancel(Cancel),
+    LockList(List),
+    LockGraph(Graph),
+    LockDeadlocks(Deadlocks),
+    SessionOpen(session::Open),
+    SessionKeepalive(session::One),
+    SessionClose(session::One),
+    SessionGet(session::One),
+    SessionList(List),
+    AdminLockRelease(admin::ReleaseLock),
+    AdminSessionClose(admin::CloseSession),
     Status(Ask),
     Metrics(Ask),
 }
@@ -70,11 +86,29 @@ impl Request {
             fill_message_id(operation, &mut fields, id)?;
         }
         Ok(match operation {
-            Operation::LockAcquire => Request::LockAcquire(Acquire::build(fields)?),
+            Operation::LockAcquire => {
+                Request::LockAcquire(Acquire::build(fields, envelope.suffix)?)
+            }
             Operation::LockRelease => Request::LockRelease(Release::build(fields)?),
             Operation::LockRenew => Request::LockRenew(Renew::build(fields)?),
             Operation::LockCheck => Request::LockCheck(Check::build(fields)?),
             Operation::LockGet => Request::LockGet(Get::build(fields)?),
+            Operation::LockConvert => Request::LockConvert(Convert::build(fields)?),
+            Operation::LockCancel => Request::LockCancel(Cancel::build(fields)?),
+            Operation::LockList => Request::LockList(List::build(fields)),
+            Operation::LockGraph => Request::LockGraph(Graph::build(fields)),
+            Operation::LockDeadlocks => Request::LockDeadlocks(Deadlocks::build(fields)),
+            Operation::SessionOpen => Request::SessionOpen(session::Open::build(fields)?),
+            Operation::SessionKeepalive => Request::SessionKeepalive(session::One::build(fields)?),
+            Operation::SessionClose => Request::SessionClose(session::One::build(fields)?),
+            Operation::SessionGet => Request::SessionGet(session::One::build(fields)?),
+            Operation::SessionList => Request::SessionList(List::build(fields)),
+            Operation::AdminLockRelease => {
+                Request::AdminLockRelease(admin::ReleaseLock::build(fields)?)
+            }
+            Operation::AdminSessionClose => {
+                Request::AdminSessionClose(admin::CloseSession::build(fields)?)
+            }
             Operation::Status => Request::Status(Ask::build(fields)),
             Operation::Metrics => Request::Metrics(Ask::build(fields)),
         })
@@ -87,6 +121,18 @@ impl Request {
             Request::LockRenew(_) => Operation::LockRenew,
             Request::LockCheck(_) => Operation::LockCheck,
             Request::LockGet(_) => Operation::LockGet,
+            Request::LockConvert(_) => Operation::LockConvert,
+            Request::LockCancel(_) => Operation::LockCancel,
+            Request::LockList(_) => Operation::LockList,
+            Request::LockGraph(_) => Operation::LockGraph,
+            Request::LockDeadlocks(_) => Operation::LockDeadlocks,
+            Request::SessionOpen(_) => Operation::SessionOpen,
+            Request::SessionKeepalive(_) => Operation::SessionKeepalive,
+            Request::SessionClose(_) => Operation::SessionClose,
+            Request::SessionGet(_) => Operation::SessionGet,
+            Request::SessionList(_) => Operation::SessionList,
+            Request::AdminLockRelease(_) => Operation::AdminLockRelease,
+            Request::AdminSessionClose(_) => Operation::AdminSessionClose,
             Request::Status(_) => Operation::Status,
             Request::Metrics(_) => Operation::Metrics,
         }
@@ -100,6 +146,17 @@ impl Request {
             Request::LockRenew(renew) => (renew.timeout_ms, 0),
             Request::LockCheck(check) => (check.timeout_ms, 0),
             Request::LockGet(get) => (get.timeout_ms, 0),
+            Request::LockConvert(convert) => (convert.timeout_ms, convert.wait_ms),
+            Request::LockCancel(cancel) => (cancel.timeout_ms, 0),
+            Request::LockList(list) | Request::SessionList(list) => (list.timeout_ms, 0),
+            Request::LockGraph(graph) => (graph.timeout_ms, 0),
+            Request::LockDeadlocks(deadlocks) => (deadlocks.timeout_ms, 0),
+            Request::SessionOpen(open) => (open.timeout_ms, 0),
+            Request::SessionKeepalive(one)
+            | Request::SessionClose(one)
+            | Request::SessionGet(one) => (one.timeout_ms, 0),
+            Request::AdminLockRelease(release) => (release.timeout_ms, 0),
+            Request::AdminSessionClose(close) => (close.timeout_ms, 0),
             Request::Status(ask) | Request::Metrics(ask) => (ask.timeout_ms, 0),
         };
         given.unwrap_or(TIMEOUT_MS_DEFAULT + wait_ms)
@@ -131,6 +188,17 @@ pub(super) fn schema(operation: Operation) -> &'static [Field] {
         Operation::LockRenew => Renew::FIELDS,
         Operation::LockCheck => Check::FIELDS,
         Operation::LockGet => Get::FIELDS,
+        Operation::LockConvert => Convert::FIELDS,
+        Operation::LockCancel => Cancel::FIELDS,
+        Operation::LockList | Operation::SessionList => List::FIELDS,
+        Operation::LockGraph => Graph::FIELDS,
+        Operation::LockDeadlocks => Deadlocks::FIELDS,
+        Operation::SessionOpen => session::Open::FIELDS,
+        Operation::SessionKeepalive | Operation::SessionClose | Operation::SessionGet => {
+            session::One::FIELDS
+        }
+        Operation::AdminLockRelease => admin::ReleaseLock::FIELDS,
+        Operation::AdminSessionClose => admin::CloseSession::FIELDS,
         Operation::Status => Ask::STATUS_FIELDS,
         Operation::Metrics => Ask::METRICS_FIELDS,
     }
@@ -159,6 +227,9 @@ fn fill_suffix(operation: Operation, fields: &mut Fields<'_>, suffix: &str) -> R
             "a resource with spaces, `*`, `>` or empty tokens goes into the body, not the subject",
         )
         .into());
+    }
+    if fields.has_field("resources") && fields.is_given("resources") {
+        return Ok(()); // They have to lie under the suffix, which is the request's own rule.
     }
     fields.fill("resource", "subject", suffix)
 }

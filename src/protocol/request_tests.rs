@@ -31,7 +31,7 @@ fn a_full_acquire_is_read_from_both_encodings() {
     let expected = Request::LockAcquire(Acquire {
         mode: Mode::Shared,
         owner: Some("w".into()),
-        ttl_ms: 100,
+        ttl_ms: Some(100),
         wait_ms: 60_000,
         on_deadlock: DeadlockPolicy::Youngest,
         meta: Some(crate::protocol::meta::Meta::from_json(r#"{"job":1}"#).unwrap()),
@@ -60,7 +60,7 @@ fn bad_requests_name_the_field_and_what_would_be_right() {
         (
             r#"{"resource":"a","tll_ms":5}"#,
             "tll_ms",
-            "unknown field `tll_ms`: lock.acquire has resource, mode, owner, session, ttl_ms, wait_ms, on_deadlock, meta, request_id, timeout_ms",
+            "unknown field `tll_ms`: lock.acquire has resource, resources, mode, permits, limit, owner, session, ttl_ms, wait_ms, on_deadlock, meta, request_id, timeout_ms",
         ),
         (
             r#"{}"#,
@@ -128,14 +128,14 @@ fn bad_requests_name_the_field_and_what_would_be_right() {
             "`wait_ms` must be an integer from 0 to 60000, not 60001",
         ),
         (
-            r#"{"resource":"a","mode":"permit"}"#,
+            r#"{"resource":"a","mode":"upgrade"}"#,
             "mode",
-            "`mode` must be \"exclusive\" or \"shared\", not \"permit\"",
+            "`mode` must be \"exclusive\" or \"shared\" or \"permit\", not \"upgrade\"",
         ),
         (
             r#"{"resource":"a","mode":true}"#,
             "mode",
-            "`mode` must be \"exclusive\" or \"shared\", not a truth value",
+            "`mode` must be \"exclusive\" or \"shared\" or \"permit\", not a truth value",
         ),
         (
             r#"{"resource":"a","mode":[1,{"b":2}]}"#,
@@ -282,12 +282,122 @@ fn the_message_id_header_is_the_request_id_where_there_is_one() {
 }
 
 #[test]
-fn there_are_no_sessions_and_no_other_operations() {
-    let (code, _, message) = refused(Operation::LockAcquire, r#"{"resource":"a","session":"s"}"#);
-    assert_eq!(code, Code::SessionNotFound);
-    assert_eq!(message, "there is no session `s`");
+fn there_are_no_other_operations() {
     let (_, unknown) = Request::decode(None, Envelope::default(), b"{}");
     assert_eq!(unknown.unwrap_err().code, Code::UnknownOperation);
+}
+
+#[test]
+fn several_resources_are_each_checked_by_name() {
+    let acquire = |body: &str| {
+        let (_, request) = Request::decode(
+            Some(Operation::LockAcquire),
+            Envelope::default(),
+            body.as_bytes(),
+        );
+        request
+    };
+    for (body, field, said) in [
+        (r#"{"resources":[]}"#, "resources", "at least one"),
+        (
+            r#"{"resources":"a"}"#,
+            "resources",
+            "a list of at most 32 objects",
+        ),
+        (
+            r#"{"resources":["a"]}"#,
+            "resources",
+            "a list of at most 32 objects",
+        ),
+        (
+            r#"{"resources":[{"resource":"a"},{}]}"#,
+            "resources[1].resource",
+            "`resource` is missing",
+        ),
+        (
+            r#"{"resources":[{"resource":"a","mod":"x"}]}"#,
+            "resources[0].mod",
+            "unknown field `mod`",
+        ),
+        (
+            r#"{"resources":[{"resource":"a"},{"resource":"a"}]}"#,
+            "resources",
+            "`a` is there twice",
+        ),
+        (
+            r#"{"resource":"b","resources":[{"resource":"a"}]}"#,
+            "resource",
+            "not both",
+        ),
+        (
+            r#"{"resource":"a","mode":"permit"}"#,
+            "limit",
+            "`limit` is missing",
+        ),
+        (
+            r#"{"resource":"a","mode":"permit","permits":3,"limit":2}"#,
+            "permits",
+            "more than the limit of 2",
+        ),
+        (
+            r#"{"resource":"a","permits":2}"#,
+            "permits",
+            "for mode \"permit\"",
+        ),
+        (
+            r#"{"resource":"a","limit":2}"#,
+            "limit",
+            "for mode \"permit\"",
+        ),
+        (
+            r#"{"resources":[{"resource":"a"}],"limit":2}"#,
+            "limit",
+            "for mode \"permit\"",
+        ),
+    ] {
+        let refusal = acquire(body).expect_err(body);
+        assert_eq!(refusal.code, Code::BadRequest, "{body}");
+        assert_eq!(refusal.field.as_deref(), Some(field), "{body}");
+        assert!(
+            refusal.message.contains(said),
+            "{body}: {}",
+            refusal.message
+        );
+    }
+    let many: Vec<String> = (0..33)
+        .map(|n| format!(r#"{{"resource":"{n}"}}"#))
+        .collect();
+    let refusal = acquire(&format!(r#"{{"resources":[{}]}}"#, many.join(","))).unwrap_err();
+    assert_eq!(
+        (refusal.code, refusal.limit),
+        (Code::TooManyItems, Some(32))
+    );
+    let body = r#"{"mode":"permit","limit":5,"resources":[{"resource":"b","mode":"shared"},{"resource":"a","permits":2}]}"#;
+    let Request::LockAcquire(acquire) = acquire(body).unwrap() else {
+        panic!("an acquire");
+    };
+    let wanted: Vec<_> = acquire.wanted().collect();
+    assert_eq!(
+        wanted,
+        [("b", Mode::Shared, 0, 0), ("a", Mode::Permit, 2, 5)]
+    );
+}
+
+#[test]
+fn several_resources_lie_under_the_subject() {
+    let acquire = |suffix: &str, body: &str| {
+        let envelope = Envelope {
+            suffix: Some(suffix),
+            ..Envelope::default()
+        };
+        Request::decode(Some(Operation::LockAcquire), envelope, body.as_bytes()).1
+    };
+    let body = r#"{"resources":[{"resource":"team_a.x"},{"resource":"team_a"}]}"#;
+    assert!(acquire("team_a", body).is_ok());
+    for suffix in ["team", "team_a.x", "team_b"] {
+        let refusal = acquire(suffix, body).expect_err(suffix);
+        assert_eq!(refusal.field.as_deref(), Some("resources"));
+    }
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -334,7 +444,7 @@ proptest! {
         json in any::<bool>(),
     ) {
         let encoding = if json { Encoding::Json } else { Encoding::MessagePack };
-        let acquire = Acquire { owner, ttl_ms, wait_ms, ..Acquire::new(resource.clone()) };
+        let acquire = Acquire { owner, ttl_ms: Some(ttl_ms), wait_ms, ..Acquire::new(resource.clone()) };
         prop_assert_eq!(
             decode(Operation::LockAcquire, &encoding.encode(&acquire)),
             Ok(Request::LockAcquire(acquire))

@@ -55,6 +55,18 @@ operations! {
     LockRenew "lock.renew" "lock_renew" "lock-renew",
     LockCheck "lock.check" "lock_check" "lock-check",
     LockGet "lock.get" "lock_get" "lock-get",
+    LockConvert "lock.convert" "lock_convert" "lock-convert",
+    LockCancel "lock.cancel" "lock_cancel" "lock-cancel",
+    LockList "lock.list" "lock_list" "lock-list",
+    LockGraph "lock.graph" "lock_graph" "lock-graph",
+    LockDeadlocks "lock.deadlocks" "lock_deadlocks" "lock-deadlocks",
+    SessionOpen "session.open" "session_open" "session-open",
+    SessionKeepalive "session.keepalive" "session_keepalive" "session-keepalive",
+    SessionClose "session.close" "session_close" "session-close",
+    SessionGet "session.get" "session_get" "session-get",
+    SessionList "session.list" "session_list" "session-list",
+    AdminLockRelease "admin.lock.release" "admin_lock_release" "admin-lock-release",
+    AdminSessionClose "admin.session.close" "admin_session_close" "admin-session-close",
     Status "status" "status" "status",
     Metrics "metrics" "metrics" "metrics",
 }
@@ -148,9 +160,9 @@ impl Prefix {
         format!("{}.node.{node}.{}", self.0, operation.name())
     }
 
-    /// Where watchers hear of locks: `kind` is `granted`, `released` and so on.
-    pub fn lock_event(&self, kind: &str) -> String {
-        format!("{}.event.lock.{kind}", self.0)
+    /// Where watchers hear of locks and sessions: `kind` is `lock.granted` and so on.
+    pub fn event(&self, kind: &str) -> String {
+        format!("{}.event.{kind}", self.0)
     }
 
     /// What every node subscribes to in the queue group [`QUEUE_GROUP`].

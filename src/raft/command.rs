@@ -27,33 +27,28 @@ impl Command {
     pub fn operation(&self) -> Option<Operation> {
         use lock::command::Command as Lock;
         match self {
-            Command::Lock(Lock::Acquire(_)) => Some(Operation::LockAcquire),
-            Command::Lock(Lock::Release { .. }) => Some(Operation::LockRelease),
-            Command::Lock(Lock::Renew { .. }) => Some(Operation::LockRenew),
+            Command::Lock(command) => match command {
+                Lock::Acquire(_) => Some(Operation::LockAcquire),
+                Lock::Release { .. } => Some(Operation::LockRelease),
+                Lock::Renew { .. } => Some(Operation::LockRenew),
+                Lock::Convert(_) => Some(Operation::LockConvert),
+                Lock::Cancel { .. } => Some(Operation::LockCancel),
+                Lock::GiveBack { .. } | Lock::KeepAlive { .. } => None,
+                Lock::OpenSession(_) => Some(Operation::SessionOpen),
+                Lock::CloseSession { reason: None, .. } => Some(Operation::SessionClose),
+                Lock::CloseSession { .. } => Some(Operation::AdminSessionClose),
+                Lock::ForceRelease { .. } => Some(Operation::AdminLockRelease),
+            },
             Command::View(_) | Command::TermStarted { .. } => None,
         }
     }
 
     /// About how many bytes the command takes in the log.
     pub fn size_hint(&self) -> usize {
-        use lock::command::Command as Lock;
         /// Integers, flags and lengths.
         const FIXED: usize = 48;
         let names = match self {
-            Command::Lock(Lock::Acquire(acquire)) => {
-                let optional = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-                acquire.resource.len()
-                    + acquire.owner.len()
-                    + optional(&acquire.request_id)
-                    + optional(&acquire.meta)
-                    + acquire
-                        .wait
-                        .as_ref()
-                        .map_or(0, |wait| wait.reply.subject.len())
-            }
-            Command::Lock(Lock::Release { resource, .. } | Lock::Renew { resource, .. }) => {
-                resource.len()
-            }
+            Command::Lock(command) => command.size_hint(),
             Command::View(_) | Command::TermStarted { .. } => 0,
         };
         FIXED + names

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use crate::broker::SharedBroker;
 use crate::ids::{BootId, NodeId};
 use crate::lock;
-use crate::lock::command::Effect;
+use crate::lock::event::Effect;
 use crate::protocol::{Operation, ReplyTo, status};
 use crate::raft::clock::LeaderClock;
 use crate::raft::command::Command;
@@ -47,7 +47,7 @@ pub trait Answers: Send + Sync + 'static {
     /// The end of a client's command.
     fn answer(&self, answer: Answer);
     /// The end of a wait that an earlier leader may have told already.
-    fn answer_again(&self, to: ReplyTo, outcome: lock::command::Outcome);
+    fn answer_again(&self, to: ReplyTo, outcome: lock::outcome::Outcome);
     /// What a transition wants done; called on the leader only, in log order.
     fn effect(&self, effect: Effect);
 }

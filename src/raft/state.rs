@@ -24,7 +24,7 @@ pub struct State {
 /// The answer to one command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    Lock(lock::command::Outcome),
+    Lock(lock::outcome::Outcome),
     View(view::cluster::Change),
     TermStarted,
 }
@@ -32,7 +32,7 @@ pub enum Outcome {
 impl Outcome {
     /// Whether the command stands in a queue: its answer comes later, as an effect.
     pub fn is_waiting(&self) -> bool {
-        matches!(self, Outcome::Lock(lock::command::Outcome::Waiting))
+        matches!(self, Outcome::Lock(lock::outcome::Outcome::Waiting))
     }
 }
 
@@ -53,7 +53,7 @@ impl State {
         &mut self,
         stamp_ms: u64,
         commands: &[Proposed],
-        effects: &mut Vec<lock::command::Effect>,
+        effects: &mut Vec<lock::event::Effect>,
     ) -> Vec<Outcome> {
         self.batches += 1;
         self.now_ms = self.now_ms.max(stamp_ms);

@@ -13,7 +13,7 @@ use openraft::{EntryPayload, Membership};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::ids::{ClusterId, NodeId};
-use crate::lock::command::Effect;
+use crate::lock::event::Effect;
 use crate::raft::command::{Batch, Proposed};
 use crate::raft::snapshot::Snapshots;
 use crate::raft::state::{Outcome, State};

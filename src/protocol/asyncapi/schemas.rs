@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::protocol::{Code, INTEGER_MAX, Operation, TIMEOUT_MS_DEFAULT};
+use crate::protocol::{Code, INTEGER_MAX, LIMIT_DEFAULT, Operation, TIMEOUT_MS_DEFAULT};
+
+mod locks;
 
 pub(super) fn summary(operation: Operation) -> &'static str {
     match operation {
@@ -14,6 +16,18 @@ pub(super) fn summary(operation: Operation) -> &'static str {
         Operation::LockRenew => "Lets the lease of a hold begin anew.",
         Operation::LockCheck => "Whether a token is that of a live hold.",
         Operation::LockGet => "Who holds a resource and who waits for it.",
+        Operation::LockConvert => "Changes the mode of a hold without giving it up.",
+        Operation::LockCancel => "Ends a wait.",
+        Operation::LockList => "What is held or waited for, page by page.",
+        Operation::LockGraph => "Who waits for whom.",
+        Operation::LockDeadlocks => "The deadlocks found lately, newest first.",
+        Operation::SessionOpen => "Opens a session: one lease for many locks.",
+        Operation::SessionKeepalive => "Lets the lease of a session begin anew.",
+        Operation::SessionClose => "Ends a session, its holds and its waits.",
+        Operation::SessionGet => "What a session holds and waits for.",
+        Operation::SessionList => "All sessions, page by page.",
+        Operation::AdminLockRelease => "Ends a hold, or all holds of a resource.",
+        Operation::AdminSessionClose => "Ends a session, its holds and its waits.",
         Operation::Status => "What a node knows about itself and the cluster.",
         Operation::Metrics => "All metrics of a node.",
     }
@@ -21,11 +35,14 @@ pub(super) fn summary(operation: Operation) -> &'static str {
 
 pub(super) fn event_summary(kind: &str) -> &'static str {
     match kind {
-        "granted" => "A lock was granted.",
-        "released" => "A hold was given back.",
-        "expired" => "The lease of a hold ran out.",
-        "deadlock" => "A cycle of waits was found and its victim refused.",
-        "contended" => "Somebody starts to wait.",
+        "lock.granted" => "A lock was granted.",
+        "lock.released" => "A hold was given back, or taken from its holder for a reason.",
+        "lock.expired" => "The lease of a hold or of its session ran out.",
+        "lock.deadlock" => "A cycle of waits was found and its victim refused.",
+        "lock.contended" => "Somebody starts to wait.",
+        "session.opened" => "A session was opened.",
+        "session.expired" => "The lease of a session ran out.",
+        "session.closed" => "A session was closed, by its client or for a reason.",
         _ => unreachable!("no such event"),
     }
 }
@@ -37,23 +54,54 @@ pub(super) fn request_field(operation: Operation, name: &str) -> (&'static str, 
             "The lock. Required in the body or in the subject.",
             Value::Null,
         ),
+        (Operation::LockConvert, "mode") => ("The new mode.", Value::Null),
         (_, "mode") => (
-            "One holder, or any number of shared ones.",
+            "One holder, any number of shared ones, or holders of permits.",
             json!("exclusive"),
         ),
+        (_, "resources") => (
+            "Several resources, all or nothing; what an item leaves out is as the request says.",
+            Value::Null,
+        ),
+        (_, "permits") => ("How many permits, in mode `permit`.", json!(1)),
+        (Operation::LockAcquire, "limit") => (
+            "How many permits there are; required in mode `permit`.",
+            Value::Null,
+        ),
+        (_, "limit") => ("How many items at most.", json!(LIMIT_DEFAULT)),
+        (_, "prefix") => ("Only names that begin with this.", Value::Null),
+        (_, "cursor") => ("That of the page before.", Value::Null),
+        (_, "name") => ("For people.", Value::Null),
+        (_, "lock_delay_ms") => (
+            "How long nobody gets what the session loses otherwise than by its own will.",
+            json!(0),
+        ),
+        (_, "reason") => ("Why; it is in the event and in the log.", Value::Null),
+        (Operation::LockCancel, "owner") => ("Whose wait.", Value::Null),
+        (Operation::LockCancel, "request_id") => {
+            ("Only the wait of the request with this id.", Value::Null)
+        }
         (_, "owner") => (
             "One thread of control. Absent: one is made up and returned.",
             Value::Null,
         ),
-        (_, "session") => (
-            "There are no sessions yet: `session_not_found`.",
+        (Operation::LockAcquire, "session") => {
+            ("The hold ends with it at the latest.", Value::Null)
+        }
+        (Operation::LockCancel, "session") => (
+            "The one that the request named, if it named no owner.",
             Value::Null,
         ),
+        (_, "session") => ("The session.", Value::Null),
+        (Operation::LockAcquire, "ttl_ms") => (
+            "Length of the lease, 30000 when absent; with a session only to shorten it.",
+            Value::Null,
+        ),
+        (Operation::SessionOpen, "ttl_ms") => ("Length of the lease.", Value::Null),
         (Operation::LockRenew, "ttl_ms") => (
             "Length of the lease from now on. Absent: as long as it was.",
             Value::Null,
         ),
-        (_, "ttl_ms") => ("Length of the lease.", json!(30_000)),
         (_, "wait_ms") => (
             "0: one try, which overtakes nobody. Otherwise how long to wait in the queue.",
             json!(0),
@@ -63,12 +111,12 @@ pub(super) fn request_field(operation: Operation, name: &str) -> (&'static str, 
              cycle that was first seen last.",
             json!("requester"),
         ),
-        (_, "meta") => ("Shown to whoever asks about the lock.", Value::Null),
+        (_, "meta") => ("Shown to whoever asks about it.", Value::Null),
         (_, "request_id") => (
             "Repeats carry the same id; so may the header Nats-Msg-Id instead.",
             Value::Null,
         ),
-        (Operation::LockAcquire, "timeout_ms") => (
+        (Operation::LockAcquire | Operation::LockConvert, "timeout_ms") => (
             "How long the asker waits for the reply; 5000 + `wait_ms` when absent.",
             Value::Null,
         ),
@@ -76,6 +124,7 @@ pub(super) fn request_field(operation: Operation, name: &str) -> (&'static str, 
             "How long the asker waits for the reply.",
             json!(TIMEOUT_MS_DEFAULT),
         ),
+        (Operation::AdminLockRelease, "token") => ("Only this hold.", Value::Null),
         (_, "token") => ("The token of the grant.", Value::Null),
         (_, "consistency") => (
             "Not older than the request, or what the node that answers knows.",
@@ -89,6 +138,18 @@ pub(super) fn request_field(operation: Operation, name: &str) -> (&'static str, 
     }
 }
 
+/// Whether a request without this field is refused; `resource` apart, which may be in the subject.
+pub(super) fn is_required(operation: Operation, name: &str) -> bool {
+    match name {
+        "token" => operation != Operation::AdminLockRelease,
+        "mode" => operation == Operation::LockConvert,
+        "ttl_ms" => operation == Operation::SessionOpen,
+        "session" => !matches!(operation, Operation::LockAcquire | Operation::LockCancel),
+        "reason" => true,
+        _ => false,
+    }
+}
+
 pub(super) fn message_id_header() -> Value {
     json!({"type": "object", "properties": {
         "Nats-Msg-Id": describe(text(), "The same as `request_id`; both must agree."),
@@ -98,14 +159,7 @@ pub(super) fn message_id_header() -> Value {
 /// The reply to a request that did what it asks for.
 pub(super) fn success(operation: Operation) -> Value {
     let own = match operation {
-        Operation::LockAcquire => vec![
-            ("resource", text()),
-            ("owner", text()),
-            ("token", component("token")),
-            ("mode", component("mode")),
-            ("expires_in_ms", integer()),
-            ("waited_ms", integer()),
-        ],
+        Operation::LockAcquire | Operation::LockConvert => locks::acquired(),
         Operation::LockRelease => vec![("released", json!({"const": true}))],
         Operation::LockRenew => vec![("expires_in_ms", integer())],
         Operation::LockCheck => vec![
@@ -116,7 +170,22 @@ pub(super) fn success(operation: Operation) -> Value {
         Operation::LockGet => vec![
             ("holders", list(component("holder"))),
             ("waiters", list(component("waiter"))),
+            ("delay_ms?", integer()),
         ],
+        Operation::LockCancel => vec![("cancelled", boolean()), ("token?", component("token"))],
+        Operation::LockList => locks::listing(),
+        Operation::LockGraph => locks::graph(),
+        Operation::LockDeadlocks => locks::deadlocks(),
+        Operation::SessionOpen => vec![
+            ("session", text()),
+            ("ttl_ms", integer()),
+            ("keepalive_ms", integer()),
+        ],
+        Operation::SessionKeepalive => vec![("expires_in_ms", integer())],
+        Operation::SessionClose | Operation::AdminSessionClose => locks::session_closed(),
+        Operation::SessionGet => locks::session(),
+        Operation::SessionList => locks::sessions(),
+        Operation::AdminLockRelease => vec![("holders", list(component("holder")))],
         Operation::Status => status(),
         Operation::Metrics => vec![(
             "metrics",
@@ -188,6 +257,12 @@ pub(super) fn events() -> Vec<(&'static str, Value)> {
         object(fields)
     };
     let ended = || vec![("token", component("token")), ("held_ms", integer())];
+    let released = [ended(), vec![("reason?", text())]].concat();
+    let of_session = |more: Vec<(&'static str, Value)>| {
+        let mut fields = vec![("session", text()), ("name?", text())];
+        fields.extend(more);
+        object(fields)
+    };
     let granted = vec![
         ("token", component("token")),
         ("mode", component("mode")),
@@ -199,11 +274,17 @@ pub(super) fn events() -> Vec<(&'static str, Value)> {
         ("policy", component("policy")),
     ];
     vec![
-        ("granted", about(granted)),
-        ("released", about(ended())),
-        ("expired", about(ended())),
-        ("deadlock", object(deadlock)),
-        ("contended", about(vec![("queue_length", integer())])),
+        ("lock.granted", about(granted)),
+        ("lock.released", about(released)),
+        ("lock.expired", about(ended())),
+        ("lock.deadlock", object(deadlock)),
+        ("lock.contended", about(vec![("queue_length", integer())])),
+        ("session.opened", of_session(vec![("ttl_ms", integer())])),
+        ("session.expired", of_session(vec![("held", integer())])),
+        (
+            "session.closed",
+            of_session(vec![("held", integer()), ("reason?", text())]),
+        ),
     ]
 }
 
@@ -213,6 +294,8 @@ pub(super) fn components() -> Value {
         ("owner", text()),
         ("token", component("token")),
         ("mode", component("mode")),
+        ("permits?", integer()),
+        ("session?", text()),
         ("expires_in_ms", integer()),
         ("held_ms", integer()),
         ("meta", or_null("object")),
@@ -220,6 +303,8 @@ pub(super) fn components() -> Value {
     let waiter = object(vec![
         ("owner", text()),
         ("mode", component("mode")),
+        ("permits?", integer()),
+        ("session?", text()),
         ("waited_ms", integer()),
         ("request_id?", text()),
     ]);
@@ -233,7 +318,7 @@ pub(super) fn components() -> Value {
     ]);
     json!({
         "token": describe(integer(), "Greater than every token granted before, over all resources."),
-        "mode": one_of(&["exclusive", "shared"]),
+        "mode": one_of(&["exclusive", "shared", "permit"]),
         "policy": one_of(&["requester", "youngest"]),
         "holder": holder,
         "waiter": waiter,
@@ -261,7 +346,15 @@ fn error() -> Value {
         ("resource?", text()),
         ("holders?", list(component("holder"))),
         ("queue_length?", integer()),
+        (
+            "delay_ms?",
+            describe(integer(), "What is left of a lock delay."),
+        ),
         ("cycle?", list(component("cycle_edge"))),
+        (
+            "cycle_length?",
+            describe(integer(), "Its length, if a reply cannot hold it all."),
+        ),
         ("victim?", text()),
         ("policy?", component("policy")),
         ("mode?", component("mode")),

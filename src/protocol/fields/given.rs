@@ -58,6 +58,14 @@ impl Fields<'_> {
         }
     }
 
+    /// The index of the chosen text.
+    ///
+    /// # Errors
+    /// When it is absent.
+    pub(in crate::protocol) fn required_choice(&mut self, name: &str) -> Result<usize, Refusal> {
+        self.chosen(name).ok_or_else(|| self.missing(name))
+    }
+
     pub(in crate::protocol) fn boolean(&mut self, name: &str) -> Option<bool> {
         match self.given[self.index(name)] {
             Some(Given::Boolean(truth)) => Some(truth),

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::Inner;
 use crate::lock;
-use crate::lock::command::Effect;
+use crate::lock::event::Effect;
 use crate::protocol::ReplyTo;
 use crate::raft::clock::LeaderClock;
 use crate::raft::command::Command;
@@ -81,7 +81,7 @@ impl Inner {
 
     /// The leader before may have died between the commit of a grant and its reply.
     fn tell_recent_endings(&self) {
-        let endings: Vec<(ReplyTo, lock::command::Outcome)> = {
+        let endings: Vec<(ReplyTo, lock::outcome::Outcome)> = {
             let state = self.state.lock();
             let endings = state.locks.recent_endings(state.now_ms());
             endings.map(|(to, outcome)| (to.clone(), outcome)).collect()

@@ -29,7 +29,7 @@ fn proposals(node: NodeId, role: Role) -> Proposals {
 /// A command that is told from others by its number.
 fn command(number: u64) -> Command {
     Command::Lock(lock::Command::Release {
-        resource: number.to_string(),
+        resource: Some(number.to_string().into()),
         token: crate::ids::Token(number),
     })
 }
@@ -95,7 +95,7 @@ fn numbers(batch: &Batch) -> Vec<u64> {
 }
 
 fn released() -> Outcome {
-    Outcome::Lock(lock::Outcome::Released)
+    Outcome::Lock(crate::lock::outcome::Outcome::Released)
 }
 
 /// Applies a batch on one node; who is answered there.
@@ -229,7 +229,7 @@ fn batches_are_bounded_by_count_and_by_bytes() {
     let large = "x".repeat(BATCH_BYTES_MAX / 2);
     for _ in 0..3 {
         let release = lock::Command::Release {
-            resource: large.clone(),
+            resource: Some(large.as_str().into()),
             token: crate::ids::Token(1),
         };
         let submission = Submission {
@@ -422,7 +422,7 @@ fn a_snapshot_leaves_open_what_was_under_way() {
 #[test]
 fn a_wait_is_watched_by_the_node_that_its_client_asked() {
     let now = now();
-    let waiting = Outcome::Lock(lock::Outcome::Waiting);
+    let waiting = Outcome::Lock(crate::lock::outcome::Outcome::Waiting);
     let mut from = proposals(ME, follower(4));
     let mut to = proposals(OTHER, leader(4));
     (1..=2).for_each(|number| submit(&mut from, number, now));

@@ -1,0 +1,109 @@
+//! The longer replies about locks and sessions.
+
+use serde_json::Value;
+
+use super::{boolean, component, describe, integer, list, object, one_of, or_null, text};
+
+/// Fields by name; a question mark says that one may be absent.
+type Fields = Vec<(&'static str, Value)>;
+
+pub(super) fn acquired() -> Fields {
+    let held = object(vec![
+        ("resource", text()),
+        ("mode", component("mode")),
+        ("permits?", integer()),
+    ]);
+    vec![
+        ("resource?", describe(text(), "If it is one.")),
+        ("resources?", describe(list(held), "If it is several.")),
+        ("owner", text()),
+        ("token", component("token")),
+        ("mode?", component("mode")),
+        ("permits?", integer()),
+        ("expires_in_ms", integer()),
+        ("waited_ms", integer()),
+    ]
+}
+
+pub(super) fn listing() -> Fields {
+    let listed = object(vec![
+        ("resource", text()),
+        ("held", integer()),
+        ("waiting", integer()),
+        ("mode?", component("mode")),
+        ("owner?", describe(text(), "The oldest holder.")),
+        ("token?", component("token")),
+        ("expires_in_ms?", integer()),
+    ]);
+    vec![("locks", list(listed)), ("cursor?", text())]
+}
+
+pub(super) fn graph() -> Fields {
+    let edge = object(vec![
+        ("owner", text()),
+        ("waits_for_owner", text()),
+        ("resource", text()),
+        ("because", one_of(&["holder", "queue"])),
+        ("waited_ms", integer()),
+    ]);
+    let truncated = describe(boolean(), "Whether there are more than a reply holds.");
+    vec![("edges", list(edge)), ("truncated", truncated)]
+}
+
+pub(super) fn deadlocks() -> Fields {
+    let past = object(vec![
+        ("ago_ms", integer()),
+        ("cycle", list(component("cycle_edge"))),
+        ("cycle_length?", integer()),
+        ("victim", text()),
+        ("policy", component("policy")),
+    ]);
+    vec![("deadlocks", list(past))]
+}
+
+pub(super) fn session_closed() -> Fields {
+    let released = object(vec![("resource", text()), ("token", component("token"))]);
+    vec![("released", list(released)), ("released_count", integer())]
+}
+
+pub(super) fn session() -> Fields {
+    let hold = object(vec![
+        ("resource", text()),
+        ("owner", text()),
+        ("token", component("token")),
+        ("mode", component("mode")),
+        ("expires_in_ms", integer()),
+        ("held_ms", integer()),
+    ]);
+    let wait = object(vec![
+        ("resource", text()),
+        ("owner", text()),
+        ("mode", component("mode")),
+        ("waited_ms", integer()),
+    ]);
+    vec![
+        ("session", text()),
+        ("name?", text()),
+        ("ttl_ms", integer()),
+        ("lock_delay_ms", integer()),
+        ("expires_in_ms", integer()),
+        ("open_ms", integer()),
+        ("meta", or_null("object")),
+        ("held", integer()),
+        ("waiting", integer()),
+        ("holds", list(hold)),
+        ("waits", list(wait)),
+    ]
+}
+
+pub(super) fn sessions() -> Fields {
+    let listed = object(vec![
+        ("session", text()),
+        ("name?", text()),
+        ("ttl_ms", integer()),
+        ("expires_in_ms", integer()),
+        ("held", integer()),
+        ("waiting", integer()),
+    ]);
+    vec![("sessions", list(listed)), ("cursor?", text())]
+}
