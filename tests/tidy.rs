@@ -29,14 +29,24 @@ const HOMES: &[(&str, &[&str])] = &[
 
 /// Plain code: no waiting, no clock, no chance, no order of a hash map.
 const CORES: &[&str] = &[
+    "src/lock/claim.rs",
     "src/lock/command.rs",
+    "src/lock/converting.rs",
     "src/lock/deadlines.rs",
     "src/lock/endings.rs",
+    "src/lock/event.rs",
     "src/lock/holding.rs",
     "src/lock/limits.rs",
+    "src/lock/listing.rs",
+    "src/lock/operators.rs",
+    "src/lock/outcome.rs",
     "src/lock/owners.rs",
     "src/lock/reads.rs",
+    "src/lock/recent_deadlocks.rs",
+    "src/lock/reduction.rs",
     "src/lock/requests.rs",
+    "src/lock/resource.rs",
+    "src/lock/sessions.rs",
     "src/lock/table.rs",
     "src/lock/wait_graph.rs",
     "src/lock/waiting.rs",
@@ -104,7 +114,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("client", &["src/client/"]),
     ("raft", &["src/raft/", "src/broker/relay"]),
-    ("services", &["src/lock/service.rs", "src/view/service.rs"]),
+    (
+        "services",
+        &[
+            "src/lock/keepalives.rs",
+            "src/lock/service.rs",
+            "src/view/service.rs",
+        ],
+    ),
     (
         "doors",
         &[
@@ -133,8 +150,10 @@ impl Source {
         let of_table = [
             "table_model",
             "table_oracle",
+            "table_print",
             "table_properties",
             "table_scripts",
+            "table_steps",
         ];
         self.path.starts_with("tests/")
             || self.path.contains("tests/")

@@ -130,7 +130,7 @@ async fn own_locks(ledger: &Ledger, number: usize, client: &Client) {
             return;
         }
         let mut request = Acquire::new(format!("own-{number}-{count}"));
-        request.ttl_ms = TTL_MS;
+        request.ttl_ms = Some(TTL_MS);
         let acquired = acquire(client, request).await;
         if count.is_multiple_of(KEEP_EVERY) {
             let kept = (acquired.resource, acquired.token);
@@ -146,7 +146,7 @@ async fn own_locks(ledger: &Ledger, number: usize, client: &Client) {
 async fn rival(ledger: &Ledger, client: &Client) {
     while !ledger.stop.get() {
         let mut request = Acquire::new("rivals");
-        request.ttl_ms = TTL_MS;
+        request.ttl_ms = Some(TTL_MS);
         request.wait_ms = 30_000;
         let acquired = acquire(client, request).await;
         let before = ledger.rival.replace(Some(acquired.token));

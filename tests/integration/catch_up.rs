@@ -78,7 +78,7 @@ async fn a_follower_comes_back_by_snapshot() {
 /// Every thousandth lock stays, so that the state is not empty.
 async fn pair(client: &Client, number: usize) {
     let mut request = Acquire::new(format!("load-{number}"));
-    request.ttl_ms = 3_600_000;
+    request.ttl_ms = Some(3_600_000);
     let acquired = client.acquire(&request).await;
     let acquired = acquired.unwrap_or_else(|e| panic!("{request:?}: {e}"));
     if number.is_multiple_of(1000) {

@@ -9,7 +9,7 @@ use crate::cluster::{Cluster, Options};
 use crate::{raw, rest};
 
 /// Fields whose values are another cluster's business; those that end with `_ms` are, too.
-const VARIES: [&str; 11] = [
+const VARIES: [&str; 12] = [
     "node",
     "role",
     "leader",
@@ -21,6 +21,7 @@ const VARIES: [&str; 11] = [
     "version",
     "batches",
     "hash",
+    "session",
 ];
 
 /// What follows `nats req` in the blocks marked `console`, each with the answer below it.

@@ -145,7 +145,7 @@ fn judge(gaps: &[Duration], median: Duration, worst: Duration) {
 async fn load(seen: &Seen, number: usize, (target, client): &(Target, Client)) {
     let mut request = Acquire::new(format!("own-{number}"));
     request.owner = Some(format!("client-{number}"));
-    request.ttl_ms = 600_000;
+    request.ttl_ms = Some(600_000);
     let target = match target {
         Target::Any => "any node",
         _ => "leader",

@@ -114,7 +114,7 @@ async fn restart(cluster: &mut Cluster, node: u64) {
 async fn pairs(counts: &Counts, number: usize, client: &Client) {
     let mut request = Acquire::new(format!("own-{number}"));
     request.owner = Some(format!("client-{number}"));
-    request.ttl_ms = 600_000;
+    request.ttl_ms = Some(600_000);
     while !counts.stop.get() {
         let started = Instant::now();
         // An owner that holds the lock already, by a request whose answer it never got, is given

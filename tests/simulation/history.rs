@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mufakat::ids::{NodeId, Token};
-use mufakat::lock::command::{Effect, Event, Mode, Outcome as LockOutcome};
+use mufakat::lock::event::{Effect, Event};
+use mufakat::lock::outcome::{Mode, Outcome as LockOutcome};
 use mufakat::raft::command::Batch;
 use mufakat::raft::state::{Outcome, State};
 
@@ -99,7 +100,7 @@ impl Replay {
                     token,
                     ..
                 }) => {
-                    touched.insert(resource.clone());
+                    touched.insert(resource.to_string());
                     self.granted(*token, resource, owner);
                 }
                 Effect::Event(Event::Expired { token, .. }) => {
@@ -115,14 +116,16 @@ impl Replay {
                 .or_default() += 1;
             if let Outcome::Lock(LockOutcome::Acquired(grant)) = outcome {
                 let known = self.grants.get(&grant.token);
-                let same = known == Some(&(grant.resource.clone(), grant.owner.clone()));
+                let resource = grant.wants.as_slice()[0].resource.to_string();
+                let same = known == Some(&(resource, grant.owner.to_string()));
                 assert!(same, "an answer names a grant that is none: {grant:?}");
             }
         }
         assert!(self.state.now_ms() >= before_ms, "lease time went back");
         for resource in touched {
             let holders = self.state.locks.get(&resource, self.state.now_ms()).holders;
-            let exclusive = holders.iter().any(|holder| holder.mode == Mode::Exclusive);
+            let mut modes = holders.iter().map(|holder| holder.grip.mode());
+            let exclusive = modes.any(|mode| mode == Mode::Exclusive);
             assert!(
                 !exclusive || holders.len() == 1,
                 "two holders of {resource}: {holders:?}"
