@@ -7,7 +7,7 @@ use crate::broker::events::Events;
 use crate::broker::{Outgoing, SharedBroker};
 use crate::ids::NodeId;
 use crate::lock;
-use crate::lock::event::Effect;
+use crate::lock::event::{Effect, Event};
 use crate::protocol::reply::{self, From, Rendered};
 use crate::protocol::{Code, ErrorReply, Operation, ReplyTo};
 use crate::raft::handle::{Answer, Answers};
@@ -152,7 +152,31 @@ impl Answers for Replier {
                 let timing = (operation, Duration::from_millis(waited_ms));
                 self.send_outcome(reply, self.from(None), timing, outcome);
             }
-            Effect::Event(event) => self.events.publish(&event),
+            Effect::Event(event) => {
+                log_reason(&event);
+                self.events.publish(&event);
+            }
         }
+    }
+}
+
+/// What ends for a reason that is not its holder's is in the log, too: watchers may be away.
+fn log_reason(event: &Event) {
+    match event {
+        Event::Released {
+            resource,
+            owner,
+            token,
+            reason: Some(reason),
+            ..
+        } => {
+            tracing::info!(%resource, %owner, %token, %reason, "a hold was not ended by its holder")
+        }
+        Event::SessionClosed {
+            session,
+            reason: Some(reason),
+            ..
+        } => tracing::info!(%session, %reason, "a session was closed by an operator"),
+        _ => {}
     }
 }
