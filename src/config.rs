@@ -83,6 +83,12 @@ pub struct NodeArgs {
     /// How long a node may act on the view that it read [env: MUFAKAT_VIEW_LEASE] [default: 2s]
     #[arg(long, value_name = "TIME")]
     pub view_lease: Option<String>,
+    /// Memory that the cache of this node may take, in bytes [env: MUFAKAT_CACHE_BYTES] [default: 67108864]
+    #[arg(long, value_name = "BYTES")]
+    pub cache_bytes: Option<u64>,
+    /// Whether each key's second node keeps its value in case the first is lost: on or off [env: MUFAKAT_CACHE_BACKUPS] [default: on]
+    #[arg(long, value_name = "ON|OFF")]
+    pub cache_backups: Option<String>,
     /// A snapshot each so many log entries [env: MUFAKAT_SNAPSHOT_ENTRIES] [default: 10000]
     #[arg(long, value_name = "COUNT")]
     pub snapshot_entries: Option<u64>,
@@ -124,6 +130,10 @@ pub struct Config {
     pub suspicion: Duration,
     /// Length of a node's right to act on a view; at least two heartbeats.
     pub view_lease: Duration,
+    /// The most that the cache may take, 64 KiB to 1 TiB.
+    pub cache_bytes: u64,
+    /// Whether a key's second node keeps its value in case its home is lost.
+    pub cache_backups: bool,
     /// A snapshot each so many log entries, 1 to 10^9.
     pub snapshot_entries: u64,
     /// Entries kept after a snapshot, for followers that are a little behind; 0 to 10^9.
@@ -175,6 +185,8 @@ struct Merged {
     election_max: String,
     suspicion: String,
     view_lease: String,
+    cache_bytes: u64,
+    cache_backups: String,
     snapshot_entries: u64,
     snapshot_keep_entries: u64,
 }

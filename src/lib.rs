@@ -7,7 +7,7 @@
 //! - [`ids`], [`time`], [`config`], [`stats`]: newtypes, the only reader of real time, one `Config`,
 //!   what is counted
 //! - [`protocol`]: what clients and nodes say to each other, in types
-//! - [`lock`], [`view`]: the plain code that decides, and the services that use it
+//! - [`lock`], [`view`], [`cache`]: the plain code that decides, and the services that use it
 //! - [`broker`]: the way in and out, over NATS
 //! - [`queue`]: the Redis that queues rest on
 //! - [`client`]: the typed client
@@ -42,6 +42,7 @@ pub mod stats;
 
 pub mod protocol;
 
+pub mod cache;
 pub mod lock;
 pub mod view;
 

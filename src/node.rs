@@ -23,6 +23,8 @@ use crate::broker::listen::Listener;
 use crate::broker::options::NatsOptions;
 use crate::broker::relay::Relay;
 use crate::broker::reply::Replier;
+use crate::cache::service::CacheService;
+use crate::cache::state::Settings;
 use crate::config::Config;
 use crate::ids::{BootId, DiskId};
 use crate::lock::service::{LockService, QUERY};
@@ -44,7 +46,9 @@ use crate::raft::snapshot::{SnapshotStore, Snapshots};
 use crate::raft::state_machine::StateMachine;
 use crate::raft::types::RaftLog;
 use crate::stats::{Connection, Stats};
-use crate::{raft, time, view};
+use crate::time::LeaseClock;
+use crate::view::service::{self as view, Keeper, READ_VIEW};
+use crate::{raft, time};
 
 /// How long a change of leader prolongs leases: time for holders to reach the new one.
 const GRACE: Duration = Duration::from_secs(1);
@@ -53,6 +57,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(3);
 /// How long of that another node may take to take over: ten times what it takes when there is one.
 const HAND_OVER_MAX: Duration = Duration::from_secs(1);
 const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How often a lease on the view is renewed while it lasts: three may be lost.
+const RENEWALS: u32 = 4;
 /// How often a node looks whether Raft had to stop.
 const HEALTH_LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -79,6 +85,7 @@ pub struct Core {
     pub raft: Raft,
     /// Where requests of clients go.
     pub dispatch: Arc<Dispatch>,
+    clock: LeaseClock,
     config: Config,
 }
 
@@ -155,7 +162,7 @@ impl Core {
             config.prefix.clone(),
             known_disk.clone(),
         );
-        let relay = Relay::new(posts, stats.clone());
+        let relay = Relay::new(posts.clone(), stats.clone());
         let events = Events::new(identity.node, prefix.clone(), parts.clients.clone());
         events.listen(stopped.clone()).await?;
         let replier = Replier::new(identity.node, parts.clients.clone(), events, stats.clone());
@@ -170,8 +177,22 @@ impl Core {
             .await?;
         bootstrap::answer_greetings(&network, raft.clone(), known_disk);
 
+        let settings = Settings {
+            bytes_max: config.cache_bytes as usize,
+            backups: config.cache_backups,
+        };
+        let clock = LeaseClock::start();
+        let cache = CacheService::new(
+            posts,
+            clock,
+            (config.view_lease, settings),
+            Arc::new(replier.clone()),
+        );
+        cache.run(stopped.clone()).await?;
+
         let insight = Arc::new(Insight {
             handle: handle.clone(),
+            cache: cache.clone(),
             network: network.clone(),
             stats,
             clients: parts.clients,
@@ -186,11 +207,13 @@ impl Core {
             prefix,
             handle: handle.clone(),
             locks: LockService::new(handle.clone(), network.clone(), identity.boot),
+            cache,
             relay: relay.clone(),
             insight,
             replier,
         });
         answer_queries(&network, &dispatch);
+        answer_view_reads(&network, &handle);
         let taking = dispatch.clone();
         relay
             .listen(move |handed| taking.take_handed(handed), stopped)
@@ -200,6 +223,7 @@ impl Core {
             network,
             raft,
             dispatch,
+            clock,
             config,
         })
     }
@@ -211,14 +235,15 @@ impl Core {
     /// When the cluster knows this node with another data directory, or Raft had to stop.
     pub async fn join(&self, stopped: watch::Receiver<bool>) -> Result<(), BootstrapError> {
         bootstrap::join_or_found(&self.raft, &self.network, &self.config.peers).await?;
-        let me = self.network.identity();
-        let keeper = view::service::maintain(
-            self.handle.clone(),
-            (me.node, me.boot),
-            self.config.suspicion,
-            stopped,
-        );
-        tokio::spawn(keeper);
+        let keeper = Keeper {
+            handle: self.handle.clone(),
+            network: self.network.clone(),
+            tenant: Arc::new(self.dispatch.cache.clone()),
+            clock: self.clock,
+            suspicion: self.config.suspicion,
+            renew_every: self.config.view_lease / RENEWALS,
+        };
+        tokio::spawn(keeper.run(stopped));
         Ok(())
     }
 }
@@ -367,4 +392,15 @@ fn answer_queries(network: &Network, dispatch: &Arc<Dispatch>) {
         })
     };
     network.handle(QUERY, Trust::Members, Arc::new(handler));
+}
+
+/// Answers reads of the view by other nodes, as the leader.
+fn answer_view_reads(network: &Network, handle: &Handle) {
+    let handle = handle.clone();
+    let handler = move |_: Caller, _: Bytes| -> BoxFuture<'static, Result<Bytes, Refusal>> {
+        let handle = handle.clone();
+        let not_leader = || Refusal::Other("this node does not lead".to_owned());
+        Box::pin(async move { view::answer_read(&handle).await.ok_or_else(not_leader) })
+    };
+    network.handle(READ_VIEW, Trust::Members, Arc::new(handler));
 }

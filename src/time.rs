@@ -63,6 +63,24 @@ pub fn unix_ms() -> u64 {
         .map_or(0, |since_epoch| since_epoch.as_millis() as u64)
 }
 
+/// The clock of leases in whole milliseconds, since some moment before: it counts suspend, so that
+/// who slept through the end of a lease finds it over.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaseClock {
+    began: BootInstant,
+}
+
+impl LeaseClock {
+    /// A clock that begins at 1, so that no moment of it is before all others.
+    pub fn start() -> Self {
+        LeaseClock { began: boot_now() }
+    }
+
+    pub fn now_ms(&self) -> u64 {
+        1 + self.began.until(boot_now()).as_millis() as u64
+    }
+}
+
 /// What tests add to the time that this machine was suspended.
 #[cfg(test)]
 pub mod pretend {

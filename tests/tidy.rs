@@ -51,8 +51,20 @@ const CORES: &[&str] = &[
     "src/lock/wait_graph.rs",
     "src/lock/waiting.rs",
     "src/broker/relay/gate.rs",
+    "src/cache/backups.rs",
+    "src/cache/copies.rs",
+    "src/cache/entry.rs",
+    "src/cache/explain.rs",
+    "src/cache/home.rs",
+    "src/cache/memory.rs",
+    "src/cache/message.rs",
+    "src/cache/moving.rs",
+    "src/cache/operation.rs",
+    "src/cache/state.rs",
+    "src/cache/writes.rs",
     "src/view/cluster.rs",
     "src/view/rendezvous.rs",
+    "src/view/tenure.rs",
     "src/raft/clock.rs",
     "src/raft/command.rs",
     "src/raft/log/index.rs",
@@ -99,7 +111,10 @@ const LAYERS: &[(&str, &[&str])] = &[
         &["src/ids.rs", "src/time.rs", "src/config", "src/stats/"],
     ),
     ("wire", &["src/protocol/"]),
-    ("cores", &["src/lock/", "src/view/", "src/raft/clock.rs"]),
+    (
+        "cores",
+        &["src/cache/", "src/lock/", "src/view/", "src/raft/clock.rs"],
+    ),
     (
         "edges",
         &[
@@ -114,12 +129,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("client", &["src/client/"]),
     ("raft", &["src/raft/", "src/broker/relay"]),
+    ("views", &["src/view/service.rs"]),
     (
         "services",
         &[
             "src/lock/keepalives.rs",
             "src/lock/service.rs",
-            "src/view/service.rs",
+            "src/cache/service.rs",
         ],
     ),
     (

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use crate::broker::relay::{self, Handed, Incoming, Relay};
 use crate::broker::reply::Replier;
+use crate::cache;
+use crate::cache::service::{Ask, CacheService};
 use crate::ids::NodeId;
 use crate::lock;
 use crate::lock::service::{Found, LockService, Query, Received};
@@ -13,7 +15,7 @@ use crate::protocol::lock::Consistency;
 use crate::protocol::request::Envelope;
 use crate::protocol::status::Metrics;
 use crate::protocol::subject::Address;
-use crate::protocol::{ErrorReply, Operation, Prefix, Refusal, ReplyTo, Request};
+use crate::protocol::{self, ErrorReply, Operation, Prefix, Refusal, ReplyTo, Request};
 use crate::raft::handle::Handle;
 use crate::time::{self, Instant};
 
@@ -23,6 +25,7 @@ pub struct Dispatch {
     pub prefix: Prefix,
     pub handle: Handle,
     pub locks: LockService,
+    pub cache: CacheService,
     pub relay: Relay,
     pub insight: Arc<Insight>,
     pub replier: Replier,
@@ -108,8 +111,16 @@ impl Dispatch {
             | Request::SessionList(_)
             | Request::AdminLockRelease(_)
             | Request::AdminSessionClose(_)
+            | Request::CacheGet(_)
+            | Request::CacheGetMany(_)
+            | Request::CacheExplain(_)
+            | Request::CacheStats(_)
             | Request::Status(_)
             | Request::Metrics(_) => None,
+            Request::CacheSet(set) => self.cache.home(&set.key),
+            Request::CacheDelete(delete) => self.cache.home(&delete.key),
+            Request::CacheIncrement(increment) => self.cache.home(&increment.key),
+            Request::CacheTouch(touch) => self.cache.home(&touch.key),
         }
     }
 
@@ -156,6 +167,20 @@ impl Dispatch {
             | Request::LockDeadlocks(_)
             | Request::SessionGet(_)
             | Request::SessionList(_) => self.find(request, to, received),
+            request @ (Request::CacheGet(_)
+            | Request::CacheGetMany(_)
+            | Request::CacheSet(_)
+            | Request::CacheDelete(_)
+            | Request::CacheIncrement(_)
+            | Request::CacheTouch(_)) => self.of_cache(request, to, received),
+            Request::CacheExplain(explain) => {
+                let explained = cache::answer::explained(self.cache.explain(&explain.key));
+                self.answer(&to, (Some(asked), received.at), Ok(&explained));
+            }
+            Request::CacheStats(_) => {
+                let stats = self.cache.stats();
+                self.answer(&to, (Some(asked), received.at), Ok(&stats));
+            }
             Request::Status(ask) => {
                 let status = self.insight.status(ask.state_hash);
                 self.answer(&to, (Some(asked), received.at), Ok(&status));
@@ -167,6 +192,30 @@ impl Dispatch {
                 };
                 self.answer(&to, (Some(asked), received.at), Ok(&metrics));
             }
+        }
+    }
+
+    /// Requests that the cache answers now or later.
+    fn of_cache(&self, request: Request, to: ReplyTo, received: Received) {
+        let operation = request.operation();
+        let asked = (Some(operation), received.at);
+        let ask = Ask {
+            to,
+            operation,
+            received: received.at,
+            deadline: received.deadline,
+            handed: received.handed,
+        };
+        let any = |consistency| consistency == protocol::cache::Consistency::Any;
+        match request {
+            Request::CacheGet(get) => self.cache.get(&get.key, any(get.consistency), ask),
+            Request::CacheGetMany(get) => {
+                self.cache.get_many(&get.keys, any(get.consistency), ask);
+            }
+            change => match cache::change::of(change) {
+                Ok((key, operation)) => self.cache.write(&key, operation, ask),
+                Err(refusal) => self.answer::<()>(&ask.to, asked, Err(refusal)),
+            },
         }
     }
 

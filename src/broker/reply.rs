@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use crate::broker::events::Events;
 use crate::broker::{Outgoing, SharedBroker};
+use crate::cache;
+use crate::cache::operation::Answer as Found;
+use crate::cache::service::Ask;
 use crate::ids::NodeId;
 use crate::lock;
 use crate::lock::event::{Effect, Event};
@@ -157,6 +160,22 @@ impl Answers for Replier {
                 self.events.publish(&event);
             }
         }
+    }
+}
+
+impl cache::service::Answers for Replier {
+    fn answer(&self, ask: Ask, answer: Found) {
+        let from = self.from(ask.handed.then_some(self.me));
+        let (rendered, error) = cache::answer::rendered(ask.to.encoding, from, answer);
+        self.record(ask.operation, ask.received.elapsed(), error);
+        self.publish(ask.to.subject, rendered);
+    }
+
+    fn answer_many(&self, ask: Ask, answers: Vec<Found>) {
+        let from = self.from(None);
+        let (rendered, error) = cache::answer::rendered_many(ask.to.encoding, from, answers);
+        self.record(ask.operation, ask.received.elapsed(), error);
+        self.publish(ask.to.subject, rendered);
     }
 }
 

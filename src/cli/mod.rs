@@ -17,6 +17,7 @@ use crate::ids::NodeId;
 use crate::node;
 use crate::protocol::{Code, Encoding, Outcome, Prefix};
 
+mod cache;
 mod healthcheck;
 mod lock;
 mod run;
@@ -25,7 +26,7 @@ mod status;
 const AFTER_HELP: &str = "\
 Exit codes:
   0    done
-  1    refused, or `lock check` found the token not valid
+  1    refused, `lock check` found the token not valid, or `cache get` and `delete` no value
   2    wrong usage
   69   no broker, no node or no leader answered
   75   the lock was not acquired: held, waited too long, or a deadlock
@@ -37,6 +38,7 @@ Examples:
   mufakat status
   mufakat lock acquire orders.42 --ttl 1m --wait 10s
   mufakat lock run nightly-report --wait 1m -- ./report.sh
+  mufakat cache set user.42 Ada --ttl 10m
   mufakat lock get orders.42 --json --nats nats://127.0.0.1:4222";
 
 /// Locks for programs that talk NATS.
@@ -51,6 +53,8 @@ pub struct Cli {
 enum Command {
     /// Take, keep, give back and look at locks.
     Lock(lock::LockArgs),
+    /// Read and write values in the memory of the nodes.
+    Cache(cache::CacheArgs),
     /// What a node says about itself and the cluster.
     Status(status::StatusArgs),
     /// The metrics of a node, in the text format of Prometheus.
@@ -186,7 +190,14 @@ impl Failure {
                 Some(Code::LockHeld | Code::WaitTimeout | Code::Deadlock) => {
                     ExitStatus::NotAcquired
                 }
-                Some(Code::NoLeader | Code::Timeout | Code::Indeterminate | Code::ShuttingDown)
+                Some(
+                    Code::NoLeader
+                    | Code::NoLease
+                    | Code::Reconfiguring
+                    | Code::Timeout
+                    | Code::Indeterminate
+                    | Code::ShuttingDown,
+                )
                 | None => ExitStatus::Unavailable,
                 Some(_) => ExitStatus::Refused,
             },
@@ -217,6 +228,10 @@ pub async fn run(cli: Cli) -> ExitStatus {
     match cli.command {
         Command::Lock(args) => {
             let done = lock::run(&args.connection, args.command).await;
+            args.connection.conclude(done)
+        }
+        Command::Cache(args) => {
+            let done = cache::run(&args.connection, args.command).await;
             args.connection.conclude(done)
         }
         Command::Status(args) => {

@@ -87,6 +87,7 @@ fn lines(status: &Status) -> String {
          members  {} in epoch {}\n\
          log      {} committed, {} applied\n\
          locks    {} held, {} waiting\n\
+         cache    {} entries, {} bytes, lease {} ms\n\
          nats     {}\n",
         status.node,
         status.role.name(),
@@ -99,6 +100,9 @@ fn lines(status: &Status) -> String {
         status.applied_index,
         status.locks.held,
         status.locks.waiting,
+        status.cache.entries,
+        status.cache.bytes,
+        status.lease_ms,
         if status.nats.connected {
             "connected"
         } else {

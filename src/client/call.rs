@@ -112,6 +112,13 @@ impl Answers for Metrics {
     const BY_EXECUTOR: bool = false;
 }
 
+/// Whether the node that leads executes it, so that one node is the fastest to ask for all.
+fn is_by_leader(operation: Operation) -> bool {
+    ["lock.", "session."]
+        .iter()
+        .any(|service| operation.name().starts_with(service))
+}
+
 /// The subject of each operation, at its place in [`Operation::ALL`].
 #[derive(Debug)]
 pub(super) struct Subjects(Vec<Subject>);
@@ -208,13 +215,14 @@ impl Client {
         };
         let timeout = Duration::from_millis(timeout_ms);
         let answer = self.exchange::<T>(only, subject, body, timeout).await;
-        self.learn(direct.as_deref(), &answer);
+        if is_by_leader(call.operation) {
+            self.learn(direct.as_deref(), &answer);
+        }
         answer?.result.map_err(ClientError::Refused)
     }
 
     fn direct(&self, operation: Operation) -> Option<Arc<Direct>> {
-        let by_leader = !matches!(operation, Operation::Status | Operation::Metrics);
-        if by_leader || self.inner.options.target != Target::Leader {
+        if is_by_leader(operation) || self.inner.options.target != Target::Leader {
             self.inner
                 .direct
                 .lock()

@@ -26,6 +26,7 @@ use crate::protocol::status::{Metrics, Status};
 use crate::protocol::{Code, Encoding, Operation, Prefix};
 use crate::time;
 
+mod cache;
 mod call;
 pub mod error;
 pub mod events;

@@ -49,6 +49,8 @@ impl<'a> Check<'a> {
             election_max: self.time("election_max", &merged.election_max)?,
             suspicion: self.time("suspicion", &merged.suspicion)?,
             view_lease: self.time("view_lease", &merged.view_lease)?,
+            cache_bytes: self.cache_bytes(merged.cache_bytes)?,
+            cache_backups: self.on_or_off("cache_backups", &merged.cache_backups)?,
             snapshot_entries: self.entries("snapshot_entries", 1, merged.snapshot_entries)?,
             snapshot_keep_entries: self.entries(
                 "snapshot_keep_entries",
@@ -58,6 +60,26 @@ impl<'a> Check<'a> {
         };
         self.order_of_times(&config)?;
         Ok(config)
+    }
+
+    fn cache_bytes(&self, bytes: u64) -> Result<u64, ConfigError> {
+        const MIN: u64 = 64 * 1024;
+        const MAX: u64 = 1 << 40;
+        match bytes {
+            MIN..=MAX => Ok(bytes),
+            _ => Err(self.invalid(
+                "cache_bytes",
+                format!("{bytes} is out of range; right are {MIN} to {MAX}"),
+            )),
+        }
+    }
+
+    fn on_or_off(&self, key: &'static str, text: &str) -> Result<bool, ConfigError> {
+        match text {
+            "on" => Ok(true),
+            "off" => Ok(false),
+            other => Err(self.invalid(key, format!("`{other}` is neither `on` nor `off`"))),
+        }
     }
 
     fn peers(&self, peers: Option<Vec<u64>>) -> Result<Vec<NodeId>, ConfigError> {

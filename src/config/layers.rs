@@ -55,7 +55,7 @@ impl Setting {
 }
 
 /// Every setting of a node.
-pub(super) const SETTINGS: [Setting; 17] = [
+pub(super) const SETTINGS: [Setting; 19] = [
     Setting::new("id", "MUFAKAT_ID", Kind::Number),
     Setting::new("peers", "MUFAKAT_PEERS", Kind::Numbers),
     Setting::secret("nats", "NATS_URL"),
@@ -71,6 +71,8 @@ pub(super) const SETTINGS: [Setting; 17] = [
     Setting::new("election_max", "MUFAKAT_ELECTION_MAX", Kind::Text),
     Setting::new("suspicion", "MUFAKAT_SUSPICION", Kind::Text),
     Setting::new("view_lease", "MUFAKAT_VIEW_LEASE", Kind::Text),
+    Setting::new("cache_bytes", "MUFAKAT_CACHE_BYTES", Kind::Number),
+    Setting::new("cache_backups", "MUFAKAT_CACHE_BACKUPS", Kind::Text),
     Setting::new("snapshot_entries", "MUFAKAT_SNAPSHOT_ENTRIES", Kind::Number),
     Setting::new(
         "snapshot_keep_entries",
@@ -113,8 +115,10 @@ impl Layer {
             ("election_max", "800ms"),
             ("suspicion", "1s"),
             ("view_lease", "2s"),
+            ("cache_backups", "on"),
         ];
         let numbers = [
+            ("cache_bytes", 64 << 20),
             ("snapshot_entries", 10_000_u64),
             ("snapshot_keep_entries", 1_000),
         ];

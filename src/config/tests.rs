@@ -68,6 +68,8 @@ fn defaults_are_the_documented_ones() {
         election_max: Duration::from_millis(800),
         suspicion: Duration::from_secs(1),
         view_lease: Duration::from_secs(2),
+        cache_bytes: 64 << 20,
+        cache_backups: true,
         snapshot_entries: 10_000,
         snapshot_keep_entries: 1_000,
     };
@@ -149,6 +151,8 @@ fn every_setting_is_read_from_flag_environment_and_file() {
         ("election_max", "910ms", "920ms"),
         ("suspicion", "5s", "6s"),
         ("view_lease", "5s", "6s"),
+        ("cache_bytes", "65536", "65537"),
+        ("cache_backups", "on", "off"),
         ("snapshot_entries", "5", "6"),
         ("snapshot_keep_entries", "5", "6"),
     ];

@@ -7,10 +7,12 @@ use bytes::Bytes;
 
 use crate::broker::SharedBroker;
 use crate::broker::discovery::{self, ServiceInfo};
+use crate::cache::service::CacheService;
 use crate::monitor::http::NodeInfo;
 use crate::protocol::reply::{self, From};
 use crate::protocol::status::{
-    self, LockCounts, Member, NatsState, RedisState, StateHash, StateHashChoice, Status,
+    self, CacheCounts, LockCounts, Member, NatsState, RedisState, StateHash, StateHashChoice,
+    Status,
 };
 use crate::protocol::{Code, Encoding, Operation};
 use crate::queue::store::RedisLink;
@@ -22,6 +24,7 @@ use crate::time::Instant;
 /// One node's knowledge of itself. Nothing here waits, and nothing is computed on other paths.
 pub struct Insight {
     pub handle: Handle,
+    pub cache: CacheService,
     pub network: Network,
     pub stats: Arc<Stats>,
     pub clients: SharedBroker,
@@ -37,6 +40,7 @@ impl Insight {
     /// The reply to `status`.
     pub fn status(&self, state_hash: StateHashChoice) -> Status {
         let raft = self.handle.status();
+        let (entries, bytes) = self.cache.size();
         let (view, locks, state_hash) = self.handle.read(|state, _| {
             let wanted = state_hash == StateHashChoice::Include;
             let hash = wanted.then(|| StateHash {
@@ -59,12 +63,16 @@ impl Insight {
             applied_index: raft.applied_index,
             members: raft.members.iter().map(member).collect(),
             epoch: view.epoch(),
-            lease_ms: 0,
+            lease_ms: self.cache.lease_ms(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: self.started.elapsed().as_millis() as u64,
             locks: LockCounts {
                 held: locks.held,
                 waiting: locks.waiting,
+            },
+            cache: CacheCounts {
+                entries: entries as u64,
+                bytes: bytes as u64,
             },
             nats: NatsState {
                 connected: self.clients.is_connected(),

@@ -51,6 +51,8 @@ fn document() -> Value {
                     "description": "First tokens of every subject of a cluster.",
                 },
                 "node": {"description": "The number of one node: it answers itself."},
+                "key": {"description": "The key, one or more tokens; in the body if it has spaces, `*`, \
+                    `>` or empty tokens."},
                 "resource": {"description": "The resource, one or more tokens; in the body if it \
                     has spaces, `*`, `>` or empty tokens."},
             },
@@ -71,6 +73,13 @@ fn addresses(operation: Operation) -> Vec<(String, String, &'static [&'static st
             format!("{name}.resource"),
             format!("{{prefix}}.{name}.{{resource}}"),
             &["prefix", "resource"],
+        ));
+    }
+    if has_field(operation, "key") {
+        addresses.push((
+            format!("{name}.key"),
+            format!("{{prefix}}.{name}.{{key}}"),
+            &["prefix", "key"],
         ));
     }
     addresses.push((
@@ -274,7 +283,10 @@ fn what_a_request_requires_is_what_decoding_misses() {
     use crate::protocol::request::Envelope;
 
     for &operation in Operation::ALL {
-        let resource = has_field(operation, "resource").then_some("a");
+        let named = ["resource", "key"]
+            .iter()
+            .any(|name| has_field(operation, name));
+        let resource = named.then_some("a");
         let envelope = Envelope {
             suffix: resource,
             ..Envelope::default()

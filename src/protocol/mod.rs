@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub mod admin;
 #[cfg(test)]
 mod asyncapi;
+pub mod cache;
 pub mod encoding;
 pub mod error;
 pub mod fields;

@@ -1,5 +1,6 @@
 //! From a message to a request that is valid: the one list of what each operation decodes to.
 
+use crate::protocol::cache;
 use crate::protocol::encoding::CONTENT_TYPE;
 use crate::protocol::error::{Code, ErrorReply};
 use crate::protocol::fields::{Field, Fields, Rule};
@@ -34,6 +35,14 @@ pub enum Request {
     SessionList(List),
     AdminLockRelease(admin::ReleaseLock),
     AdminSessionClose(admin::CloseSession),
+    CacheGet(cache::Get),
+    CacheGetMany(cache::GetMany),
+    CacheSet(cache::Set),
+    CacheDelete(cache::Delete),
+    CacheIncrement(cache::Increment),
+    CacheTouch(cache::Touch),
+    CacheExplain(cache::Explain),
+    CacheStats(cache::AskStats),
     Status(Ask),
     Metrics(Ask),
 }
@@ -109,6 +118,14 @@ impl Request {
             Operation::AdminSessionClose => {
                 Request::AdminSessionClose(admin::CloseSession::build(fields)?)
             }
+            Operation::CacheGet => Request::CacheGet(cache::Get::build(fields)?),
+            Operation::CacheGetMany => Request::CacheGetMany(cache::GetMany::build(fields)?),
+            Operation::CacheSet => Request::CacheSet(cache::Set::build(fields)?),
+            Operation::CacheDelete => Request::CacheDelete(cache::Delete::build(fields)?),
+            Operation::CacheIncrement => Request::CacheIncrement(cache::Increment::build(fields)?),
+            Operation::CacheTouch => Request::CacheTouch(cache::Touch::build(fields)?),
+            Operation::CacheExplain => Request::CacheExplain(cache::Explain::build(fields)?),
+            Operation::CacheStats => Request::CacheStats(cache::AskStats::build(fields)),
             Operation::Status => Request::Status(Ask::build(fields)),
             Operation::Metrics => Request::Metrics(Ask::build(fields)),
         })
@@ -133,6 +150,14 @@ impl Request {
             Request::SessionList(_) => Operation::SessionList,
             Request::AdminLockRelease(_) => Operation::AdminLockRelease,
             Request::AdminSessionClose(_) => Operation::AdminSessionClose,
+            Request::CacheGet(_) => Operation::CacheGet,
+            Request::CacheGetMany(_) => Operation::CacheGetMany,
+            Request::CacheSet(_) => Operation::CacheSet,
+            Request::CacheDelete(_) => Operation::CacheDelete,
+            Request::CacheIncrement(_) => Operation::CacheIncrement,
+            Request::CacheTouch(_) => Operation::CacheTouch,
+            Request::CacheExplain(_) => Operation::CacheExplain,
+            Request::CacheStats(_) => Operation::CacheStats,
             Request::Status(_) => Operation::Status,
             Request::Metrics(_) => Operation::Metrics,
         }
@@ -157,6 +182,14 @@ impl Request {
             | Request::SessionGet(one) => (one.timeout_ms, 0),
             Request::AdminLockRelease(release) => (release.timeout_ms, 0),
             Request::AdminSessionClose(close) => (close.timeout_ms, 0),
+            Request::CacheGet(get) => (get.timeout_ms, 0),
+            Request::CacheGetMany(get) => (get.timeout_ms, 0),
+            Request::CacheSet(set) => (set.timeout_ms, 0),
+            Request::CacheDelete(delete) => (delete.timeout_ms, 0),
+            Request::CacheIncrement(increment) => (increment.timeout_ms, 0),
+            Request::CacheTouch(touch) => (touch.timeout_ms, 0),
+            Request::CacheExplain(explain) => (explain.timeout_ms, 0),
+            Request::CacheStats(stats) => (stats.timeout_ms, 0),
             Request::Status(ask) | Request::Metrics(ask) => (ask.timeout_ms, 0),
         };
         given.unwrap_or(TIMEOUT_MS_DEFAULT + wait_ms)
@@ -199,6 +232,14 @@ pub(super) fn schema(operation: Operation) -> &'static [Field] {
         }
         Operation::AdminLockRelease => admin::ReleaseLock::FIELDS,
         Operation::AdminSessionClose => admin::CloseSession::FIELDS,
+        Operation::CacheGet => cache::Get::FIELDS,
+        Operation::CacheGetMany => cache::GetMany::FIELDS,
+        Operation::CacheSet => cache::Set::FIELDS,
+        Operation::CacheDelete => cache::Delete::FIELDS,
+        Operation::CacheIncrement => cache::Increment::FIELDS,
+        Operation::CacheTouch => cache::Touch::FIELDS,
+        Operation::CacheExplain => cache::Explain::FIELDS,
+        Operation::CacheStats => cache::AskStats::FIELDS,
         Operation::Status => Ask::STATUS_FIELDS,
         Operation::Metrics => Ask::METRICS_FIELDS,
     }
@@ -212,26 +253,29 @@ fn unknown_operation() -> Refusal {
     ))
 }
 
+/// The field that the rest of a subject may fill: what the operation is about.
+const NAMED_BY_SUBJECT: &[&str] = &["resource", "topic", "key"];
+
 fn fill_suffix(operation: Operation, fields: &mut Fields<'_>, suffix: &str) -> Result<(), Refusal> {
-    if !fields.has_field("resource") {
+    let named = NAMED_BY_SUBJECT.iter().find(|name| fields.has_field(name));
+    let Some(name) = named else {
         return Err(Box::new(ErrorReply::new(
             Code::BadRequest,
-            format!("the subject of {operation} ends there: it takes no resource"),
+            format!("the subject of {operation} ends there: it takes no name"),
         )));
-    }
+    };
     let literal = !suffix.bytes().any(|b| matches!(b, b'*' | b'>' | b' '))
         && !suffix.split('.').any(str::is_empty);
     if !literal {
-        return Err(ErrorReply::bad_field(
-            "resource",
-            "a resource with spaces, `*`, `>` or empty tokens goes into the body, not the subject",
-        )
-        .into());
+        let message = format!(
+            "a {name} with spaces, `*`, `>` or empty tokens goes into the body, not the subject"
+        );
+        return Err(ErrorReply::bad_field(*name, message).into());
     }
     if fields.has_field("resources") && fields.is_given("resources") {
         return Ok(()); // They have to lie under the suffix, which is the request's own rule.
     }
-    fields.fill("resource", "subject", suffix)
+    fields.fill(name, "subject", suffix)
 }
 
 fn fill_message_id(operation: Operation, fields: &mut Fields<'_>, id: &str) -> Result<(), Refusal> {

@@ -78,12 +78,12 @@ pub struct Status {
     pub members: Vec<Member>,
     /// The number of the cluster view.
     pub epoch: Epoch,
-    /// What is left of this node's right to act on that view; 0 without one, as until the cache
-    /// needs it.
+    /// What is left of this node's right to act on that view; 0 without one.
     pub lease_ms: u64,
     pub version: String,
     pub uptime_ms: u64,
     pub locks: LockCounts,
+    pub cache: CacheCounts,
     pub nats: NatsState,
     /// Absent when the node was told of no Redis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -145,6 +145,13 @@ pub struct LockCounts {
     pub held: u64,
     /// Requests in queues.
     pub waiting: u64,
+}
+
+/// What the answering node's cache keeps: as a home, as copies and as backups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheCounts {
+    pub entries: u64,
+    pub bytes: u64,
 }
 
 /// The node's connection for clients.

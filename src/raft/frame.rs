@@ -42,6 +42,10 @@ pub enum Lane {
     Reply,
     /// Requests of clients that another node executes.
     Relay,
+    /// What the caches of two nodes say to each other.
+    Cache,
+    /// What a cache says to all nodes.
+    Invalidate,
 }
 
 impl Lane {
@@ -55,6 +59,8 @@ impl Lane {
             Lane::Call => "call",
             Lane::Reply => "reply",
             Lane::Relay => "relay",
+            Lane::Cache => "cache.to",
+            Lane::Invalidate => "cache.invalidate",
         }
     }
 }

@@ -111,6 +111,8 @@ struct Inner {
     read_wake: Notify,
     /// The highest term of which an entry was applied here.
     applied_term: AtomicU64,
+    /// Counts the changes of the view that were applied here.
+    view_changes: watch::Sender<u64>,
     running: OnceLock<Running>,
 }
 
@@ -151,6 +153,7 @@ impl Handle {
             reads: Mutex::new(Vec::new()),
             read_wake: Notify::new(),
             applied_term: AtomicU64::new(0),
+            view_changes: watch::Sender::new(0),
             running: OnceLock::new(),
         }))
     }
@@ -252,6 +255,11 @@ impl Handle {
         receiver.await.unwrap_or(Err(ReadError::NotLeader))
     }
 
+    /// Follows the changes of the view that are applied here.
+    pub fn view_changes(&self) -> watch::Receiver<u64> {
+        self.0.view_changes.subscribe()
+    }
+
     /// Reads the state at the leader's lease time, or at the state's own on other nodes.
     pub fn read<T>(&self, read: impl FnOnce(&State, u64) -> T) -> T {
         let leader_ms = self.0.desk().clock.as_ref().map_or(0, LeaderClock::now_ms);
@@ -274,8 +282,8 @@ impl Handle {
         self.0.desk().proposals.is_idle()
     }
 
-    /// As the leader: how long each other voter has been silent; those never heard of since this
-    /// node leads are left out until it has led for longer than that.
+    /// As the leader: how long each other voter has been silent, but for those that were never heard
+    /// of since this node leads.
     pub fn silence(&self) -> BTreeMap<NodeId, Duration> {
         let metrics = self.0.running().metrics.borrow_watched();
         let Some(heartbeat) = metrics.heartbeat.as_ref() else {

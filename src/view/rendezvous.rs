@@ -39,6 +39,14 @@ impl Placement {
         }
     }
 
+    /// Where keys would live under these nodes.
+    pub fn of(epoch: Epoch, nodes: impl IntoIterator<Item = NodeId>) -> Self {
+        Placement {
+            epoch,
+            nodes: nodes.into_iter().collect(),
+        }
+    }
+
     /// Epoch of the view that this placement was made from.
     pub fn epoch(&self) -> Epoch {
         self.epoch
@@ -49,6 +57,23 @@ impl Placement {
         let hash = key_hash(key);
         let nodes = self.nodes.iter().copied();
         nodes.max_by_key(|&node| (score(node, hash), node))
+    }
+
+    /// The home of `key` and the node that would be its home without it, if there is another.
+    pub fn home_and_second(&self, key: &[u8]) -> Option<(NodeId, Option<NodeId>)> {
+        let hash = key_hash(key);
+        let mut best: Option<(u64, NodeId)> = None;
+        let mut second: Option<(u64, NodeId)> = None;
+        for &node in &self.nodes {
+            let rank = Some((score(node, hash), node));
+            if rank > best {
+                second = best;
+                best = rank;
+            } else if rank > second {
+                second = rank;
+            }
+        }
+        best.map(|(_, home)| (home, second.map(|(_, node)| node)))
     }
 
     /// All nodes from the best to the worst for `key`: the home first, then the runner-up, which
@@ -79,18 +104,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ids::BootId;
-    use crate::view::cluster::Command;
 
     fn placement(nodes: impl IntoIterator<Item = u64>) -> Placement {
-        let mut view = View::default();
-        for node in nodes {
-            view.apply(&Command::Join {
-                node: NodeId(node),
-                boot: BootId(1),
-            });
-        }
-        Placement::new(&view)
+        Placement::of(Epoch(1), nodes.into_iter().map(NodeId))
     }
 
     /// These numbers were also computed with the reference implementation of XXH3. If one of them
@@ -206,6 +222,8 @@ mod tests {
             let placement = placement(nodes.iter().copied());
             let ranked = placement.ranked(key.as_bytes());
             prop_assert_eq!(ranked.first().copied(), placement.home(key.as_bytes()));
+            let both = ranked.first().map(|home| (*home, ranked.get(1).copied()));
+            prop_assert_eq!(both, placement.home_and_second(key.as_bytes()));
             let all: BTreeSet<u64> = ranked.iter().map(|node| node.0).collect();
             prop_assert_eq!(all, nodes);
         }

@@ -1,63 +1,181 @@
-//! Keeps the replicated cluster view true: this node joins under a new incarnation after each
-//! start and after each removal; the leader removes who has been silent too long.
+//! Keeps the replicated cluster view true, and reads it in time: this node joins under a new
+//! incarnation after each start and after each removal; the leader removes who has been silent too
+//! long; everybody says what it has to say about a view that is prepared.
+//!
+//! A read is linearizable: the leader confirms that it leads, by a round that begins after the read
+//! was sent. What this node applied itself is looked at too, without that round, so that a change is
+//! noticed at once; it gives no lease.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::ids::{BootId, NodeId};
+use crate::ids::NodeId;
 use crate::raft::command::Command;
 use crate::raft::handle::Handle;
-use crate::view::cluster;
+use crate::raft::network::Network;
+use crate::raft::proposals::Role;
+use crate::time::{self, Instant, LeaseClock};
+use crate::view::cluster::{self, View};
+
+/// The kind of call that reads the view at the leader.
+pub const READ_VIEW: &str = "view.read";
 
 /// How often the view is compared with what is seen.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// The same while a view is prepared.
+const LOOK_CLOSELY_EVERY: Duration = Duration::from_millis(25);
 /// How long one change may take before it is tried again.
-const CHANGE_TIMEOUT: Duration = Duration::from_secs(2);
+const CHANGE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long one read may take; a late answer still gives what is left of its lease.
+const READ_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Runs until `shutdown`. `suspicion` is how long a node may be silent before it is removed.
-pub async fn maintain(
-    handle: Handle,
-    (me, boot): (NodeId, BootId),
-    suspicion: Duration,
-    mut shutdown: watch::Receiver<bool>,
-) {
-    let mut look = tokio::time::interval(LOOK_EVERY);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            biased;
-            _ = shutdown.changed() => return,
-            _ = look.tick() => {}
+/// Who acts on the view.
+pub trait Tenant: Send + Sync + 'static {
+    /// Takes in a committed view; `read_at_ms` is when its linearizable read was sent, if it was one.
+    fn observe(&self, view: &View, read_at_ms: Option<u64>);
+    /// What there is to say about the view.
+    fn commands(&self, view: &View, leads: bool) -> Vec<cluster::Command>;
+}
+
+/// What keeps one node in the view.
+pub struct Keeper {
+    pub handle: Handle,
+    pub network: Network,
+    pub tenant: Arc<dyn Tenant>,
+    pub clock: LeaseClock,
+    /// How long a node may be silent before it is removed.
+    pub suspicion: Duration,
+    /// How often the lease is renewed.
+    pub renew_every: Duration,
+}
+
+/// A term in which this node leads, and since when it knows.
+#[derive(Clone, Copy)]
+struct Leading {
+    term: u64,
+    since: Instant,
+}
+
+impl Keeper {
+    /// Runs until `shutdown`.
+    pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
+        let keeper = Arc::new(self);
+        tokio::spawn(keeper.clone().renew(shutdown.clone()));
+        let mut changed = keeper.handle.view_changes();
+        let mut leading = None;
+        loop {
+            changed.borrow_and_update();
+            leading = keeper.leading(leading);
+            let view = keeper.handle.read(|state, _| state.view.clone());
+            keeper.tenant.observe(&view, None);
+            for change in keeper.changes(&view, leading) {
+                tracing::info!(?change, "changing the cluster view");
+                // A change that fails is found again at the next look.
+                let changed = keeper.handle.call(Command::View(change), CHANGE_TIMEOUT);
+                tokio::select! {
+                    biased;
+                    _ = shutdown.changed() => return,
+                    _ = changed => {}
+                }
+            }
+            let pause = match view.next() {
+                Some(_) => LOOK_CLOSELY_EVERY,
+                None => LOOK_EVERY,
+            };
+            tokio::select! {
+                biased;
+                _ = shutdown.changed() => return,
+                _ = changed.changed() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
         }
-        for change in changes(&handle, (me, boot), suspicion) {
-            tracing::info!(?change, "changing the cluster view");
-            // A change that fails is found again at the next look.
-            let _ = handle.call(Command::View(change), CHANGE_TIMEOUT).await;
+    }
+
+    /// What is wrong with the view, as far as this node can tell.
+    fn changes(&self, view: &View, leading: Option<Leading>) -> Vec<cluster::Command> {
+        let leader = self.handle.leader();
+        if leader.is_none() {
+            return Vec::new();
         }
+        let leads = leader == Some(self.me());
+        let mut changes = self.tenant.commands(view, leads);
+        let Some(leading) = leading else {
+            return changes;
+        };
+        let silence = self.handle.silence();
+        for (&node, member) in view.latest() {
+            // Who was never heard of is silent since this node leads.
+            let silent = silence.get(&node).copied();
+            let silent = silent.unwrap_or_else(|| leading.since.elapsed());
+            if node != self.me() && silent > self.suspicion {
+                changes.push(cluster::Command::Leave {
+                    node,
+                    incarnation: member.incarnation,
+                });
+            }
+        }
+        changes
+    }
+
+    /// Since when this node leads, if it does.
+    fn leading(&self, before: Option<Leading>) -> Option<Leading> {
+        let Role::Leader { term } = self.handle.role() else {
+            return None;
+        };
+        let since = time::now();
+        let same = before.filter(|before| before.term == term);
+        Some(same.unwrap_or(Leading { term, since }))
+    }
+
+    fn me(&self) -> NodeId {
+        self.network.identity().node
+    }
+
+    /// Renews the lease in time, and at once when the view has changed.
+    async fn renew(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
+        let mut changed = self.handle.view_changes();
+        loop {
+            changed.borrow_and_update();
+            let read_at_ms = self.clock.now_ms();
+            if let Some(view) = self.read().await {
+                self.tenant.observe(&view, Some(read_at_ms));
+            }
+            tokio::select! {
+                biased;
+                _ = shutdown.changed() => return,
+                _ = changed.changed() => {}
+                () = tokio::time::sleep(self.renew_every) => {}
+            }
+        }
+    }
+
+    async fn read(&self) -> Option<View> {
+        if self.handle.leader() == Some(self.me()) {
+            return read_here(&self.handle).await;
+        }
+        let leader = self.handle.leader()?;
+        let answer = self
+            .network
+            .call(leader, READ_VIEW, Bytes::new(), READ_TIMEOUT);
+        rmp_serde::from_slice(&answer.await.ok()?).ok()
     }
 }
 
-/// What is wrong with the view, as far as this node can tell.
-fn changes(
-    handle: &Handle,
-    (me, boot): (NodeId, BootId),
-    suspicion: Duration,
-) -> Vec<cluster::Command> {
-    let view = handle.read(|state, _| state.view.clone());
-    let mut changes = Vec::new();
-    if handle.leader().is_some() && view.member(me).is_none_or(|member| member.boot != boot) {
-        changes.push(cluster::Command::Join { node: me, boot });
-    }
-    for (node, silent) in handle.silence() {
-        if silent > suspicion
-            && let Some(member) = view.member(node)
-        {
-            changes.push(cluster::Command::Leave {
-                node,
-                incarnation: member.incarnation,
-            });
-        }
-    }
-    changes
+/// The view as the leader has it, once it has proved that it leads.
+pub async fn read_here(handle: &Handle) -> Option<View> {
+    handle.read_barrier().await.ok()?;
+    Some(handle.read(|state, _| state.view.clone()))
+}
+
+/// The answer to another node's [`READ_VIEW`].
+pub async fn answer_read(handle: &Handle) -> Option<Bytes> {
+    let view = read_here(handle).await?;
+    Some(
+        rmp_serde::to_vec(&view)
+            .expect("views always encode")
+            .into(),
+    )
 }

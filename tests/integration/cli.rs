@@ -295,6 +295,33 @@ async fn an_interrupted_wait_leaves_no_place_in_the_queue() {
 }
 
 #[tokio::test]
+async fn values_are_set_read_counted_and_removed() {
+    let cluster = Cluster::start(Options::default()).await;
+    let ada = r#"{"name":"Ada"}"#;
+    let set = ["cache", "set", "user.42", ada, "--as-json", "--ttl", "10m"];
+    let version = done(&cluster, &set).await["version"].clone();
+    let found = done(&cluster, &["cache", "get", "user.42"]).await;
+    assert_eq!(found["value"]["name"], "Ada", "{found}");
+    assert_eq!(found["version"], version);
+    fails(
+        &cluster,
+        &["cache", "set", "user.42", "x", "--if-absent"],
+        1,
+    )
+    .await;
+    let counted = done(&cluster, &["cache", "increment", "visits", "--by", "3"]).await;
+    assert_eq!(counted["value"], 3, "{counted}");
+    let explained = done(&cluster, &["cache", "explain", "visits"]).await;
+    assert!(explained["home"].is_u64(), "{explained}");
+    let stats = done(&cluster, &["cache", "stats", "--node", "1"]).await;
+    assert!(stats["lease_ms"].is_u64(), "{stats}");
+    let deleted = done(&cluster, &["cache", "delete", "user.42"]).await;
+    assert_eq!(deleted["existed"], true, "{deleted}");
+    let missed = run(&cluster, &["cache", "get", "user.42", "visits"]).await;
+    assert_eq!(code(&missed), 1);
+}
+
+#[tokio::test]
 async fn a_watcher_sees_what_happens_to_locks_a_line_each() {
     let cluster = Cluster::start(Options::default()).await;
     let nats = cluster.nats().await;

@@ -9,7 +9,7 @@ use crate::cluster::{Cluster, Options};
 use crate::{raw, rest};
 
 /// Fields whose values are another cluster's business; those that end with `_ms` are, too.
-const VARIES: [&str; 12] = [
+const VARIES: [&str; 15] = [
     "node",
     "role",
     "leader",
@@ -20,6 +20,9 @@ const VARIES: [&str; 12] = [
     "incarnation",
     "version",
     "batches",
+    "source",
+    "entries",
+    "bytes",
     "hash",
     "session",
 ];

@@ -4,6 +4,7 @@
 //! what it asserts about time is loose, since the machine may be busy.
 
 mod broker_killed;
+mod cache;
 mod catch_up;
 mod chaos;
 mod cli;

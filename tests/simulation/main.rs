@@ -8,6 +8,7 @@ mod client;
 mod cluster;
 mod history;
 
+mod cache;
 mod failover;
 mod forwards;
 mod leases;

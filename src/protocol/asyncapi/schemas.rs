@@ -6,6 +6,8 @@ use crate::protocol::{Code, INTEGER_MAX, LIMIT_DEFAULT, Operation, TIMEOUT_MS_DE
 
 mod locks;
 
+pub(super) use locks::is_required;
+
 pub(super) fn summary(operation: Operation) -> &'static str {
     match operation {
         Operation::LockAcquire => {
@@ -28,6 +30,14 @@ pub(super) fn summary(operation: Operation) -> &'static str {
         Operation::SessionList => "All sessions, page by page.",
         Operation::AdminLockRelease => "Ends a hold, or all holds of a resource.",
         Operation::AdminSessionClose => "Ends a session, its holds and its waits.",
+        Operation::CacheGet => "The value of a key, from the memory of the node that is asked.",
+        Operation::CacheGetMany => "The values of several keys.",
+        Operation::CacheSet => "Puts a value in place of the one before.",
+        Operation::CacheDelete => "Removes a value.",
+        Operation::CacheIncrement => "Adds to an integer.",
+        Operation::CacheTouch => "Lets the lifetime of a value begin anew.",
+        Operation::CacheExplain => "What a node knows of a key.",
+        Operation::CacheStats => "What the cache of a node has and has counted.",
         Operation::Status => "What a node knows about itself and the cluster.",
         Operation::Metrics => "All metrics of a node.",
     }
@@ -55,6 +65,37 @@ pub(super) fn request_field(operation: Operation, name: &str) -> (&'static str, 
             Value::Null,
         ),
         (Operation::LockConvert, "mode") => ("The new mode.", Value::Null),
+        (_, "key") => (
+            "The key. Required in the body or in the subject.",
+            Value::Null,
+        ),
+        (_, "keys") => ("The keys, answered in their order.", Value::Null),
+        (_, "value") => ("Text, JSON, or (in MessagePack) binary.", Value::Null),
+        (_, "value_base64") => ("A binary value, in JSON.", Value::Null),
+        (_, "encoding") => (
+            "`json` beside text says that the text is JSON; otherwise what the value is.",
+            Value::Null,
+        ),
+        (_, "if") => (
+            "What must be so: `{\"absent\":true}`, `{\"present\":true}` or `{\"version\":…}`.",
+            Value::Null,
+        ),
+        (_, "by") => ("What to add.", json!(1)),
+        (_, "initial") => ("What to add to when there is no value.", json!(0)),
+        (_, "idle_ms") => ("How long the value lives without being read.", Value::Null),
+        (Operation::CacheTouch, "ttl_ms") => ("How long the value lives from now on.", Value::Null),
+        (Operation::CacheSet, "ttl_ms") => (
+            "How long the value lives; until it is evicted when absent.",
+            Value::Null,
+        ),
+        (Operation::CacheIncrement, "ttl_ms") => (
+            "How long the value lives from now on; as long as it would have when absent.",
+            Value::Null,
+        ),
+        (Operation::CacheGet | Operation::CacheGetMany, "consistency") => (
+            "The latest value, or whatever the asked node has.",
+            json!("linearizable"),
+        ),
         (_, "mode") => (
             "One holder, any number of shared ones, or holders of permits.",
             json!("exclusive"),
@@ -138,18 +179,6 @@ pub(super) fn request_field(operation: Operation, name: &str) -> (&'static str, 
     }
 }
 
-/// Whether a request without this field is refused; `resource` apart, which may be in the subject.
-pub(super) fn is_required(operation: Operation, name: &str) -> bool {
-    match name {
-        "token" => operation != Operation::AdminLockRelease,
-        "mode" => operation == Operation::LockConvert,
-        "ttl_ms" => operation == Operation::SessionOpen,
-        "session" => !matches!(operation, Operation::LockAcquire | Operation::LockCancel),
-        "reason" => true,
-        _ => false,
-    }
-}
-
 pub(super) fn message_id_header() -> Value {
     json!({"type": "object", "properties": {
         "Nats-Msg-Id": describe(text(), "The same as `request_id`; both must agree."),
@@ -186,6 +215,22 @@ pub(super) fn success(operation: Operation) -> Value {
         Operation::SessionGet => locks::session(),
         Operation::SessionList => locks::sessions(),
         Operation::AdminLockRelease => vec![("holders", list(component("holder")))],
+        Operation::CacheGet => found(),
+        Operation::CacheGetMany => vec![("results", list(object(found())))],
+        Operation::CacheSet | Operation::CacheTouch => vec![("version", text())],
+        Operation::CacheDelete => vec![("existed", boolean())],
+        Operation::CacheIncrement => vec![("value", integer()), ("version", text())],
+        Operation::CacheExplain => vec![
+            ("home", or_null("integer")),
+            ("second", or_null("integer")),
+            (
+                "state",
+                one_of(&["absent", "home", "writing", "copy", "backup"]),
+            ),
+            ("version?", text()),
+            ("sharers", integer()),
+        ],
+        Operation::CacheStats => cache_stats(),
         Operation::Status => status(),
         Operation::Metrics => vec![(
             "metrics",
@@ -193,6 +238,36 @@ pub(super) fn success(operation: Operation) -> Value {
         )],
     };
     envelope(true, own)
+}
+
+fn found() -> Vec<(&'static str, Value)> {
+    vec![
+        ("status", one_of(&["hit", "miss"])),
+        ("value?", json!({})),
+        ("value_base64?", text()),
+        ("encoding?", one_of(&["text", "json", "binary"])),
+        ("version?", text()),
+        ("ttl_ms?", integer()),
+        ("source?", one_of(&["local", "home"])),
+    ]
+}
+
+fn cache_stats() -> Vec<(&'static str, Value)> {
+    let integers =
+        |names: &[&'static str]| object(names.iter().map(|name| (*name, integer())).collect());
+    vec![
+        ("entries", integer()),
+        ("bytes", integer()),
+        ("bytes_max", integer()),
+        ("lease_ms", integer()),
+        ("hits", integers(&["local", "home"])),
+        ("misses", integer()),
+        ("fills", integer()),
+        ("evictions", integer()),
+        ("invalidations", integers(&["sent", "acked", "resent"])),
+        ("writes", integer()),
+        ("promoted", integer()),
+    ]
 }
 
 fn status() -> Vec<(&'static str, Value)> {
@@ -227,6 +302,10 @@ fn status() -> Vec<(&'static str, Value)> {
             "locks",
             object(vec![("held", integer()), ("waiting", integer())]),
         ),
+        (
+            "cache",
+            object(vec![("entries", integer()), ("bytes", integer())]),
+        ),
         ("nats", object(vec![("connected", boolean())])),
         ("redis?", redis),
         (
@@ -258,11 +337,6 @@ pub(super) fn events() -> Vec<(&'static str, Value)> {
     };
     let ended = || vec![("token", component("token")), ("held_ms", integer())];
     let released = [ended(), vec![("reason?", text())]].concat();
-    let of_session = |more: Vec<(&'static str, Value)>| {
-        let mut fields = vec![("session", text()), ("name?", text())];
-        fields.extend(more);
-        object(fields)
-    };
     let granted = vec![
         ("token", component("token")),
         ("mode", component("mode")),
@@ -273,19 +347,15 @@ pub(super) fn events() -> Vec<(&'static str, Value)> {
         ("victim", text()),
         ("policy", component("policy")),
     ];
-    vec![
+    let mut events = vec![
         ("lock.granted", about(granted)),
         ("lock.released", about(released)),
         ("lock.expired", about(ended())),
         ("lock.deadlock", object(deadlock)),
         ("lock.contended", about(vec![("queue_length", integer())])),
-        ("session.opened", of_session(vec![("ttl_ms", integer())])),
-        ("session.expired", of_session(vec![("held", integer())])),
-        (
-            "session.closed",
-            of_session(vec![("held", integer()), ("reason?", text())]),
-        ),
-    ]
+    ];
+    events.extend(locks::session_events());
+    events
 }
 
 /// What several messages have in common.

@@ -14,6 +14,7 @@ use crate::protocol::ReplyTo;
 use crate::raft::clock::LeaderClock;
 use crate::raft::command::Command;
 use crate::raft::proposals::Role;
+use crate::raft::state::Outcome;
 use crate::raft::state_machine::{Applied, Observer};
 use crate::time;
 
@@ -101,6 +102,9 @@ impl Observer for Inner {
             outcomes,
             effects,
         } = entry;
+        if outcomes.iter().any(|o| matches!(o, Outcome::View(_))) {
+            self.view_changes.send_modify(|count| *count += 1);
+        }
         let mut due = Vec::new();
         let (proposed_at, leads, more) = {
             let mut desk = self.desk();
@@ -142,6 +146,7 @@ impl Observer for Inner {
 
     fn installed(&self, term: u64) {
         let mut due = Vec::new();
+        self.view_changes.send_modify(|count| *count += 1);
         self.desk().proposals.installed(&mut due);
         self.applied_term.fetch_max(term, Ordering::Relaxed);
         if self.running.get().is_some() {

@@ -1,0 +1,181 @@
+//! Answers of the cache as the wire says them.
+
+use crate::cache::explain::{Counts, Explanation, State};
+use crate::cache::operation::{Answer, Hit, Source, Why};
+use crate::cache::state::Settings;
+use crate::protocol::cache as wire;
+use crate::protocol::reply::{self, From, Rendered};
+use crate::protocol::value::{InFields, VALUE_BYTES_MAX};
+use crate::protocol::{Code, Encoding, ErrorReply, Outcome};
+
+/// Writes the reply, and says with which code it is refused, if it is.
+pub fn rendered(encoding: Encoding, from: From, answer: Answer) -> (Rendered, Option<Code>) {
+    let success = match answer {
+        Answer::Found(hit) => reply::success(encoding, from, &found(encoding, hit)),
+        Answer::Missed => reply::success(encoding, from, &wire::Found::MISS),
+        Answer::Wrote { version } => {
+            let version = version.to_string();
+            reply::success(encoding, from, &wire::Written { version })
+        }
+        Answer::Removed { existed } => reply::success(encoding, from, &wire::Deleted { existed }),
+        Answer::Counted { value, version } => {
+            let version = version.to_string();
+            reply::success(encoding, from, &wire::Counted { value, version })
+        }
+        Answer::Refused(why) => {
+            let error = refusal(why);
+            return (reply::failure(encoding, from, &error), Some(error.code));
+        }
+    };
+    (success, None)
+}
+
+/// The same for several keys; one that is refused refuses all.
+pub fn rendered_many(
+    encoding: Encoding,
+    from: From,
+    answers: Vec<Answer>,
+) -> (Rendered, Option<Code>) {
+    let mut results = Vec::with_capacity(answers.len());
+    let mut bytes = 0;
+    for answer in answers {
+        let result = match answer {
+            Answer::Found(hit) => {
+                bytes += hit.value.bytes().len();
+                found(encoding, hit)
+            }
+            Answer::Refused(why) => {
+                let error = refusal(why);
+                return (reply::failure(encoding, from, &error), Some(error.code));
+            }
+            _ => wire::Found::MISS,
+        };
+        results.push(result);
+    }
+    if bytes > VALUE_BYTES_MAX {
+        let error = ErrorReply {
+            limit: Some(VALUE_BYTES_MAX as u64),
+            ..ErrorReply::new(
+                Code::PayloadTooLarge,
+                format!("the values have {bytes} bytes together; ask for fewer keys"),
+            )
+        };
+        return (reply::failure(encoding, from, &error), Some(error.code));
+    }
+    (
+        reply::success(encoding, from, &wire::FoundMany { results }),
+        None,
+    )
+}
+
+fn found(encoding: Encoding, hit: Hit) -> wire::Found {
+    let InFields {
+        plain,
+        base64,
+        kind,
+    } = hit.value.in_reply(encoding);
+    wire::Found {
+        status: wire::Status::Hit,
+        value: plain,
+        value_base64: base64,
+        encoding: Some(kind),
+        version: Some(hit.version.to_string()),
+        ttl_ms: hit.left_ms,
+        source: Some(match hit.source {
+            Source::Local => wire::Source::Local,
+            Source::Home => wire::Source::Home,
+        }),
+    }
+}
+
+fn refusal(why: Why) -> ErrorReply {
+    match why {
+        Why::NotFound => ErrorReply::new(Code::NotFound, "there is no value"),
+        Why::Exists => ErrorReply::new(Code::AlreadyExists, "there is a value already"),
+        Why::Mismatch(version) => ErrorReply::new(
+            Code::VersionMismatch,
+            format!("the value is of version {version}"),
+        ),
+        Why::NotANumber => ErrorReply::new(
+            Code::WrongType,
+            "the value is no integer from 0 to 2^53 - 1 in JSON",
+        ),
+        Why::TooGreat => ErrorReply::bad_field("by", "the sum would be above 2^53 - 1"),
+        Why::NotHome => ErrorReply::new(
+            Code::Reconfiguring,
+            "another node decides about this key by now; try again",
+        ),
+        Why::NoLease => ErrorReply::new(
+            Code::NoLease,
+            "no node was allowed to decide about this key until the deadline",
+        ),
+        Why::TimedOut => ErrorReply::new(Code::Timeout, "it did not come to its turn in time")
+            .with_outcome(Outcome::NotApplied),
+        Why::Indeterminate => ErrorReply::new(
+            Code::Indeterminate,
+            "not every node has acknowledged the write; it may still take effect",
+        ),
+        Why::Full => ErrorReply::new(
+            Code::Overloaded,
+            "the value does not fit into the memory of the cache now",
+        ),
+        Why::TooMany => ErrorReply::new(
+            Code::Overloaded,
+            "too many requests wait for the cache; try again later",
+        ),
+    }
+}
+
+/// The answer to `cache.explain`.
+pub fn explained(explanation: Explanation) -> wire::Explained {
+    let Explanation {
+        home,
+        second,
+        state,
+        version,
+        sharers,
+    } = explanation;
+    let state = match state {
+        State::Absent => "absent",
+        State::Home => "home",
+        State::Writing => "writing",
+        State::Copy => "copy",
+        State::Backup => "backup",
+    };
+    wire::Explained {
+        home,
+        second,
+        state: state.to_owned(),
+        version: version.map(|version| version.to_string()),
+        sharers,
+    }
+}
+
+/// The answer to `cache.stats`.
+pub fn stats(
+    counts: Counts,
+    (entries, bytes): (usize, usize),
+    settings: Settings,
+    lease_ms: u64,
+) -> wire::Stats {
+    wire::Stats {
+        entries: entries as u64,
+        bytes: bytes as u64,
+        bytes_max: settings.bytes_max as u64,
+        lease_ms,
+        hits: wire::Hits {
+            local: counts.local,
+            home: counts.home,
+        },
+        misses: counts.misses,
+        fills: counts.fills,
+        evictions: counts.evictions,
+        invalidations: wire::Invalidations {
+            sent: counts.invalidations_sent,
+            acked: counts.invalidations_acked,
+            resent: counts.invalidations_resent,
+        },
+        writes: counts.writes,
+        promoted: counts.promoted,
+    }
+}

@@ -1,0 +1,61 @@
+//! Changes of keys, from what the wire asks for.
+
+use crate::cache::operation::{Condition, Operation};
+use crate::protocol::cache as wire;
+use crate::protocol::{Code, ErrorReply, Refusal, Request};
+
+/// The key and what is to be done to it.
+///
+/// # Errors
+/// `version_mismatch` when a condition names a version that was never given.
+///
+/// # Panics
+/// When the request is no change of a key.
+pub fn of(request: Request) -> Result<(String, Operation), Refusal> {
+    Ok(match request {
+        Request::CacheSet(set) => {
+            let operation = Operation::Set {
+                value: set.value,
+                ttl_ms: set.ttl_ms,
+                idle_ms: set.idle_ms.unwrap_or(0),
+                condition: condition(set.condition.as_ref())?,
+            };
+            (set.key, operation)
+        }
+        Request::CacheDelete(delete) => {
+            let condition = condition(delete.condition.as_ref())?;
+            (delete.key, Operation::Delete { condition })
+        }
+        Request::CacheIncrement(increment) => {
+            let operation = Operation::Increment {
+                by: increment.by,
+                initial: increment.initial,
+                ttl_ms: increment.ttl_ms,
+            };
+            (increment.key, operation)
+        }
+        Request::CacheTouch(touch) => {
+            let ttl_ms = touch.ttl_ms;
+            (touch.key, Operation::Touch { ttl_ms })
+        }
+        other => unreachable!("{} changes no key", other.operation()),
+    })
+}
+
+/// The condition that a request names.
+///
+/// # Errors
+/// `version_mismatch` when its version is none that was ever given.
+fn condition(asked: Option<&wire::If>) -> Result<Condition, Refusal> {
+    let Some(asked) = asked else {
+        return Ok(Condition::Always);
+    };
+    match &asked.version {
+        Some(version) => version.parse().map(Condition::Version).map_err(|_| {
+            let message = format!("`{version}` is no version that a cache gave");
+            Box::new(ErrorReply::new(Code::VersionMismatch, message))
+        }),
+        None if asked.absent => Ok(Condition::Absent),
+        None => Ok(Condition::Present),
+    }
+}

@@ -1,0 +1,305 @@
+//! Copies of what other nodes are home to, and the questions that bring them. Plain code.
+//!
+//! ```text
+//!            a reader asks: Fetch                 Filled, and the home knows of the copy
+//!   absent ------------------------> filling ------------------------------------------> valid
+//!     ^  ^                              |                                                   |
+//!     |  +---- Invalidation: detached --+            Invalidation, deadline, eviction       |
+//!     +-------------------------------------------------------------------------------------+
+//! ```
+//!
+//! A fill that an invalidation overtakes is detached: those who wait for it may have the answer, since
+//! they asked before the write took effect, but it is not installed, and who asks later asks anew. An
+//! answer of which the home keeps no note counts only for those who asked before the question left.
+
+use std::collections::BTreeMap;
+
+use crate::cache::entry::{Entry, Key, NEVER, Sent, cost};
+use crate::cache::message::{Found, Invalidation, Message};
+use crate::cache::operation::{Answer, Hit, Source, Why};
+use crate::cache::state::{Cache, Waiter};
+use crate::ids::{Epoch, Incarnation, NodeId};
+use crate::view::tenure::{DRIFT_PERCENT, Stay};
+
+/// Questions open at once; a further one is refused as overloaded.
+const FILLS_MAX: usize = 20_000;
+/// Readers of one key that wait for one question.
+const WAITERS_MAX: usize = 10_000;
+/// How long until a question is asked again, at first; it doubles up to the greatest.
+const ASK_AGAIN_MS: u64 = 40;
+const ASK_AGAIN_MS_MAX: u64 = 320;
+
+/// A value that another node is home to. Its lifetime ends here before it does there.
+#[derive(Debug)]
+pub struct Copied {
+    pub entry: Entry,
+}
+
+/// A question to a home.
+struct Fill<T> {
+    key: Key,
+    home: Stay,
+    /// When it was first asked.
+    sent_ms: u64,
+    again_at_ms: u64,
+    pause_ms: u64,
+    /// Who asked before the question left, then who came later.
+    starters: Vec<Waiter<T>>,
+    joined: Vec<Waiter<T>>,
+}
+
+/// The open questions.
+pub struct Fills<T> {
+    by_id: BTreeMap<u64, Fill<T>>,
+    /// Those whose answer may be installed.
+    by_key: BTreeMap<Key, u64>,
+    last_id: u64,
+}
+
+impl<T> Default for Fills<T> {
+    fn default() -> Self {
+        Fills {
+            by_id: BTreeMap::new(),
+            by_key: BTreeMap::new(),
+            last_id: 0,
+        }
+    }
+}
+
+impl<T> Fills<T> {
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// The keys for which `wanted`, of fills that may be installed.
+    pub fn attached(&self, wanted: impl Fn(&Key) -> bool) -> Vec<Key> {
+        let keys = self.by_key.keys();
+        keys.filter(|key| wanted(key)).cloned().collect()
+    }
+
+    /// The answer of the key's fill will not be installed.
+    pub fn detach(&mut self, key: &str) {
+        self.by_key.remove(key);
+    }
+}
+
+impl<T> Cache<T> {
+    /// Asks the key's home, or waits for who asked before.
+    pub(super) fn fill(&mut self, key: Key, home: Stay, waiter: Waiter<T>, now_ms: u64) {
+        if let Some(id) = self.fills.by_key.get(&key) {
+            let fill = self
+                .fills
+                .by_id
+                .get_mut(id)
+                .expect("an attached fill is open");
+            if fill.home == home {
+                if fill.joined.len() >= WAITERS_MAX {
+                    return self.refuse(waiter, Why::TooMany);
+                }
+                fill.joined.push(waiter);
+                return;
+            }
+        }
+        self.begin_fill(key, home, vec![waiter], now_ms);
+    }
+
+    fn begin_fill(&mut self, key: Key, home: Stay, starters: Vec<Waiter<T>>, now_ms: u64) {
+        if self.fills.by_id.len() >= FILLS_MAX {
+            for waiter in starters {
+                self.refuse(waiter, Why::TooMany);
+            }
+            return;
+        }
+        self.counts.fills += 1;
+        self.fills.last_id += 1;
+        let id = self.fills.last_id;
+        let fill = Fill {
+            key: key.clone(),
+            home,
+            sent_ms: now_ms,
+            again_at_ms: now_ms + ASK_AGAIN_MS,
+            pause_ms: ASK_AGAIN_MS,
+            starters,
+            joined: Vec::new(),
+        };
+        self.fills.by_id.insert(id, fill);
+        self.fills.by_key.insert(key.clone(), id);
+        self.ask(id, key, home.node);
+    }
+
+    fn ask(&mut self, fill: u64, key: Key, home: NodeId) {
+        let acting = self.acting();
+        let message = Message::Fetch {
+            epoch: acting.epoch,
+            asker: acting.stay.incarnation,
+            fill,
+            key,
+        };
+        self.send(home, message);
+    }
+
+    /// Takes what a home had when it was asked.
+    pub(super) fn filled(
+        &mut self,
+        from: NodeId,
+        (epoch, asker, id): (Epoch, Incarnation, u64),
+        found: Found,
+        now_ms: u64,
+    ) {
+        let Some(acting) = self.tenure.acting() else {
+            return;
+        };
+        let is_asked = |fill: &Fill<T>| fill.home.node == from;
+        if acting.stay.incarnation != asker || !self.fills.by_id.get(&id).is_some_and(is_asked) {
+            return;
+        }
+        let fill = self.fills.by_id.remove(&id).expect("it was just there");
+        let attached = self.fills.by_key.get(&fill.key) == Some(&id);
+        if attached {
+            self.fills.by_key.remove(&fill.key);
+        }
+        let current = epoch == acting.epoch
+            && acting.roster.home(&fill.key) == Some(fill.home)
+            && !acting.moves(&fill.key);
+        let Fill {
+            key,
+            home,
+            sent_ms,
+            starters,
+            joined,
+            ..
+        } = fill;
+        let (answer, shared) = match found {
+            Found::NotNow => {
+                for waiter in starters.into_iter().chain(joined) {
+                    self.park(key.clone(), None, waiter);
+                }
+                return;
+            }
+            Found::Miss => (Answer::Missed, false),
+            Found::Hit { entry, shared } => {
+                let left_ms = entry.left_ms;
+                let install = shared && (attached || self.flaws.no_detach) && current;
+                let entry = shortened(entry).kept(sent_ms);
+                let hit = self.take_copy(&key, entry, install, now_ms);
+                (Answer::Found(Hit { left_ms, ..hit }), shared)
+            }
+        };
+        let (told, again) = match shared {
+            true => (starters.into_iter().chain(joined).collect(), Vec::new()),
+            false => (starters, joined),
+        };
+        for waiter in told {
+            match answer {
+                Answer::Missed => self.counts.misses += 1,
+                _ => self.counts.home += 1,
+            }
+            self.answer(waiter.ticket, answer.clone());
+        }
+        if !again.is_empty() {
+            self.begin_fill(key, home, again, now_ms);
+        }
+    }
+
+    /// Installs a copy if it may be; the value for those who wait.
+    fn take_copy(&mut self, key: &Key, mut entry: Entry, install: bool, now_ms: u64) -> Hit {
+        let hit = Hit {
+            value: entry.value.clone(),
+            version: entry.version,
+            left_ms: None,
+            source: Source::Home,
+        };
+        if entry.idle_at_ms != NEVER {
+            // The home hears of reads by questions only, so that one has to come in time.
+            entry.idle_at_ms = now_ms + entry.idle_at_ms.saturating_sub(now_ms) / 2;
+        }
+        let bytes = cost(key, &entry);
+        let newer = self
+            .copies
+            .peek(key)
+            .is_none_or(|copied| copied.entry.version <= entry.version);
+        if install && newer && self.make_room(bytes, key, now_ms) {
+            self.uses += 1;
+            self.copies
+                .insert(key.clone(), (Copied { entry }, bytes), self.uses);
+            self.trim(now_ms);
+        }
+        hit
+    }
+
+    /// Takes the news that copies are old. It is acknowledged also where nothing is kept.
+    pub fn invalidated(&mut self, from: NodeId, news: Invalidation) {
+        for old in &news.items {
+            let is_older = |copied: &Copied| copied.entry.version < old.version;
+            if self.copies.peek(&old.key).is_some_and(is_older) {
+                self.copies.remove(&old.key);
+            }
+            self.fills.detach(&old.key);
+        }
+        let me = self.tenure.me();
+        let Some(place) = news.nodes.iter().position(|node| *node == me) else {
+            return;
+        };
+        let pending = news
+            .items
+            .iter()
+            .filter(|old| old.pending >> place & 1 == 1);
+        let writes: Vec<u64> = pending.map(|old| old.write).collect();
+        if !writes.is_empty() {
+            let home = news.home;
+            self.send(from, Message::Invalidated { home, writes });
+        }
+    }
+
+    /// Ends fills whose home is not the key's any more; who waited reads anew.
+    pub(super) fn abandon_fills(&mut self, over: impl Fn(&str) -> bool) {
+        let over = self.fills.by_id.iter().filter(|(_, fill)| over(&fill.key));
+        let ids: Vec<u64> = over.map(|(id, _)| *id).collect();
+        for id in ids {
+            let fill = self.fills.by_id.remove(&id).expect("it was just there");
+            if self.fills.by_key.get(&fill.key) == Some(&id) {
+                self.fills.by_key.remove(&fill.key);
+            }
+            for waiter in fill.starters.into_iter().chain(fill.joined) {
+                self.park(fill.key.clone(), None, waiter);
+            }
+        }
+    }
+
+    pub(super) fn tick_fills(&mut self, now_ms: u64) {
+        let mut again = Vec::new();
+        let mut late = Vec::new();
+        for (id, fill) in &mut self.fills.by_id {
+            let is_late = |waiter: &mut Waiter<T>| waiter.deadline_ms <= now_ms;
+            late.extend(fill.starters.extract_if(.., is_late));
+            late.extend(fill.joined.extract_if(.., is_late));
+            if fill.again_at_ms <= now_ms {
+                fill.pause_ms = (fill.pause_ms * 2).min(ASK_AGAIN_MS_MAX);
+                fill.again_at_ms = now_ms + fill.pause_ms;
+                again.push((*id, fill.key.clone(), fill.home.node));
+            }
+        }
+        for waiter in late {
+            self.refuse(waiter, Why::TimedOut);
+        }
+        for (id, key, home) in again {
+            let fill = &self.fills.by_id[&id];
+            if fill.starters.is_empty() && fill.joined.is_empty() {
+                self.fills.by_id.remove(&id);
+                if self.fills.by_key.get(&key) == Some(&id) {
+                    self.fills.by_key.remove(&key);
+                }
+            } else {
+                self.ask(id, key, home);
+            }
+        }
+    }
+}
+
+/// The same with a lifetime that is over before the home's: this node's clock may be slow, and the
+/// home's fast.
+fn shortened(mut sent: Sent) -> Sent {
+    let shorter = |left: u64| (left - left * 2 * DRIFT_PERCENT / 100).saturating_sub(1);
+    sent.left_ms = sent.left_ms.map(shorter);
+    sent
+}

@@ -1,0 +1,107 @@
+//! What the caches of nodes say to each other.
+//!
+//! Each message may be lost, repeated, late or overtaken by another. An incarnation in it says for
+//! which stay of a node it was meant: what was meant for an earlier one is passed over.
+
+use serde::{Deserialize, Serialize};
+
+use crate::cache::entry::{Key, Sent, Version};
+use crate::ids::{Epoch, Incarnation, NodeId};
+use crate::view::cluster::Preparation;
+
+/// A message from one node to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// Asks a home for a value. The home may keep the asker as a sharer if both act on one epoch.
+    Fetch {
+        epoch: Epoch,
+        asker: Incarnation,
+        fill: u64,
+        key: Key,
+    },
+    /// What the home had when the question was there.
+    Filled {
+        epoch: Epoch,
+        asker: Incarnation,
+        fill: u64,
+        found: Found,
+    },
+    /// Keep this, or forget the key, in case the home is lost.
+    Store {
+        epoch: Epoch,
+        home: Incarnation,
+        /// Every write below this one is over: what a message says of it is not true any more.
+        floor: u64,
+        write: u64,
+        key: Key,
+        entry: Option<Sent>,
+    },
+    /// These will be the receiver's, if the view that is prepared becomes active.
+    Move {
+        prepared: Preparation,
+        home: Incarnation,
+        batch: u64,
+        entries: Vec<(Key, Sent)>,
+    },
+    /// The sender keeps them.
+    Moved { home: Incarnation, batch: u64 },
+    /// The sender has no copy any more that these writes of the home's make old.
+    Invalidated { home: Incarnation, writes: Vec<u64> },
+    /// The sender keeps what these writes of the home's left.
+    Stored { home: Incarnation, writes: Vec<u64> },
+}
+
+impl Message {
+    /// About how many bytes it takes.
+    pub fn size_hint(&self) -> usize {
+        let sent = |entry: &Sent| entry.size_hint();
+        32 + match self {
+            Message::Fetch { key, .. } => key.len(),
+            Message::Filled { found, .. } => match found {
+                Found::Hit { entry, .. } => sent(entry),
+                Found::Miss | Found::NotNow => 0,
+            },
+            Message::Store { key, entry, .. } => key.len() + entry.as_ref().map_or(0, sent),
+            Message::Move { entries, .. } => {
+                let each = |(key, entry): &(Key, Sent)| key.len() + sent(entry);
+                entries.iter().map(each).sum()
+            }
+            Message::Moved { .. } => 0,
+            Message::Invalidated { writes, .. } | Message::Stored { writes, .. } => {
+                9 * writes.len()
+            }
+        }
+    }
+}
+
+/// What a home had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Found {
+    Hit {
+        entry: Sent,
+        /// Whether the home knows that the asker has it, and will say when it is old.
+        shared: bool,
+    },
+    Miss,
+    /// The home may not say: it has no lease, or the key is about to move.
+    NotNow,
+}
+
+/// Old copies, said to all nodes at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invalidation {
+    pub home: Incarnation,
+    /// The nodes that the bits of `pending` stand for, the lowest bit first.
+    pub nodes: Vec<NodeId>,
+    pub items: Vec<Old>,
+}
+
+/// One key whose copies below a version are old.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Old {
+    pub write: u64,
+    pub key: Key,
+    pub version: Version,
+    /// Who must answer.
+    pub pending: u64,
+}

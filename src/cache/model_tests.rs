@@ -1,0 +1,135 @@
+//! Caches of three nodes in virtual time, from a seed: messages are lost, repeated and late, nodes
+//! pause, die and come back, clocks run apart. What clients saw has to be linearizable, key by key.
+
+mod checker;
+mod clients;
+mod world;
+
+use crate::cache::state::Flaws;
+use world::{Seen, World, Wrong};
+
+/// Seeds that every run of the tests looks at.
+const SEEDS: u64 = 40;
+/// Within how many seeds each part of the protocol that is left out has to be missed.
+const SEEDS_UNTIL_MISSED: u64 = 400;
+
+fn verdict(seed: u64, wrong: Wrong) -> Result<Seen, String> {
+    let mut world = World::new(seed, wrong);
+    world.run();
+    world.check()
+}
+
+#[test]
+fn what_clients_see_is_linearizable_whatever_happens() {
+    let mut total = Seen::default();
+    for seed in 0..SEEDS {
+        match verdict(seed, Wrong::default()) {
+            Ok(seen) => total.add(&seen),
+            Err(why) => panic!("seed {seed}: {why}"),
+        }
+    }
+    println!("{total:?}");
+    assert!(
+        total.operations > 20_000 && total.local > 1_000,
+        "{total:?}"
+    );
+    assert!(
+        total.promoted > 0 && total.crashes > 0 && total.pauses > 0,
+        "{total:?}"
+    );
+}
+
+#[track_caller]
+fn is_missed(what: &str, wrong: Wrong) {
+    for seed in 0..SEEDS_UNTIL_MISSED {
+        if let Err(why) = verdict(seed, wrong) {
+            println!("{what}: found by seed {seed}: {why}");
+            return;
+        }
+    }
+    panic!("{what}: not found by {SEEDS_UNTIL_MISSED} seeds");
+}
+
+fn flawed(flaws: Flaws) -> Wrong {
+    Wrong {
+        flaws,
+        ..Wrong::default()
+    }
+}
+
+#[test]
+fn a_write_that_does_not_wait_for_acknowledgements_is_found() {
+    is_missed(
+        "no wait for acknowledgement",
+        flawed(Flaws {
+            no_wait_for_acknowledgement: true,
+            ..Flaws::default()
+        }),
+    );
+}
+
+#[test]
+fn a_fill_that_is_not_detached_is_found() {
+    is_missed(
+        "no detach",
+        flawed(Flaws {
+            no_detach: true,
+            ..Flaws::default()
+        }),
+    );
+}
+
+#[test]
+fn a_backup_that_is_not_purged_is_found() {
+    is_missed(
+        "no purge of backups",
+        flawed(Flaws {
+            no_purge_of_backups: true,
+            ..Flaws::default()
+        }),
+    );
+}
+
+#[test]
+fn versions_that_are_used_again_after_a_restart_are_found() {
+    is_missed(
+        "versions without epoch",
+        flawed(Flaws {
+            versions_without_epoch: true,
+            ..Flaws::default()
+        }),
+    );
+}
+
+#[test]
+fn an_activation_that_does_not_wait_for_leases_is_found() {
+    is_missed(
+        "no wait before activation",
+        Wrong {
+            no_wait_before_activation: true,
+            ..Wrong::default()
+        },
+    );
+}
+
+#[test]
+fn a_clock_that_is_not_read_at_each_hit_is_found() {
+    is_missed(
+        "cached clock",
+        Wrong {
+            cached_clock: true,
+            ..Wrong::default()
+        },
+    );
+}
+
+#[test]
+fn a_lease_that_begins_when_the_answer_comes_is_found() {
+    is_missed(
+        "lease from receive time",
+        Wrong {
+            lease_from_receipt: true,
+            ..Wrong::default()
+        },
+    );
+}

@@ -1,0 +1,246 @@
+//! What changes hands when the view does. Plain code.
+//!
+//! While a view is prepared, each key that moves rests, and its value is sent to the home that it
+//! will have: by the home, or, when that one does not stay, by the second node from its backup. A
+//! node says that it has frozen only when everything has arrived, or when that takes too long: a
+//! cache may forget, and the others wait.
+//!
+//! What arrives belongs to one preparation. It is promoted when that very view becomes active, and
+//! forgotten in every other case. When only the second node of a key changes, its home writes the
+//! value anew, as it is, once the view is active.
+
+use std::collections::BTreeMap;
+
+use crate::cache::backups::Backup;
+use crate::cache::entry::{Key, Sent, cost};
+use crate::cache::message::Message;
+use crate::cache::operation::Change;
+use crate::cache::state::Cache;
+use crate::ids::{Incarnation, NodeId};
+use crate::view::cluster::Preparation;
+use crate::view::tenure::{Roster, Stay};
+
+/// How long a node delays a change of the view to send what moves: half a lease, about, in which
+/// some hundred megabytes arrive.
+const MOVE_MS_MAX: u64 = 1_500;
+/// Batches on their way at once, and what one of them has at most.
+const BATCHES_MAX: usize = 4;
+const BATCH_BYTES: usize = 128 * 1024;
+const BATCH_KEYS: usize = 512;
+/// How long until a batch is sent again.
+const SEND_AGAIN_MS: u64 = 60;
+/// Values that are written anew for a second node at once.
+const REFRESHES_MAX: usize = 256;
+
+/// What this node sends and has sent for the view that is prepared, and what it writes anew for the
+/// one that is active.
+#[derive(Debug, Default)]
+pub struct Moving {
+    prepared: Preparation,
+    deadline_ms: u64,
+    left: Vec<(NodeId, Key)>,
+    sent: BTreeMap<u64, Batch>,
+    last_batch: u64,
+    refresh: Vec<Key>,
+}
+
+#[derive(Debug)]
+struct Batch {
+    to: NodeId,
+    keys: Vec<Key>,
+    again_at_ms: u64,
+}
+
+impl Moving {
+    pub fn waits(&self) -> bool {
+        !self.left.is_empty() || !self.sent.is_empty() || !self.refresh.is_empty()
+    }
+
+    /// Whether all has arrived, or is given up.
+    pub fn has_moved(&self, now_ms: u64) -> bool {
+        (self.left.is_empty() && self.sent.is_empty()) || self.deadline_ms <= now_ms
+    }
+
+    fn stop(&mut self) {
+        self.left.clear();
+        self.sent.clear();
+    }
+}
+
+impl<T> Cache<T> {
+    /// Begins to send what the prepared view gives to others; with none there is nothing to send.
+    pub(super) fn begin_moving(&mut self, now_ms: u64) {
+        self.moving.stop();
+        let Some(acting) = self.tenure.acting() else {
+            return;
+        };
+        let (Some(prepared), Some(next)) = (acting.preparation(), acting.next()) else {
+            return;
+        };
+        let stays = |stay: Stay| next.stay(stay.node) == Some(stay);
+        let mut left = Vec::new();
+        for (key, _) in self.held.iter() {
+            if let Some(home) = next.home(key).filter(|home| *home != acting.stay) {
+                left.push((home.node, key.clone()));
+            }
+        }
+        for (key, backup) in self.backups.iter() {
+            let is_lost = backup.arriving.is_none() && !stays(backup.home);
+            if let Some(home) = next.home(key).filter(|h| is_lost && *h != acting.stay) {
+                left.push((home.node, key.clone()));
+            }
+        }
+        // The most recently used go first, each node's together.
+        left.sort_by_key(|(node, _)| *node);
+        self.moving.prepared = prepared;
+        self.moving.deadline_ms = now_ms + MOVE_MS_MAX;
+        self.moving.left = left;
+        self.send_batches(now_ms);
+    }
+
+    fn send_batches(&mut self, now_ms: u64) {
+        while self.moving.sent.len() < BATCHES_MAX {
+            let Some(&(to, _)) = self.moving.left.last() else {
+                return;
+            };
+            let mut keys = Vec::new();
+            let mut bytes = 0;
+            while let Some((node, key)) = self.moving.left.last() {
+                if *node != to || keys.len() >= BATCH_KEYS || bytes >= BATCH_BYTES {
+                    break;
+                }
+                bytes += self.kept(key).map_or(0, |(_, bytes)| bytes);
+                keys.push(key.clone());
+                self.moving.left.pop();
+            }
+            self.moving.last_batch += 1;
+            let batch = Batch {
+                to,
+                keys,
+                again_at_ms: 0,
+            };
+            let number = self.moving.last_batch;
+            self.moving.sent.insert(number, batch);
+            self.send_batch(number, now_ms);
+        }
+    }
+
+    /// What this node has of a key that it is home or second of.
+    fn kept(&self, key: &str) -> Option<(&crate::cache::entry::Entry, usize)> {
+        let held = self.held.peek(key).map(|held| &held.entry);
+        let entry = held.or_else(|| self.backups.peek(key).map(|backup| &backup.entry))?;
+        Some((entry, cost(key, entry)))
+    }
+
+    fn send_batch(&mut self, number: u64, now_ms: u64) {
+        let home = self.acting().stay.incarnation;
+        let batch = &self.moving.sent[&number];
+        let live = batch.keys.iter().filter_map(|key| {
+            let (entry, _) = self.kept(key)?;
+            let is_live = entry.is_live(now_ms);
+            is_live.then(|| (key.clone(), entry.sent(now_ms)))
+        });
+        let message = Message::Move {
+            prepared: self.moving.prepared,
+            home,
+            batch: number,
+            entries: live.collect(),
+        };
+        let to = batch.to;
+        let batch = self
+            .moving
+            .sent
+            .get_mut(&number)
+            .expect("it was just there");
+        batch.again_at_ms = now_ms + SEND_AGAIN_MS;
+        self.send(to, message);
+    }
+
+    /// Keeps what will be this node's, if the view that is prepared becomes active.
+    pub(super) fn arrive(
+        &mut self,
+        from: NodeId,
+        (prepared, home, batch): (Preparation, Incarnation, u64),
+        entries: Vec<(Key, Sent)>,
+        now_ms: u64,
+    ) {
+        if self.tenure.prepared() != Some(prepared) {
+            return;
+        }
+        for (key, sent) in entries {
+            let entry = sent.kept(now_ms);
+            let known = self.backups.peek(&key);
+            let is_newer = known.is_none_or(|b| b.entry.version < entry.version);
+            let bytes = cost(&key, &entry);
+            if is_newer && self.make_room(bytes, &key, now_ms) {
+                self.uses += 1;
+                let home = Stay {
+                    node: from,
+                    incarnation: home,
+                };
+                let backup = Backup {
+                    entry,
+                    home,
+                    arriving: Some(prepared),
+                };
+                self.backups.insert(key, (backup, bytes), self.uses);
+            }
+        }
+        self.send(from, Message::Moved { home, batch });
+    }
+
+    /// A batch has arrived.
+    pub(super) fn moved(&mut self, from: NodeId, home: Incarnation, batch: u64, now_ms: u64) {
+        let mine = self.tenure.acting().map(|acting| acting.stay.incarnation);
+        let is_to = |batch: &Batch| batch.to == from;
+        if mine == Some(home) && self.moving.sent.get(&batch).is_some_and(is_to) {
+            self.moving.sent.remove(&batch);
+            self.send_batches(now_ms);
+        }
+    }
+
+    /// Writes anew, as they are, the values whose second node is another now.
+    pub(super) fn begin_refresh(&mut self, before: &Roster, after: &Roster) {
+        if !self.settings.backups {
+            return;
+        }
+        let second = |roster: &Roster, key: &str| roster.homes(key).and_then(|h| h.second);
+        let changed = self
+            .held
+            .keys_where(|key, _| second(before, key) != second(after, key));
+        self.moving.refresh.extend(changed);
+    }
+
+    pub(super) fn tick_moving(&mut self, now_ms: u64) {
+        let again = self.moving.sent.iter();
+        let again: Vec<u64> = again
+            .filter(|(_, batch)| batch.again_at_ms <= now_ms)
+            .map(|(number, _)| *number)
+            .collect();
+        for number in again {
+            self.send_batch(number, now_ms);
+        }
+        while self.writes.len() < REFRESHES_MAX {
+            let Some(key) = self.moving.refresh.pop() else {
+                return;
+            };
+            if !self.may_decide(&key, now_ms) {
+                self.moving.refresh.push(key);
+                return;
+            }
+            let held = self
+                .held
+                .peek(&key)
+                .filter(|held| held.entry.is_live(now_ms));
+            if let (Some(held), false) = (held, self.writes.contains(&key)) {
+                let (entry, version) = (held.entry.clone(), held.entry.version);
+                self.begin(key, Change::Put(entry), version, None, now_ms);
+            }
+        }
+    }
+
+    pub(super) fn stop_moving(&mut self) {
+        self.moving.stop();
+        self.moving.refresh.clear();
+    }
+}

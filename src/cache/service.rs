@@ -1,0 +1,361 @@
+//! The cache with time and messages: requests of clients and news of other nodes in, answers out.
+//!
+//! Everything is decided in [`state`](crate::cache::state) under one lock, which is held for a lookup
+//! or a decision and never while waiting. A node runs on one thread, so that nobody waits for it.
+//!
+//! Three tasks, each ended by the shutdown watch: one takes messages of other nodes, one gathers what
+//! has become old while the others ran and says it in one message, one lets time pass while
+//! anything is waited for.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use crate::broker::SubscribeError;
+use crate::cache::answer;
+use crate::cache::entry::Key;
+use crate::cache::explain::Explanation;
+use crate::cache::message::{Invalidation, Message, Old};
+use crate::cache::operation::{Answer, Operation};
+use crate::cache::state::{Cache, Effect, Settings, Waiter};
+use crate::ids::{BootId, NodeId};
+use crate::protocol::{self, ReplyTo};
+use crate::raft::posts::{Arrival, Inbox, Lane, Post, Posts, Unheard};
+use crate::time::{self, Instant, LeaseClock};
+use crate::view::cluster::{self, View};
+use crate::view::service::Tenant;
+
+/// Messages of other nodes not yet looked at; what does not fit is sent again.
+const MESSAGES_MAX: usize = 65_536;
+/// Keys named in one message, of at most 256 bytes each.
+const NEWS_MAX: usize = 1_000;
+/// How often time passes while something is waited for.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Who gives the answers.
+pub trait Answers: Send + Sync + 'static {
+    fn answer(&self, ask: Ask, answer: Answer);
+    /// The answers to each key of a request that named several, in its order.
+    fn answer_many(&self, ask: Ask, answers: Vec<Answer>);
+}
+
+/// Who asked, and what.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    pub to: ReplyTo,
+    pub operation: protocol::Operation,
+    pub received: Instant,
+    pub deadline: Instant,
+    /// Whether another node handed it on.
+    pub handed: bool,
+}
+
+/// Whom an answer is for.
+enum Ticket {
+    One(Ask),
+    /// One of several keys of one request.
+    Part(Arc<Many>, usize),
+}
+
+/// A request that named several keys.
+struct Many {
+    ask: Ask,
+    answers: Mutex<Vec<Answer>>,
+    left: AtomicUsize,
+}
+
+/// The cache, as one node offers it; clones share it.
+#[derive(Clone)]
+pub struct CacheService(Arc<Shared>);
+
+struct Shared {
+    cache: Mutex<Cache<Ticket>>,
+    clock: LeaseClock,
+    posts: Posts,
+    answers: Arc<dyn Answers>,
+    news: Mutex<Vec<Old>>,
+    news_wake: Notify,
+    ticks: AtomicBool,
+    ticks_wake: Notify,
+}
+
+impl CacheService {
+    /// `lease` is how long this node acts on a view that it read.
+    pub fn new(
+        posts: Posts,
+        clock: LeaseClock,
+        (lease, settings): (Duration, Settings),
+        answers: Arc<dyn Answers>,
+    ) -> Self {
+        let identity = posts.identity();
+        let who: (NodeId, BootId) = (identity.node, identity.boot);
+        let cache = Cache::new(who, lease.as_millis() as u64, settings);
+        CacheService(Arc::new(Shared {
+            cache: Mutex::new(cache),
+            clock,
+            posts,
+            answers,
+            news: Mutex::new(Vec::new()),
+            news_wake: Notify::new(),
+            ticks: AtomicBool::new(false),
+            ticks_wake: Notify::new(),
+        }))
+    }
+
+    /// Begins to take messages of other nodes, until `stopped`.
+    ///
+    /// # Errors
+    /// When the broker refuses the subscriptions.
+    pub async fn run(&self, stopped: watch::Receiver<bool>) -> Result<(), SubscribeError> {
+        let posts = &self.0.posts;
+        let messages = posts.listen(Lane::Cache, MESSAGES_MAX).await?;
+        let news = posts.listen_to_all(Lane::Invalidate, MESSAGES_MAX).await?;
+        tokio::spawn(self.clone().listen(messages, news, stopped.clone()));
+        tokio::spawn(self.clone().tell(stopped.clone()));
+        tokio::spawn(self.clone().tick(stopped));
+        Ok(())
+    }
+
+    /// `cache.get`: from this node's memory at once, if it may.
+    pub fn get(&self, key: &str, any: bool, ask: Ask) {
+        let now_ms = self.0.clock.now_ms();
+        let hit = {
+            let mut cache = self.0.cache();
+            match cache.hit(key, now_ms) {
+                None if any => cache.hit_any(key, now_ms),
+                hit => hit,
+            }
+        };
+        match hit {
+            Some(hit) => self.0.answers.answer(ask, Answer::Found(hit)),
+            None => self.read(key.into(), Ticket::One(ask), now_ms),
+        }
+    }
+
+    /// `cache.get_many`.
+    pub fn get_many(&self, keys: &[String], any: bool, ask: Ask) {
+        let many = Arc::new(Many {
+            answers: Mutex::new(vec![Answer::Missed; keys.len()]),
+            left: AtomicUsize::new(keys.len()),
+            ask,
+        });
+        let now_ms = self.0.clock.now_ms();
+        for (index, key) in keys.iter().enumerate() {
+            let ticket = Ticket::Part(many.clone(), index);
+            let hit = {
+                let mut cache = self.0.cache();
+                match cache.hit(key, now_ms) {
+                    None if any => cache.hit_any(key, now_ms),
+                    hit => hit,
+                }
+            };
+            match hit {
+                Some(hit) => self.0.answer(ticket, Answer::Found(hit)),
+                None => self.read(key.as_str().into(), ticket, now_ms),
+            }
+        }
+    }
+
+    fn read(&self, key: Key, ticket: Ticket, now_ms: u64) {
+        let waiter = self.0.waiter(ticket, now_ms);
+        self.0.with(|cache| cache.read(key, waiter, now_ms));
+    }
+
+    /// A change of a key that this node is home to.
+    pub fn write(&self, key: &str, operation: Operation, ask: Ask) {
+        let now_ms = self.0.clock.now_ms();
+        let waiter = self.0.waiter(Ticket::One(ask), now_ms);
+        self.0
+            .with(|cache| cache.write(key.into(), operation, waiter, now_ms));
+    }
+
+    /// The node that decides about a key; none if this one does not know.
+    pub fn home(&self, key: &str) -> Option<NodeId> {
+        self.0.cache().home(key)
+    }
+
+    /// What this node knows of a key.
+    pub fn explain(&self, key: &str) -> Explanation {
+        let now_ms = self.0.clock.now_ms();
+        self.0.cache().explain(key, now_ms)
+    }
+
+    /// What the cache of this node has and has counted.
+    pub fn stats(&self) -> protocol::cache::Stats {
+        let now_ms = self.0.clock.now_ms();
+        let cache = self.0.cache();
+        answer::stats(
+            cache.counts(),
+            cache.size(),
+            cache.settings(),
+            cache.lease_left_ms(now_ms),
+        )
+    }
+
+    /// Entries and bytes that this node keeps.
+    pub fn size(&self) -> (usize, usize) {
+        self.0.cache().size()
+    }
+
+    /// What is left of the right to act on the view.
+    pub fn lease_ms(&self) -> u64 {
+        let now_ms = self.0.clock.now_ms();
+        self.0.cache().lease_left_ms(now_ms)
+    }
+
+    async fn listen(
+        self,
+        mut messages: Inbox,
+        mut news: Inbox,
+        mut stopped: watch::Receiver<bool>,
+    ) {
+        loop {
+            tokio::select! {
+                biased;
+                _ = stopped.changed() => return,
+                arrival = news.next() => match arrival {
+                    Some(Arrival::Post(post)) => self.take_news(&post),
+                    Some(Arrival::Unheard(_)) => {}
+                    None => return,
+                },
+                arrival = messages.next() => match arrival {
+                    Some(Arrival::Post(post)) => self.take_message(&post),
+                    Some(Arrival::Unheard(_)) => {}
+                    None => return,
+                },
+            }
+        }
+    }
+
+    fn take_news(&self, post: &Post) {
+        if post.from == self.0.posts.identity().node {
+            return;
+        }
+        match post.body::<Invalidation>() {
+            Ok(news) => self.0.with(|cache| cache.invalidated(post.from, news)),
+            Err(error) => {
+                tracing::debug!(%error, from = %post.from, "news of a cache were dropped")
+            }
+        }
+    }
+
+    fn take_message(&self, post: &Post) {
+        let now_ms = self.0.clock.now_ms();
+        match post.body::<Message>() {
+            Ok(message) => self
+                .0
+                .with(|cache| cache.receive(post.from, message, now_ms)),
+            Err(error) => tracing::debug!(%error, from = %post.from, "a message was dropped"),
+        }
+    }
+
+    /// Says what has become old. Others run first, so that much is said at once when much happens.
+    async fn tell(self, mut stopped: watch::Receiver<bool>) {
+        loop {
+            tokio::select! {
+                biased;
+                _ = stopped.changed() => return,
+                () = self.0.news_wake.notified() => {}
+            }
+            tokio::task::yield_now().await;
+            let mut news = std::mem::take(&mut *self.0.news.lock().expect("no holder panics"));
+            while !news.is_empty() {
+                let rest = news.split_off(news.len().min(NEWS_MAX));
+                let news = std::mem::replace(&mut news, rest);
+                let hint = news.len() * 48;
+                if let Some(news) = self.0.cache().news(news) {
+                    // What is lost is said again until it is acknowledged.
+                    let _ = self.0.posts.broadcast(Lane::Invalidate, &news, hint);
+                }
+            }
+        }
+    }
+
+    async fn tick(self, mut stopped: watch::Receiver<bool>) {
+        loop {
+            let waits = self.0.cache().waits();
+            self.0.ticks.store(waits, Ordering::Relaxed);
+            tokio::select! {
+                biased;
+                _ = stopped.changed() => return,
+                () = tokio::time::sleep(TICK), if waits => {
+                    let now_ms = self.0.clock.now_ms();
+                    self.0.with(|cache| cache.tick(now_ms));
+                }
+                () = self.0.ticks_wake.notified(), if !waits => {}
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn cache(&self) -> MutexGuard<'_, Cache<Ticket>> {
+        self.cache.lock().expect("no holder of the cache panics")
+    }
+
+    /// Runs a decision and does what it wants done.
+    fn with(&self, decide: impl FnOnce(&mut Cache<Ticket>)) {
+        let (effects, waits) = {
+            let mut cache = self.cache();
+            decide(&mut cache);
+            (cache.take_effects(), cache.waits())
+        };
+        for effect in effects {
+            match effect {
+                Effect::Answer { ticket, answer } => self.answer(ticket, answer),
+                Effect::Send { to, message } => {
+                    let how = (message.size_hint(), Unheard::Ignore);
+                    // What is lost is sent again until it is answered.
+                    let _ = self.posts.send(to, Lane::Cache, &message, how);
+                }
+                Effect::Invalidate(old) => {
+                    self.news.lock().expect("no holder panics").push(old);
+                    self.news_wake.notify_one();
+                }
+            }
+        }
+        if waits && !self.ticks.swap(true, Ordering::Relaxed) {
+            self.ticks_wake.notify_one();
+        }
+    }
+
+    fn answer(&self, ticket: Ticket, answer: Answer) {
+        match ticket {
+            Ticket::One(ask) => self.answers.answer(ask, answer),
+            Ticket::Part(many, index) => {
+                many.answers.lock().expect("no holder panics")[index] = answer;
+                if many.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+                    let answers = &mut *many.answers.lock().expect("no holder panics");
+                    self.answers
+                        .answer_many(many.ask.clone(), std::mem::take(answers));
+                }
+            }
+        }
+    }
+
+    fn waiter(&self, ticket: Ticket, now_ms: u64) -> Waiter<Ticket> {
+        let deadline = match &ticket {
+            Ticket::One(ask) => ask.deadline,
+            Ticket::Part(many, _) => many.ask.deadline,
+        };
+        let left = deadline.saturating_duration_since(time::now());
+        Waiter {
+            ticket,
+            deadline_ms: now_ms + left.as_millis() as u64,
+        }
+    }
+}
+
+impl Tenant for CacheService {
+    fn observe(&self, view: &View, read_at_ms: Option<u64>) {
+        let now_ms = self.0.clock.now_ms();
+        self.0.with(|cache| cache.observe(view, read_at_ms, now_ms));
+    }
+
+    fn commands(&self, view: &View, leads: bool) -> Vec<cluster::Command> {
+        let now_ms = self.0.clock.now_ms();
+        self.0.cache().commands(view, now_ms, leads)
+    }
+}

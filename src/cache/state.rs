@@ -1,0 +1,422 @@
+//! The cache of one node: everything it keeps and waits for. Plain code: views, requests, messages
+//! and `now` in, [`Effect`]s out.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::cache::backups::Backup;
+use crate::cache::copies::{Copied, Fills};
+use crate::cache::entry::Key;
+use crate::cache::explain::Counts;
+use crate::cache::home::Held;
+use crate::cache::memory::Table;
+use crate::cache::message::{Invalidation, Message, Old};
+use crate::cache::moving::Moving;
+use crate::cache::operation::{Answer, Hit, Operation, Source, Why};
+use crate::cache::writes::Writes;
+use crate::ids::{BootId, NodeId};
+use crate::view::cluster::{Command, View};
+use crate::view::tenure::{Acting, Roster, Step, Tenure};
+
+/// Requests that wait for a lease or for the end of a change of the view.
+const PARKED_MAX: usize = 10_000;
+
+/// Who waits for an answer, and until when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiter<T> {
+    pub ticket: T,
+    pub deadline_ms: u64,
+}
+
+/// What the cache wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect<T> {
+    Answer {
+        ticket: T,
+        answer: Answer,
+    },
+    Send {
+        to: NodeId,
+        message: Message,
+    },
+    /// To be said to all nodes, together with others.
+    Invalidate(Old),
+}
+
+/// Parts of the protocol that tests leave out, to see that it is found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flaws {
+    /// A write takes effect before its sharers have acknowledged.
+    pub no_wait_for_acknowledgement: bool,
+    /// A fill that an invalidation overtakes is installed.
+    pub no_detach: bool,
+    /// A backup of an earlier view is promoted.
+    pub no_purge_of_backups: bool,
+    /// Versions do not say under which view they were made.
+    pub versions_without_epoch: bool,
+}
+
+/// What one node's cache may take and does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The most that all entries, backups included, may take in bytes.
+    pub bytes_max: usize,
+    /// Whether each key's second node keeps what its home has.
+    pub backups: bool,
+}
+
+/// A request that nobody may decide now.
+struct Parked<T> {
+    key: Key,
+    /// None to read.
+    operation: Option<Operation>,
+    waiter: Waiter<T>,
+}
+
+/// The cache of one node. `T` stands for whoever asked.
+pub struct Cache<T> {
+    pub(super) tenure: Tenure,
+    pub(super) settings: Settings,
+    /// Counts uses of entries, to know which was used least recently.
+    pub(super) uses: u64,
+    /// Counts the versions that this node gave.
+    pub(super) sequence: u64,
+    pub(super) held: Table<Held>,
+    pub(super) copies: Table<Copied>,
+    pub(super) backups: Table<Backup>,
+    pub(super) writes: Writes<T>,
+    pub(super) fills: Fills<T>,
+    /// Of each home that this node is the second of: below which write nothing is true any more.
+    pub(super) floors: BTreeMap<NodeId, u64>,
+    parked: VecDeque<Parked<T>>,
+    pub(super) moving: Moving,
+    pub(super) effects: Vec<Effect<T>>,
+    pub(super) counts: Counts,
+    pub(super) flaws: Flaws,
+}
+
+impl<T> Cache<T> {
+    /// `lease_ms` is how long this node acts on a view that it read.
+    pub fn new((me, boot): (NodeId, BootId), lease_ms: u64, settings: Settings) -> Self {
+        Cache {
+            tenure: Tenure::new(me, boot, lease_ms),
+            settings,
+            uses: 0,
+            sequence: 0,
+            held: Table::default(),
+            copies: Table::default(),
+            backups: Table::default(),
+            writes: Writes::default(),
+            fills: Fills::default(),
+            floors: BTreeMap::new(),
+            parked: VecDeque::new(),
+            moving: Moving::default(),
+            effects: Vec::new(),
+            counts: Counts::default(),
+            flaws: Flaws::default(),
+        }
+    }
+
+    /// The same with parts of the protocol left out, for tests.
+    #[cfg(test)]
+    pub fn with_flaws(self, flaws: Flaws) -> Self {
+        Cache { flaws, ..self }
+    }
+
+    /// What the calls before want done, in order.
+    pub fn take_effects(&mut self) -> Vec<Effect<T>> {
+        std::mem::take(&mut self.effects)
+    }
+
+    pub fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    /// What is left of the lease.
+    pub fn lease_left_ms(&self, now_ms: u64) -> u64 {
+        self.tenure.left_ms(now_ms)
+    }
+
+    /// The node that decides about a key, as far as this node knows.
+    pub fn home(&self, key: &str) -> Option<NodeId> {
+        let home = self.tenure.acting()?.roster.home(key)?;
+        Some(home.node)
+    }
+
+    /// What this node's memory has, if the lease allows to serve it.
+    pub fn hit(&mut self, key: &str, now_ms: u64) -> Option<Hit> {
+        let acting = self.tenure.held(now_ms)?;
+        self.uses += 1;
+        let entry = match self.copies.touch(key, self.uses) {
+            Some(copied) => &mut copied.entry,
+            None => {
+                let held = self.held.touch(key, self.uses)?;
+                if acting.moves(key) {
+                    return None;
+                }
+                held.entry.read(now_ms);
+                &mut held.entry
+            }
+        };
+        if !entry.is_live(now_ms) {
+            return None;
+        }
+        self.counts.local += 1;
+        Some(Hit {
+            value: entry.value.clone(),
+            version: entry.version,
+            left_ms: entry.left_ms(now_ms),
+            source: Source::Local,
+        })
+    }
+
+    /// What this node's memory has, old or not.
+    pub fn hit_any(&self, key: &str, now_ms: u64) -> Option<Hit> {
+        let copied = self.copies.peek(key).map(|copied| &copied.entry);
+        let held = || self.held.peek(key).map(|held| &held.entry);
+        let backup = || self.backups.peek(key).map(|backup| &backup.entry);
+        let entry = copied.or_else(held).or_else(backup)?;
+        entry.is_live(now_ms).then(|| Hit {
+            value: entry.value.clone(),
+            version: entry.version,
+            left_ms: entry.left_ms(now_ms),
+            source: Source::Local,
+        })
+    }
+
+    /// Reads a key for a client, wherever its value is.
+    pub fn read(&mut self, key: Key, waiter: Waiter<T>, now_ms: u64) {
+        let Some(acting) = self.tenure.acting() else {
+            return self.park(key, None, waiter);
+        };
+        match acting.roster.home(&key) {
+            Some(home) if home != acting.stay => self.fill(key, home, waiter, now_ms),
+            _ if self.may_decide(&key, now_ms) => self.read_here(key, waiter, now_ms),
+            _ => self.park(key, None, waiter),
+        }
+    }
+
+    /// Whether this node may decide about a key now.
+    pub(super) fn may_decide(&self, key: &str, now_ms: u64) -> bool {
+        self.tenure
+            .held(now_ms)
+            .is_some_and(|acting| acting.is_home(key))
+    }
+
+    pub(super) fn park(&mut self, key: Key, operation: Option<Operation>, waiter: Waiter<T>) {
+        if self.parked.len() >= PARKED_MAX {
+            return self.refuse(waiter, Why::TooMany);
+        }
+        self.parked.push_back(Parked {
+            key,
+            operation,
+            waiter,
+        });
+    }
+
+    pub(super) fn refuse(&mut self, waiter: Waiter<T>, why: Why) {
+        self.answer(waiter.ticket, Answer::Refused(why));
+    }
+
+    pub(super) fn answer(&mut self, ticket: T, answer: Answer) {
+        self.effects.push(Effect::Answer { ticket, answer });
+    }
+
+    pub(super) fn send(&mut self, to: NodeId, message: Message) {
+        self.effects.push(Effect::Send { to, message });
+    }
+
+    /// Takes in a view: `read_at_ms` as for [`Tenure::observe`].
+    pub fn observe(&mut self, view: &View, read_at_ms: Option<u64>, now_ms: u64) {
+        for step in self.tenure.observe(view, read_at_ms) {
+            match step {
+                Step::Discard => self.discard(),
+                Step::Begin => self.adopt_arrivals(now_ms),
+                Step::Extend => {}
+                Step::Freeze => self.freeze(now_ms),
+                Step::Adopt(before) => self.adopt(&before, now_ms),
+            }
+        }
+        self.settle_all(now_ms);
+        self.retry(now_ms);
+    }
+
+    /// What this node has to say about the view; arguments as for [`Tenure::commands`].
+    pub fn commands(&mut self, view: &View, now_ms: u64, leads: bool) -> Vec<Command> {
+        let moved = self.moving.has_moved(now_ms);
+        self.tenure.commands(view, (now_ms, leads, moved))
+    }
+
+    /// Takes a message of another node.
+    pub fn receive(&mut self, from: NodeId, message: Message, now_ms: u64) {
+        match message {
+            Message::Fetch {
+                epoch,
+                asker,
+                fill,
+                key,
+            } => self.fetch(from, (epoch, asker, fill), key, now_ms),
+            Message::Filled {
+                epoch,
+                asker,
+                fill,
+                found,
+            } => self.filled(from, (epoch, asker, fill), found, now_ms),
+            Message::Store {
+                epoch,
+                home,
+                floor,
+                write,
+                key,
+                entry,
+            } => self.store(from, (epoch, home, floor), (write, key, entry), now_ms),
+            Message::Move {
+                prepared,
+                home,
+                batch,
+                entries,
+            } => self.arrive(from, (prepared, home, batch), entries, now_ms),
+            Message::Moved { home, batch } => self.moved(from, home, batch, now_ms),
+            Message::Invalidated { home, writes } => {
+                self.acknowledged(from, home, &writes, now_ms);
+            }
+            Message::Stored { home, writes } => self.stored(from, home, &writes, now_ms),
+        }
+    }
+
+    /// The news of old copies that these make together.
+    pub fn news(&self, items: Vec<Old>) -> Option<Invalidation> {
+        let acting = self.tenure.acting()?;
+        Some(Invalidation {
+            home: acting.stay.incarnation,
+            nodes: acting.roster.stays().iter().map(|stay| stay.node).collect(),
+            items,
+        })
+    }
+
+    fn discard(&mut self) {
+        self.held.clear();
+        self.copies.clear();
+        self.backups.clear();
+        self.floors.clear();
+        self.stop_moving();
+        self.abandon_writes(|_| true);
+        self.abandon_fills(|_| true);
+    }
+
+    /// Copies of what moves are not kept up to date any more.
+    fn freeze(&mut self, now_ms: u64) {
+        let Some(acting) = self.tenure.acting() else {
+            return;
+        };
+        self.copies.retain(|key, _| !acting.moves(key));
+        let moving: Vec<Key> = self.fills.attached(|key| acting.moves(key));
+        for key in moving {
+            self.fills.detach(&key);
+        }
+        self.forget_arrivals();
+        self.begin_moving(now_ms);
+    }
+
+    fn adopt(&mut self, before: &Roster, now_ms: u64) {
+        let Some(acting) = self.tenure.acting() else {
+            return;
+        };
+        let (roster, me) = (acting.roster.clone(), acting.stay);
+        let stays_home = |key: &str| roster.home(key) == before.home(key);
+        self.copies.retain(|key, _| stays_home(key));
+        self.held.retain(|key, _| roster.home(key) == Some(me));
+        self.adopt_sharers(before, &roster);
+        self.adopt_backups(before, &roster, now_ms);
+        self.adopt_arrivals(now_ms);
+        self.stop_moving();
+        self.begin_refresh(before, &roster);
+        self.abandon_writes(|key| roster.home(key) != Some(me));
+        self.adopt_writes(before, &roster, now_ms);
+        self.abandon_fills(|key| !stays_home(key));
+    }
+
+    /// Lets time pass: sends again what was not answered, ends what nobody waits for any more.
+    pub fn tick(&mut self, now_ms: u64) {
+        self.tick_writes(now_ms);
+        self.tick_fills(now_ms);
+        self.tick_moving(now_ms);
+        let parked = std::mem::take(&mut self.parked);
+        for parked in parked {
+            match parked.waiter.deadline_ms <= now_ms {
+                true => self.refuse(parked.waiter, Why::NoLease),
+                false => self.parked.push_back(parked),
+            }
+        }
+        self.settle_all(now_ms);
+        self.retry(now_ms);
+        self.trim(now_ms);
+    }
+
+    /// Whether [`Cache::tick`] has anything to look after.
+    pub fn waits(&self) -> bool {
+        !self.parked.is_empty()
+            || !self.writes.is_empty()
+            || !self.fills.is_empty()
+            || self.moving.waits()
+    }
+
+    fn retry(&mut self, now_ms: u64) {
+        for Parked {
+            key,
+            operation,
+            waiter,
+        } in std::mem::take(&mut self.parked)
+        {
+            match operation {
+                None => self.read(key, waiter, now_ms),
+                Some(operation) => self.write(key, operation, waiter, now_ms),
+            }
+        }
+    }
+
+    /// What everything kept takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.held.bytes() + self.copies.bytes() + self.backups.bytes() + self.writes.bytes()
+    }
+
+    /// Frees memory until `bytes` more fit for a key, which itself stays; false if they cannot.
+    pub(super) fn make_room(&mut self, bytes: usize, for_key: &str, now_ms: u64) -> bool {
+        let aim = self.settings.bytes_max.saturating_sub(bytes);
+        self.evict_above(aim, for_key, now_ms);
+        self.bytes() + bytes <= self.settings.bytes_max
+    }
+
+    /// Keeps a sixteenth free, so that a write seldom has to wait for an eviction.
+    pub(super) fn trim(&mut self, now_ms: u64) {
+        let aim = self.settings.bytes_max - self.settings.bytes_max / 16;
+        self.evict_above(aim, "", now_ms);
+    }
+
+    /// Evicts the least recently used of all tables, `but` one of this node's home, until no more than `aim` is taken, or nothing
+    /// is left that can be evicted now.
+    fn evict_above(&mut self, aim: usize, but: &str, now_ms: u64) {
+        while self.bytes() > aim {
+            let copy = self.copies.oldest().map(|(_, used)| used);
+            let backup = self.backups.oldest().map(|(_, used)| used);
+            let held = self.held.oldest().map(|(_, used)| used);
+            let Some(oldest) = [copy, backup, held].into_iter().flatten().min() else {
+                return;
+            };
+            if copy == Some(oldest) {
+                let key = self.copies.oldest().map(|(key, _)| key.clone());
+                self.copies.remove(&key.expect("there is an oldest copy"));
+            } else if backup == Some(oldest) {
+                let key = self.backups.oldest().map(|(key, _)| key.clone());
+                self.backups
+                    .remove(&key.expect("there is an oldest backup"));
+            } else if !self.evict_held(but, now_ms) {
+                return;
+            }
+            self.counts.evictions += 1;
+        }
+    }
+
+    pub(super) fn acting(&self) -> &Acting {
+        self.tenure.acting().expect("asked for only while acting")
+    }
+}

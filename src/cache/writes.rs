@@ -1,0 +1,434 @@
+//! Writes of what this node is home to, until they take effect. Plain code.
+//!
+//! ```text
+//!              a write: sharers and the second node are told
+//!   settled ----------------------------------------------------> writing --+
+//!      ^                                                            |       | told again until they
+//!      +------------------------------------------------------------+ <-----+ answer or leave the view
+//!        all have answered, the lease holds, the key does not move: it takes effect
+//! ```
+//!
+//! Writes of one key wait for each other, in the order in which they came.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::cache::entry::{Key, Version, cost};
+use crate::cache::home::{Held, Reader, moved};
+use crate::cache::message::{Found, Message, Old};
+use crate::cache::operation::{Answer, Change, Operation, Why, decide};
+use crate::cache::state::{Cache, Effect, Waiter};
+use crate::ids::{Incarnation, NodeId};
+use crate::view::tenure::{Acting, Roster};
+
+/// Writes and readers of one key that wait for the write before them.
+pub(super) const QUEUE_MAX: usize = 10_000;
+/// Keys that are being written at once; a further write is refused as overloaded.
+pub(super) const WRITES_MAX: usize = 20_000;
+/// How long until sharers are told again, at first; it doubles up to the greatest.
+const TELL_AGAIN_MS: u64 = 20;
+const TELL_AGAIN_MS_MAX: u64 = 160;
+/// What a key that is being removed takes beside its name.
+const REMOVAL_BYTES: usize = 64;
+
+/// A write that has not taken effect.
+struct Writing<T> {
+    id: u64,
+    change: Change,
+    version: Version,
+    /// The sharers that have not acknowledged.
+    pending: u64,
+    /// The second node, until it keeps what this write leaves.
+    backup: Option<NodeId>,
+    again_at_ms: u64,
+    pause_ms: u64,
+    /// Who asked for it and what to answer; none for a removal by this node itself, and when the
+    /// client has given up.
+    origin: Option<(Waiter<T>, Answer)>,
+    queue: VecDeque<(Operation, Waiter<T>)>,
+    readers: Vec<Reader<T>>,
+    bytes: usize,
+}
+
+/// The writes that have not taken effect: at most one for each key.
+pub struct Writes<T> {
+    by_key: BTreeMap<Key, Writing<T>>,
+    by_id: BTreeMap<u64, Key>,
+    last_id: u64,
+    bytes: usize,
+}
+
+impl<T> Default for Writes<T> {
+    fn default() -> Self {
+        Writes {
+            by_key: BTreeMap::new(),
+            by_id: BTreeMap::new(),
+            last_id: 0,
+            bytes: 0,
+        }
+    }
+}
+
+impl<T> Writes<T> {
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    pub fn contains(&self, key: &str) -> bool {
+        self.by_key.contains_key(key)
+    }
+
+    /// Who reads a key that is being written, when that is over.
+    pub(super) fn readers(&mut self, key: &str) -> &mut Vec<Reader<T>> {
+        let writing = self.by_key.get_mut(key);
+        &mut writing.expect("it is being written").readers
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Below this every write is over.
+    fn floor(&self) -> u64 {
+        let first = self.by_id.keys().next();
+        first.copied().unwrap_or(self.last_id + 1)
+    }
+
+    fn insert(&mut self, key: Key, writing: Writing<T>) {
+        self.bytes += writing.bytes;
+        self.by_id.insert(writing.id, key.clone());
+        let before = self.by_key.insert(key, writing);
+        assert!(before.is_none(), "one write of a key at a time");
+    }
+
+    fn remove(&mut self, key: &str) -> Option<Writing<T>> {
+        let writing = self.by_key.remove(key)?;
+        self.by_id.remove(&writing.id);
+        self.bytes -= writing.bytes;
+        Some(writing)
+    }
+}
+
+impl<T> Cache<T> {
+    /// Changes a key that this node is home to, for a client.
+    pub fn write(&mut self, key: Key, operation: Operation, waiter: Waiter<T>, now_ms: u64) {
+        let home = self.tenure.acting().map(|acting| acting.is_home(&key));
+        if home == Some(false) && !self.acting().moves(&key) {
+            return self.refuse(waiter, Why::NotHome);
+        }
+        if !self.may_decide(&key, now_ms) {
+            return self.park(key, Some(operation), waiter);
+        }
+        self.end_if_over(&key, now_ms);
+        if let Some(writing) = self.writes.by_key.get_mut(&key) {
+            if writing.queue.len() >= QUEUE_MAX {
+                return self.refuse(waiter, Why::TooMany);
+            }
+            writing.queue.push_back((operation, waiter));
+            return;
+        }
+        let version = self.next_version();
+        let current = self.held.peek(&key).map(|held| &held.entry);
+        match decide(&operation, current, (version, now_ms)) {
+            Ok((change, answer)) => {
+                self.begin(key, change, version, Some((waiter, answer)), now_ms)
+            }
+            Err(answer) => self.answer(waiter.ticket, answer),
+        }
+    }
+
+    pub(super) fn next_version(&mut self) -> Version {
+        self.sequence += 1;
+        let epoch = match self.flaws.versions_without_epoch {
+            true => 0,
+            false => self.acting().epoch.0,
+        };
+        Version {
+            epoch,
+            sequence: self.sequence,
+        }
+    }
+
+    /// Begins to remove an entry that is over.
+    pub(super) fn end_if_over(&mut self, key: &Key, now_ms: u64) {
+        let is_over = |held: &Held| !held.entry.is_live(now_ms);
+        if !self.writes.by_key.contains_key(key) && self.held.peek(key).is_some_and(is_over) {
+            let version = self.next_version();
+            self.begin(key.clone(), Change::Remove, version, None, now_ms);
+        }
+    }
+
+    /// Begins a write; with nobody to tell it takes effect at once.
+    pub(super) fn begin(
+        &mut self,
+        key: Key,
+        change: Change,
+        version: Version,
+        origin: Option<(Waiter<T>, Answer)>,
+        now_ms: u64,
+    ) {
+        let bytes = match &change {
+            Change::Put(entry) => cost(&key, entry),
+            Change::Remove => REMOVAL_BYTES + key.len(),
+        };
+        let is_put = matches!(change, Change::Put(_));
+        if is_put && !self.make_room(bytes, &key, now_ms) {
+            if let Some((waiter, _)) = origin {
+                self.refuse(waiter, Why::Full);
+            }
+            return;
+        }
+        if self.writes.by_key.len() >= WRITES_MAX && origin.is_some() {
+            if let Some((waiter, _)) = origin {
+                self.refuse(waiter, Why::TooMany);
+            }
+            return;
+        }
+        let held = self.held.peek(&key);
+        // A value that is written anew, for its second node alone, makes no copy old.
+        let is_same = held.is_some_and(|held| held.entry.version == version);
+        let pending = held.filter(|_| !is_same).map_or(0, |held| held.sharers);
+        let backup = self.second(&key);
+        if pending == 0 && backup.is_none() {
+            self.put(&key, change, now_ms);
+            if let Some((waiter, answer)) = origin {
+                self.answer(waiter.ticket, answer);
+            }
+            return;
+        }
+        self.writes.last_id += 1;
+        let writing = Writing {
+            id: self.writes.last_id,
+            change,
+            version,
+            pending,
+            backup,
+            again_at_ms: now_ms + TELL_AGAIN_MS,
+            pause_ms: TELL_AGAIN_MS,
+            origin,
+            queue: VecDeque::new(),
+            readers: Vec::new(),
+            bytes,
+        };
+        self.counts.invalidations_sent += u64::from(pending.count_ones());
+        self.writes.insert(key.clone(), writing);
+        self.tell(&key, now_ms);
+        if self.flaws.no_wait_for_acknowledgement
+            && let Some(writing) = self.writes.by_key.get_mut(&key)
+        {
+            writing.pending = 0;
+            self.settle(&key, now_ms);
+        }
+    }
+
+    /// The node that keeps the key's value in case this one is lost.
+    fn second(&self, key: &str) -> Option<NodeId> {
+        let homes = self.acting().roster.homes(key)?;
+        homes
+            .second
+            .map(|stay| stay.node)
+            .filter(|_| self.settings.backups)
+    }
+
+    /// Tells everybody who has not answered.
+    fn tell(&mut self, key: &Key, now_ms: u64) {
+        let floor = self.writes.floor();
+        let (epoch, home) = {
+            let acting = self.acting();
+            (acting.epoch, acting.stay.incarnation)
+        };
+        let writing = &self.writes.by_key[key];
+        let old = Old {
+            write: writing.id,
+            key: key.clone(),
+            version: writing.version,
+            pending: writing.pending,
+        };
+        let store = writing.backup.map(|to| {
+            let entry = match &writing.change {
+                Change::Put(entry) => Some(entry.sent(now_ms)),
+                Change::Remove => None,
+            };
+            let message = Message::Store {
+                epoch,
+                home,
+                floor,
+                write: writing.id,
+                key: key.clone(),
+                entry,
+            };
+            (to, message)
+        });
+        if old.pending != 0 {
+            self.effects.push(Effect::Invalidate(old));
+        }
+        if let Some((to, message)) = store {
+            self.send(to, message);
+        }
+    }
+
+    /// The write takes effect on what this node has.
+    fn put(&mut self, key: &Key, change: Change, now_ms: u64) {
+        let held = self.held.peek(key).map(|held| held.entry.version);
+        match change {
+            Change::Put(entry) if held == Some(entry.version) => {}
+            Change::Put(entry) => {
+                self.counts.writes += 1;
+                let bytes = cost(key, &entry);
+                self.uses += 1;
+                let held = Held::unshared(entry);
+                self.held.insert(key.clone(), (held, bytes), self.uses);
+                self.trim(now_ms);
+            }
+            Change::Remove => {
+                self.counts.writes += 1;
+                self.held.remove(key);
+            }
+        }
+    }
+
+    /// Sharers have no copy any more that these writes make old.
+    pub fn acknowledged(&mut self, from: NodeId, home: Incarnation, writes: &[u64], now_ms: u64) {
+        let Some(acting) = self.tenure.acting() else {
+            return;
+        };
+        let place = acting.roster.place(from);
+        if acting.stay.incarnation != home {
+            return;
+        }
+        for id in writes {
+            if let (Some(key), Some(place)) = (self.writes.by_id.get(id).cloned(), place) {
+                let writing = self.writes.by_key.get_mut(&key).expect("it has this id");
+                let bit = 1 << place;
+                self.counts.invalidations_acked += u64::from(writing.pending & bit != 0);
+                writing.pending &= !bit;
+                self.settle(&key, now_ms);
+            }
+        }
+    }
+
+    /// The second node keeps what these writes left.
+    pub fn stored(&mut self, from: NodeId, home: Incarnation, writes: &[u64], now_ms: u64) {
+        let is_mine = |acting: &Acting| acting.stay.incarnation == home;
+        if !self.tenure.acting().is_some_and(is_mine) {
+            return;
+        }
+        for id in writes {
+            if let Some(key) = self.writes.by_id.get(id).cloned() {
+                let writing = self.writes.by_key.get_mut(&key).expect("it has this id");
+                if writing.backup == Some(from) {
+                    writing.backup = None;
+                }
+                self.settle(&key, now_ms);
+            }
+        }
+    }
+
+    /// Lets the key's write take effect if everybody has answered and this node may decide.
+    fn settle(&mut self, key: &Key, now_ms: u64) {
+        let is_answered = |w: &Writing<T>| w.pending == 0 && w.backup.is_none();
+        let answered = self.writes.by_key.get(key).is_some_and(is_answered);
+        if !answered || !self.may_decide(key, now_ms) {
+            return;
+        }
+        let writing = self.writes.remove(key).expect("it was just there");
+        self.put(key, writing.change, now_ms);
+        if let Some((waiter, answer)) = writing.origin {
+            self.answer(waiter.ticket, answer);
+        }
+        for reader in writing.readers {
+            self.read_for(key.clone(), reader, now_ms);
+        }
+        for (operation, waiter) in writing.queue {
+            self.write(key.clone(), operation, waiter, now_ms);
+        }
+    }
+
+    /// The same for all keys, when the lease or the view has changed.
+    pub(super) fn settle_all(&mut self, now_ms: u64) {
+        let keys: Vec<Key> = self.writes.by_key.keys().cloned().collect();
+        for key in keys {
+            self.settle(&key, now_ms);
+        }
+    }
+
+    /// The same for writes; a second node that is new has to keep what they leave.
+    pub(super) fn adopt_writes(&mut self, before: &Roster, after: &Roster, now_ms: u64) {
+        let keys: Vec<Key> = self.writes.by_key.keys().cloned().collect();
+        for key in keys {
+            let second = |roster: &Roster| roster.homes(&key).and_then(|homes| homes.second);
+            let (old, new) = (second(before), second(after));
+            let backups = self.settings.backups;
+            let writing = self.writes.by_key.get_mut(&key).expect("it was just there");
+            writing.pending = moved(writing.pending, before, after);
+            if old != new {
+                writing.backup = new.map(|stay| stay.node).filter(|_| backups);
+            }
+            self.tell(&key, now_ms);
+        }
+    }
+
+    /// Ends writes that this node may not decide about any more. Whether they took effect depends on
+    /// what the second node makes of them.
+    pub(super) fn abandon_writes(&mut self, over: impl Fn(&str) -> bool) {
+        let keys = self.writes.by_key.keys();
+        let keys: Vec<Key> = keys.filter(|key| over(key)).cloned().collect();
+        for key in keys {
+            let writing = self.writes.remove(&key).expect("it was just there");
+            if let Some((waiter, _)) = writing.origin {
+                self.refuse(waiter, Why::Indeterminate);
+            }
+            for (operation, waiter) in writing.queue {
+                self.park(key.clone(), Some(operation), waiter);
+            }
+            for reader in writing.readers {
+                match reader {
+                    Reader::Client(waiter) => self.park(key.clone(), None, waiter),
+                    peer @ Reader::Peer { .. } => self.say(peer, Found::NotNow),
+                }
+            }
+        }
+    }
+
+    pub(super) fn tick_writes(&mut self, now_ms: u64) {
+        let mut again = Vec::new();
+        let mut late = Vec::new();
+        for (key, writing) in &mut self.writes.by_key {
+            let is_late = |waiter: &Waiter<T>| waiter.deadline_ms <= now_ms;
+            if writing.origin.as_ref().is_some_and(|(w, _)| is_late(w)) {
+                let origin = writing.origin.take();
+                late.extend(origin.map(|(waiter, _)| (waiter, Why::Indeterminate)));
+            }
+            let queue = std::mem::take(&mut writing.queue);
+            for (operation, waiter) in queue {
+                match is_late(&waiter) {
+                    true => late.push((waiter, Why::TimedOut)),
+                    false => writing.queue.push_back((operation, waiter)),
+                }
+            }
+            for reader in std::mem::take(&mut writing.readers) {
+                match reader {
+                    Reader::Client(waiter) if is_late(&waiter) => {
+                        late.push((waiter, Why::TimedOut))
+                    }
+                    reader => writing.readers.push(reader),
+                }
+            }
+            if writing.again_at_ms <= now_ms {
+                writing.pause_ms = (writing.pause_ms * 2).min(TELL_AGAIN_MS_MAX);
+                writing.again_at_ms = now_ms + writing.pause_ms;
+                self.counts.invalidations_resent += u64::from(writing.pending.count_ones());
+                again.push(key.clone());
+            }
+        }
+        for (waiter, why) in late {
+            self.refuse(waiter, why);
+        }
+        for key in again {
+            self.tell(&key, now_ms);
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! `mufakat cache …`: one verb for each operation of the cache.
+
+use clap::{Args, Subcommand};
+
+use crate::cli::{Connection, ExitStatus, Failure, length_ms, node_id};
+use crate::client::Target;
+use crate::ids::NodeId;
+use crate::protocol::cache::{
+    Consistency, Delete, Explain, Explained, Found, Get, GetMany, If, Increment, Set, Stats,
+    Status, Touch,
+};
+use crate::protocol::value::Value;
+
+#[derive(Args)]
+pub(super) struct CacheArgs {
+    #[command(flatten)]
+    pub(super) connection: Connection,
+    #[command(subcommand)]
+    pub(super) command: CacheCommand,
+}
+
+#[derive(Subcommand)]
+pub(super) enum CacheCommand {
+    Get(GetArgs),
+    Set(SetArgs),
+    Delete(DeleteArgs),
+    Increment(IncrementArgs),
+    Touch(TouchArgs),
+    Explain(ExplainArgs),
+    Stats(StatsArgs),
+}
+
+/// Print the value of a key, or of several. A key without a value ends with exit code 1.
+///
+/// Examples:
+///   mufakat cache get user.42
+///   mufakat cache get user.42 user.43 --json
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct GetArgs {
+    /// Keys of 1 to 256 bytes without control characters.
+    #[arg(value_name = "KEY", required = true)]
+    keys: Vec<String>,
+    /// Take whatever the asked node has, also when it may be old.
+    #[arg(long)]
+    any: bool,
+}
+
+/// Put a value in place of the one before, and print its version.
+///
+/// Examples:
+///   mufakat cache set user.42 Ada
+///   mufakat cache set user.42 '{"name":"Ada"}' --as-json --ttl 10m
+///   mufakat cache set user.42 Grace --if-version 3-17
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct SetArgs {
+    #[arg(value_name = "KEY")]
+    key: String,
+    #[arg(value_name = "VALUE")]
+    value: String,
+    /// The value is JSON, not text.
+    #[arg(long)]
+    as_json: bool,
+    /// How long it lives.
+    #[arg(long, value_name = "LENGTH", value_parser = length_ms)]
+    ttl: Option<u64>,
+    /// How long it lives without being read.
+    #[arg(long, value_name = "LENGTH", value_parser = length_ms)]
+    idle: Option<u64>,
+    #[command(flatten)]
+    condition: ConditionArgs,
+}
+
+/// What must be so for a change to be made.
+#[derive(Args)]
+struct ConditionArgs {
+    /// Only if there is no value.
+    #[arg(long, conflicts_with_all = ["if_present", "if_version"])]
+    if_absent: bool,
+    /// Only if there is a value.
+    #[arg(long, conflicts_with = "if_version")]
+    if_present: bool,
+    /// Only if the value has this version.
+    #[arg(long, value_name = "VERSION")]
+    if_version: Option<String>,
+}
+
+impl ConditionArgs {
+    fn condition(self) -> Option<If> {
+        let condition = If {
+            absent: self.if_absent,
+            present: self.if_present,
+            version: self.if_version,
+        };
+        (condition != If::default()).then_some(condition)
+    }
+}
+
+/// Remove a value; exit code 1 if there was none.
+///
+/// Examples:
+///   mufakat cache delete user.42
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct DeleteArgs {
+    #[arg(value_name = "KEY")]
+    key: String,
+    #[command(flatten)]
+    condition: ConditionArgs,
+}
+
+/// Add to an integer and print the sum.
+///
+/// Examples:
+///   mufakat cache increment visits --by 3 --initial 100
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct IncrementArgs {
+    #[arg(value_name = "KEY")]
+    key: String,
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    by: u64,
+    /// What to add to when there is no value.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    initial: u64,
+    /// How long it lives from now on.
+    #[arg(long, value_name = "LENGTH", value_parser = length_ms)]
+    ttl: Option<u64>,
+}
+
+/// Let a value live so long from now on.
+///
+/// Examples:
+///   mufakat cache touch user.42 --ttl 10m
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct TouchArgs {
+    #[arg(value_name = "KEY")]
+    key: String,
+    #[arg(long, value_name = "LENGTH", value_parser = length_ms)]
+    ttl: u64,
+}
+
+/// Print what a node knows of a key: its home, and what the node itself has.
+///
+/// Examples:
+///   mufakat cache explain user.42 --node 2
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct ExplainArgs {
+    #[arg(value_name = "KEY")]
+    key: String,
+    /// Ask this node; otherwise any node answers.
+    #[arg(long, value_name = "ID", value_parser = node_id)]
+    node: Option<NodeId>,
+}
+
+/// Print what the cache of a node has and has counted.
+///
+/// Examples:
+///   mufakat cache stats --node 1
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct StatsArgs {
+    /// Ask this node; otherwise any node answers.
+    #[arg(long, value_name = "ID", value_parser = node_id)]
+    node: Option<NodeId>,
+}
+
+pub(super) async fn run(
+    connection: &Connection,
+    command: CacheCommand,
+) -> Result<ExitStatus, Failure> {
+    match command {
+        CacheCommand::Get(args) => get(connection, args).await,
+        CacheCommand::Set(args) => {
+            let value = match args.as_json {
+                true => Value::json(&args.value).map_err(invalid)?,
+                false => Value::text(args.value),
+            };
+            let set = Set {
+                ttl_ms: args.ttl,
+                idle_ms: args.idle,
+                condition: args.condition.condition(),
+                ..Set::new(args.key, value)
+            };
+            let written = connection
+                .client(Target::Any)
+                .await?
+                .cache_set(&set)
+                .await?;
+            connection.print(&written, |written| written.version.clone())?;
+            Ok(ExitStatus::Done)
+        }
+        CacheCommand::Delete(args) => {
+            let delete = Delete {
+                condition: args.condition.condition(),
+                ..Delete::new(args.key)
+            };
+            let client = connection.client(Target::Any).await?;
+            let deleted = client.cache_delete(&delete).await?;
+            connection.print(&deleted, |deleted| match deleted.existed {
+                true => "deleted".to_owned(),
+                false => "there was no value".to_owned(),
+            })?;
+            Ok(of_existence(deleted.existed))
+        }
+        CacheCommand::Increment(args) => {
+            let increment = Increment {
+                by: args.by,
+                initial: args.initial,
+                ttl_ms: args.ttl,
+                ..Increment::new(args.key)
+            };
+            let client = connection.client(Target::Any).await?;
+            let counted = client.cache_increment(&increment).await?;
+            connection.print(&counted, |counted| counted.value.to_string())?;
+            Ok(ExitStatus::Done)
+        }
+        CacheCommand::Touch(args) => {
+            let touch = Touch {
+                key: args.key,
+                ttl_ms: args.ttl,
+                timeout_ms: None,
+            };
+            let client = connection.client(Target::Any).await?;
+            let written = client.cache_touch(&touch).await?;
+            connection.print(&written, |written| written.version.clone())?;
+            Ok(ExitStatus::Done)
+        }
+        CacheCommand::Explain(args) => {
+            let explain = Explain {
+                key: args.key,
+                timeout_ms: None,
+            };
+            let client = connection.client(target(args.node)).await?;
+            let explained = client.cache_explain(&explain).await?;
+            connection.print(&explained, explanation)?;
+            Ok(ExitStatus::Done)
+        }
+        CacheCommand::Stats(args) => {
+            let stats = connection
+                .client(target(args.node))
+                .await?
+                .cache_stats()
+                .await?;
+            connection.print(&stats, statistics)?;
+            Ok(ExitStatus::Done)
+        }
+    }
+}
+
+async fn get(connection: &Connection, args: GetArgs) -> Result<ExitStatus, Failure> {
+    let client = connection.client(Target::Any).await?;
+    let consistency = match args.any {
+        true => Consistency::Any,
+        false => Consistency::Linearizable,
+    };
+    if let [key] = &args.keys[..] {
+        let get = Get {
+            consistency,
+            ..Get::new(key)
+        };
+        let found = client.cache_get(&get).await?;
+        connection.print(&found, line)?;
+        return Ok(of_existence(found.status == Status::Hit));
+    }
+    let get = GetMany {
+        keys: args.keys,
+        consistency,
+        timeout_ms: None,
+    };
+    let found = client.cache_get_many(&get).await?;
+    connection.print(&found, |found| {
+        let lines: Vec<String> = found.results.iter().map(line).collect();
+        lines.join("\n")
+    })?;
+    let all = found
+        .results
+        .iter()
+        .all(|found| found.status == Status::Hit);
+    Ok(of_existence(all))
+}
+
+fn of_existence(existed: bool) -> ExitStatus {
+    match existed {
+        true => ExitStatus::Done,
+        false => ExitStatus::Refused,
+    }
+}
+
+fn target(node: Option<NodeId>) -> Target {
+    node.map_or(Target::Any, Target::Node)
+}
+
+fn invalid(why: String) -> Failure {
+    Failure::Output(std::io::Error::new(std::io::ErrorKind::InvalidInput, why))
+}
+
+/// The value as text, or where it is binary its length.
+fn line(found: &Found) -> String {
+    match found.value() {
+        Ok(Some(value)) => match std::str::from_utf8(value.bytes()) {
+            Ok(text) => text.to_owned(),
+            Err(_) => format!("({} bytes)", value.bytes().len()),
+        },
+        Ok(None) => "(no value)".to_owned(),
+        Err(why) => format!("(unreadable: {why})"),
+    }
+}
+
+fn explanation(explained: &Explained) -> String {
+    let node = |node: Option<NodeId>| node.map_or("unknown".to_owned(), |node| node.to_string());
+    let version = explained.version.as_deref().unwrap_or("none");
+    format!(
+        "home     {}, then {}\nhere     {}, version {version}\nsharers  {}\n",
+        node(explained.home),
+        node(explained.second),
+        explained.state,
+        explained.sharers,
+    )
+}
+
+fn statistics(stats: &Stats) -> String {
+    let Stats {
+        entries,
+        bytes,
+        bytes_max,
+        lease_ms,
+        hits,
+        misses,
+        fills,
+        evictions,
+        invalidations,
+        writes,
+        promoted,
+    } = stats;
+    format!(
+        "entries        {entries}, {bytes} of {bytes_max} bytes\n\
+         lease          {lease_ms} ms left\n\
+         hits           {} local, {} from a home\n\
+         misses         {misses}\n\
+         fills          {fills}\n\
+         writes         {writes} as a home\n\
+         invalidations  {} sent, {} acknowledged, {} sent again\n\
+         evictions      {evictions}\n\
+         promoted       {promoted}\n",
+        hits.local, hits.home, invalidations.sent, invalidations.acked, invalidations.resent,
+    )
+}

@@ -1,0 +1,122 @@
+//! The cache: values read from the memory of nodes, and written at their homes.
+
+use crate::client::call::{Answers, Call};
+use crate::client::{Client, ClientError};
+use crate::ids::NodeId;
+use crate::protocol::Operation;
+use crate::protocol::cache::{
+    AskStats, Counted, Delete, Deleted, Explain, Explained, Found, FoundMany, Get, GetMany,
+    Increment, Set, Stats, Touch, Written,
+};
+
+/// Any node answers these.
+macro_rules! answers {
+    ($($name:ident)*) => {
+        $(impl Answers for $name {
+            const BY_EXECUTOR: bool = false;
+        })*
+    };
+}
+
+answers! { Found FoundMany Written Deleted Counted Explained Stats }
+
+impl Client {
+    /// Reads a key.
+    ///
+    /// # Errors
+    /// `no_lease` or `timeout` when no node was allowed to answer in time.
+    pub async fn cache_get(&self, request: &Get) -> Result<Found, ClientError> {
+        self.repeat(Operation::CacheGet, request.timeout_ms, request)
+            .await
+    }
+
+    /// Reads several keys.
+    ///
+    /// # Errors
+    /// As those of [`Client::cache_get`], and `payload_too_large` when the values do not fit into one
+    /// answer.
+    pub async fn cache_get_many(&self, request: &GetMany) -> Result<FoundMany, ClientError> {
+        self.repeat(Operation::CacheGetMany, request.timeout_ms, request)
+            .await
+    }
+
+    /// Writes a key. It is sent again only when it is known not to have taken effect: a repeat could
+    /// undo what another client wrote meanwhile.
+    ///
+    /// # Errors
+    /// `already_exists`, `not_found` and `version_mismatch` when the condition does not hold. With an
+    /// unknown outcome the value may have been written.
+    pub async fn cache_set(&self, request: &Set) -> Result<Written, ClientError> {
+        let body = request.body(self.options().encoding);
+        self.once(Operation::CacheSet, request.timeout_ms, &body)
+            .await
+    }
+
+    /// Removes a key; sent again as [`Client::cache_set`].
+    ///
+    /// # Errors
+    /// `not_found` and `version_mismatch` when the condition does not hold.
+    pub async fn cache_delete(&self, request: &Delete) -> Result<Deleted, ClientError> {
+        self.once(Operation::CacheDelete, request.timeout_ms, request)
+            .await
+    }
+
+    /// Adds to an integer; sent again as [`Client::cache_set`].
+    ///
+    /// # Errors
+    /// `wrong_type` when the value is no integer.
+    pub async fn cache_increment(&self, request: &Increment) -> Result<Counted, ClientError> {
+        self.once(Operation::CacheIncrement, request.timeout_ms, request)
+            .await
+    }
+
+    /// Lets a key's lifetime begin anew; sent again as [`Client::cache_set`].
+    ///
+    /// # Errors
+    /// `not_found` when there is no value.
+    pub async fn cache_touch(&self, request: &Touch) -> Result<Written, ClientError> {
+        self.once(Operation::CacheTouch, request.timeout_ms, request)
+            .await
+    }
+
+    /// What some node knows of a key; with [`Target::Node`](crate::client::Target::Node) that one.
+    ///
+    /// # Errors
+    /// Only when no node answers.
+    pub async fn cache_explain(&self, request: &Explain) -> Result<Explained, ClientError> {
+        self.repeat(Operation::CacheExplain, request.timeout_ms, request)
+            .await
+    }
+
+    /// What the cache of some node has and has counted.
+    ///
+    /// # Errors
+    /// Only when no node answers.
+    pub async fn cache_stats(&self) -> Result<Stats, ClientError> {
+        self.repeat(Operation::CacheStats, None, &AskStats::default())
+            .await
+    }
+
+    /// The same of one node. Asks once.
+    ///
+    /// # Errors
+    /// When that node does not answer.
+    pub async fn cache_stats_of(&self, node: NodeId) -> Result<Stats, ClientError> {
+        self.ask_node(node, Operation::CacheStats).await
+    }
+
+    /// A call that is not sent again when it may have taken effect.
+    async fn once<T: Answers>(
+        &self,
+        operation: Operation,
+        timeout_ms: Option<u64>,
+        request: &impl serde::Serialize,
+    ) -> Result<T, ClientError> {
+        let body = self.encode(request);
+        let call = Call {
+            repeatable: false,
+            ..Call::new(operation, timeout_ms, 0)
+        };
+        Ok(self.call_until_answered(call, |_| body.clone()).await?)
+    }
+}

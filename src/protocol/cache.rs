@@ -1,0 +1,362 @@
+//! What clients ask of the cache, and the answers.
+
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::fields::{Field, Fields, Rule};
+use crate::protocol::value::{InFields, Kind, Plain, Value};
+use crate::protocol::{Encoding, ErrorReply, INTEGER_MAX, Refusal, TIMEOUT_MS_FIELD};
+
+mod answers;
+
+pub use answers::*;
+
+/// The greatest lifetime in milliseconds: a year.
+pub const TTL_MS_MAX: u64 = 366 * 24 * 3_600_000;
+/// The most keys that one `cache.get_many` names.
+pub const KEYS_MAX: usize = 256;
+
+const KEY: Field = Field::new("key", Rule::Name);
+const TTL_MS: Field = Field::new("ttl_ms", Rule::Integer(1, TTL_MS_MAX));
+const CONSISTENCY: Field = Field::new("consistency", Rule::Choice(&["linearizable", "any"]));
+const IF: Field = Field::new(
+    "if",
+    Rule::Map(&[
+        Field::new("absent", Rule::Boolean),
+        Field::new("present", Rule::Boolean),
+        Field::new("version", Rule::Name),
+    ]),
+);
+
+/// How new the value that a read gives has to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Consistency {
+    /// The latest.
+    #[default]
+    Linearizable,
+    /// Whatever the asked node has, also when it could not know that it is old.
+    Any,
+}
+
+impl Consistency {
+    fn is_default(&self) -> bool {
+        *self == Consistency::Linearizable
+    }
+
+    fn nth(index: usize) -> Self {
+        [Consistency::Linearizable, Consistency::Any][index]
+    }
+}
+
+/// What must be so for a change to be made; one of the three.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct If {
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub absent: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub present: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+/// `cache.get`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Get {
+    pub key: String,
+    #[serde(skip_serializing_if = "Consistency::is_default")]
+    pub consistency: Consistency,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// `cache.get_many`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GetMany {
+    /// 1 to [`KEYS_MAX`].
+    pub keys: Vec<String>,
+    #[serde(skip_serializing_if = "Consistency::is_default")]
+    pub consistency: Consistency,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// `cache.set`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Set {
+    pub key: String,
+    pub value: Value,
+    /// For ever when absent.
+    pub ttl_ms: Option<u64>,
+    /// How long it lives without being read.
+    pub idle_ms: Option<u64>,
+    pub condition: Option<If>,
+    pub timeout_ms: Option<u64>,
+}
+
+/// `cache.delete`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Delete {
+    pub key: String,
+    #[serde(rename = "if", skip_serializing_if = "Option::is_none")]
+    pub condition: Option<If>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// `cache.increment`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Increment {
+    pub key: String,
+    /// 0 to 2^53 - 1.
+    pub by: u64,
+    /// What to add to when there is no value.
+    pub initial: u64,
+    /// Kept as it is when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// `cache.touch`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Touch {
+    pub key: String,
+    pub ttl_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// `cache.explain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explain {
+    pub key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// `cache.stats`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AskStats {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+impl Get {
+    pub(super) const FIELDS: &[Field] = &[KEY, CONSISTENCY, TIMEOUT_MS_FIELD];
+
+    pub fn new(key: impl Into<String>) -> Self {
+        Get {
+            key: key.into(),
+            consistency: Consistency::default(),
+            timeout_ms: None,
+        }
+    }
+
+    pub(super) fn build(mut given: Fields<'_>) -> Result<Self, Refusal> {
+        Ok(Get {
+            key: given.required_text("key")?,
+            consistency: Consistency::nth(given.choice("consistency")),
+            timeout_ms: given.integer("timeout_ms"),
+        })
+    }
+}
+
+impl GetMany {
+    pub(super) const FIELDS: &[Field] = &[
+        Field::new("keys", Rule::Names(KEYS_MAX)),
+        CONSISTENCY,
+        TIMEOUT_MS_FIELD,
+    ];
+
+    pub(super) fn build(mut given: Fields<'_>) -> Result<Self, Refusal> {
+        let keys = given.names("keys").unwrap_or_default();
+        if keys.is_empty() {
+            let message = format!("`keys` must be a list of 1 to {KEYS_MAX} names");
+            return Err(ErrorReply::bad_field("keys", message).into());
+        }
+        Ok(GetMany {
+            keys,
+            consistency: Consistency::nth(given.choice("consistency")),
+            timeout_ms: given.integer("timeout_ms"),
+        })
+    }
+}
+
+impl Set {
+    pub(super) const FIELDS: &[Field] = &[
+        KEY,
+        Field::new("value", Rule::Value),
+        Field::new("value_base64", Rule::Base64),
+        Field::new("encoding", Rule::Choice(Kind::NAMES)),
+        TTL_MS,
+        Field::new("idle_ms", Rule::Integer(1, TTL_MS_MAX)),
+        IF,
+        TIMEOUT_MS_FIELD,
+    ];
+
+    pub fn new(key: impl Into<String>, value: Value) -> Self {
+        Set {
+            key: key.into(),
+            value,
+            ttl_ms: None,
+            idle_ms: None,
+            condition: None,
+            timeout_ms: None,
+        }
+    }
+
+    pub(super) fn build(mut given: Fields<'_>) -> Result<Self, Refusal> {
+        let value = Value::build(&mut given, "value", "value_base64")?;
+        let missing = || ErrorReply::bad_field("value", "`value` is missing: text, JSON or binary");
+        Ok(Set {
+            key: given.required_text("key")?,
+            value: value.ok_or_else(missing)?,
+            ttl_ms: given.integer("ttl_ms"),
+            idle_ms: given.integer("idle_ms"),
+            condition: condition(&mut given)?,
+            timeout_ms: given.integer("timeout_ms"),
+        })
+    }
+
+    /// The request as a body in `encoding` has it.
+    pub fn body(&self, encoding: Encoding) -> impl Serialize + use<> {
+        #[derive(Serialize)]
+        struct Body {
+            key: String,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            value: Option<Plain>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            value_base64: Option<String>,
+            encoding: Kind,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            ttl_ms: Option<u64>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            idle_ms: Option<u64>,
+            #[serde(rename = "if", skip_serializing_if = "Option::is_none")]
+            condition: Option<If>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            timeout_ms: Option<u64>,
+        }
+        let InFields {
+            plain,
+            base64,
+            kind,
+        } = self.value.in_request(encoding);
+        Body {
+            key: self.key.clone(),
+            value: plain,
+            value_base64: base64,
+            encoding: kind,
+            ttl_ms: self.ttl_ms,
+            idle_ms: self.idle_ms,
+            condition: self.condition.clone(),
+            timeout_ms: self.timeout_ms,
+        }
+    }
+}
+
+impl Delete {
+    pub(super) const FIELDS: &[Field] = &[KEY, IF, TIMEOUT_MS_FIELD];
+
+    pub fn new(key: impl Into<String>) -> Self {
+        Delete {
+            key: key.into(),
+            condition: None,
+            timeout_ms: None,
+        }
+    }
+
+    pub(super) fn build(mut given: Fields<'_>) -> Result<Self, Refusal> {
+        Ok(Delete {
+            key: given.required_text("key")?,
+            condition: condition(&mut given)?,
+            timeout_ms: given.integer("timeout_ms"),
+        })
+    }
+}
+
+impl Increment {
+    pub(super) const FIELDS: &[Field] = &[
+        KEY,
+        Field::new("by", Rule::Integer(0, INTEGER_MAX)),
+        Field::new("initial", Rule::Integer(0, INTEGER_MAX)),
+        TTL_MS,
+        TIMEOUT_MS_FIELD,
+    ];
+
+    pub fn new(key: impl Into<String>) -> Self {
+        Increment {
+            key: key.into(),
+            by: 1,
+            initial: 0,
+            ttl_ms: None,
+            timeout_ms: None,
+        }
+    }
+
+    pub(super) fn build(mut given: Fields<'_>) -> Result<Self, Refusal> {
+        Ok(Increment {
+            key: given.required_text("key")?,
+            by: given.integer("by").unwrap_or(1),
+            initial: given.integer("initial").unwrap_or(0),
+            ttl_ms: given.integer("ttl_ms"),
+            timeout_ms: given.integer("timeout_ms"),
+        })
+    }
+}
+
+impl Touch {
+    pub(super) const FIELDS: &[Field] = &[KEY, TTL_MS, TIMEOUT_MS_FIELD];
+
+    pub(super) fn build(mut given: Fields<'_>) -> Result<Self, Refusal> {
+        Ok(Touch {
+            key: given.required_text("key")?,
+            ttl_ms: given.required_integer("ttl_ms")?,
+            timeout_ms: given.integer("timeout_ms"),
+        })
+    }
+}
+
+impl Explain {
+    pub(super) const FIELDS: &[Field] = &[KEY, TIMEOUT_MS_FIELD];
+
+    pub(super) fn build(mut given: Fields<'_>) -> Result<Self, Refusal> {
+        Ok(Explain {
+            key: given.required_text("key")?,
+            timeout_ms: given.integer("timeout_ms"),
+        })
+    }
+}
+
+impl AskStats {
+    pub(super) const FIELDS: &[Field] = &[TIMEOUT_MS_FIELD];
+
+    pub(super) fn build(mut given: Fields<'_>) -> Self {
+        AskStats {
+            timeout_ms: given.integer("timeout_ms"),
+        }
+    }
+}
+
+fn condition(given: &mut Fields<'_>) -> Result<Option<If>, Refusal> {
+    let Some(mut map) = given.map("if") else {
+        return Ok(None);
+    };
+    let condition = If {
+        absent: map.boolean("absent").unwrap_or(false),
+        present: map.boolean("present").unwrap_or(false),
+        version: map.text("version"),
+    };
+    let count = usize::from(condition.absent)
+        + usize::from(condition.present)
+        + usize::from(condition.version.is_some());
+    match count {
+        1 => Ok(Some(condition)),
+        _ => Err(ErrorReply::bad_field(
+            "if",
+            "`if` must be {\"absent\":true}, {\"present\":true} or {\"version\":\"…\"}",
+        )
+        .into()),
+    }
+}
