@@ -10,7 +10,7 @@ use crate::cache::operation::Answer as Found;
 use crate::cache::service::Ask;
 use crate::ids::NodeId;
 use crate::lock;
-use crate::lock::event::Effect;
+use crate::lock::event::{Effect, Event};
 use crate::protocol::reply::{self, From, Rendered};
 use crate::protocol::{Code, ErrorReply, Operation, ReplyTo};
 use crate::queue;
@@ -202,7 +202,10 @@ impl Answers for Replier {
                 let timing = (operation, Duration::from_millis(waited_ms));
                 self.send_outcome(reply, self.from(None), timing, outcome);
             }
-            Effect::Event(event) => self.events.publish(&event),
+            Effect::Event(event) => {
+                log_reason(&event);
+                self.events.publish(&event);
+            }
         }
     }
 }
@@ -220,5 +223,26 @@ impl cache::service::Answers for Replier {
         let (rendered, error) = cache::answer::rendered_many(ask.to.encoding, from, answers);
         self.record(ask.operation, ask.received.elapsed(), error);
         self.publish(ask.to.subject, rendered);
+    }
+}
+
+/// What ends for a reason that is not its holder's is in the log, too: watchers may be away.
+fn log_reason(event: &Event) {
+    match event {
+        Event::Released {
+            resource,
+            owner,
+            token,
+            reason: Some(reason),
+            ..
+        } => {
+            tracing::info!(%resource, %owner, %token, %reason, "a hold was not ended by its holder")
+        }
+        Event::SessionClosed {
+            session,
+            reason: Some(reason),
+            ..
+        } => tracing::info!(%session, %reason, "a session was closed by an operator"),
+        _ => {}
     }
 }

@@ -168,14 +168,6 @@ impl Direct {
     pub(super) fn subject(&self, operation: Operation) -> Subject {
         self.subjects.of(operation)
     }
-
-    /// That this node alone can answer a request.
-    pub(super) fn only(&self, repeatable: bool) -> slots::Direct<'_> {
-        slots::Direct {
-            node: &self.probed,
-            repeatable,
-        }
-    }
 }
 
 impl Client {

@@ -140,7 +140,7 @@ fn bad_requests_name_the_field_and_what_would_be_right() {
         (
             r#"{"resource":"a","mode":[1,{"b":2}]}"#,
             "mode",
-            "`mode` must be \"exclusive\" or \"shared\", not a list",
+            "`mode` must be \"exclusive\" or \"shared\" or \"permit\", not a list",
         ),
         (
             r#"{"resource":"a","meta":"x"}"#,

@@ -192,17 +192,10 @@ pub(super) fn message_id_header(field: &str) -> Value {
 
 /// Whether a request without this field is refused; apart from names that may be in the subject.
 pub(super) fn is_required(operation: Operation, name: &str) -> bool {
-    if operation.name().contains("queue.") {
-        return queues::is_required(operation, name);
-    }
-    match name {
-        "token" => operation != Operation::AdminLockRelease,
-        "keys" | "value" => true,
-        "mode" => operation == Operation::LockConvert,
-        "ttl_ms" => matches!(operation, Operation::SessionOpen | Operation::CacheTouch),
-        "session" => !matches!(operation, Operation::LockAcquire | Operation::LockCancel),
-        "reason" => true,
-        _ => false,
+    if queues::is_of_queue(operation) {
+        queues::is_required(operation, name)
+    } else {
+        locks::is_required(operation, name)
     }
 }
 
@@ -314,11 +307,6 @@ pub(super) fn events() -> Vec<(&'static str, Value)> {
     };
     let ended = || vec![("token", component("token")), ("held_ms", integer())];
     let released = [ended(), vec![("reason?", text())]].concat();
-    let of_session = |more: Vec<(&'static str, Value)>| {
-        let mut fields = vec![("session", text()), ("name?", text())];
-        fields.extend(more);
-        object(fields)
-    };
     let granted = vec![
         ("token", component("token")),
         ("mode", component("mode")),
@@ -335,13 +323,8 @@ pub(super) fn events() -> Vec<(&'static str, Value)> {
         ("lock.expired", about(ended())),
         ("lock.deadlock", object(deadlock)),
         ("lock.contended", about(vec![("queue_length", integer())])),
-        ("session.opened", of_session(vec![("ttl_ms", integer())])),
-        ("session.expired", of_session(vec![("held", integer())])),
-        (
-            "session.closed",
-            of_session(vec![("held", integer()), ("reason?", text())]),
-        ),
     ];
+    events.extend(locks::session_events());
     events.extend(queues::events());
     events
 }

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::protocol::Operation;
+
 use super::{boolean, component, describe, integer, list, object, one_of, or_null, text};
 
 /// Fields by name; a question mark says that one may be absent.
@@ -106,4 +108,30 @@ pub(super) fn sessions() -> Fields {
         ("waiting", integer()),
     ]);
     vec![("sessions", list(listed)), ("cursor?", text())]
+}
+
+pub(super) fn session_events() -> Vec<(&'static str, Value)> {
+    let about = |more: Fields| {
+        let mut fields = vec![("session", text()), ("name?", text())];
+        fields.extend(more);
+        object(fields)
+    };
+    let closed = vec![("held", integer()), ("reason?", text())];
+    vec![
+        ("session.opened", about(vec![("ttl_ms", integer())])),
+        ("session.expired", about(vec![("held", integer())])),
+        ("session.closed", about(closed)),
+    ]
+}
+
+/// Whether a request without this field is refused; apart from names that may be in the subject.
+pub(in crate::protocol::asyncapi) fn is_required(operation: Operation, name: &str) -> bool {
+    match name {
+        "token" => operation != Operation::AdminLockRelease,
+        "mode" => operation == Operation::LockConvert,
+        "ttl_ms" => matches!(operation, Operation::SessionOpen | Operation::CacheTouch),
+        "session" => !matches!(operation, Operation::LockAcquire | Operation::LockCancel),
+        "reason" | "keys" | "value" => true,
+        _ => false,
+    }
 }
