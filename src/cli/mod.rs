@@ -17,15 +17,17 @@ use crate::ids::NodeId;
 use crate::node;
 use crate::protocol::{Code, Encoding, Outcome, Prefix};
 
+mod admin;
 mod healthcheck;
 mod lock;
 mod run;
+mod session;
 mod status;
 
 const AFTER_HELP: &str = "\
 Exit codes:
   0    done
-  1    refused, or `lock check` found the token not valid
+  1    refused; `lock check` found the token not valid, `lock cancel` no wait
   2    wrong usage
   69   no broker, no node or no leader answered
   75   the lock was not acquired: held, waited too long, or a deadlock
@@ -51,6 +53,10 @@ pub struct Cli {
 enum Command {
     /// Take, keep, give back and look at locks.
     Lock(lock::LockArgs),
+    /// Open, keep and end sessions, which many locks can live with.
+    Session(session::SessionArgs),
+    /// End locks and sessions of others.
+    Admin(admin::AdminArgs),
     /// What a node says about itself and the cluster.
     Status(status::StatusArgs),
     /// The metrics of a node, in the text format of Prometheus.
@@ -151,6 +157,16 @@ pub enum ExitStatus {
     OfCommand(u8),
 }
 
+impl ExitStatus {
+    /// Of a question whose answer is a yes or a no.
+    fn of_finding(found: bool) -> Self {
+        match found {
+            true => ExitStatus::Done,
+            false => ExitStatus::Refused,
+        }
+    }
+}
+
 impl From<ExitStatus> for ExitCode {
     fn from(status: ExitStatus) -> ExitCode {
         ExitCode::from(match status {
@@ -202,7 +218,7 @@ impl Failure {
         }
         eprintln!("mufakat: {self}");
         if let Failure::Client(error) = self {
-            for line in lock::details(error) {
+            for line in lock::lines::details(error) {
                 eprintln!("  {line}");
             }
             if error.outcome() == Outcome::Unknown {
@@ -217,6 +233,14 @@ pub async fn run(cli: Cli) -> ExitStatus {
     match cli.command {
         Command::Lock(args) => {
             let done = lock::run(&args.connection, args.command).await;
+            args.connection.conclude(done)
+        }
+        Command::Session(args) => {
+            let done = session::run(&args).await.map(|()| ExitStatus::Done);
+            args.connection.conclude(done)
+        }
+        Command::Admin(args) => {
+            let done = admin::run(&args).await.map(|()| ExitStatus::Done);
             args.connection.conclude(done)
         }
         Command::Status(args) => {

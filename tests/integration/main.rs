@@ -7,6 +7,7 @@ mod broker_killed;
 mod catch_up;
 mod chaos;
 mod cli;
+mod cli_verbs;
 mod cluster;
 mod credentials;
 mod damaged_disk;
