@@ -42,8 +42,8 @@ enum AdminSessionCommand {
 /// it does until then is kept out only by tokens.
 ///
 /// Examples:
-///   mufakat admin lock release orders.42 --reason 'worker-7 hangs'
-///   mufakat admin lock release orders.42 --token 17 --reason 'worker-7 hangs'
+///   mufakat admin lock release orders.42 --reason hangs
+///   mufakat admin lock release orders.42 --token 17 --reason hangs
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 struct ReleaseArgs {
@@ -61,7 +61,7 @@ struct ReleaseArgs {
 /// End a session with all that it holds and waits for.
 ///
 /// Examples:
-///   mufakat admin session close 3f7a --reason 'its machine is gone'
+///   mufakat admin session close 3f7a --reason machine-lost
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 struct CloseArgs {
