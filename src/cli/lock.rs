@@ -318,13 +318,12 @@ impl PageArgs {
 ///   mufakat lock cancel orders.42 --request-id 5f0c
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
-#[group(id = "whose", required = true, multiple = true, args = ["owner", "request_id"])]
 pub(super) struct CancelArgs {
     /// Name of the lock.
     #[arg(value_name = "RESOURCE")]
     resource: String,
     /// Whose wait.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", required_unless_present = "request_id")]
     owner: Option<String>,
     /// The wait of the request with this id.
     #[arg(long, value_name = "ID")]
