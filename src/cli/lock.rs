@@ -1,19 +1,19 @@
 //! `mufakat lock …`: one verb for each operation of the lock service.
 
-use std::fmt::Write;
-
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::cli::run::{self, RunArgs};
 use crate::cli::{Connection, ExitStatus, Failure, length_ms};
-use crate::client::{ClientError, Target};
+use crate::client::Target;
 use crate::ids::Token;
 use crate::protocol::lock::{
-    Acquire, Acquired, Because, Check, Checked, Consistency, DeadlockPolicy, Get, Holder, Mode,
-    Release, Renew, View,
+    Acquire, Cancel, Check, Consistency, Convert, DeadlockPolicy, Deadlocks, Get, Graph, List,
+    Mode, RESOURCES_MAX, Release, Renew, TTL_MS_DEFAULT, Wanted,
 };
 use crate::protocol::meta::Meta;
 
+mod graph;
+pub(super) mod lines;
 mod watch;
 
 use watch::WatchArgs;
@@ -31,18 +31,27 @@ pub(super) enum LockCommand {
     Acquire(AcquireArgs),
     Release(ReleaseArgs),
     Renew(RenewArgs),
+    Convert(ConvertArgs),
     Check(CheckArgs),
     Get(GetArgs),
-    Run(RunArgs),
+    Ls(LsArgs),
+    Cancel(CancelArgs),
+    Graph(GraphArgs),
+    Deadlocks(DeadlocksArgs),
     Watch(WatchArgs),
+    Run(RunArgs),
 }
 
 /// Take a lock and print its token. It ends with its lease unless it is renewed.
 ///
+/// Several names are taken together: all of them or none.
+///
 /// Examples:
 ///   mufakat lock acquire orders.42
 ///   mufakat lock acquire orders.42 --wait 10s --ttl 1m --owner worker-7
-///   mufakat lock acquire orders.42 --mode shared --meta '{"job":"report"}'
+///   mufakat lock acquire orders.42 stock.7 --wait 10s
+///   mufakat lock acquire catalogue --shared --meta '{"job":"report"}'
+///   mufakat lock acquire printers --permits 1 --limit 3
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct AcquireArgs {
@@ -56,21 +65,30 @@ pub(super) struct AcquireArgs {
 /// What `acquire` and `run` have in common.
 #[derive(Args)]
 pub(super) struct WantedArgs {
-    /// Name of the lock: 1 to 256 bytes without control characters.
-    #[arg(value_name = "RESOURCE")]
-    pub(super) resource: String,
-    /// One holder, or any number of shared ones.
+    /// Names of locks, 1 to 256 bytes without control characters.
+    #[arg(value_name = "RESOURCE", required = true, num_args = 1..=RESOURCES_MAX)]
+    resources: Vec<String>,
+    /// One holder, any number of shared ones, or so many permits.
     #[arg(long, value_enum, default_value = "exclusive")]
     mode: ModeArg,
     /// Any number of holders, all shared: short for `--mode shared`.
-    #[arg(long, conflicts_with = "mode")]
+    #[arg(long, conflicts_with_all = ["mode", "permits"])]
     shared: bool,
+    /// Take so many of the permits: short for `--mode permit`.
+    #[arg(long, value_name = "N", requires = "limit")]
+    permits: Option<u32>,
+    /// How many permits there are; the same for all who use the lock.
+    #[arg(long, value_name = "N")]
+    limit: Option<u32>,
     /// One thread of control; made up when absent.
     #[arg(long, value_name = "NAME")]
     owner: Option<String>,
-    /// Length of the lease: 100ms to 1day.
-    #[arg(long, value_name = "LENGTH", default_value = "30s", value_parser = length_ms)]
-    pub(super) ttl: u64,
+    /// The lock ends with this session at the latest; `session open` prints the id.
+    #[arg(long, value_name = "SESSION")]
+    pub(super) session: Option<String>,
+    /// Length of the lease, 100ms to 1day [default: 30s, or as long as the session].
+    #[arg(long, value_name = "LENGTH", value_parser = length_ms)]
+    ttl: Option<u64>,
     /// How long to wait in the queue, as long as you like. Without it: one try.
     #[arg(long, value_name = "LENGTH", default_value = "0s", value_parser = length_ms)]
     wait: u64,
@@ -84,21 +102,37 @@ pub(super) struct WantedArgs {
 
 impl WantedArgs {
     pub(super) fn request(self) -> Acquire {
+        let mode = match self.mode {
+            _ if self.shared => Mode::Shared,
+            _ if self.permits.is_some() => Mode::Permit,
+            mode => mode.into(),
+        };
+        let (resource, resources) = match <[String; 1]>::try_from(self.resources) {
+            Ok([sole]) => (sole, Vec::new()),
+            Err(several) => (String::new(), several),
+        };
+        let wanted = |resource| Wanted {
+            resource,
+            ..Wanted::default()
+        };
         Acquire {
-            mode: match self.mode {
-                _ if self.shared => Mode::Shared,
-                ModeArg::Exclusive => Mode::Exclusive,
-                ModeArg::Shared => Mode::Shared,
-            },
+            resources: resources.into_iter().map(wanted).collect(),
+            mode,
+            permits: self.permits,
+            limit: self.limit,
             owner: self.owner,
-            ttl_ms: Some(self.ttl),
+            ttl_ms: match (self.ttl, &self.session) {
+                (None, None) => Some(TTL_MS_DEFAULT),
+                (ttl, _) => ttl,
+            },
+            session: self.session,
             wait_ms: self.wait,
             on_deadlock: match self.on_deadlock {
                 PolicyArg::Requester => DeadlockPolicy::Requester,
                 PolicyArg::Youngest => DeadlockPolicy::Youngest,
             },
             meta: self.meta,
-            ..Acquire::new(self.resource)
+            ..Acquire::new(resource)
         }
     }
 }
@@ -107,6 +141,17 @@ impl WantedArgs {
 enum ModeArg {
     Exclusive,
     Shared,
+    Permit,
+}
+
+impl From<ModeArg> for Mode {
+    fn from(mode: ModeArg) -> Mode {
+        match mode {
+            ModeArg::Exclusive => Mode::Exclusive,
+            ModeArg::Shared => Mode::Shared,
+            ModeArg::Permit => Mode::Permit,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -115,18 +160,19 @@ enum PolicyArg {
     Youngest,
 }
 
-/// Give a lock back.
+/// Give a lock back, or with `--set` all that were taken together.
 ///
 /// Examples:
 ///   mufakat lock release orders.42 17
+///   mufakat lock release --set 18
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct ReleaseArgs {
     #[command(flatten)]
-    hold: HoldArgs,
+    hold: HoldOrSetArgs,
 }
 
-/// Let the lease of a lock begin anew.
+/// Let the lease of a lock begin anew, or with `--set` of all that were taken together.
 ///
 /// Examples:
 ///   mufakat lock renew orders.42 17
@@ -135,10 +181,38 @@ pub(super) struct ReleaseArgs {
 #[command(verbatim_doc_comment)]
 pub(super) struct RenewArgs {
     #[command(flatten)]
-    hold: HoldArgs,
+    hold: HoldOrSetArgs,
     /// Another length of the lease: 100ms to 1day.
     #[arg(long, value_name = "LENGTH", value_parser = length_ms)]
     ttl: Option<u64>,
+}
+
+/// Change the mode of a hold in one step, and print the new token.
+///
+/// An exclusive hold becomes shared at once. A shared one becomes exclusive when nobody else holds the
+/// lock, before all who wait for it; the second who asks for that is refused, as both would wait for
+/// ever.
+///
+/// Examples:
+///   mufakat lock convert orders.42 17 --to shared
+///   mufakat lock convert orders.42 17 --to exclusive --wait 10s
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct ConvertArgs {
+    #[command(flatten)]
+    hold: HoldArgs,
+    /// The mode to change to.
+    #[arg(long, value_enum)]
+    to: ConvertMode,
+    /// How long to wait for other holders, at most 60s. Without it: one try.
+    #[arg(long, value_name = "LENGTH", default_value = "0s", value_parser = length_ms)]
+    wait: u64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ConvertMode {
+    Exclusive,
+    Shared,
 }
 
 /// Ask whether a token is that of a live hold; exit code 1 if it is not.
@@ -163,6 +237,28 @@ struct HoldArgs {
     token: Token,
 }
 
+/// One hold, of one resource or of several that were taken together.
+#[derive(Args)]
+struct HoldOrSetArgs {
+    /// Name of the lock.
+    #[arg(value_name = "RESOURCE", required_unless_present = "set")]
+    resource: Option<String>,
+    /// The token that `acquire` printed.
+    #[arg(value_name = "TOKEN", env = "MUFAKAT_TOKEN", value_parser = token)]
+    #[arg(required_unless_present = "set")]
+    token: Option<Token>,
+    /// The token of locks that were taken together, instead of RESOURCE and TOKEN.
+    #[arg(long, value_name = "TOKEN", value_parser = token, conflicts_with = "resource")]
+    set: Option<Token>,
+}
+
+impl HoldOrSetArgs {
+    fn token(&self) -> Token {
+        let token = self.set.or(self.token);
+        token.expect("one of them is required")
+    }
+}
+
 /// Show who holds a lock and who waits for it.
 ///
 /// Examples:
@@ -174,9 +270,90 @@ pub(super) struct GetArgs {
     /// Name of the lock.
     #[arg(value_name = "RESOURCE")]
     resource: String,
-    /// Take what any node knows, without asking a majority.
+    /// What any node knows at once, perhaps out of date.
     #[arg(long)]
     stale: bool,
+}
+
+/// List locks that are held or waited for, by name.
+///
+/// Examples:
+///   mufakat lock ls
+///   mufakat lock ls orders. --limit 20
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct LsArgs {
+    /// Only locks whose name begins so.
+    #[arg(value_name = "BEGINNING")]
+    beginning: Option<String>,
+    #[command(flatten)]
+    page: PageArgs,
+}
+
+/// Which part of a long list.
+#[derive(Args)]
+pub(super) struct PageArgs {
+    /// At most so many, 1 to 1000 [default: 100].
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    /// Go on where the answer before ended.
+    #[arg(long, value_name = "CURSOR")]
+    cursor: Option<String>,
+}
+
+impl PageArgs {
+    pub(super) fn request(&self) -> List {
+        List {
+            limit: self.limit,
+            cursor: self.cursor.clone(),
+            ..List::default()
+        }
+    }
+}
+
+/// End a wait; exit code 1 if there was none.
+///
+/// Examples:
+///   mufakat lock cancel orders.42 --owner worker-7
+///   mufakat lock cancel orders.42 --request-id 5f0c
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct CancelArgs {
+    /// Name of the lock.
+    #[arg(value_name = "RESOURCE")]
+    resource: String,
+    /// Whose wait.
+    #[arg(long, value_name = "NAME", required_unless_present = "request_id")]
+    owner: Option<String>,
+    /// The wait of the request with this id.
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+}
+
+/// Show who waits for whom.
+///
+/// Examples:
+///   mufakat lock graph
+///   mufakat lock graph --dot | dot -Tsvg -o waits.svg
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct GraphArgs {
+    /// In the language of Graphviz; a dashed edge is a place in a queue.
+    #[arg(long)]
+    dot: bool,
+}
+
+/// Show the deadlocks that were found lately, newest first.
+///
+/// Examples:
+///   mufakat lock deadlocks
+///   mufakat lock deadlocks --limit 1 --json
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct DeadlocksArgs {
+    /// At most so many, 1 to 1000 [default: 100].
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
 }
 
 pub(super) async fn run(
@@ -184,143 +361,95 @@ pub(super) async fn run(
     command: LockCommand,
 ) -> Result<ExitStatus, Failure> {
     // A command that asks once gains nothing from learning who leads.
+    let client = match command {
+        LockCommand::Run(args) => return run::run(connection, args).await,
+        LockCommand::Watch(args) => {
+            watch::run(connection, args).await?;
+            return Ok(ExitStatus::Done);
+        }
+        _ => connection.client(Target::Any).await?,
+    };
     match command {
         LockCommand::Acquire(args) => {
             let mut request = args.what.request();
             request.request_id = args.request_id;
-            let client = connection.client(Target::Any).await?;
-            connection.print(&client.acquire(&request).await?, acquired_line)?;
+            connection.print(&client.acquire(&request).await?, lines::acquired)?;
         }
         LockCommand::Release(ReleaseArgs { hold }) => {
-            let client = connection.client(Target::Any).await?;
-            let request = Release::new(hold.resource, hold.token);
+            let mut request = Release::new("", hold.token());
+            request.resource = hold.resource;
             connection.print(&client.release(&request).await?, |_| "released".to_owned())?;
         }
         LockCommand::Renew(RenewArgs { hold, ttl }) => {
-            let client = connection.client(Target::Any).await?;
-            let mut request = Renew::new(hold.resource, hold.token);
-            request.ttl_ms = ttl;
+            let mut request = Renew::new("", hold.token());
+            (request.resource, request.ttl_ms) = (hold.resource, ttl);
             connection.print(&client.renew(&request).await?, |renewed| {
-                format!("renewed, expires in {}", length(renewed.expires_in_ms))
+                format!(
+                    "renewed, expires in {}",
+                    lines::length(renewed.expires_in_ms)
+                )
             })?;
         }
+        LockCommand::Convert(ConvertArgs { hold, to, wait }) => {
+            let mode = match to {
+                ConvertMode::Exclusive => Mode::Exclusive,
+                ConvertMode::Shared => Mode::Shared,
+            };
+            let mut request = Convert::new(hold.resource, hold.token, mode);
+            request.wait_ms = wait;
+            connection.print(&client.convert(&request).await?, lines::acquired)?;
+        }
         LockCommand::Check(CheckArgs { hold }) => {
-            let client = connection.client(Target::Any).await?;
             let checked = client.check(&Check::new(hold.resource, hold.token)).await?;
-            connection.print(&checked, checked_line)?;
-            if !checked.valid {
-                return Ok(ExitStatus::Refused);
-            }
+            connection.print(&checked, lines::checked)?;
+            return Ok(ExitStatus::of_finding(checked.valid));
         }
         LockCommand::Get(args) => {
-            let client = connection.client(Target::Any).await?;
             let mut request = Get::new(args.resource);
             if args.stale {
                 request.consistency = Consistency::Stale;
             }
-            connection.print(&client.get(&request).await?, view_lines)?;
+            connection.print(&client.get(&request).await?, lines::view)?;
         }
-        LockCommand::Run(args) => return run::run(connection, args).await,
-        LockCommand::Watch(args) => watch::run(connection, args).await?,
+        LockCommand::Ls(args) => {
+            let mut request = args.page.request();
+            request.prefix = args.beginning;
+            connection.print(&client.list(&request).await?, lines::listing)?;
+        }
+        LockCommand::Cancel(args) => {
+            let request = Cancel {
+                owner: args.owner,
+                request_id: args.request_id,
+                ..Cancel::of_owner(args.resource, "")
+            };
+            let cancelled = client.cancel(&request).await?;
+            connection.print(&cancelled, lines::cancelled)?;
+            return Ok(ExitStatus::of_finding(cancelled.cancelled));
+        }
+        LockCommand::Graph(args) => {
+            let found = client.graph(&Graph::default()).await?;
+            match args.dot {
+                true => connection.print_text(graph::dot(&found))?,
+                false => connection.print(&found, graph::lines)?,
+            }
+        }
+        LockCommand::Deadlocks(args) => {
+            let request = Deadlocks {
+                limit: args.limit,
+                timeout_ms: None,
+            };
+            connection.print(&client.deadlocks(&request).await?, graph::deadlocks)?;
+        }
+        LockCommand::Run(_) | LockCommand::Watch(_) => unreachable!("they have returned above"),
     }
     Ok(ExitStatus::Done)
 }
 
-/// What an error says beyond its message, a line each.
-pub(super) fn details(error: &ClientError) -> Vec<String> {
-    let Some(error) = error.details() else {
-        return Vec::new();
-    };
-    let mut lines: Vec<String> = error.holders.iter().flatten().map(holder_line).collect();
-    match error.queue_length {
-        None | Some(0) => {}
-        Some(length) => lines.push(format!("{length} waiting")),
-    }
-    for edge in &error.cycle {
-        lines.push(format!(
-            "{} waits for {}, {} {}",
-            edge.owner,
-            edge.waits_for_owner,
-            match edge.because {
-                Because::Holder => "which holds",
-                Because::Queue => "which is before it in the queue of",
-            },
-            edge.resource
-        ));
-    }
-    lines
-}
-
-fn acquired_line(acquired: &Acquired) -> String {
-    let held = acquired.mode.map(|mode| (&acquired.resource, mode));
-    let several = acquired
-        .resources
-        .iter()
-        .map(|held| (&held.resource, held.mode));
-    let held = held.into_iter().chain(several);
-    let held: Vec<String> = held
-        .map(|(resource, mode)| format!("{resource} {}", mode.name()))
-        .collect();
-    format!(
-        "{}: token {}, owner {}, expires in {}, waited {}",
-        held.join(", "),
-        acquired.token,
-        acquired.owner,
-        length(acquired.expires_in_ms),
-        length(acquired.waited_ms)
-    )
-}
-
-fn checked_line(checked: &Checked) -> String {
-    match (checked.expires_in_ms, checked.current_token) {
-        (Some(left), _) if checked.valid => format!("valid, expires in {}", length(left)),
-        (_, Some(current)) => format!("not valid, the current token is {current}"),
-        (_, None) => "not valid, nobody holds the lock".to_owned(),
-    }
-}
-
-fn view_lines(view: &View) -> String {
-    let mut lines = String::new();
-    if view.holders.is_empty() {
-        lines.push_str("free\n");
-    }
-    for holder in &view.holders {
-        lines.push_str(&holder_line(holder));
-        lines.push('\n');
-    }
-    for waiter in &view.waiters {
-        let waited = length(waiter.waited_ms);
-        let mode = waiter.mode.name();
-        // Writing into a string cannot fail.
-        let _ = writeln!(lines, "{} waits ({mode}), since {waited}", waiter.owner);
-    }
-    lines
-}
-
-fn holder_line(holder: &Holder) -> String {
-    let meta = match &holder.meta {
-        Some(meta) => format!(", {}", meta.as_json()),
-        None => String::new(),
-    };
-    format!(
-        "{} holds it ({}), token {}, since {}, expires in {}{meta}",
-        holder.owner,
-        holder.mode.name(),
-        holder.token,
-        length(holder.held_ms),
-        length(holder.expires_in_ms)
-    )
-}
-
-fn length(ms: u64) -> humantime::FormattedDuration {
-    humantime::format_duration(std::time::Duration::from_millis(ms))
-}
-
-fn meta(text: &str) -> Result<Meta, String> {
+pub(super) fn meta(text: &str) -> Result<Meta, String> {
     Meta::from_json(text).map_err(|error| format!("not a JSON object: {error}"))
 }
 
-fn token(text: &str) -> Result<Token, String> {
+pub(super) fn token(text: &str) -> Result<Token, String> {
     text.parse()
         .map(Token)
         .map_err(|_| "a token is a whole number".to_owned())

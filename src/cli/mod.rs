@@ -17,18 +17,21 @@ use crate::ids::NodeId;
 use crate::node;
 use crate::protocol::{Code, Encoding, Outcome, Prefix};
 
+mod admin;
 mod cache;
 mod healthcheck;
 mod lock;
 mod queue;
 mod run;
+mod session;
 mod status;
 mod work;
 
 const AFTER_HELP: &str = "\
 Exit codes:
   0    done
-  1    refused, `lock check` found the token not valid, or `cache get` and `delete` no value
+  1    refused; `lock check` found the token not valid, `lock cancel` no wait, `cache get` and
+       `delete` no value
   2    wrong usage
   69   no broker, no node or no leader answered
   75   the lock was not acquired: held, waited too long, or a deadlock
@@ -61,6 +64,10 @@ enum Command {
     Queue(queue::QueueArgs),
     /// Read and write values in the memory of the nodes.
     Cache(cache::CacheArgs),
+    /// Open, keep and end sessions, which many locks can live with.
+    Session(session::SessionArgs),
+    /// End locks and sessions of others.
+    Admin(admin::AdminArgs),
     /// What a node says about itself and the cluster.
     Status(status::StatusArgs),
     /// The metrics of a node, in the text format of Prometheus.
@@ -161,6 +168,16 @@ pub enum ExitStatus {
     OfCommand(u8),
 }
 
+impl ExitStatus {
+    /// Of a question whose answer is a yes or a no.
+    fn of_finding(found: bool) -> Self {
+        match found {
+            true => ExitStatus::Done,
+            false => ExitStatus::Refused,
+        }
+    }
+}
+
 impl From<ExitStatus> for ExitCode {
     fn from(status: ExitStatus) -> ExitCode {
         ExitCode::from(match status {
@@ -219,7 +236,7 @@ impl Failure {
         }
         eprintln!("mufakat: {self}");
         if let Failure::Client(error) = self {
-            for line in lock::details(error) {
+            for line in lock::lines::details(error) {
                 eprintln!("  {line}");
             }
             if error.outcome() == Outcome::Unknown {
@@ -242,6 +259,14 @@ pub async fn run(cli: Cli) -> ExitStatus {
         }
         Command::Cache(args) => {
             let done = cache::run(&args.connection, args.command).await;
+            args.connection.conclude(done)
+        }
+        Command::Session(args) => {
+            let done = session::run(&args).await.map(|()| ExitStatus::Done);
+            args.connection.conclude(done)
+        }
+        Command::Admin(args) => {
+            let done = admin::run(&args).await.map(|()| ExitStatus::Done);
             args.connection.conclude(done)
         }
         Command::Status(args) => {

@@ -20,8 +20,8 @@ use tokio::signal::unix::{self, SignalKind};
 
 use crate::cli::lock::WantedArgs;
 use crate::cli::{Connection, ExitStatus, Failure};
-use crate::client::{Client, Lease, LeaseLost, Target};
-use crate::protocol::lock::{Acquire, TTL_MS_DEFAULT};
+use crate::client::{Client, ClientError, Lease, LeaseLost, Target};
+use crate::protocol::lock::{Acquire, Acquired};
 use crate::time::{self, Instant};
 
 /// The command has this long after SIGTERM, or a quarter of the lease if that is shorter.
@@ -52,6 +52,8 @@ const KILL_BEFORE_MAX: Duration = Duration::from_millis(100);
 ///   mufakat lock run nightly-report -- ./report.sh
 ///   mufakat lock run deploy --ttl 10s --wait 10m -- make deploy
 ///   mufakat lock run catalogue --shared -- ./read-it.sh
+///   mufakat lock run printers --permits 1 --limit 3 --wait 1h -- lp file.pdf
+///   mufakat lock run orders.42 stock.7 -- ./move.sh
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct RunArgs {
@@ -70,7 +72,7 @@ pub(super) async fn run(connection: &Connection, args: RunArgs) -> Result<ExitSt
         ..args.what.request()
     };
     let lease = tokio::select! {
-        lease = client.acquire_lease(&request) => lease?,
+        lease = acquire(&client, &request) => lease?,
         signal = signals.next() => {
             abandon(&client, &request).await;
             return Ok(after_signal(signal.as_raw()));
@@ -79,7 +81,7 @@ pub(super) async fn run(connection: &Connection, args: RunArgs) -> Result<ExitSt
     let own_group = !io::stdin().is_terminal();
     match spawn(&args.command, &lease, own_group) {
         Ok(child) => {
-            let ttl = Duration::from_millis(request.ttl_ms.unwrap_or(TTL_MS_DEFAULT));
+            let ttl = lease.left();
             let running = Running {
                 pid: child.id().and_then(|id| Pid::from_raw(id as i32)),
                 child,
@@ -106,13 +108,28 @@ fn spawn(command: &[String], lease: &Lease, own_group: bool) -> io::Result<Child
     command_line
         .args(&command[1..])
         .env("MUFAKAT_TOKEN", acquired.token.to_string())
-        .env("MUFAKAT_RESOURCE", &acquired.resource)
+        .env("MUFAKAT_RESOURCE", names(acquired))
         .env("MUFAKAT_OWNER", &acquired.owner)
         .kill_on_drop(true);
     if own_group {
         command_line.process_group(0);
     }
     command_line.spawn()
+}
+
+/// Takes the lock. A session is kept alive for as long as the lock is held, whoever opened it.
+async fn acquire(client: &Client, request: &Acquire) -> Result<Lease, ClientError> {
+    match &request.session {
+        Some(session) => client.join_session(session).await?.acquire(request).await,
+        None => client.acquire_lease(request).await,
+    }
+}
+
+/// What is held, with spaces between several.
+fn names(acquired: &Acquired) -> String {
+    let several = acquired.resources.iter().map(|held| held.resource.as_str());
+    let sole = acquired.sole_resource();
+    several.chain(sole.as_deref()).collect::<Vec<_>>().join(" ")
 }
 
 /// Gives up a wait. The same request without a wait ends it; if the lock was granted meanwhile it
@@ -127,7 +144,7 @@ async fn abandon(client: &Client, request: &Acquire) {
 }
 
 async fn release(lease: Lease) {
-    let resource = lease.acquired().resource.clone();
+    let resource = names(lease.acquired());
     if let Err(error) = lease.release().await {
         eprintln!("mufakat: {resource} was not released and ends with its lease: {error}");
     }
@@ -165,7 +182,7 @@ impl Running {
 
     /// Ends the command while the lock is still surely held, or as soon as can be.
     async fn stop(mut self, lost: Option<LeaseLost>) -> Result<ExitStatus, Failure> {
-        let resource = self.lease.acquired().resource.clone();
+        let resource = names(self.lease.acquired());
         let kill_at: Instant = match &lost {
             Some(why) => {
                 eprintln!("mufakat: {resource} is lost, stopping the command: {why}");

@@ -12,8 +12,12 @@ use crate::client::error::answer_is_passing;
 use crate::client::slots::{self, Probed};
 use crate::client::{Client, ClientError, Target};
 use crate::ids::NodeId;
-use crate::protocol::lock::{Acquired, Checked, Released, Renewed, View};
+use crate::protocol::admin::LockReleased;
+use crate::protocol::lock::{
+    Acquired, Cancelled, Checked, Listing, RecentDeadlocks, Released, Renewed, View, WaitGraph,
+};
 use crate::protocol::reply::{self, Answer};
+use crate::protocol::session::{self, Closed, KeptAlive, Opened};
 use crate::protocol::status::{Ask, Metrics, Status};
 use crate::protocol::{Operation, Outcome, Prefix, TIMEOUT_MS_DEFAULT};
 use crate::time;
@@ -89,32 +93,23 @@ pub(super) trait Answers: DeserializeOwned {
     const BY_EXECUTOR: bool;
 }
 
-impl Answers for Acquired {
-    const BY_EXECUTOR: bool = true;
+macro_rules! answers {
+    ($by_executor:literal: $($answer:ty),*) => {
+        $(impl Answers for $answer {
+            const BY_EXECUTOR: bool = $by_executor;
+        })*
+    };
 }
-impl Answers for Released {
-    const BY_EXECUTOR: bool = true;
-}
-impl Answers for Renewed {
-    const BY_EXECUTOR: bool = true;
-}
-impl Answers for Checked {
-    const BY_EXECUTOR: bool = true;
-}
-/// A stale read is answered by any node.
-impl Answers for View {
-    const BY_EXECUTOR: bool = false;
-}
-impl Answers for Status {
-    const BY_EXECUTOR: bool = false;
-}
-impl Answers for Metrics {
-    const BY_EXECUTOR: bool = false;
-}
+
+answers!(true: Acquired, Released, Renewed, Checked, Cancelled, LockReleased);
+answers!(true: Opened, KeptAlive, Closed);
+// A stale read is answered by any node.
+answers!(false: View, Listing, WaitGraph, RecentDeadlocks, session::View, session::Listing);
+answers!(false: Status, Metrics);
 
 /// Whether the node that leads executes it, so that one node is the fastest to ask for all.
 fn is_by_leader(operation: Operation) -> bool {
-    ["lock.", "session."]
+    ["lock.", "session.", "admin.lock.", "admin.session."]
         .iter()
         .any(|service| operation.name().starts_with(service))
 }

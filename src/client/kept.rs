@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use crate::client::{Client, ClientError, RequestError};
 use crate::protocol::Code;
 use crate::protocol::lock::Renew;
+use crate::protocol::session::One;
 use crate::time::{self, BootInstant};
 
 /// Clocks of client and leader differ in rate by at most one part in so many.
@@ -35,8 +36,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Why something is no longer held although nobody gave it back.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LeaseLost {
-    /// A node says that the token is not that of a live hold.
-    #[error("the cluster says that the lock is no longer held")]
+    /// A node says that the token is not that of a live hold, or that the session is over.
+    #[error("the cluster says that it is over")]
     NotHolder,
     /// No renewal succeeded in time; the cluster may still count it as held for a moment.
     #[error("no renewal succeeded before the lease's end: {0}")]
@@ -54,6 +55,7 @@ enum State {
 #[derive(Debug)]
 pub(super) enum Renewal {
     Lock(Renew),
+    Session(One),
 }
 
 /// Something that is renewed in the background. Dropping it stops the renewals.
@@ -219,6 +221,11 @@ impl Renewer {
                     request.timeout_ms = timeout_ms;
                     let renewed = self.client.renew(request).await;
                     renewed.map(|renewed| renewed.expires_in_ms)
+                }
+                Renewal::Session(request) => {
+                    request.timeout_ms = timeout_ms;
+                    let kept = self.client.session_keepalive(request).await;
+                    kept.map(|kept| kept.expires_in_ms)
                 }
             }
         };

@@ -7,43 +7,70 @@
 //! [`token`](Lease::token)s.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
+
+use futures_util::future::select_all;
 
 use crate::client::kept::{Kept, LeaseLost, Renewal, drifted};
 use crate::client::{Client, ClientError};
 use crate::ids::Token;
-use crate::protocol::lock::{Acquired, Release, Released, Renew};
-use crate::time::BootInstant;
+use crate::protocol::lock::{Acquire, Acquired, Release, Released, Renew, TTL_MS_DEFAULT};
+use crate::time;
 
-/// A lock that is kept. Dropping it stops the renewals, and the lock ends with its lease; release
-/// it to let the next one in at once.
+/// A lock that is kept, be it one resource or several. Dropping it stops the renewals, and the lock
+/// ends with its lease or its session; release it to let the next one in at once.
 #[derive(Debug)]
 pub struct Lease {
     client: Client,
     acquired: Acquired,
-    kept: Kept,
+    /// At least one: what renews the lock, the session that it lives with, or both.
+    kept: Vec<Arc<Kept>>,
+}
+
+impl Client {
+    /// Asks for a lock as [`Client::acquire`] does, and keeps it. With a session in the request it
+    /// vouches for no longer than that is kept alive by somebody: [`Session::acquire`] knows that.
+    ///
+    /// [`Session::acquire`]: super::Session::acquire
+    ///
+    /// # Errors
+    /// As those of [`Client::acquire`].
+    pub async fn acquire_lease(&self, request: &Acquire) -> Result<Lease, ClientError> {
+        self.keep_acquired(request, None).await
+    }
+
+    pub(super) async fn keep_acquired(
+        &self,
+        request: &Acquire,
+        session: Option<Arc<Kept>>,
+    ) -> Result<Lease, ClientError> {
+        let asked_at = time::boot_now();
+        let mut request = request.clone();
+        if request.request_id.is_none() {
+            request.request_id = Some(self.new_request_id());
+        }
+        let acquired = self.acquire(&request).await?;
+        let mut kept: Vec<Arc<Kept>> = session.into_iter().collect();
+        // A lock without a lease of its own is kept by its session alone.
+        if kept.is_empty() || request.ttl_ms.is_some() {
+            // The grant cannot be earlier than the asking plus the wait, as the slower clock has it.
+            let granted_at = asked_at + drifted(Duration::from_millis(acquired.waited_ms));
+            let left = Duration::from_millis(acquired.expires_in_ms);
+            let ttl = Duration::from_millis(request.ttl_ms.unwrap_or(TTL_MS_DEFAULT));
+            let renewal = Renewal::Lock(Renew::of(&acquired));
+            let lasts = (granted_at, left);
+            kept.push(Arc::new(Kept::start(self.clone(), renewal, ttl, lasts)));
+        }
+        Ok(Lease {
+            client: self.clone(),
+            acquired,
+            kept,
+        })
+    }
 }
 
 impl Lease {
-    /// Keeps a lock that was asked for at `asked_at` with a lease of `ttl`.
-    pub(super) fn keep(
-        client: Client,
-        acquired: Acquired,
-        ttl: Duration,
-        asked_at: BootInstant,
-    ) -> Self {
-        // The grant cannot be earlier than the asking plus the wait, as the slower clock has it.
-        let granted_at = asked_at + drifted(Duration::from_millis(acquired.waited_ms));
-        let left = Duration::from_millis(acquired.expires_in_ms);
-        let renew = Renew::of(&acquired);
-        let renewal = Renewal::Lock(renew);
-        Lease {
-            kept: Kept::start(client.clone(), renewal, ttl, (granted_at, left)),
-            client,
-            acquired,
-        }
-    }
-
     pub fn acquired(&self) -> &Acquired {
         &self.acquired
     }
@@ -57,24 +84,27 @@ impl Lease {
     /// # Errors
     /// From the moment on at which nobody can vouch for the lock.
     pub fn check(&self) -> Result<(), LeaseLost> {
-        self.kept.check()
+        self.kept.iter().try_for_each(|kept| kept.check())
     }
 
     /// How long the lock is surely held from now on, if no renewal succeeds: a bound for the timeouts
     /// of what is done under it. Zero once it is lost.
     pub fn left(&self) -> Duration {
-        self.kept.left()
+        let left = self.kept.iter().map(|kept| kept.left());
+        left.min().unwrap_or_default()
     }
 
     /// Waits until `before` the moment at which the lock stops being surely held, or until it is
     /// known to be lost, which is returned then. Renewals put the moment off.
     pub async fn ending(&self, before: Duration) -> Option<LeaseLost> {
-        self.kept.ending(before).await
+        let ending = self.kept.iter().map(|kept| Box::pin(kept.ending(before)));
+        select_all(ending).await.0
     }
 
     /// Waits until the lock is lost.
     pub async fn lost(&self) -> LeaseLost {
-        self.kept.lost().await
+        let lost = self.kept.iter().map(|kept| Box::pin(kept.lost()));
+        select_all(lost).await.0
     }
 
     /// Runs `work` as long as the lock is held; drops it in the midst if the lock is lost.
@@ -89,10 +119,10 @@ impl Lease {
         }
     }
 
-    /// Ends the hold and the renewals.
+    /// Ends the hold and its renewals; a session goes on.
     ///
     /// # Errors
-    /// As those of [`Client::release`]; the hold then ends with its lease.
+    /// As those of [`Client::release`]; the hold then ends with its lease or its session.
     pub async fn release(self) -> Result<Released, ClientError> {
         let Lease {
             client,
@@ -100,7 +130,6 @@ impl Lease {
             kept,
         } = self;
         drop(kept);
-        let request = Release::of(&acquired);
-        client.release(&request).await
+        client.release(&Release::of(&acquired)).await
     }
 }

@@ -6,6 +6,25 @@
 //! granted twice, so that a repeated release or renewal concerns nothing but the same hold. A
 //! [`Lease`] keeps a lock until it is released or lost.
 //!
+//! ```no_run
+//! # use mufakat::client::{Client, ConnectOptions};
+//! # use mufakat::protocol::lock::Acquire;
+//! # fn write(_token: mufakat::ids::Token) {}
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::connect(&ConnectOptions::default()).await?;
+//! let mut request = Acquire::new("orders.42");
+//! request.wait_ms = 10_000;
+//! let lease = client.acquire_lease(&request).await?;
+//! lease.check()?; // Right before each use of what the lock protects.
+//! write(lease.token()); // Which refuses a token lower than one it has seen.
+//! lease.release().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Session`]s keep any number of locks with one renewer; [`Lease::during`] stops work when its lock
+//! is lost.
+//!
 //! With [`Target::Leader`] the client learns from answers whom to ask, and asks any node again
 //! when that one does not answer.
 
@@ -19,8 +38,7 @@ use serde::de::DeserializeOwned;
 use crate::broker::options::{self, NatsOptions, NatsOptionsError};
 use crate::ids::NodeId;
 use crate::protocol::lock::{
-    Acquire, Acquired, Check, Checked, Get, Release, Released, Renew, Renewed, TTL_MS_DEFAULT,
-    View, WAIT_MS_MAX,
+    Acquire, Acquired, Check, Checked, Get, Release, Released, Renew, Renewed, View, WAIT_MS_MAX,
 };
 use crate::protocol::status::{Metrics, Status};
 use crate::protocol::{Code, Encoding, Operation, Prefix};
@@ -34,14 +52,17 @@ pub mod events;
 mod fake_broker;
 mod kept;
 pub mod lease;
+mod locks;
 mod queue;
 pub mod requester;
+pub mod session;
 mod slots;
 
 pub use error::ClientError;
 pub use kept::LeaseLost;
 pub use lease::Lease;
 pub use requester::{Message, RequestError, Requester};
+pub use session::Session;
 
 use call::{Call, Direct, Subjects};
 
@@ -222,26 +243,6 @@ impl Client {
             self.encode(&request)
         };
         Ok(self.call_until_answered(call, body).await?)
-    }
-
-    /// Asks for a lock as [`Client::acquire`] does, and keeps it.
-    ///
-    /// # Errors
-    /// As those of [`Client::acquire`].
-    pub async fn acquire_lease(&self, request: &Acquire) -> Result<Lease, ClientError> {
-        let asked_at = time::boot_now();
-        let id = || self.new_request_id();
-        let request = Acquire {
-            request_id: request.request_id.clone().or_else(|| Some(id())),
-            ..request.clone()
-        };
-        let acquired = self.acquire(&request).await?;
-        Ok(Lease::keep(
-            self.clone(),
-            acquired,
-            Duration::from_millis(request.ttl_ms.unwrap_or(TTL_MS_DEFAULT)),
-            asked_at,
-        ))
     }
 
     /// Ends a hold. When an earlier attempt of the same call went unanswered, `not_holder` means

@@ -29,7 +29,7 @@ pub fn mufakat(cluster: &Cluster, words: &[&str]) -> Command {
 }
 
 /// Runs it to its end without holding up this thread's other work.
-async fn run(cluster: &Cluster, words: &[&str]) -> Output {
+pub async fn run(cluster: &Cluster, words: &[&str]) -> Output {
     let mut command = tokio::process::Command::from(mufakat(cluster, words));
     let output = tokio::time::timeout(wait::LONG, command.output()).await;
     let output = output.unwrap_or_else(|_| panic!("{words:?} does not end"));
@@ -40,7 +40,7 @@ fn code(output: &Output) -> i32 {
     output.status.code().expect("no signal ended it")
 }
 
-fn stdout(output: &Output) -> &str {
+pub fn stdout(output: &Output) -> &str {
     std::str::from_utf8(&output.stdout).expect("text")
 }
 
@@ -49,7 +49,7 @@ fn stderr(output: &Output) -> &str {
 }
 
 /// Runs a command that has to succeed, and reads the one line of JSON that it prints.
-async fn done(cluster: &Cluster, words: &[&str]) -> Value {
+pub async fn done(cluster: &Cluster, words: &[&str]) -> Value {
     let output = run(cluster, words).await;
     assert_eq!(code(&output), 0, "{words:?}: {}", stderr(&output));
     let text = stdout(&output);
@@ -58,7 +58,7 @@ async fn done(cluster: &Cluster, words: &[&str]) -> Value {
 }
 
 /// Runs a command that must not succeed; returns what it says about it.
-async fn fails(cluster: &Cluster, words: &[&str], exit: i32) -> String {
+pub async fn fails(cluster: &Cluster, words: &[&str], exit: i32) -> String {
     let output = run(cluster, words).await;
     assert_eq!(code(&output), exit, "{words:?}: {}", stderr(&output));
     stderr(&output).to_owned()

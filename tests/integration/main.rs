@@ -8,6 +8,7 @@ mod cache;
 mod catch_up;
 mod chaos;
 mod cli;
+mod cli_verbs;
 mod cluster;
 mod credentials;
 mod damaged_disk;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::length;
+use super::lines::length;
 use crate::cli::{Connection, Failure};
 use crate::client::events::Event;
 use crate::client::{ClientError, Target};
