@@ -84,8 +84,8 @@ async fn operate(
                 .await?;
             connection.print(&stats, stats_line)
         }
-        QueueCommand::List(ListArgs { prefix }) => {
-            let body = json!({"prefix": prefix, "limit": 1000});
+        QueueCommand::List(ListArgs { beginning }) => {
+            let body = json!({"prefix": beginning, "limit": 1000});
             let listed: Listed = client.ask_queue(Operation::QueueList, "", &body).await?;
             connection.print(&listed, |listed| {
                 let lines: Vec<String> = listed.topics.iter().map(stats_line).collect();

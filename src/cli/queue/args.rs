@@ -173,7 +173,7 @@ pub(in crate::cli) struct TopicArgs {
 pub(in crate::cli) struct ListArgs {
     /// What their names begin with.
     #[arg(value_name = "PREFIX")]
-    pub(super) prefix: Option<String>,
+    pub(super) beginning: Option<String>,
 }
 
 /// Show messages of one state.
