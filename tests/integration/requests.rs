@@ -146,7 +146,7 @@ async fn what_does_not_exist_is_an_unknown_operation() {
         "lock.get_many.a",
         "queue.x",
         "queue.pushed.a.b",
-        "cache.get",
+        "cache.list",
         "session.opened",
         "cluster.members",
         "admin.lock.acquire",
