@@ -1,4 +1,4 @@
-//! Mufakat: locks for programs that talk NATS, decided by a majority of equal nodes.
+//! Mufakat: locks, a queue and a coherent cache for programs that talk NATS, served by equal nodes.
 //!
 //! # The map
 //!
@@ -9,7 +9,7 @@
 //! - [`protocol`]: what clients and nodes say to each other, in types
 //! - [`lock`], [`view`], [`cache`]: the plain code that decides, and the services that use it
 //! - [`broker`]: the way in and out, over NATS
-//! - [`queue`]: the Redis that queues rest on
+//! - [`queue`]: queues, in the Redis that they rest on
 //! - [`client`]: the typed client
 //! - [`raft`]: one log of commands, the same on every node
 //! - [`monitor`]: HTTP and metrics

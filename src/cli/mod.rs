@@ -48,7 +48,7 @@ Examples:
   mufakat cache set user.42 Ada --ttl 10m
   mufakat lock get orders.42 --json --nats nats://127.0.0.1:4222";
 
-/// Locks for programs that talk NATS.
+/// Locks, a queue and a coherent cache for programs that talk NATS.
 #[derive(Parser)]
 #[command(name = "mufakat", version, after_help = AFTER_HELP, max_term_width = 100)]
 pub struct Cli {
