@@ -11,7 +11,7 @@
 //!
 //! A node that acts may serve from memory and decide as a home only while its lease lasts. The lease
 //! begins when the read of the view was sent, not when its answer came: what the read saw was true
-//! then or later. While another view is prepared, everything that would move rests ([`Tenure::moves`]).
+//! then or later. While another view is prepared, everything that would move rests ([`Acting::moves`]).
 //!
 //! A node that missed a whole view may have missed its own removal and return, so that what it keeps
 //! counts for nothing, nor does what others believe about it: it acts again under a new incarnation only.

@@ -24,7 +24,7 @@ impl Serialize for Plain {
     }
 }
 
-/// As a reply has it: in JSON everything is JSON until [`Value::from_reply`] knows the kind.
+/// As a reply has it: in JSON everything is JSON until [`Value::from_reply`](super::Value::from_reply) knows the kind.
 impl<'de> Deserialize<'de> for Plain {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if deserializer.is_human_readable() {
