@@ -1,7 +1,7 @@
 # `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help up test compose-test build fmt lint tools bench failover queue-chaos queue-model
+.PHONY: help up test compose-test queue-chaos queue-model oracle scale failover build fmt lint tools bench
 
 # What install-tools put beside the project comes before what the machine has.
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
@@ -49,3 +49,9 @@ bench: tools ## Run the reference load against a cluster that is up (BENCH_ARGS=
 
 failover: tools ## Kill and stop the leader 20 times each under load, and print how long nobody is served
 	FAILOVER_ROUNDS=20 cargo test --release --locked --test integration -- --nocapture --test-threads 1 failover
+
+oracle: ## Compare the lock table with a naive model over a million random steps
+	MUFAKAT_TABLE_CASES=25000 cargo test --release --locked --lib -- the_table_behaves_like_the_model
+
+scale: ## Print what 100,000 locks, 10,000 waiters and a chain of 10,000 owners cost
+	MUFAKAT_SCALE=1 cargo test --release --locked --test scale -- --nocapture --test-threads 1

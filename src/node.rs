@@ -23,6 +23,7 @@ use crate::broker::listen::Listener;
 use crate::broker::options::NatsOptions;
 use crate::broker::relay::Relay;
 use crate::broker::reply::Replier;
+use crate::broker::unheard::Unheard;
 use crate::cache::service::CacheService;
 use crate::cache::state::Settings;
 use crate::config::Config;
@@ -167,7 +168,16 @@ impl Core {
         let relay = Relay::new(posts.clone(), stats.clone());
         let events = Events::new(identity.node, prefix.clone(), parts.clients.clone());
         events.listen(stopped.clone()).await?;
-        let replier = Replier::new(identity.node, parts.clients.clone(), events, stats.clone());
+        let unheard = Unheard::new(identity.node, &prefix);
+        unheard
+            .listen(&parts.clients, handle.clone(), stopped.clone())
+            .await?;
+        let replier = Replier::new(
+            identity.node,
+            parts.clients.clone(),
+            (events, unheard),
+            stats.clone(),
+        );
         let answering = network.listen().await?;
         tokio::spawn(answering.run(stopped.clone()));
         let receiver = Receiver::listen(network.clone(), raft.clone(), config.heartbeat).await?;
@@ -204,6 +214,7 @@ impl Core {
         let insight = Arc::new(Insight {
             handle: handle.clone(),
             cache: cache.clone(),
+            queues: queues.clone(),
             network: network.clone(),
             stats,
             clients: parts.clients,

@@ -151,6 +151,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/broker/listen.rs",
             "src/broker/events.rs",
             "src/broker/reply.rs",
+            "src/broker/unheard.rs",
             "src/monitor/",
         ],
     ),

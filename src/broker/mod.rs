@@ -39,6 +39,7 @@
 //! - [`dispatch`]: one exhaustive list of what they can ask
 //! - [`relay`]: what another node has to execute
 //! - [`reply`]: the answers on their way back
+//! - [`unheard`]: what becomes of a grant that nobody heard of
 //! - [`discovery`]: what `nats service` is told
 
 pub mod connection;
@@ -51,6 +52,7 @@ pub mod relay;
 pub mod reply;
 pub mod seam;
 pub mod simulated;
+pub mod unheard;
 
 pub use seam::{
     Broker, Headers, Message, Outgoing, PublishError, SharedBroker, SubscribeError, Subscription,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::broker::events::Events;
+use crate::broker::unheard::Unheard;
 use crate::broker::{Outgoing, SharedBroker};
 use crate::cache;
 use crate::cache::operation::Answer as Found;
@@ -26,15 +27,22 @@ pub struct Replier {
     me: NodeId,
     broker: SharedBroker,
     events: Events,
+    unheard: Unheard,
     stats: Arc<Stats>,
 }
 
 impl Replier {
-    pub fn new(me: NodeId, broker: SharedBroker, events: Events, stats: Arc<Stats>) -> Self {
+    pub fn new(
+        me: NodeId,
+        broker: SharedBroker,
+        (events, unheard): (Events, Unheard),
+        stats: Arc<Stats>,
+    ) -> Self {
         Replier {
             me,
             broker,
             events,
+            unheard,
             stats,
         }
     }
@@ -80,12 +88,17 @@ impl Replier {
             .record(operation as usize, took, error.map(|code| code as usize));
     }
 
-    /// A reply that can't be handed to the broker is lost: its client asks again.
     fn publish(&self, subject: String, rendered: Rendered) {
+        self.publish_asking(subject, None, rendered);
+    }
+
+    /// A reply that can't be handed to the broker is lost: its client asks again. With `reply`, a
+    /// broker says there if nobody hears of it.
+    fn publish_asking(&self, subject: String, reply: Option<String>, rendered: Rendered) {
         let Rendered { payload, headers } = rendered;
         let lost = self.broker.publish(Outgoing {
             subject,
-            reply: None,
+            reply,
             headers,
             payload,
         });
@@ -98,15 +111,20 @@ impl Replier {
         &self,
         to: ReplyTo,
         from: From,
-        (operation, took): (Operation, Duration),
+        (operation, took, waited): (Operation, Duration, bool),
         outcome: lock::outcome::Outcome,
     ) {
         if outcome == lock::outcome::Outcome::Waiting {
             return;
         }
+        let granted = match &outcome {
+            lock::outcome::Outcome::Acquired(acquired) if waited => Some(acquired.token),
+            _ => None,
+        };
         let (rendered, error) = lock::answer::rendered(to.encoding, from, outcome);
         self.record(operation, took, error);
-        self.publish(to.subject, rendered);
+        let reply = granted.map(|token| self.unheard.reply_of(token));
+        self.publish_asking(to.subject, reply, rendered);
     }
 }
 
@@ -168,7 +186,7 @@ impl Answers for Replier {
         let took = received.map_or(Duration::ZERO, |at| at.elapsed());
         match result {
             Ok(Outcome::Lock(outcome)) => {
-                self.send_outcome(to, from, (operation, took), outcome);
+                self.send_outcome(to, from, (operation, took, false), outcome);
             }
             Ok(Outcome::View(_) | Outcome::TermStarted) => {
                 unreachable!("clients submit lock commands only")
@@ -199,7 +217,7 @@ impl Answers for Replier {
                     true => Operation::LockConvert,
                     false => Operation::LockAcquire,
                 };
-                let timing = (operation, Duration::from_millis(waited_ms));
+                let timing = (operation, Duration::from_millis(waited_ms), !conversion);
                 self.send_outcome(reply, self.from(None), timing, outcome);
             }
             Effect::Event(event) => {

@@ -32,7 +32,7 @@ pub enum Command {
         /// Only the wait of this very request.
         request_id: Option<Name>,
     },
-    /// The broker said that nobody heard of the grant of a wait. No node says so yet.
+    /// The broker said that nobody heard of the grant of a wait.
     GiveBack {
         token: Token,
     },

@@ -114,7 +114,7 @@ impl Table {
             self.converted.remove(&old);
         }
         self.converted.insert(token, new);
-        hold.unheard = false;
+        hold.unheard_in = None;
         hold.waited_ms = waited_ms;
         effects.push(Effect::Event(Event::Granted {
             resource,

@@ -20,8 +20,8 @@ pub(super) struct Hold {
     pub(super) deadline_ms: Option<u64>,
     pub(super) granted_ms: u64,
     pub(super) waited_ms: u64,
-    /// Granted to a wait, and nothing shows yet that its client heard of it.
-    pub(super) unheard: bool,
+    /// Granted to a wait in this term, and nothing shows yet that its client heard of it.
+    pub(super) unheard_in: Option<u64>,
     /// The token that it had before it was converted.
     pub(super) converted_from: Option<Token>,
     /// Later requests of the owner that were answered with this hold. Bounded with all ids.
@@ -89,7 +89,7 @@ impl Table {
             deadline_ms,
             granted_ms: now_ms,
             waited_ms: waited_ms.unwrap_or(0),
-            unheard: waited_ms.is_some(),
+            unheard_in: waited_ms.map(|_| self.terms),
             converted_from: None,
             later_request_ids: Vec::new(),
         };
@@ -109,7 +109,7 @@ impl Table {
             (None, Some(held_ms)) => Some(held_ms),
         };
         self.set_lease(now_ms, token, longer);
-        self.hold_mut(token).unheard = false;
+        self.hold_mut(token).unheard_in = None;
         if let Some(id) = &claim.request_id {
             self.remember(claim, id, Became::Held(token));
             self.hold_mut(token).later_request_ids.push(id.clone());
@@ -148,13 +148,14 @@ impl Table {
         }
         let ttl_ms = ttl_ms.or(self.holds[&token].claim.ttl_ms);
         self.set_lease(now_ms, token, ttl_ms);
-        self.hold_mut(token).unheard = false;
+        self.hold_mut(token).unheard_in = None;
         Outcome::Renewed {
             expires_in_ms: self.expires_in_ms(now_ms, &self.holds[&token]),
         }
     }
 
-    /// Takes back a grant of which nobody heard; void once its holder has shown that it did.
+    /// Takes back a grant of which nobody heard; void once its holder has shown that it did, and in a
+    /// later term: its leader has told the grant again, and may have been heard.
     pub(super) fn give_back(
         &mut self,
         now_ms: u64,
@@ -162,7 +163,8 @@ impl Table {
         effects: &mut Vec<Effect>,
     ) -> Outcome {
         self.settle_hold(now_ms, token, effects);
-        if !self.holds.get(&token).is_some_and(|hold| hold.unheard) {
+        let unheard_in = self.holds.get(&token).and_then(|hold| hold.unheard_in);
+        if unheard_in != Some(self.terms) {
             return Outcome::NotHolder;
         }
         self.end(now_ms, token, &End::GivenBack, effects);

@@ -29,6 +29,8 @@ use crate::ids::Token;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
     pub(super) limits: Limits,
+    /// How many terms have begun.
+    pub(super) terms: u64,
     /// The newest token; the next grant gets the one after it.
     pub(super) last_token: Token,
     /// The number of the newest wait.
@@ -130,6 +132,7 @@ impl Table {
     /// A leader begins its term: no lease ends within `grace_ms`, since holders could not renew
     /// while there was no leader. Waits are not prolonged.
     pub fn start_term(&mut self, now_ms: u64, grace_ms: u64) {
+        self.terms += 1;
         self.deadlines
             .raise_lease_floor(now_ms.saturating_add(grace_ms));
     }
@@ -215,7 +218,7 @@ impl Table {
         match (known.became, effective_wait(request)) {
             (Became::Ended { .. }, _) => Outcome::NotHolder,
             (Became::Held(token), _) => {
-                self.hold_mut(token).unheard = false;
+                self.hold_mut(token).unheard_in = None;
                 Outcome::Acquired(self.acquired(now_ms, token))
             }
             (Became::Waiting(place), Some(wait)) => self.reattach(now_ms, place, wait),

@@ -83,6 +83,9 @@ impl Model {
     }
 
     pub(super) fn start_term(&mut self, grace_ms: u64) {
+        for hold in &mut self.holds {
+            hold.unheard = false;
+        }
         self.floor_ms = self.floor_ms.max(self.now_ms + grace_ms);
     }
 

@@ -33,6 +33,8 @@ pub struct Options {
     pub redis: bool,
     /// Further flags of every node.
     pub flags: Vec<String>,
+    /// Further flags of the broker.
+    pub broker_flags: Vec<String>,
     /// TLS and users, for the broker and for Redis; without, everybody may do everything.
     pub secured: Option<Secured>,
 }
@@ -44,6 +46,7 @@ impl Default for Options {
             nodes: 3,
             redis: false,
             flags: Vec::new(),
+            broker_flags: Vec::new(),
             secured: None,
         }
     }
@@ -174,6 +177,7 @@ impl Cluster {
             }
         }
         command.args(["-a", "127.0.0.1", "-p", &self.broker_port.to_string()]);
+        command.args(&self.options.broker_flags);
         let log = self.directory.path().join("broker.log");
         self.broker = Some(Process::start("the broker", &mut command, &log));
         listens("the broker", self.broker_port).await;
@@ -408,7 +412,7 @@ impl Cluster {
     }
 }
 
-async fn listens(what: &str, port: u16) {
+pub async fn listens(what: &str, port: u16) {
     wait::until(&format!("{what} listens on {port}"), async || {
         let connection = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
         connection.ok().map(drop)
