@@ -11,10 +11,11 @@ use crate::cache::service::CacheService;
 use crate::monitor::http::NodeInfo;
 use crate::protocol::reply::{self, From};
 use crate::protocol::status::{
-    self, CacheCounts, LockCounts, Member, NatsState, RedisState, StateHash, StateHashChoice,
-    Status,
+    self, CacheCounts, LockCounts, Member, NatsState, QueueCounts, RedisState, StateHash,
+    StateHashChoice, Status,
 };
 use crate::protocol::{Code, Encoding, Operation};
+use crate::queue::service::QueueService;
 use crate::queue::store::RedisLink;
 use crate::raft::handle::Handle;
 use crate::raft::network::Network;
@@ -29,6 +30,7 @@ pub struct Insight {
     pub stats: Arc<Stats>,
     pub clients: SharedBroker,
     pub raft_broker: SharedBroker,
+    pub queues: QueueService,
     pub redis: Option<Arc<RedisLink>>,
     pub service: ServiceInfo,
     pub started: Instant,
@@ -73,6 +75,9 @@ impl Insight {
             cache: CacheCounts {
                 entries: entries as u64,
                 bytes: bytes as u64,
+            },
+            queue: QueueCounts {
+                topics: self.queues.active_topics() as u64,
             },
             nats: NatsState {
                 connected: self.clients.is_connected(),

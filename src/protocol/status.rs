@@ -84,6 +84,7 @@ pub struct Status {
     pub uptime_ms: u64,
     pub locks: LockCounts,
     pub cache: CacheCounts,
+    pub queue: QueueCounts,
     pub nats: NatsState,
     /// Absent when the node was told of no Redis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -101,6 +102,13 @@ pub struct StateHash {
     pub batches: u64,
     /// 16 hexadecimal digits.
     pub hash: String,
+}
+
+/// What a node does for queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueCounts {
+    /// Topics for which it has a request, or a pop that waits, right now.
+    pub topics: u64,
 }
 
 /// What is known about Redis.

@@ -118,6 +118,7 @@ struct Raw {
     subject: String,
     payload: Bytes,
     content_type: Option<String>,
+    /// When its wait ends, by which another node then has to answer.
     deadline: Instant,
 }
 
@@ -206,14 +207,15 @@ impl QueueService {
             content_type,
             ..
         } = origin.incoming;
+        let wait_ends = origin.received_at + Duration::from_millis(demand.wait_ms);
         let raw = Raw {
             subject: (*subject).to_owned(),
             payload: (*payload).clone(),
             content_type: content_type.map(str::to_owned),
-            deadline: origin.deadline,
+            deadline: origin.deadline.min(wait_ends),
         };
         let ticket = ticket(Operation::QueuePop, Shape::Pop(raw), origin);
-        let wanted = self.0.wanted(demand, origin.to.encoding);
+        let wanted = self.0.wanted(demand, origin);
         self.0.submit(topic, Some(ticket), Ask::Pop(wanted));
     }
 
@@ -226,7 +228,7 @@ impl QueueService {
         } = request;
         let (operation, ask) = match what {
             Verdict::Ack { pop } => {
-                let wanted = pop.map(|demand| self.0.wanted(demand, origin.to.encoding));
+                let wanted = pop.map(|demand| self.0.wanted(demand, origin));
                 (Operation::QueueAck, Ask::Ack(receipts, wanted))
             }
             Verdict::Nack {
@@ -325,10 +327,12 @@ impl Shared {
         self.started.elapsed().as_millis() as u64
     }
 
-    fn wanted(&self, demand: Demand, encoding: Encoding) -> Wanted {
+    /// What a pop asks for; it waits as long as it says, and no longer than its client.
+    fn wanted(&self, demand: Demand, origin: &Origin<'_>) -> Wanted {
+        let left = origin.deadline.saturating_duration_since(time::now());
         let until_ms = match demand.wait_ms {
             0 => 0,
-            wait_ms => self.now_ms() + wait_ms,
+            wait_ms => self.now_ms() + wait_ms.min(left.as_millis() as u64),
         };
         // Base64 and the fields around each message take their part.
         let bytes_max = self.parts.answers.payload_max() as u64;
@@ -337,7 +341,7 @@ impl Shared {
             visibility_ms: demand.visibility_ms.unwrap_or(0),
             consumer: demand.consumer,
             token: Receipt::token(rand::random()),
-            bytes_max: match encoding {
+            bytes_max: match origin.to.encoding {
                 Encoding::Json => bytes_max * 5 / 8,
                 Encoding::MessagePack => bytes_max * 7 / 8,
             },

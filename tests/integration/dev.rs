@@ -110,7 +110,7 @@ async fn what_it_prints_works_and_nothing_is_left() {
         .iter()
         .filter_map(|line| pasted(line, "  nats req "))
         .collect();
-    assert_eq!(requests.len(), 3, "{guide:?}");
+    assert_eq!(requests.len(), 7, "{guide:?}");
     for (subject, body) in requests {
         let body = serde_json::from_str(body).expect("the printed body is JSON");
         let answer = wire::request(&nats, subject, &body, wait::LONG).await;
@@ -119,6 +119,10 @@ async fn what_it_prints_works_and_nothing_is_left() {
         match subject {
             "mufakat.lock.get.orders.42" => assert_eq!(answer["holders"][0]["owner"], "me"),
             "mufakat.status" => assert_eq!(answer["redis"]["durability"], "fsync", "{answer}"),
+            "mufakat.queue.push.mails" => assert_eq!(answer["seq"], 1, "{answer}"),
+            "mufakat.queue.pop.mails" => assert_eq!(answer["messages"][0]["payload"], "hello"),
+            "mufakat.cache.set.user.42" => assert!(answer["version"].is_string(), "{answer}"),
+            "mufakat.cache.get.user.42" => assert_eq!(answer["value"], "Ada", "{answer}"),
             _ => assert!(answer["token"].is_u64()),
         }
     }
@@ -127,7 +131,7 @@ async fn what_it_prints_works_and_nothing_is_left() {
         .filter_map(|line| line.strip_prefix("  "))
         .filter(|line| line.contains("/mufakat "))
         .collect();
-    assert_eq!(commands.len(), 4, "{guide:?}");
+    assert_eq!(commands.len(), 7, "{guide:?}");
     for line in commands {
         let mut shell = tokio::process::Command::new("sh");
         shell
@@ -140,6 +144,9 @@ async fn what_it_prints_works_and_nothing_is_left() {
         let expected = match line {
             line if line.contains("lock run") => "token ",
             line if line.ends_with("status") => "\"leader\":",
+            line if line.contains("queue push") => "\"seq\":2",
+            line if line.contains("queue work") => "hello again",
+            line if line.contains("cache get") => "\"value\":\"Ada\"",
             _ => "\"owner\":\"me\"",
         };
         assert!(said.contains(expected), "{line}: {said}");

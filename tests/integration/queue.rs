@@ -326,6 +326,14 @@ async fn queue_groups_are_in_order_one_at_a_time() {
 }
 
 #[tokio::test]
+async fn queue_pops_wait_no_longer_than_their_client() {
+    let (_cluster, queue) = start(1).await;
+    let body = json!({"topic": "a", "consumer": "c", "wait_ms": 60_000, "timeout_ms": 300});
+    let answer = queue.ok("queue.pop", body).await;
+    assert!(messages(&answer).is_empty(), "{answer}");
+}
+
+#[tokio::test]
 async fn queue_pops_wait_in_order_and_ack_takes_the_next() {
     let (_cluster, queue) = start(3).await;
     let mut waiting = Vec::new();

@@ -276,6 +276,7 @@ fn status() -> Vec<(&'static str, Value)> {
             "cache",
             object(vec![("entries", integer()), ("bytes", integer())]),
         ),
+        ("queue", object(vec![("topics", integer())])),
         ("nats", object(vec![("connected", boolean())])),
         ("redis?", redis),
         (

@@ -105,7 +105,7 @@ impl Inner {
         let mut due = Vec::new();
         let (again, time_entry, overdue) = {
             let mut desk = self.desk();
-            desk.proposals.sweep(now, &mut due);
+            desk.proposals.sweep(now, self.is_confirmed(), &mut due);
             let overdue = desk.proposals.overdue_waits(now);
             (
                 desk.proposals.forward_again(now),

@@ -30,9 +30,10 @@ impl Proposals {
     }
 
     /// Answers whose time is up.
-    pub fn sweep(&mut self, now: Instant, due: &mut Vec<Due>) {
+    pub fn sweep(&mut self, now: Instant, leads_a_quorum: bool, due: &mut Vec<Due>) {
         let waiting = match self.role {
             Role::Leaderless => Refusal::NoLeader,
+            Role::Elected { .. } | Role::Leader { .. } if !leads_a_quorum => Refusal::NoLeader,
             _ => Refusal::Timeout,
         };
         if self.queue.iter().any(|queued| queued.deadline <= now) {

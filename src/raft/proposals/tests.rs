@@ -359,11 +359,11 @@ fn a_deadline_says_what_is_known() {
     let end = begun + ms(60_000);
     let result = |node: &mut Proposals| {
         let mut due = Vec::new();
-        node.sweep(end - ms(1), &mut due);
+        node.sweep(end - ms(1), true, &mut due);
         assert!(due.is_empty(), "before its time");
-        node.sweep(end, &mut due);
+        node.sweep(end, true, &mut due);
         let results: Vec<_> = told(&due).into_iter().map(|(_, result)| result).collect();
-        node.sweep(end, &mut due);
+        node.sweep(end, true, &mut due);
         assert_eq!(due.len(), 1, "answered once");
         results
     };
@@ -374,6 +374,13 @@ fn a_deadline_says_what_is_known() {
     let mut node = proposals(ME, Role::Elected { term: 1 });
     submit(&mut node, 1, begun);
     assert_eq!(result(&mut node), vec![Err(Refusal::Timeout)]);
+
+    let mut due = Vec::new();
+    let mut node = proposals(ME, leader(1));
+    submit(&mut node, 1, begun);
+    node.sweep(end, false, &mut due);
+    let results: Vec<_> = told(&due).into_iter().map(|(_, result)| result).collect();
+    assert_eq!(results, vec![Err(Refusal::NoLeader)], "without a quorum");
 
     let mut node = proposals(ME, follower(1));
     submit(&mut node, 1, begun);

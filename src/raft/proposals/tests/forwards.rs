@@ -81,7 +81,7 @@ fn what_a_sender_gave_up_leaves_no_gap_and_never_takes_effect() {
     from.submit(early).unwrap();
     let lost = forward(&mut from, begun).unwrap();
     let mut due = Vec::new();
-    from.sweep(begun + ms(100), &mut due);
+    from.sweep(begun + ms(100), true, &mut due);
     assert_eq!(due[0].result, Err(Refusal::Indeterminate));
 
     submit(&mut from, 2, begun);
