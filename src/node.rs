@@ -239,8 +239,9 @@ impl Core {
         answer_view_reads(&network, &handle);
         let taking = dispatch.clone();
         relay
-            .listen(move |handed| taking.take_handed(handed), stopped)
+            .listen(move |handed| taking.take_handed(handed), stopped.clone())
             .await?;
+        tokio::spawn(dispatch.clone().follow_view(stopped));
         Ok(Core {
             handle,
             network,

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::broker::relay::{self, Handed, Incoming, Relay};
+use tokio::sync::watch;
+
+use crate::broker::relay::kept::Kept;
+use crate::broker::relay::{self, Handed, Incoming, Keep, Relay, Way};
 use crate::broker::reply::Replier;
 use crate::cache;
 use crate::cache::service::{Ask, CacheService};
@@ -19,6 +22,24 @@ use crate::protocol::{self, ErrorReply, Operation, Prefix, Refusal, ReplyTo, Req
 use crate::queue::service::{Origin, QueueService};
 use crate::raft::handle::Handle;
 use crate::time::{self, Instant};
+use crate::view::tenure::Stay;
+
+/// The new executor of a request may learn of the view that says so a moment later than this node
+/// did, and would refuse what comes before that.
+const AGAIN_DELAY: Duration = Duration::from_millis(300);
+
+/// What a wait that was interrupted still gets: time for one look, so that it ends with an answer.
+const LOOK_MIN: Duration = Duration::from_millis(500);
+
+/// How a request came to this node.
+enum Came {
+    /// From its client.
+    Directly,
+    /// From the node that its client asked.
+    Handed(Way),
+    /// From its client, some time ago, and has waited at a node that is gone.
+    Again(Instant),
+}
 
 /// Sends each request on its road.
 pub struct Dispatch {
@@ -37,14 +58,14 @@ impl Dispatch {
     /// Takes one message. Whatever is in it, the client gets an answer and the node goes on; a
     /// message without a (permitted) reply subject is dropped, since nobody would hear of it.
     pub fn take(self: &Arc<Self>, incoming: Incoming<'_>) {
-        self.decode(&incoming, None);
+        self.decode(&incoming, Came::Directly);
     }
 
     /// Takes what the relay has for this node: a request of another node's client, or the news that
     /// one of this node's found nobody.
     pub fn take_handed(self: &Arc<Self>, handed: Handed<'_>) {
         match handed {
-            Handed::Request(incoming, deadline) => self.decode(&incoming, Some(deadline)),
+            Handed::Request(incoming, way) => self.decode(&incoming, Came::Handed(way)),
             Handed::Refused(to, refusal) => {
                 let from = self.replier.from(None);
                 self.replier.send_refusal(&to, from, &refusal);
@@ -52,8 +73,40 @@ impl Dispatch {
         }
     }
 
-    /// `handed_until` is there when another node handed the request on: its client's deadline.
-    fn decode(self: &Arc<Self>, incoming: &Incoming<'_>, handed_until: Option<Instant>) {
+    /// Hands on again what waits at nodes that are gone, until `stopped`.
+    pub async fn follow_view(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
+        let mut changed = self.handle.view_changes();
+        loop {
+            tokio::select! {
+                biased;
+                _ = stopped.changed() => return,
+                _ = changed.changed() => {}
+            }
+            tokio::time::sleep(AGAIN_DELAY).await;
+            let view = self.handle.read(|state, _| state.view.clone());
+            let stays = |stay: Stay| {
+                let member = view.member(stay.node);
+                member.map(|member| member.incarnation) == Some(stay.incarnation)
+            };
+            for kept in self.relay.take_orphans(stays) {
+                self.take_again(&kept);
+            }
+        }
+    }
+
+    fn take_again(self: &Arc<Self>, kept: &Kept) {
+        let incoming = Incoming {
+            subject: &kept.subject,
+            reply: Some(&kept.reply.subject),
+            content_type: kept.content_type.as_deref(),
+            message_id: kept.message_id.as_deref(),
+            payload: &kept.payload,
+        };
+        let look_until = kept.wait_until.max(time::now() + LOOK_MIN);
+        self.decode(&incoming, Came::Again(look_until.min(kept.deadline)));
+    }
+
+    fn decode(self: &Arc<Self>, incoming: &Incoming<'_>, came: Came) {
         let Some(subject) = incoming.reply.filter(|to| self.prefix.may_reply_to(to)) else {
             return;
         };
@@ -79,14 +132,18 @@ impl Dispatch {
                 let own = || received_at + Duration::from_millis(request.timeout_ms());
                 let received = Received {
                     at: received_at,
-                    deadline: handed_until.unwrap_or_else(own),
-                    handed: handed_until.is_some(),
+                    deadline: match &came {
+                        Came::Directly => own(),
+                        Came::Handed(way) => way.until,
+                        Came::Again(deadline) => *deadline,
+                    },
+                    handed: matches!(came, Came::Handed(_)),
                 };
                 match self.executor(&request) {
                     Some(node) if node != self.me => {
-                        self.hand_on(node, incoming, (request.operation(), to), received);
+                        self.hand_on(node, incoming, (&request, to), (received, came));
                     }
-                    _ => self.route(request, to, received, incoming),
+                    _ => self.route(request, to, received, (incoming, came)),
                 }
             }
             Err(refusal) => self.answer::<()>(&to, (operation, received_at), Err(refusal)),
@@ -132,16 +189,47 @@ impl Dispatch {
         &self,
         node: NodeId,
         incoming: &Incoming<'_>,
-        (operation, to): (Operation, ReplyTo),
-        received: Received,
+        (request, to): (&Request, ReplyTo),
+        (received, came): (Received, Came),
     ) {
-        let sent = match received.handed {
-            true => Err(relay::handed_on_twice()),
-            false => self.relay.send(node, incoming, (&to, received.deadline)),
+        let way = (&to, received.deadline);
+        let sent = match came {
+            Came::Handed(_) => Err(relay::handed_on_twice()),
+            Came::Directly | Came::Again(_) => match self.keep(node, request, &came) {
+                Some(keep) => self.relay.send_kept(keep, incoming, way),
+                None => self.relay.send(node, incoming, way),
+            },
         };
         if let Err(refusal) = sent {
-            self.answer::<()>(&to, (Some(operation), received.at), Err(refusal));
+            self.answer::<()>(&to, (Some(request.operation()), received.at), Err(refusal));
+            if let Came::Handed(Way {
+                keeper: Some(keeper),
+                ..
+            }) = came
+            {
+                self.relay.ended(keeper);
+            }
         }
+    }
+
+    /// How a request that may wait is handed on; none for others.
+    fn keep(&self, node: NodeId, request: &Request, came: &Came) -> Option<Keep> {
+        let Request::Queue(queue) = request else {
+            return None;
+        };
+        let wait = Duration::from_millis(Some(queue.wait_ms()).filter(|&ms| ms > 0)?);
+        let member = self.handle.read(|state, _| state.view.member(node))?;
+        Some(Keep {
+            executor: Stay {
+                node,
+                incarnation: member.incarnation,
+            },
+            wait_until: match came {
+                Came::Again(deadline) => *deadline,
+                Came::Directly | Came::Handed(_) => time::now() + wait,
+            },
+            again: matches!(came, Came::Again(_)),
+        })
     }
 
     fn route(
@@ -149,7 +237,7 @@ impl Dispatch {
         request: Request,
         to: ReplyTo,
         received: Received,
-        incoming: &Incoming<'_>,
+        (incoming, came): (&Incoming<'_>, Came),
     ) {
         let asked = request.operation();
         match request {
@@ -175,6 +263,15 @@ impl Dispatch {
                     received_at: received.at,
                     deadline: received.deadline,
                     incoming,
+                    keeper: match came {
+                        Came::Handed(way) => way.keeper,
+                        Came::Directly | Came::Again(_) => None,
+                    },
+                    again: match came {
+                        Came::Directly => false,
+                        Came::Handed(way) => way.again,
+                        Came::Again(_) => true,
+                    },
                 };
                 self.queues.take(*request, origin);
             }

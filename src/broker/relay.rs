@@ -11,25 +11,31 @@
 //! handed it on keeps nothing but its reply subject, for the moment in which a broker says that
 //! nobody listens. An executor that dies leaves its client without an answer, which means unknown.
 //!
+//! A request that may wait there is kept here, until the executor says that it ended ([`kept`]). When
+//! the executor leaves the view instead, the request is handed on again.
+//!
 //! What arrives twice, or after its client gave up, is not executed ([`gate`]).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::broker::SubscribeError;
 use crate::broker::relay::gate::{Admission, Gate, Mark};
-use crate::ids::NodeId;
+use crate::broker::relay::kept::{Kept, Waiting};
+use crate::ids::{BootId, NodeId};
 use crate::protocol::{Code, Encoding, ErrorReply, Refusal, ReplyTo};
 use crate::raft::posts::{Arrival, Lane, Post, PostError, Posts, Unheard};
 use crate::stats::{self, Stats};
 use crate::time::{self, Instant};
+use crate::view::tenure::Stay;
 
 pub mod gate;
+pub mod kept;
 
 /// Requests whose executor may turn out not to listen: a broker says so within milliseconds.
 const SENT_KEPT: usize = 8_192;
@@ -45,12 +51,25 @@ pub struct Incoming<'a> {
     pub payload: &'a Bytes,
 }
 
+/// What nodes say to each other here.
+#[derive(Debug, Serialize, Deserialize)]
+enum Said<'a> {
+    #[serde(borrow)]
+    Request(Relayed<'a>),
+    /// Requests of that run of the receiver are over, by the numbers that they came under.
+    Ended(BootId, Vec<u64>),
+}
+
 /// A request as it travels.
 #[derive(Debug, Serialize, Deserialize)]
 struct Relayed<'a> {
     /// By the sender's clock.
     sent_ms: u64,
     left_ms: u64,
+    /// The sender wants to hear when it has ended.
+    kept: bool,
+    /// It may have been handed on before, to a node that is gone.
+    again: bool,
     subject: &'a str,
     reply: &'a str,
     content_type: Option<&'a str>,
@@ -68,6 +87,10 @@ struct Shared {
     stats: Arc<Stats>,
     started: Instant,
     sent: Mutex<VecDeque<Sent>>,
+    waiting: Mutex<Waiting>,
+    /// Ended here, and not said yet to those who keep them.
+    ended: Mutex<BTreeMap<(NodeId, BootId), Vec<u64>>>,
+    some_ended: Notify,
 }
 
 /// A request that left.
@@ -77,12 +100,42 @@ struct Sent {
     encoding: Encoding,
 }
 
+/// Who keeps a request that was handed on to this node, and under which number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keeper {
+    node: NodeId,
+    boot: BootId,
+    number: u64,
+}
+
+/// How a request came here from another node.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    /// Its client's deadline.
+    pub until: Instant,
+    /// To be told when the request has ended ([`Relay::ended`]).
+    pub keeper: Option<Keeper>,
+    /// It may have been handed on before, to a node that is gone.
+    pub again: bool,
+}
+
 /// What comes out of the relay for this node.
 pub enum Handed<'a> {
-    /// To be executed here, until the deadline.
-    Request(Incoming<'a>, Instant),
+    /// To be executed here.
+    Request(Incoming<'a>, Way),
     /// To be answered: its executor does not listen.
     Refused(ReplyTo, Refusal),
+}
+
+/// A request that may wait at its executor.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep {
+    /// Where it goes, as a member of the view.
+    pub executor: Stay,
+    /// When its wait is over.
+    pub wait_until: Instant,
+    /// It may have been handed on before, to a node that is gone.
+    pub again: bool,
 }
 
 impl Relay {
@@ -91,7 +144,10 @@ impl Relay {
             posts,
             stats,
             started: time::now(),
-            sent: Mutex::new(VecDeque::new()),
+            sent: Mutex::default(),
+            waiting: Mutex::default(),
+            ended: Mutex::default(),
+            some_ended: Notify::new(),
         }))
     }
 
@@ -105,6 +161,52 @@ impl Relay {
         incoming: &Incoming<'_>,
         (reply, deadline): (&ReplyTo, Instant),
     ) -> Result<(), Refusal> {
+        self.leave(to, incoming, (reply, deadline), None).map(drop)
+    }
+
+    /// The same for a request that may wait there: it is kept here until it has ended.
+    ///
+    /// # Errors
+    /// As those of [`Relay::send`].
+    pub fn send_kept(
+        &self,
+        keep: Keep,
+        incoming: &Incoming<'_>,
+        (reply, deadline): (&ReplyTo, Instant),
+    ) -> Result<(), Refusal> {
+        // Locked until it is kept: the word that it ended must not come first.
+        let mut waiting = self.0.waiting.lock().expect("no holder panics");
+        let has_room = waiting.has_room(time::now());
+        let flags = Some((has_room, keep.again));
+        let number = self.leave(keep.executor.node, incoming, (reply, deadline), flags)?;
+        if has_room {
+            waiting.keep(
+                number,
+                Kept {
+                    executor: keep.executor,
+                    subject: incoming.subject.to_owned(),
+                    reply: reply.clone(),
+                    content_type: incoming.content_type.map(str::to_owned),
+                    message_id: incoming.message_id.map(str::to_owned),
+                    // A share of the received buffer would hold all of it.
+                    payload: Bytes::copy_from_slice(incoming.payload),
+                    wait_until: keep.wait_until,
+                    deadline,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    /// Sends one request and returns its number. The flags are whether it is kept, and whether it
+    /// left before.
+    fn leave(
+        &self,
+        to: NodeId,
+        incoming: &Incoming<'_>,
+        (reply, deadline): (&ReplyTo, Instant),
+        flags: Option<(bool, bool)>,
+    ) -> Result<u64, Refusal> {
         let left = deadline.saturating_duration_since(time::now());
         if left < Duration::from_millis(1) {
             return Err(Box::new(ErrorReply::new(
@@ -112,20 +214,24 @@ impl Relay {
                 "its time was over before it could be handed on",
             )));
         }
+        let (kept, again) = flags.unwrap_or_default();
         let relayed = Relayed {
             sent_ms: self.elapsed_ms(),
             left_ms: left.as_millis() as u64,
+            kept,
+            again,
             subject: incoming.subject,
             reply: &reply.subject,
             content_type: incoming.content_type,
             message_id: incoming.message_id,
             payload: incoming.payload,
         };
-        let hint = 64 + incoming.subject.len() + reply.subject.len() + incoming.payload.len();
+        let hint = 72 + incoming.subject.len() + reply.subject.len() + incoming.payload.len();
+        let request = Said::Request(relayed);
         let sent = self
             .0
             .posts
-            .send(to, Lane::Relay, &relayed, (hint, Unheard::Tell));
+            .send(to, Lane::Relay, &request, (hint, Unheard::Tell));
         let number = sent.map_err(|error| not_sent(to, error))?;
         let mut sent = self.0.sent.lock().expect("no holder panics");
         if sent.len() >= SENT_KEPT {
@@ -136,7 +242,27 @@ impl Relay {
             reply: reply.subject.clone(),
             encoding: reply.encoding,
         });
-        Ok(())
+        Ok(number)
+    }
+
+    /// Says, soon, that a request which another node keeps has ended here. To be called right after
+    /// its answer left.
+    pub fn ended(&self, keeper: Keeper) {
+        let mut ended = self.0.ended.lock().expect("no holder panics");
+        let numbers = ended.entry((keeper.node, keeper.boot)).or_default();
+        numbers.push(keeper.number);
+        self.0.some_ended.notify_one();
+    }
+
+    /// Requests that wait at other nodes and have not ended there, as far as is known here.
+    pub fn kept(&self) -> usize {
+        self.0.waiting.lock().expect("no holder panics").len()
+    }
+
+    /// Takes out the kept requests whose executor's stay is over.
+    pub fn take_orphans(&self, stays: impl Fn(Stay) -> bool) -> Vec<Kept> {
+        let mut waiting = self.0.waiting.lock().expect("no holder panics");
+        waiting.take_orphans(time::now(), stays)
     }
 
     /// Takes what is handed to this node, until `stopped`.
@@ -149,6 +275,7 @@ impl Relay {
         mut stopped: watch::Receiver<bool>,
     ) -> Result<(), SubscribeError> {
         let mut inbox = self.0.posts.listen(Lane::Relay, TAKEN_MAX).await?;
+        tokio::spawn(self.clone().say_what_ended(stopped.clone()));
         let relay = self.clone();
         tokio::spawn(async move {
             let mut gate = Gate::default();
@@ -168,10 +295,43 @@ impl Relay {
         Ok(())
     }
 
+    /// One message carries all that ended while the one before was written.
+    async fn say_what_ended(self, mut stopped: watch::Receiver<bool>) {
+        loop {
+            tokio::select! {
+                biased;
+                _ = stopped.changed() => return,
+                () = self.0.some_ended.notified() => {}
+            }
+            let ended = std::mem::take(&mut *self.0.ended.lock().expect("no holder panics"));
+            for ((node, boot), numbers) in ended {
+                let hint = 32 + 9 * numbers.len();
+                let said = Said::Ended(boot, numbers);
+                let sent = self
+                    .0
+                    .posts
+                    .send(node, Lane::Relay, &said, (hint, Unheard::Ignore));
+                if let Err(error) = sent {
+                    tracing::debug!(%node, %error, "a node was not told which requests ended");
+                }
+            }
+        }
+    }
+
     fn admit(&self, gate: &mut Gate, post: &Post, take: &impl Fn(Handed<'_>)) {
-        let Ok(relayed) = post.body::<Relayed<'_>>() else {
-            self.0.stats.raft.frame_refused(stats::Refusal::Malformed);
-            return;
+        let relayed = match post.body::<Said<'_>>() {
+            Ok(Said::Request(relayed)) => relayed,
+            Ok(Said::Ended(boot, numbers)) => {
+                if boot == self.0.posts.identity().boot {
+                    let mut waiting = self.0.waiting.lock().expect("no holder panics");
+                    numbers.into_iter().for_each(|number| waiting.end(number));
+                }
+                return;
+            }
+            Err(_) => {
+                self.0.stats.raft.frame_refused(stats::Refusal::Malformed);
+                return;
+            }
         };
         let mark = Mark {
             from: post.from,
@@ -190,8 +350,17 @@ impl Relay {
                     message_id: relayed.message_id,
                     payload: &payload,
                 };
-                let deadline = time::now() + Duration::from_millis(left_ms);
-                take(Handed::Request(incoming, deadline));
+                let keeper = Keeper {
+                    node: post.from,
+                    boot: post.boot,
+                    number: post.number,
+                };
+                let way = Way {
+                    until: time::now() + Duration::from_millis(left_ms),
+                    keeper: relayed.kept.then_some(keeper),
+                    again: relayed.again,
+                };
+                take(Handed::Request(incoming, way));
             }
             Admission::Repeated | Admission::Late => {
                 self.0.stats.raft.frame_refused(stats::Refusal::Forward);
@@ -209,6 +378,7 @@ impl Relay {
             reply, encoding, ..
         }) = found
         {
+            self.0.waiting.lock().expect("no holder panics").end(number);
             let to = ReplyTo {
                 subject: reply,
                 encoding,

@@ -417,6 +417,11 @@ impl Request {
         }
     }
 
+    /// How long it may wait for messages; 0 for what waits for none.
+    pub fn wait_ms(&self) -> u64 {
+        self.timeout_and_wait().1
+    }
+
     pub(super) fn timeout_and_wait(&self) -> (Option<u64>, u64) {
         match self {
             Request::Push(push) => (push.timeout_ms, 0),

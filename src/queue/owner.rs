@@ -16,7 +16,9 @@
 use std::collections::VecDeque;
 
 use crate::protocol::queue::Receipt;
-use crate::queue::script::{Batch, BatchReply, Caller, NewMessage, PoppedMessage};
+use crate::queue::script::{BatchReply, NewMessage, PoppedMessage};
+
+mod call;
 
 /// Calls under way. One would leave Redis idle while its answer travels; more would make batches small.
 const CALLS_MAX: usize = 2;
@@ -82,6 +84,15 @@ pub enum Told {
     Popped(String, Vec<PoppedMessage>),
     /// A pop that does not wait, of a topic that is paused.
     Paused,
+}
+
+/// A pop that waited and was given up.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Dismissed<T> {
+    /// It may wait elsewhere.
+    Waits(T, Wanted),
+    /// A part of it was done, so that it ends here.
+    Done(T, Told),
 }
 
 #[derive(Debug)]
@@ -386,15 +397,26 @@ impl<T> Owner<T> {
 
     /// Gives up everything that is not in a call: the topic is no longer this node's. The first are
     /// requests that were not begun, the second pops that wait.
-    pub fn abandon(&mut self) -> (Vec<T>, Vec<T>) {
+    pub fn abandon(&mut self) -> (Vec<T>, Vec<Dismissed<T>>) {
         let pending = self.pending.drain(..).filter_map(|item| item.client);
-        (pending.collect(), self.dismiss())
+        (pending.collect(), self.dismiss(|_| true))
     }
 
-    /// Gives up the pops that wait.
-    pub fn dismiss(&mut self) -> Vec<T> {
-        let waiting = self.waiting.drain(..).map(|waiter| waiter.client);
-        waiting.collect()
+    /// Gives up the pops that wait of these clients.
+    pub fn dismiss(&mut self, which: impl Fn(&T) -> bool) -> Vec<Dismissed<T>> {
+        let (out, stay): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|waiter| which(&waiter.client));
+        self.waiting = stay;
+        let dismissed = out.into_iter().map(|waiter| match waiter.acked {
+            // What was acknowledged is told, or its client would take it for undone.
+            Some(_) => {
+                let (client, told) = waiter.end(Vec::new(), false);
+                Dismissed::Done(client, told)
+            }
+            None => Dismissed::Waits(waiter.client, waiter.wanted),
+        });
+        dismissed.collect()
     }
 
     /// Whether every request but pops that wait is answered.
@@ -428,66 +450,6 @@ impl<T> Waiter<T> {
             None => Told::Popped(self.wanted.token, messages),
         };
         (self.client, told)
-    }
-}
-
-impl<T> Call<T> {
-    /// The arguments of the script.
-    pub fn args(&self, caller: Caller) -> Batch {
-        let mut batch = Batch::new(caller);
-        let asks = || self.items.iter().map(|item| &item.ask);
-        let acks: Vec<&Receipt> = asks()
-            .flat_map(|ask| match ask {
-                Ask::Ack(receipts, _) => &receipts[..],
-                _ => &[],
-            })
-            .collect();
-        batch.acks(acks.into_iter());
-        let mut nacks = Vec::new();
-        let mut extends = Vec::new();
-        let mut pushes = Vec::new();
-        for ask in asks() {
-            match ask {
-                Ask::Nack(receipts, back) => nacks.extend(
-                    receipts
-                        .iter()
-                        .map(|receipt| (receipt, back.mode, back.delay_ms, back.reason.as_str())),
-                ),
-                Ask::Extend(receipts, ms) => extends.extend(receipts.iter().map(|r| (r, *ms))),
-                Ask::Push(messages) => pushes.push(&messages[..]),
-                Ask::Ack(..) | Ask::Pop(_) => {}
-            }
-        }
-        batch.nacks(nacks.into_iter());
-        batch.extends(extends.into_iter());
-        batch.pushes(pushes.into_iter());
-        batch.pops(self.pops.iter().map(|Waiter { wanted, .. }| {
-            (
-                wanted.max,
-                wanted.visibility_ms,
-                wanted.token.as_str(),
-                wanted.consumer.as_str(),
-                wanted.bytes_max,
-            )
-        }));
-        batch
-    }
-
-    /// Splits off what adds nothing: acknowledgements without pops, for a Redis without memory. The
-    /// rest is to be refused.
-    pub fn spare(&mut self) -> (Vec<T>, bool) {
-        let is_ack = |item: &Item<T>| matches!(item.ask, Ask::Ack(..));
-        if self.items.iter().any(is_ack) && self.pops.iter().all(|pop| pop.acked.is_none()) {
-            let (acks, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.items)
-                .into_iter()
-                .partition(is_ack);
-            self.items = acks;
-            return (
-                rest.into_iter().filter_map(|item| item.client).collect(),
-                true,
-            );
-        }
-        (Vec::new(), false)
     }
 }
 

@@ -16,8 +16,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::broker::relay::{Incoming, Relay};
-use crate::ids::NodeId;
+use crate::broker::relay::{Incoming, Keeper, Relay};
+use crate::ids::{Incarnation, NodeId};
 use crate::protocol::queue::{Demand, Push, Receipt, Receipts, Request, Verdict};
 use crate::protocol::status::Durability;
 use crate::protocol::{Code, Encoding, ErrorReply, Operation, Outcome, Prefix, Refusal, ReplyTo};
@@ -31,6 +31,7 @@ use crate::view::rendezvous::Placement;
 
 mod acts;
 mod answers;
+mod moving;
 mod running;
 
 pub use answers::{Answered, Answers, Body};
@@ -101,6 +102,8 @@ struct Ticket {
     to: ReplyTo,
     operation: Operation,
     received_at: Instant,
+    /// The node that handed it on and wants to hear when it ends.
+    keeper: Option<Keeper>,
     shape: Shape,
 }
 
@@ -120,6 +123,8 @@ struct Raw {
     content_type: Option<String>,
     /// When its wait ends, by which another node then has to answer.
     deadline: Instant,
+    /// The stay of this node in which it came, if another node keeps it.
+    stay: Option<Incarnation>,
 }
 
 /// A request's way back, its time, and the message that it came in.
@@ -128,6 +133,10 @@ pub struct Origin<'a> {
     pub received_at: Instant,
     pub deadline: Instant,
     pub incoming: &'a Incoming<'a>,
+    /// The node that handed it on and wants to hear when it ends.
+    pub keeper: Option<Keeper>,
+    /// It may wait here already, on another road.
+    pub again: bool,
 }
 
 impl QueueService {
@@ -159,22 +168,31 @@ impl QueueService {
         let operation = request.operation();
         let refused = match self.0.store() {
             Err(refusal) => Err(refusal),
-            Ok(_) => match request {
-                Request::Push(push) => self.push(push, &origin),
-                Request::Pop(pop) => {
-                    self.pop(&pop.topic, pop.demand, &origin);
-                    Ok(())
-                }
-                Request::Receipts(receipts) => {
-                    self.receipts(receipts, &origin);
-                    Ok(())
-                }
-                Request::Admin(admin) => self.act(admin, &origin),
-            },
+            Ok(_) if origin.again => {
+                self.0.forget_waiting(request.topic(), &origin.to);
+                self.begin(request, &origin)
+            }
+            Ok(_) => self.begin(request, &origin),
         };
         if let Err(refusal) = refused {
             let timing = (operation, origin.received_at);
             self.0.refuse(&origin.to, timing, &refusal);
+            self.0.ended(origin.keeper);
+        }
+    }
+
+    fn begin(&self, request: Request, origin: &Origin<'_>) -> Result<(), Refusal> {
+        match request {
+            Request::Push(push) => self.push(push, origin),
+            Request::Pop(pop) => {
+                self.pop(&pop.topic, pop.demand, origin);
+                Ok(())
+            }
+            Request::Receipts(receipts) => {
+                self.receipts(receipts, origin);
+                Ok(())
+            }
+            Request::Admin(admin) => self.act(admin, origin),
         }
     }
 
@@ -213,6 +231,7 @@ impl QueueService {
             payload: (*payload).clone(),
             content_type: content_type.map(str::to_owned),
             deadline: origin.deadline.min(wait_ends),
+            stay: origin.keeper.and_then(|_| self.0.stay()),
         };
         let ticket = ticket(Operation::QueuePop, Shape::Pop(raw), origin);
         let wanted = self.0.wanted(demand, origin);
@@ -251,19 +270,6 @@ impl QueueService {
         self.0.submit(&topic, Some(ticket), ask);
     }
 
-    /// Tells the pops that wait here that this node is stopping: another one takes them.
-    pub fn dismiss(&self) {
-        let waiting: Vec<Ticket> = lock(&self.0.topics)
-            .values_mut()
-            .flat_map(|topic| topic.owner.dismiss())
-            .collect();
-        for ticket in waiting {
-            let message = "this node is stopping; ask another";
-            self.0
-                .refuse_ticket(&ticket, &ErrorReply::new(Code::ShuttingDown, message));
-        }
-    }
-
     /// Whether every request but pops that wait is answered.
     pub fn is_settled(&self) -> bool {
         lock(&self.0.topics)
@@ -293,6 +299,7 @@ fn ticket(operation: Operation, shape: Shape, origin: &Origin<'_>) -> Ticket {
         to: origin.to.clone(),
         operation,
         received_at: origin.received_at,
+        keeper: origin.keeper,
         shape,
     }
 }
@@ -412,6 +419,7 @@ impl Shared {
     fn refuse_ticket(&self, ticket: &Ticket, refusal: &ErrorReply) {
         let timing = (ticket.operation, ticket.received_at);
         self.refuse(&ticket.to, timing, refusal);
+        self.ended(ticket.keeper);
     }
 
     fn refuse(&self, to: &ReplyTo, timing: (Operation, Instant), refusal: &ErrorReply) {

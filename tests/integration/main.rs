@@ -37,6 +37,7 @@ mod queue_chaos;
 mod queue_failures;
 mod queue_model;
 mod queue_reference;
+mod queue_waits;
 mod queue_work;
 mod raw;
 mod redis_server;

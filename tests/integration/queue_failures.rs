@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use mufakat::protocol::status::Member;
 use serde_json::{Value, json};
 
-use crate::cluster::Cluster;
-use crate::queue::{Queue, messages, result, serves, start};
+use crate::queue::{Queue, messages, serves, start};
 use crate::{wait, wire};
 
 fn command(redis: &mut redis::Connection, words: &str) {
@@ -219,71 +217,4 @@ async fn queue_pops_that_wait_outlive_a_restart_of_redis() {
         .await
         .expect("an answer");
     assert_eq!(messages(&answer).len(), 1);
-}
-
-async fn owner_of(queue: &Queue, topic: &str) -> Option<u64> {
-    let answer = queue.ask("queue.stats", json!({"topic": topic})).await;
-    answer["owner_node"].as_u64()
-}
-
-#[tokio::test]
-async fn queue_pops_that_wait_move_with_their_topic() {
-    let (mut cluster, queue) = start(3).await;
-    all_are_in_view(&cluster).await;
-    let owner = owner_of(&queue, "a").await.expect("an owner");
-    cluster.kill(owner);
-    wait::until("another node owns the topic", async || {
-        let now = owner_of_live(&queue, "a").await?;
-        (now != owner).then_some(())
-    })
-    .await;
-    let body = json!({"topic": "a", "consumer": "c", "wait_ms": 30_000});
-    let mut waiting = wire::send(&queue.nats, "mufakat.queue.pop", &body).await;
-    wait::until("the pop waits", async || {
-        (queue.stats("a").await["waiters"] == 1).then_some(())
-    })
-    .await;
-    cluster.start_node(owner);
-    // Until all know of it, a push may still come to the node that had the topic meanwhile.
-    all_are_in_view(&cluster).await;
-    assert_eq!(owner_of(&queue, "a").await, Some(owner));
-    wait::until("a push is taken", async || {
-        (push_answer(&queue, "a").await["ok"] == true).then_some(())
-    })
-    .await;
-    let answer = waiting
-        .answer(Duration::from_secs(20))
-        .await
-        .expect("an answer");
-    assert_eq!(messages(&answer).len(), 1);
-    assert_eq!(answer["node"], owner);
-    let receipt = &messages(&answer)[0]["receipt"];
-    let acked = queue
-        .ok("queue.ack", json!({"topic": "a", "receipt": receipt}))
-        .await;
-    assert_eq!(result(&acked), "acked");
-}
-
-async fn owner_of_live(queue: &Queue, topic: &str) -> Option<u64> {
-    let body = json!({"topic": topic});
-    let limit = Duration::from_secs(2);
-    let answer = wire::request(&queue.nats, "mufakat.queue.stats", &body, limit).await?;
-    answer["owner_node"].as_u64()
-}
-
-/// Waits until every node says that all are in the view, and in which.
-async fn all_are_in_view(cluster: &Cluster) {
-    wait::until("all nodes are in one view", async || {
-        let mut epochs = Vec::new();
-        for node in cluster.ids() {
-            let status = cluster.status(node).await?;
-            let is_in = |member: &Member| member.incarnation.is_some();
-            epochs.push(status.members.iter().all(is_in).then_some(status.epoch)?);
-        }
-        epochs
-            .windows(2)
-            .all(|pair| pair[0] == pair[1])
-            .then_some(())
-    })
-    .await;
 }

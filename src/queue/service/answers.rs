@@ -196,9 +196,12 @@ impl Shared {
 
     fn send(&self, ticket: &Ticket, body: &Body, return_to: Option<String>) -> Answered {
         let timing = (ticket.operation, ticket.received_at);
-        self.parts
+        let answered = self
+            .parts
             .answers
-            .answer(&ticket.to, timing, Ok(body), return_to)
+            .answer(&ticket.to, timing, Ok(body), return_to);
+        self.ended(ticket.keeper);
+        answered
     }
 
     /// Keeps what is about to be sent, and says where the broker tells that nobody got it.

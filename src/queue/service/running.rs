@@ -6,8 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::{Known, QueueService, Shape, Shared, Ticket, Topic, lock, reconfiguring};
-use crate::broker::relay::Incoming;
+use super::{Known, QueueService, Shared, Ticket, Topic, lock, reconfiguring};
 use crate::broker::{SharedBroker, SubscribeError};
 use crate::protocol::error::{Code, ErrorReply, Outcome};
 use crate::queue::owner::{Call, Told};
@@ -17,9 +16,6 @@ use crate::time;
 
 /// Tasks of a topic that each have a call under way.
 const RUNNERS_MAX: usize = 2;
-/// The new owner of a topic may learn of the view that says so a moment later than this node did, and
-/// would refuse what comes before that.
-const HAND_ON_DELAY: Duration = Duration::from_millis(300);
 /// Words of the broker that nobody got an answer, not yet looked at.
 const GONE_MAX: usize = 4_096;
 
@@ -251,57 +247,6 @@ impl Shared {
             before.opseq
         );
         ErrorReply::new(Code::DataLossDetected, message)
-    }
-
-    /// The topic is another node's: what was not begun is refused, and pops that wait are handed on.
-    fn give_up(self: &Arc<Self>, name: &Arc<str>, ends_runner: bool) {
-        let (pending, waiting) = {
-            let mut topics = lock(&self.topics);
-            let Some(topic) = topics.get_mut(name) else {
-                return;
-            };
-            topic.runners -= usize::from(ends_runner);
-            let given_up = topic.owner.abandon();
-            if topic.owner.is_idle() && topic.runners == 0 {
-                topics.remove(name);
-            }
-            given_up
-        };
-        for ticket in pending {
-            self.refuse_ticket(&ticket, &reconfiguring());
-        }
-        if !waiting.is_empty() {
-            tokio::spawn(self.clone().hand_on(name.clone(), waiting));
-        }
-    }
-
-    /// Hands pops that wait to the node that owns their topic now.
-    async fn hand_on(self: Arc<Self>, name: Arc<str>, waiting: Vec<Ticket>) {
-        tokio::time::sleep(HAND_ON_DELAY).await;
-        let home = self.placement().home(name.as_bytes());
-        for ticket in waiting {
-            let Shape::Pop(raw) = &ticket.shape else {
-                self.refuse_ticket(&ticket, &reconfiguring());
-                continue;
-            };
-            let incoming = Incoming {
-                subject: &raw.subject,
-                reply: Some(&ticket.to.subject),
-                content_type: raw.content_type.as_deref(),
-                message_id: None,
-                payload: &raw.payload,
-            };
-            let sent = match home {
-                Some(home) if home != self.parts.me => {
-                    let way = (&ticket.to, raw.deadline);
-                    self.parts.relay.send(home, &incoming, way)
-                }
-                _ => Err(reconfiguring()),
-            };
-            if let Err(refusal) = sent {
-                self.refuse_ticket(&ticket, &refusal);
-            }
-        }
     }
 
     /// Makes sure that the time of pops that wait is watched.

@@ -1,0 +1,65 @@
+//! What one call carries, as the script takes it. Plain code.
+
+use super::{Ask, Call, Item, Waiter};
+use crate::protocol::queue::Receipt;
+use crate::queue::script::{Batch, Caller};
+
+impl<T> Call<T> {
+    /// The arguments of the script.
+    pub fn args(&self, caller: Caller) -> Batch {
+        let mut batch = Batch::new(caller);
+        let asks = || self.items.iter().map(|item| &item.ask);
+        let acks: Vec<&Receipt> = asks()
+            .flat_map(|ask| match ask {
+                Ask::Ack(receipts, _) => &receipts[..],
+                _ => &[],
+            })
+            .collect();
+        batch.acks(acks.into_iter());
+        let mut nacks = Vec::new();
+        let mut extends = Vec::new();
+        let mut pushes = Vec::new();
+        for ask in asks() {
+            match ask {
+                Ask::Nack(receipts, back) => nacks.extend(
+                    receipts
+                        .iter()
+                        .map(|receipt| (receipt, back.mode, back.delay_ms, back.reason.as_str())),
+                ),
+                Ask::Extend(receipts, ms) => extends.extend(receipts.iter().map(|r| (r, *ms))),
+                Ask::Push(messages) => pushes.push(&messages[..]),
+                Ask::Ack(..) | Ask::Pop(_) => {}
+            }
+        }
+        batch.nacks(nacks.into_iter());
+        batch.extends(extends.into_iter());
+        batch.pushes(pushes.into_iter());
+        batch.pops(self.pops.iter().map(|Waiter { wanted, .. }| {
+            (
+                wanted.max,
+                wanted.visibility_ms,
+                wanted.token.as_str(),
+                wanted.consumer.as_str(),
+                wanted.bytes_max,
+            )
+        }));
+        batch
+    }
+
+    /// Splits off what adds nothing: acknowledgements without pops, for a Redis without memory. The
+    /// rest is to be refused.
+    pub fn spare(&mut self) -> (Vec<T>, bool) {
+        let is_ack = |item: &Item<T>| matches!(item.ask, Ask::Ack(..));
+        if self.items.iter().any(is_ack) && self.pops.iter().all(|pop| pop.acked.is_none()) {
+            let (acks, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.items)
+                .into_iter()
+                .partition(is_ack);
+            self.items = acks;
+            return (
+                rest.into_iter().filter_map(|item| item.client).collect(),
+                true,
+            );
+        }
+        (Vec::new(), false)
+    }
+}
