@@ -53,6 +53,7 @@ const CORES: &[&str] = &[
     "src/broker/relay/gate.rs",
     "src/broker/relay/kept.rs",
     "src/queue/keys.rs",
+    "src/queue/marks.rs",
     "src/queue/owner.rs",
     "src/queue/owner/call.rs",
     "src/queue/script.rs",

@@ -188,7 +188,7 @@ impl Answers for Replier {
             Ok(Outcome::Lock(outcome)) => {
                 self.send_outcome(to, from, (operation, took, false), outcome);
             }
-            Ok(Outcome::View(_) | Outcome::TermStarted) => {
+            Ok(Outcome::View(_) | Outcome::Marked | Outcome::TermStarted) => {
                 unreachable!("clients submit lock commands only")
             }
             Err(refusal) => {

@@ -29,11 +29,13 @@
 //!
 //! Limits: what the server says about its settings is believed; whether its disk honours an fsync cannot
 //! be seen from here. A setting changed by hand is noticed within a minute. A loss is noticed by the node
-//! that owned the topic before it; an owner that is new knows of no earlier sequence.
+//! that owned the topic before it, whatever it is; a new owner knows what its predecessor told the log,
+//! each second, and so misses a loss of the last second before both ended.
 //!
 //! - [`service`]: requests in, answers out; the tasks of a topic.
 //! - [`owner`]: one topic: what waits, and which calls do it. Plain code.
 //! - [`script`]: the scripts, what goes into them and what comes out. Plain code.
+//! - [`marks`]: how far topics had come, in the replicated state. Plain code.
 //! - [`keys`]: the names of keys.
 //! - [`store`]: the connection, and calls over it.
 //! - [`durability`]: from a server's settings to what a write survives.
@@ -42,6 +44,7 @@
 pub mod address;
 pub mod durability;
 pub mod keys;
+pub mod marks;
 pub mod owner;
 pub mod script;
 pub mod service;

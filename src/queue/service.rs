@@ -23,7 +23,7 @@ use crate::protocol::status::Durability;
 use crate::protocol::{Code, Encoding, ErrorReply, Operation, Outcome, Prefix, Refusal, ReplyTo};
 use crate::queue::keys::Keyspace;
 use crate::queue::owner::{Ask, Owner, PENDING_MAX, Return, Wanted};
-use crate::queue::script::{Caller, NewMessage};
+use crate::queue::script::NewMessage;
 use crate::queue::store::RedisLink;
 use crate::raft::handle::Handle;
 use crate::time::{self, Instant};
@@ -31,6 +31,7 @@ use crate::view::rendezvous::Placement;
 
 mod acts;
 mod answers;
+mod marking;
 mod moving;
 mod running;
 
@@ -65,6 +66,12 @@ struct Shared {
     placement: Mutex<Arc<Placement>>,
     topics: Mutex<BTreeMap<Arc<str>, Topic>>,
     known: Mutex<BTreeMap<Arc<str>, Known>>,
+    /// Topics that came further than was reported to the log.
+    unreported: Mutex<VecDeque<Arc<str>>>,
+    some_unreported: Notify,
+    /// The number of the connection to Redis since which the log was asked for the view.
+    claimed: AtomicU64,
+    claiming: tokio::sync::Mutex<()>,
     sent: Mutex<VecDeque<Sent>>,
     sent_number: AtomicU64,
     acts: tokio::sync::Semaphore,
@@ -80,14 +87,18 @@ struct Topic {
     watch: Arc<Notify>,
 }
 
-/// How far a topic had come, as far as was acknowledged to this node.
+/// How far a topic had come, as far as was acknowledged to this node, or told by the log.
 #[derive(Clone, Copy, Default)]
 struct Known {
+    /// The view in which this node knew it last.
+    epoch: u64,
     opseq: u64,
     seq: u64,
     floor: u64,
     /// The topic is in the list of topics.
     is_noted: bool,
+    /// The topic is among those that are to be reported.
+    is_unreported: bool,
 }
 
 /// Messages on their way to a client.
@@ -147,6 +158,10 @@ impl QueueService {
             placement: Mutex::new(Arc::new(Placement::new(&Default::default()))),
             topics: Mutex::default(),
             known: Mutex::default(),
+            unreported: Mutex::default(),
+            some_unreported: Notify::new(),
+            claimed: AtomicU64::new(0),
+            claiming: tokio::sync::Mutex::default(),
             sent: Mutex::default(),
             sent_number: AtomicU64::new(0),
             acts: tokio::sync::Semaphore::new(ACTS_MAX),
@@ -397,23 +412,28 @@ impl Shared {
         self.submit(topic, None, Ask::Nack(receipts, back));
     }
 
-    fn caller(&self, topic: &str, placement: &Placement) -> Caller {
-        let known = lock(&self.known).get(topic).copied().unwrap_or_default();
-        Caller {
-            epoch: placement.epoch().0,
-            opseq: known.opseq,
-            seq_floor: known.floor,
-            spare: false,
-        }
-    }
-
-    /// Remembers how far a topic has come.
-    fn note(&self, topic: &Arc<str>, change: impl FnOnce(&mut Known)) {
+    /// Remembers how far a topic has come; `change` returns whether the log is to know.
+    fn note(&self, topic: &Arc<str>, change: impl FnOnce(&mut Known) -> bool) {
         let mut known = lock(&self.known);
         if !known.contains_key(topic) && known.len() >= REMEMBERED_MAX {
             known.pop_first();
         }
-        change(known.entry(topic.clone()).or_default());
+        let entry = known.entry(topic.clone()).or_default();
+        if change(entry) && !entry.is_unreported {
+            entry.is_unreported = true;
+            lock(&self.unreported).push_back(topic.clone());
+            self.some_unreported.notify_one();
+        }
+    }
+
+    /// Remembers what an answer of Redis says.
+    fn note_done(&self, topic: &Arc<str>, (opseq, seq): (u64, u64)) {
+        self.note(topic, |known| {
+            let is_further = opseq > known.opseq;
+            known.opseq = known.opseq.max(opseq);
+            known.seq = known.seq.max(seq);
+            is_further
+        });
     }
 
     fn refuse_ticket(&self, ticket: &Ticket, refusal: &ErrorReply) {

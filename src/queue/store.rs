@@ -12,6 +12,7 @@
 //! library: neither a timeout nor a half-open socket makes it connect again (redis-rs#2277).
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -52,6 +53,8 @@ pub struct RedisLink {
     status: watch::Receiver<Arc<RedisStatus>>,
     /// Present while connected.
     connection: watch::Receiver<Option<MultiplexedConnection>>,
+    /// Counts the connections that were made.
+    connects: Arc<AtomicU64>,
     /// Told when the link is of no use, though it answers.
     renew: Arc<Notify>,
     /// What Redis calls each script, once it was loaded.
@@ -101,20 +104,28 @@ impl RedisLink {
         )));
         let (offer, connection) = watch::channel(None);
         let renew = Arc::new(Notify::new());
+        let connects = Arc::new(AtomicU64::new(0));
         let link = Link {
             address,
             sender,
             offer,
+            connects: connects.clone(),
             renew: renew.clone(),
         };
         let task = tokio::spawn(run_until(shutdown, link));
         Ok(RedisLink {
             status,
             connection,
+            connects,
             renew,
             names: Mutex::default(),
             task,
         })
+    }
+
+    /// How many connections were made so far: another number says that this one is new.
+    pub fn connects(&self) -> u64 {
+        self.connects.load(Ordering::Acquire)
     }
 
     /// What is known now. Cheap: nothing is asked.
@@ -160,6 +171,7 @@ struct Link {
     address: RedisAddress,
     sender: watch::Sender<Arc<RedisStatus>>,
     offer: watch::Sender<Option<MultiplexedConnection>>,
+    connects: Arc<AtomicU64>,
     renew: Arc<Notify>,
 }
 
@@ -181,6 +193,8 @@ impl Link {
                     backoff = BACKOFF_MIN;
                     let mut offered = connection.clone();
                     offered.set_response_timeout(CALL_TIMEOUT);
+                    // Before the connection is of use: none is used under the number of another.
+                    self.connects.fetch_add(1, Ordering::AcqRel);
                     self.offer.send_replace(Some(offered));
                     self.watch(&mut connection).await
                 }

@@ -8,13 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{BootId, NodeId};
 use crate::protocol::subject::Operation;
-use crate::{lock, view};
+use crate::{lock, queue, view};
 
 /// One change of the replicated state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     Lock(lock::command::Command),
     View(view::cluster::Command),
+    /// How far topics have come. An empty one only asks for its place in the log.
+    Marks(Vec<queue::marks::Report>),
     /// The first command of each term: no lease ends within `grace_ms` of it, since holders could
     /// not renew while there was no leader.
     TermStarted {
@@ -39,7 +41,7 @@ impl Command {
                 Lock::CloseSession { .. } => Some(Operation::AdminSessionClose),
                 Lock::ForceRelease { .. } => Some(Operation::AdminLockRelease),
             },
-            Command::View(_) | Command::TermStarted { .. } => None,
+            Command::View(_) | Command::Marks(_) | Command::TermStarted { .. } => None,
         }
     }
 
@@ -49,6 +51,10 @@ impl Command {
         const FIXED: usize = 48;
         let names = match self {
             Command::Lock(command) => command.size_hint(),
+            Command::Marks(reports) => {
+                let sizes = reports.iter().map(|report| 32 + report.topic.len());
+                sizes.sum()
+            }
             Command::View(_) | Command::TermStarted { .. } => 0,
         };
         FIXED + names

@@ -5,6 +5,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::ids::ClusterId;
 use crate::lock;
+use crate::queue;
 use crate::raft::command::{Command, Proposed};
 use crate::view;
 
@@ -19,6 +20,9 @@ pub struct State {
     pub cluster: Option<ClusterId>,
     pub locks: lock::table::Table,
     pub view: view::cluster::View,
+    /// How far topics had come.
+    #[serde(default)]
+    pub marks: queue::marks::Marks,
 }
 
 /// The answer to one command.
@@ -26,6 +30,7 @@ pub struct State {
 pub enum Outcome {
     Lock(lock::outcome::Outcome),
     View(view::cluster::Change),
+    Marked,
     TermStarted,
 }
 
@@ -62,6 +67,10 @@ impl State {
         let run = |proposed: &Proposed| match &proposed.command {
             Command::Lock(command) => Outcome::Lock(self.locks.apply(now_ms, command, effects)),
             Command::View(command) => Outcome::View(self.view.apply(command)),
+            Command::Marks(reports) => {
+                self.marks.apply(reports);
+                Outcome::Marked
+            }
             Command::TermStarted { grace_ms } => {
                 self.locks.start_term(now_ms, *grace_ms);
                 Outcome::TermStarted

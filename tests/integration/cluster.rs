@@ -190,7 +190,7 @@ impl Cluster {
     /// Starts Redis as the queue wants it: every write on disk before it is answered.
     pub async fn start_redis(&mut self) {
         assert!(self.redis.is_none(), "Redis runs");
-        let directory = self.directory.path().join("redis");
+        let directory = self.redis_dir();
         fs::create_dir_all(&directory).expect("a directory can be made");
         let mut command = Command::new(programs::find("redis-server", "MUFAKAT_REDIS_SERVER"));
         match &self.options.secured {
@@ -211,6 +211,11 @@ impl Cluster {
     /// SIGKILL.
     pub fn kill_redis(&mut self) {
         self.redis.take().expect("Redis runs").kill();
+    }
+
+    /// Where Redis keeps its data.
+    pub fn redis_dir(&self) -> PathBuf {
+        self.directory.path().join("redis")
     }
 
     /// A connection to Redis, past the nodes.

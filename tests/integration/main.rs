@@ -35,6 +35,7 @@ mod programs;
 mod queue;
 mod queue_chaos;
 mod queue_failures;
+mod queue_loss;
 mod queue_model;
 mod queue_reference;
 mod queue_waits;

@@ -261,6 +261,8 @@ pub struct Stats {
     /// Messages taken and acknowledged since the topic began.
     pub pushed: u64,
     pub acked: u64,
+    /// The highest sequence number that the cluster's log knows of; see `data_loss_detected`.
+    pub marked_seq: u64,
     pub paused: bool,
     pub owner_node: Option<NodeId>,
 }

@@ -96,10 +96,7 @@ impl Shared {
         let done = self
             .run_script(topic, script, (self.caller(topic, &placement), own))
             .await?;
-        self.note(topic, |known| {
-            known.opseq = known.opseq.max(done.opseq);
-            known.seq = known.seq.max(done.seq);
-        });
+        self.note_done(topic, (done.opseq, done.seq));
         // What it made ready may be what a pop waits for.
         if let Some(waiting) = lock(&self.topics).get_mut(topic) {
             waiting.owner.wake();
@@ -118,7 +115,12 @@ impl Shared {
         let mut args = caller.args();
         args.0.extend(own.0);
         let keys = keyspace.of_topic(topic);
-        let reply = self.store()?.run(script, &keys, &args.0).await;
+        let link = self.store()?;
+        if caller != Caller::READER {
+            let claimed = self.claim(link).await;
+            claimed.map_err(|error| refusal_of(&error))?;
+        }
+        let reply = link.run(script, &keys, &args.0).await;
         match reply.map_err(|error| refusal_of(&error))?.outcome() {
             Some(Ok(done)) => Ok(done),
             Some(Err(Denied::Fenced { .. })) => Err(reconfiguring()),
@@ -290,6 +292,7 @@ impl Shared {
             waiters: waiters as u64,
             pushed,
             acked,
+            marked_seq: self.marked_seq(topic),
             paused,
             owner_node: self.placement().home(topic.as_bytes()),
         })

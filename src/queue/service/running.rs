@@ -31,6 +31,7 @@ impl QueueService {
     ) -> Result<(), SubscribeError> {
         let subject = format!("{}.>", self.0.gone_inbox());
         let mut inbox = broker.subscribe(subject, GONE_MAX).await?;
+        tokio::spawn(self.clone().report(stopped.clone()));
         let service = self.clone();
         tokio::spawn(async move {
             loop {
@@ -101,12 +102,13 @@ impl Shared {
         };
         let keys = topic.keys.clone();
         drop(topics);
-        let known = lock(&self.known).get(name).copied().unwrap_or_default();
+        let caller = self.caller(name, &placement);
+        let is_noted = lock(&self.known).get(name).is_some_and(|k| k.is_noted);
         Some(Ready {
             call,
             keys,
-            caller: self.caller(name, &placement),
-            is_noted: known.is_noted,
+            caller,
+            is_noted,
         })
     }
 
@@ -117,9 +119,13 @@ impl Shared {
         (keys, caller, is_noted): (&[String], Caller, bool),
     ) -> Result<Reply, CallError> {
         let link = self.parts.redis.as_ref().ok_or(CallError::Disconnected)?;
+        self.claim(link).await?;
         if !is_noted && let Some(keyspace) = self.keyspace() {
             link.note_topic(&keyspace.topics(), name).await?;
-            self.note(name, |known| known.is_noted = true);
+            self.note(name, |known| {
+                known.is_noted = true;
+                false
+            });
         }
         let args = call.args(caller).into_args();
         let result = link.run(Script::Batch, keys, &args).await;
@@ -175,10 +181,7 @@ impl Shared {
     }
 
     fn done(self: &Arc<Self>, name: &Arc<str>, call: Call<Ticket>, mut reply: BatchReply) {
-        self.note(name, |known| {
-            known.opseq = known.opseq.max(reply.opseq);
-            known.seq = known.seq.max(reply.seq);
-        });
+        self.note_done(name, (reply.opseq, reply.seq));
         let buried = std::mem::take(&mut reply.buried);
         let told: Vec<(Ticket, Told)> = {
             let mut topics = lock(&self.topics);
@@ -224,6 +227,7 @@ impl Shared {
             known.is_noted = false;
             // Sequence numbers that were given out are not given out again.
             known.floor = known.floor.max(known.seq);
+            true
         });
         let (from, to) = (seq + 1, before.seq);
         let lost = json!({
@@ -310,6 +314,8 @@ impl Shared {
 pub(super) fn refusal_of(error: &CallError) -> ErrorReply {
     match error {
         CallError::Unknown(_) => ErrorReply::new(Code::Indeterminate, error.to_string()),
+        CallError::Unclaimed => ErrorReply::new(Code::Reconfiguring, error.to_string())
+            .with_outcome(Outcome::NotApplied),
         CallError::Disconnected | CallError::OutOfMemory | CallError::Refused(_) => {
             ErrorReply::new(Code::StoreUnavailable, error.to_string())
                 .with_outcome(Outcome::NotApplied)

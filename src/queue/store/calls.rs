@@ -15,6 +15,9 @@ pub enum CallError {
     /// Nothing was sent.
     #[error("this node is not connected to Redis")]
     Disconnected,
+    /// Nothing was sent.
+    #[error("the view was not confirmed since this node connected to Redis; try again")]
+    Unclaimed,
     /// Nothing was changed: Redis has no memory for more.
     #[error("Redis is out of memory")]
     OutOfMemory,

@@ -233,6 +233,7 @@ fn stats_fields() -> Vec<(&'static str, Value)> {
         ),
         ("pushed", integer()),
         ("acked", integer()),
+        ("marked_seq", integer()),
         ("paused", boolean()),
         ("owner_node", or_null("integer")),
     ]

@@ -1,0 +1,178 @@
+//! How far topics have come, told to the log now and then, and learnt from it by the next owner.
+//!
+//! Also the claim: after each connect to Redis this node asks the log for the view before it does
+//! anything there. A Redis that lost its newest writes may have lost the epoch that shut out a former
+//! owner; that one then learns from the log that it is one, or does nothing while it cannot ask.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::{Known, QueueService, Shared, lock};
+use crate::queue::marks::{Mark, Report};
+use crate::queue::script::Caller;
+use crate::queue::store::{CallError, RedisLink};
+use crate::raft::command::Command;
+use crate::view::rendezvous::Placement;
+
+/// Between two reports of one node: what is lost within it together with the owner goes unnoticed.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// Topics of one command; names of the greatest length make it 70 KB.
+const REPORTED_MAX: usize = 256;
+/// Commands of one report; what is beyond waits for the next.
+const COMMANDS_MAX: usize = 16;
+/// How long a command may take; one that fails is repeated with the next report.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl QueueService {
+    /// Reports how far topics have come, until `stopped`. Topics without traffic cost nothing.
+    pub(super) async fn report(self, mut stopped: watch::Receiver<bool>) {
+        let shared = self.0;
+        loop {
+            tokio::select! {
+                biased;
+                _ = stopped.changed() => return,
+                () = shared.some_unreported.notified() => {}
+            }
+            for _ in 0..COMMANDS_MAX {
+                if !shared.report_some().await {
+                    break;
+                }
+            }
+            tokio::select! {
+                biased;
+                _ = stopped.changed() => return,
+                () = tokio::time::sleep(REPORT_EVERY) => {}
+            }
+            if !lock(&shared.unreported).is_empty() {
+                shared.some_unreported.notify_one();
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Returns whether there was something to report and it was taken.
+    async fn report_some(&self) -> bool {
+        let names: Vec<Arc<str>> = {
+            let mut unreported = lock(&self.unreported);
+            let count = unreported.len().min(REPORTED_MAX);
+            unreported.drain(..count).collect()
+        };
+        let reports: Vec<Report> = {
+            let mut known = lock(&self.known);
+            let each = names.iter().filter_map(|name| {
+                let known = known.get_mut(name)?;
+                known.is_unreported = false;
+                Some(Report {
+                    topic: name.to_string(),
+                    mark: Mark {
+                        epoch: known.epoch,
+                        opseq: known.opseq,
+                        seq: known.seq.max(known.floor),
+                    },
+                })
+            });
+            each.collect()
+        };
+        if reports.is_empty() {
+            return false;
+        }
+        let command = Command::Marks(reports);
+        let told = self.parts.handle.call(command, COMMAND_TIMEOUT).await;
+        if told.is_err() {
+            for name in &names {
+                self.note(name, |_| true);
+            }
+        }
+        told.is_ok()
+    }
+
+    /// What the next owner of a topic would know of its sequence numbers.
+    pub(super) fn marked_seq(&self, topic: &str) -> u64 {
+        let mark = self.parts.handle.read(|state, _| state.marks.get(topic));
+        mark.map_or(0, |mark| mark.seq)
+    }
+
+    /// What this node knows of a topic, as a script is told. In a new view what the log knows is added.
+    pub(super) fn caller(&self, topic: &Arc<str>, placement: &Placement) -> Caller {
+        let epoch = placement.epoch().0;
+        let mut known = lock(&self.known).get(topic).copied().unwrap_or_default();
+        if known.epoch != epoch {
+            let mark = self.parts.handle.read(|state, _| state.marks.get(topic));
+            known.enter(epoch, mark.unwrap_or_default());
+            self.note(topic, |before| {
+                *before = known;
+                false
+            });
+        }
+        Caller {
+            epoch,
+            opseq: known.opseq,
+            seq_floor: known.floor,
+            spare: false,
+        }
+    }
+
+    /// Makes sure that the log was asked for the view since this connection to Redis stands.
+    pub(super) async fn claim(&self, link: &RedisLink) -> Result<(), CallError> {
+        let connects = link.connects();
+        if self.claimed.load(Ordering::Acquire) == connects {
+            return Ok(());
+        }
+        let _one_at_a_time = self.claiming.lock().await;
+        if self.claimed.load(Ordering::Acquire) == connects {
+            return Ok(());
+        }
+        // A command that is applied here comes after all that was decided before it was sent.
+        let command = Command::Marks(Vec::new());
+        let asked = self.parts.handle.call(command, COMMAND_TIMEOUT).await;
+        if asked.is_err() {
+            return Err(CallError::Unclaimed);
+        }
+        self.claimed.store(connects, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl Known {
+    /// Begins a view, with what the log knows of the topic.
+    fn enter(&mut self, epoch: u64, mark: Mark) {
+        if mark.epoch > self.epoch {
+            // Another node had the topic meanwhile, and may have told a loss.
+            self.opseq = mark.opseq;
+        } else {
+            self.opseq = self.opseq.max(mark.opseq);
+        }
+        self.epoch = epoch;
+        self.seq = self.seq.max(mark.seq);
+        // Numbers that were given out are not given out again.
+        self.floor = self.floor.max(mark.seq);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(epoch: u64, opseq: u64, seq: u64) -> Mark {
+        Mark { epoch, opseq, seq }
+    }
+
+    #[test]
+    fn a_new_owner_knows_what_the_log_knows() {
+        let mut known = Known::default();
+        known.enter(4, mark(3, 10, 6));
+        assert_eq!((known.epoch, known.opseq, known.floor), (4, 10, 6));
+        // It stays the owner, and the log is behind.
+        known.opseq = 12;
+        known.seq = 8;
+        known.enter(5, mark(4, 11, 7));
+        assert_eq!((known.opseq, known.seq), (12, 8));
+        // Another one had it, and told a loss.
+        known.enter(9, mark(7, 5, 9));
+        assert_eq!((known.opseq, known.seq, known.floor), (5, 9, 9));
+    }
+}
