@@ -1,17 +1,25 @@
 //! The commands: which workloads each one runs, and what it reports.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use async_nats::Subject;
 use bytes::Bytes;
 use mufakat::client::Client;
+use serde_json::{Value, json};
 
 use crate::batching::Batches;
-use crate::cli::{Cli, Command, EncodingName, QueueFlags, ReferenceFlags, ResponderFlags};
+use crate::cli::{CacheFlags, Cli, Command, QueueFlags, ReferenceFlags, Target};
 use crate::progress::Progress;
 use crate::report::environment::Environment;
-use crate::report::{LocksSummary, QueueSummary, Report, Run, Settings, milliseconds};
+use crate::report::figures::Run;
+use crate::report::summary::{CacheSummary, LocksSummary, QueueSummary};
+use crate::report::{Report, Settings, milliseconds};
 use crate::responder::Responder;
 use crate::run::{Setup, run};
+use crate::workload::Workload;
+use crate::workload::cache::{Cache, Keys};
 use crate::workload::echo::Echo;
 use crate::workload::locks::Locks;
 use crate::workload::queue::{Cycles, Pushes, Topics};
@@ -23,7 +31,7 @@ use crate::workload::resource::RunName;
 /// # Errors
 /// The broker cannot be reached, or the run could not be done. Requests that fail are in the report.
 pub async fn execute(cli: &Cli) -> Result<Report> {
-    let setup = cli.setup();
+    let mut setup = cli.setup();
     let client = Client::connect(&setup.connect).await?;
     let mut environment = Environment::read();
     environment.broker_version = Some(client.requester().nats().server_info().version);
@@ -32,7 +40,12 @@ pub async fn execute(cli: &Cli) -> Result<Report> {
             .status()
             .await
             .context("no node of the cluster answers")?;
+        if cli.target.target == Target::Spread {
+            setup.spread = status.members.iter().map(|member| member.node).collect();
+        }
         environment.mufakat_version = Some(status.version);
+        environment.nodes = Some(status.members.len());
+        environment.redis = status.redis;
     }
     let mut call = Call {
         cli,
@@ -44,10 +57,11 @@ pub async fn execute(cli: &Cli) -> Result<Report> {
     };
     match &cli.command {
         Command::Reference(flags) => call.reference(flags).await?,
-        Command::Locks(flags) => call.locks(&flags.echo).await?,
+        Command::Locks(_) => call.locks().await?,
         Command::Queue(flags) => call.queue(flags).await?,
-        Command::Echo(flags) => {
-            call.echo(&flags.echo).await?;
+        Command::Cache(flags) => call.cache(flags).await?,
+        Command::Echo(_) => {
+            call.echo().await?;
         }
     }
     Ok(call.report)
@@ -65,22 +79,19 @@ struct Call<'a> {
 
 impl Call<'_> {
     async fn reference(&mut self, flags: &ReferenceFlags) -> Result<()> {
-        let timeout = self.cli.target.timeout;
         let workload = Reference {
             run: self.name.clone(),
             hold: flags.hold,
             think: flags.think,
-            timeout,
+            timeout: self.cli.target.timeout,
         };
-        let recording = run(workload, &self.setup, &mut self.progress).await?;
-        self.report.runs.push(Run::new(&recording));
+        self.run(workload).await?;
         Ok(())
     }
 
     /// The echo first, the locks after it, on connections of their own each.
-    async fn locks(&mut self, flags: &ResponderFlags) -> Result<()> {
-        let stopped = self.echo(flags).await?;
-        if stopped {
+    async fn locks(&mut self) -> Result<()> {
+        if self.echo().await? {
             return Ok(());
         }
         let before = Batches::read(&self.client).await;
@@ -88,25 +99,21 @@ impl Call<'_> {
             run: self.name.clone(),
             timeout: self.cli.target.timeout,
         };
-        let recording = run(workload, &self.setup, &mut self.progress).await?;
+        self.run(workload).await?;
         let after = Batches::read(&self.client).await;
         let commands_per_entry = match (before, after) {
             (Ok(before), Ok(after)) => after.commands_per_entry_since(&before),
             (Err(error), _) | (_, Err(error)) => Err(error),
         };
-        let locks = Run::new(&recording);
-        self.report.locks = Some(LocksSummary::new(
-            &locks,
-            &self.report.runs[0],
-            commands_per_entry,
-        ));
-        self.report.runs.push(locks);
+        let (locks, echo) = (self.result_of("locks"), self.limit());
+        let summary = locks.map(|locks| LocksSummary::new(locks, echo, commands_per_entry));
+        self.report.locks = summary;
         Ok(())
     }
 
     /// The echo, pushes alone, then whole cycles, on connections of their own each.
     async fn queue(&mut self, flags: &QueueFlags) -> Result<()> {
-        if self.echo(&flags.echo).await? {
+        if self.echo().await? {
             return Ok(());
         }
         let topics = Topics {
@@ -114,23 +121,44 @@ impl Call<'_> {
             count: flags.topics,
             timeout: self.cli.target.timeout,
         };
-        let pushes = run(Pushes(topics.clone()), &self.setup, &mut self.progress).await?;
-        let stopped = pushes.stopped;
-        self.report.runs.push(Run::new(&pushes));
-        if stopped {
+        if self.run(Pushes(topics.clone())).await? {
             return Ok(());
         }
-        let cycles = run(Cycles(topics), &self.setup, &mut self.progress).await?;
-        self.report.runs.push(Run::new(&cycles));
-        let [echo, pushes, cycles] = &self.report.runs[..] else {
-            unreachable!("these three were run");
-        };
-        self.report.queue = Some(QueueSummary::new(pushes, cycles, echo));
+        self.run(Cycles(topics)).await?;
+        let (pushes, cycles) = (
+            self.result_of("queue pushes"),
+            self.result_of("queue cycles"),
+        );
+        let summary = pushes
+            .zip(cycles)
+            .map(|(pushes, cycles)| QueueSummary::new(pushes, cycles, self.limit()));
+        self.report.queue = summary;
         Ok(())
     }
 
-    /// Returns whether the run was stopped early.
-    async fn echo(&mut self, flags: &ResponderFlags) -> Result<bool> {
+    /// The echo first, the cache after it, on connections of their own each.
+    async fn cache(&mut self, flags: &CacheFlags) -> Result<()> {
+        if self.echo().await? {
+            return Ok(());
+        }
+        let workload = Cache {
+            run: self.name.clone(),
+            keys: Keys::new(flags.keys, flags.zipf),
+            reads: flags.reads,
+            value_bytes: flags.value_bytes.clone(),
+            timeout: self.cli.target.timeout,
+        };
+        self.run(workload).await?;
+        let (cache, echo) = (self.result_of("cache"), self.limit());
+        self.report.cache = cache.map(|cache| CacheSummary::new(cache, echo));
+        Ok(())
+    }
+
+    /// Unless it is left out. Returns whether the run was stopped early.
+    async fn echo(&mut self) -> Result<bool> {
+        let Some(flags) = self.cli.command.echo().filter(|flags| !flags.skip_echo) else {
+            return Ok(false);
+        };
         let subject = self.name.with("echo");
         let responder = Responder::start(flags.responder, &self.cli.nats, &subject).await?;
         let workload = Echo {
@@ -138,43 +166,78 @@ impl Call<'_> {
             payload: Bytes::from(vec![b'x'; flags.payload as usize]),
             timeout: self.cli.target.timeout,
         };
-        let recording = run(workload, &self.setup, &mut self.progress).await?;
+        let stopped = self.run(workload).await?;
         let responder_cpu = responder.stop()?;
-        let mut figures = Run::new(&recording);
-        figures.responder_cpu_s = responder_cpu.map(|cpu| cpu.as_secs_f64());
-        self.report.runs.push(figures);
+        if let Some(figures) = self.report.runs.last_mut() {
+            figures.responder_cpu_s = responder_cpu.map(|cpu| cpu.as_secs_f64());
+        }
+        Ok(stopped)
+    }
+
+    /// Runs a workload and reports its figures. Returns whether it was stopped early.
+    async fn run(&mut self, workload: impl Workload) -> Result<bool> {
+        let recording = run(Arc::new(workload), &self.setup, &mut self.progress).await?;
+        self.report.runs.push(Run::new(&recording));
         Ok(recording.stopped)
+    }
+
+    fn result_of(&self, workload: &str) -> Option<&Run> {
+        let mut runs = self.report.runs.iter();
+        runs.find(|run| run.workload == workload)
+    }
+
+    /// The echo's figures where they are a limit: a pace makes its rate one that was asked for.
+    fn limit(&self) -> Option<&Run> {
+        let unpaced = self.setup.plan.is_unpaced();
+        self.result_of("echo").filter(|_| unpaced)
     }
 }
 
 fn settings(cli: &Cli) -> Settings {
-    let plan = cli.command.plan();
-    let (command, reference, echo) = match &cli.command {
-        Command::Reference(flags) => ("reference", Some(flags), None),
-        Command::Locks(flags) => ("locks", None, Some(&flags.echo)),
-        Command::Queue(flags) => ("queue", None, Some(&flags.echo)),
-        Command::Echo(flags) => ("echo", None, Some(&flags.echo)),
-    };
-    let target = &cli.target;
+    let (plan, target, echo) = (cli.plan(), &cli.target, cli.command.echo());
+    let echo = echo.filter(|flags| !flags.skip_echo);
+    let open_loop = plan.open_loop.as_ref();
     Settings {
-        command,
+        command: cli.command.name().to_owned(),
         users: plan.users,
         spawn_per_second: plan.spawn_rate,
+        think_ms: milliseconds(plan.think),
+        rate_per_second: open_loop.map(|open_loop| open_loop.rate),
+        arrivals: open_loop.map(|open_loop| open_loop.arrivals.name().to_owned()),
         warm_up_ms: milliseconds(plan.warm_up),
         duration_ms: milliseconds(plan.duration),
         requests: plan.requests,
-        hold_ms: reference.map(|flags| milliseconds(flags.hold)),
-        think_ms: reference.map(|flags| milliseconds(flags.think)),
+        seed: plan.seed,
+        workload: own_settings(&cli.command),
         echo_payload_bytes: echo.map(|flags| flags.payload),
-        echo_responder: echo.map(|flags| flags.responder.name()),
+        echo_responder: echo.map(|flags| flags.responder.name().to_owned()),
         prefix: target.prefix.to_string(),
-        encoding: match target.encoding {
-            EncodingName::Json => "json",
-            EncodingName::Msgpack => "msgpack",
-        },
+        encoding: target.encoding.name().to_owned(),
         target: target.target.to_string(),
         timeout_ms: milliseconds(target.timeout),
         connections: cli.setup().connections,
         threads: target.threads,
     }
+}
+
+/// The flags that only this command has.
+fn own_settings(command: &Command) -> BTreeMap<String, Value> {
+    let own = match command {
+        Command::Reference(flags) => vec![
+            ("hold_ms", json!(milliseconds(flags.hold))),
+            ("think_ms", json!(milliseconds(flags.think))),
+        ],
+        Command::Queue(flags) => vec![("topics", json!(flags.topics))],
+        Command::Cache(flags) => vec![
+            ("reads", json!(flags.reads)),
+            ("keys", json!(flags.keys)),
+            ("zipf", json!(flags.zipf)),
+            ("value_bytes_min", json!(flags.value_bytes.start())),
+            ("value_bytes_max", json!(flags.value_bytes.end())),
+        ],
+        Command::Locks(_) | Command::Echo(_) => Vec::new(),
+    };
+    own.into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }

@@ -1,7 +1,8 @@
 //! `loadgen`: puts load on a Mufakat cluster and measures it.
 //!
-//! A command runs workloads (`workload`), each through `run`: load threads whose users are paced by `pacer` and
-//! recorded by `recorder`. `report` holds what is left of that.
+//! A command runs workloads (`workload`), each through `run`: load threads whose users are paced by `pacer` (in an
+//! open loop by `schedule`) and recorded by `recorder`; `timeline` adds up what the threads tell each second. `report`
+//! holds what is left of that.
 
 use std::process::ExitCode;
 
@@ -18,6 +19,8 @@ mod recorder;
 mod report;
 mod responder;
 mod run;
+mod schedule;
+mod timeline;
 mod workload;
 
 fn main() -> ExitCode {

@@ -129,15 +129,19 @@ fn line(operations: &[&str], series: &[Series], warm_up_count: u64, span: Durati
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recorder::Fault;
 
     #[test]
     fn a_line_tells_rates_latencies_and_errors() {
         let mut acquire = Series::new();
         for _ in 0..20 {
-            acquire.succeeded(Duration::from_millis(5));
+            acquire.succeeded(Duration::from_millis(5), Duration::from_millis(5));
         }
         let mut status = Series::new();
-        status.failed("no_leader");
+        status.failed(Fault {
+            code: "no_leader",
+            unknown: false,
+        });
         let series = [acquire, Series::new(), status];
         let operations = ["acquire", "release", "status"];
         assert_eq!(

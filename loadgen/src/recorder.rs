@@ -1,9 +1,9 @@
 //! What happened to the requests: latencies in HDR histograms and errors by code, per operation.
 //!
-//! Each thread has one `Recorder` and records without a lock; once a second it hands the last interval to the
-//! live progress and adds it to its total. The totals of the threads are merged into one `Recording` at the end.
-//! Latency is that of successes; errors are counted by code. A request belongs to the recorded time if it was
-//! meant to start in it, so that those still under way at the end are not lost.
+//! Each thread has one `Recorder` and records without a lock; once a second it hands the last interval to
+//! `timeline`, which adds up all threads. Latency is that of successes, once from the instant that was meant for
+//! the request and once from the one at which it was really sent; errors are counted by code. A request belongs to
+//! the recorded time if it was meant to start in it, so that those still under way at the end are not lost.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,38 +20,69 @@ const SIGNIFICANT_DIGITS: u8 = 3;
 /// Error codes kept apart per operation; the rest is counted as `other`. The contract has some 35 codes.
 const ERROR_CODES_MAX: usize = 64;
 
-/// An operation of a workload: its place in `Workload::operations`.
+/// An operation of a workload: its place in `Workload::operations` and, after those, in `Workload::details`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operation(pub usize);
+
+/// When one request was meant to be sent, was sent, and was answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    pub intended: Instant,
+    pub started: Instant,
+    pub ended: Instant,
+}
+
+/// How a request failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub code: &'static str,
+    /// Whether it may have taken effect nevertheless.
+    pub unknown: bool,
+}
 
 /// Latencies and errors of one operation.
 #[derive(Clone, Debug)]
 pub struct Series {
     latency_us: Histogram<u64>,
+    since_send_us: Histogram<u64>,
     errors: BTreeMap<String, u64>,
+    refusals: BTreeMap<String, u64>,
+    unknown: u64,
 }
 
 impl Series {
     pub fn new() -> Self {
-        let latency_us =
+        let histogram =
             Histogram::new_with_bounds(LATENCY_US_MIN, LATENCY_US_MAX, SIGNIFICANT_DIGITS)
                 .expect("the histogram's bounds are constants and valid");
         Self {
-            latency_us,
+            latency_us: histogram.clone(),
+            since_send_us: histogram,
             errors: BTreeMap::new(),
+            refusals: BTreeMap::new(),
+            unknown: 0,
         }
     }
 
-    pub fn succeeded(&mut self, latency: Duration) {
-        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
-        self.latency_us
-            .saturating_record(micros.max(LATENCY_US_MIN));
+    /// Counts a success with its latency from the intended and from the actual start.
+    pub fn succeeded(&mut self, latency: Duration, since_send: Duration) {
+        let micros = |length: Duration| {
+            u64::try_from(length.as_micros())
+                .unwrap_or(u64::MAX)
+                .max(LATENCY_US_MIN)
+        };
+        self.latency_us.saturating_record(micros(latency));
+        self.since_send_us.saturating_record(micros(since_send));
     }
 
-    pub fn failed(&mut self, code: &str) {
-        let known = self.errors.len() < ERROR_CODES_MAX || self.errors.contains_key(code);
-        let code = if known { code } else { "other" };
-        *self.errors.entry(code.to_owned()).or_default() += 1;
+    pub fn failed(&mut self, fault: Fault) {
+        self.unknown += u64::from(fault.unknown);
+        count(&mut self.errors, fault.code, 1);
+    }
+
+    /// Counts an answer that the workload foresees, such as a lock that somebody else holds.
+    pub fn refused(&mut self, code: &str) {
+        count(&mut self.refusals, code, 1);
     }
 
     /// Successes.
@@ -68,34 +99,56 @@ impl Series {
         &self.errors
     }
 
+    /// Refusals that the workload foresees, by code; they are no errors.
+    pub fn refusals(&self) -> &BTreeMap<String, u64> {
+        &self.refusals
+    }
+
+    /// How many of the errors may have taken effect.
+    pub fn unknown(&self) -> u64 {
+        self.unknown
+    }
+
+    /// Latencies of successes in microseconds, from the instant meant for each.
+    pub fn latency_us(&self) -> &Histogram<u64> {
+        &self.latency_us
+    }
+
+    /// Latencies of successes in microseconds, from the instant at which each was sent.
+    pub fn since_send_us(&self) -> &Histogram<u64> {
+        &self.since_send_us
+    }
+
     /// The latency below or at which `quantile` (0 to 1) of the successes lie, in milliseconds; 0 without any.
     pub fn quantile_ms(&self, quantile: f64) -> f64 {
         self.latency_us.value_at_quantile(quantile) as f64 / 1000.0
     }
 
-    /// The longest latency in milliseconds, to the histogram's precision; 0 without any.
-    pub fn max_ms(&self) -> f64 {
-        self.latency_us.max() as f64 / 1000.0
-    }
-
-    /// The mean latency in milliseconds; 0 without any.
-    pub fn mean_ms(&self) -> f64 {
-        self.latency_us.mean() / 1000.0
-    }
-
     /// Adds another series of the same operation.
     pub fn merge(&mut self, other: &Self) {
-        self.latency_us
-            .add(&other.latency_us)
-            .expect("all series have the same bounds");
-        for (code, count) in &other.errors {
-            *self.errors.entry(code.clone()).or_default() += count;
+        const SAME: &str = "all series have the same bounds";
+        self.latency_us.add(&other.latency_us).expect(SAME);
+        self.since_send_us.add(&other.since_send_us).expect(SAME);
+        for (code, number) in &other.errors {
+            count(&mut self.errors, code, *number);
         }
+        for (code, number) in &other.refusals {
+            count(&mut self.refusals, code, *number);
+        }
+        self.unknown += other.unknown;
     }
 }
 
-/// What one thread saw since it last told, one series per operation.
+fn count(codes: &mut BTreeMap<String, u64>, code: &str, number: u64) {
+    let known = codes.len() < ERROR_CODES_MAX || codes.contains_key(code);
+    let code = if known { code } else { "other" };
+    *codes.entry(code.to_owned()).or_default() += number;
+}
+
+/// What one thread saw since it last told, one series per operation and detail.
 pub struct Interval {
+    /// The second of the recorded time, from 0; `None` in the warm-up.
+    pub second: Option<u32>,
     pub series: Vec<Series>,
     /// Requests that ended but were meant to start in the warm-up.
     pub warm_up_count: u64,
@@ -104,68 +157,71 @@ pub struct Interval {
 /// One thread's recorder.
 pub struct Recorder {
     records_from: Instant,
-    interval: Interval,
-    total: Vec<Series>,
+    /// Codes that are answers, not errors.
+    foreseen: &'static [&'static str],
+    series: Vec<Series>,
+    warm_up_count: u64,
     last_end: Option<Instant>,
 }
 
 impl Recorder {
-    /// Records requests of so many operations that were meant to start at or after `records_from`.
-    pub fn new(operations: usize, records_from: Instant) -> Self {
-        let interval = Interval {
-            series: vec![Series::new(); operations],
-            warm_up_count: 0,
-        };
+    /// Records requests of so many operations and details that were meant to start at or after `records_from`.
+    pub fn new(series: usize, records_from: Instant, foreseen: &'static [&'static str]) -> Self {
         Self {
             records_from,
-            interval,
-            total: vec![Series::new(); operations],
+            foreseen,
+            series: vec![Series::new(); series],
+            warm_up_count: 0,
             last_end: None,
         }
     }
 
-    /// Records one request; `Err` holds the error's code.
-    pub fn record(
-        &mut self,
-        operation: Operation,
-        intended: Instant,
-        ended: Instant,
-        result: Result<(), &str>,
-    ) {
+    /// Records one request.
+    pub fn record(&mut self, operation: Operation, sample: Sample, result: Result<(), Fault>) {
+        let Sample {
+            intended,
+            started,
+            ended,
+        } = sample;
         if intended < self.records_from {
-            self.interval.warm_up_count += 1;
+            self.warm_up_count += 1;
             return;
         }
         self.last_end = Some(ended);
-        let series = &mut self.interval.series[operation.0];
+        let series = &mut self.series[operation.0];
         match result {
-            Ok(()) => series.succeeded(ended.duration_since(intended)),
-            Err(code) => series.failed(code),
+            Ok(()) => series.succeeded(
+                ended.duration_since(intended),
+                ended.duration_since(started),
+            ),
+            Err(fault) if self.foreseen.contains(&fault.code) => series.refused(fault.code),
+            Err(fault) => series.failed(fault),
         }
     }
 
-    /// Ends the interval: adds it to the total and returns it.
-    pub fn take_interval(&mut self) -> Interval {
-        let fresh = Interval {
-            series: vec![Series::new(); self.total.len()],
-            warm_up_count: 0,
-        };
-        let interval = std::mem::replace(&mut self.interval, fresh);
-        for (total, series) in self.total.iter_mut().zip(&interval.series) {
-            total.merge(series);
+    /// Records a success once more under a detail of its operation; in the warm-up nothing.
+    pub fn record_detail(&mut self, detail: Operation, sample: Sample) {
+        if sample.intended >= self.records_from {
+            self.series[detail.0].succeeded(
+                sample.ended.duration_since(sample.intended),
+                sample.ended.duration_since(sample.started),
+            );
         }
-        interval
+    }
+
+    /// Ends the interval, which was the given second of the recorded time, and begins another.
+    pub fn take_interval(&mut self, second: Option<u32>) -> Interval {
+        let fresh = vec![Series::new(); self.series.len()];
+        Interval {
+            second,
+            series: std::mem::replace(&mut self.series, fresh),
+            warm_up_count: std::mem::take(&mut self.warm_up_count),
+        }
     }
 
     /// When the last recorded request ended.
     pub fn last_end(&self) -> Option<Instant> {
         self.last_end
-    }
-
-    /// All that was recorded, one series per operation.
-    pub fn finish(mut self) -> Vec<Series> {
-        self.take_interval();
-        self.total
     }
 }
 
@@ -177,11 +233,22 @@ mod tests {
         Duration::from_millis(ms)
     }
 
+    fn succeed(series: &mut Series, ms: u64) {
+        series.succeeded(milliseconds(ms), milliseconds(ms));
+    }
+
+    fn fault(code: &'static str) -> Fault {
+        Fault {
+            code,
+            unknown: code == "timeout",
+        }
+    }
+
     #[test]
     fn percentiles_are_exact_to_three_digits() {
         let mut series = Series::new();
         for ms in 1..=10_000 {
-            series.succeeded(milliseconds(ms));
+            series.succeeded(milliseconds(ms), milliseconds(1));
         }
         for (quantile, expected_ms) in [
             (0.5, 5000.0),
@@ -196,84 +263,77 @@ mod tests {
             );
         }
         assert_eq!(series.count(), 10_000);
-        assert!((series.max_ms() - 10_000.0).abs() <= 10.0);
-        assert!((series.mean_ms() - 5000.5).abs() <= 5.0);
+        assert!(series.since_send_us().max() <= 1001);
     }
 
     #[test]
     fn latencies_out_of_range_count_at_the_edges() {
         let mut series = Series::new();
-        series.succeeded(Duration::ZERO);
-        series.succeeded(Duration::from_secs(1000));
+        series.succeeded(Duration::ZERO, Duration::ZERO);
+        succeed(&mut series, 1_000_000);
         assert_eq!(series.count(), 2);
         assert_eq!(series.quantile_ms(0.0), 0.001);
-        assert!((series.max_ms() - 120_000.0).abs() <= 120.0);
+        assert!((series.quantile_ms(1.0) - 120_000.0).abs() <= 120.0);
     }
 
     #[test]
     fn threads_merge_to_what_one_thread_would_have_recorded() {
         let (mut one, mut left, mut right) = (Series::new(), Series::new(), Series::new());
         for ms in 1..=1000 {
-            one.succeeded(milliseconds(ms * ms % 977));
-            if ms % 3 == 0 { &mut left } else { &mut right }.succeeded(milliseconds(ms * ms % 977));
+            succeed(&mut one, ms * ms % 977);
+            let part = if ms % 3 == 0 { &mut left } else { &mut right };
+            succeed(part, ms * ms % 977);
         }
-        for series in [&mut one, &mut left] {
-            series.failed("timeout");
+        for series in [&mut one, &mut right] {
+            series.failed(fault("timeout"));
+            series.refused("lock_held");
         }
         left.merge(&right);
         assert_eq!(left.latency_us, one.latency_us);
-        assert_eq!(left.errors, one.errors);
+        assert_eq!(left.since_send_us, one.since_send_us);
+        assert_eq!((&left.errors, &left.refusals), (&one.errors, &one.refusals));
+        assert_eq!((left.unknown, left.error_count()), (1, 1));
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_intended_start_decides_what_is_recorded() {
         let start = Instant::now();
-        let mut recorder = Recorder::new(2, start + milliseconds(100));
-        recorder.record(
-            Operation(0),
-            start + milliseconds(99),
-            start + milliseconds(150),
-            Ok(()),
-        );
-        recorder.record(
-            Operation(0),
-            start + milliseconds(100),
-            start + milliseconds(150),
-            Ok(()),
-        );
-        recorder.record(
-            Operation(1),
-            start + milliseconds(100),
-            start + milliseconds(160),
-            Err("lock_held"),
-        );
-        assert_eq!(recorder.last_end(), Some(start + milliseconds(160)));
+        let mut recorder = Recorder::new(3, start + milliseconds(100), &["lock_held"]);
+        let sample = |intended: u64, started: u64, ended: u64| Sample {
+            intended: start + milliseconds(intended),
+            started: start + milliseconds(started),
+            ended: start + milliseconds(ended),
+        };
+        recorder.record(Operation(0), sample(99, 99, 150), Ok(()));
+        recorder.record_detail(Operation(2), sample(99, 99, 150));
+        recorder.record(Operation(0), sample(100, 140, 150), Ok(()));
+        recorder.record_detail(Operation(2), sample(100, 140, 150));
+        recorder.record(Operation(1), sample(100, 100, 160), Err(fault("lock_held")));
+        recorder.record(Operation(1), sample(100, 100, 170), Err(fault("timeout")));
+        assert_eq!(recorder.last_end(), Some(start + milliseconds(170)));
 
-        let interval = recorder.take_interval();
+        let interval = recorder.take_interval(Some(0));
         assert_eq!(interval.warm_up_count, 1);
-        assert_eq!(interval.series[0].count(), 1);
-
-        recorder.record(
-            Operation(0),
-            start + milliseconds(200),
-            start + milliseconds(220),
-            Ok(()),
-        );
-        let total = recorder.finish();
-        assert_eq!((total[0].count(), total[0].error_count()), (2, 0));
-        assert_eq!((total[1].count(), total[1].error_count()), (0, 1));
-        assert!((total[0].max_ms() - 50.0).abs() <= 0.05);
+        let [first, second, detail] = &interval.series[..] else {
+            panic!("three series");
+        };
+        assert_eq!((first.count(), first.error_count()), (1, 0));
+        assert!((49_900..=50_100).contains(&first.latency_us().max()));
+        assert!((9_900..=10_100).contains(&first.since_send_us().max()));
+        assert_eq!((second.count(), second.error_count()), (0, 1));
+        assert_eq!((second.unknown(), second.refusals()["lock_held"]), (1, 1));
+        assert_eq!(detail.count(), 1);
+        assert_eq!(recorder.take_interval(Some(1)).series[0].count(), 0);
     }
 
     #[test]
     fn codes_beyond_the_bound_are_counted_together() {
-        let mut series = Series::new();
+        let mut codes = BTreeMap::new();
         for code in 0..ERROR_CODES_MAX + 10 {
-            series.failed(&format!("code_{code}"));
+            count(&mut codes, &format!("code_{code}"), 1);
         }
-        series.failed("code_0");
-        assert_eq!(series.errors()["other"], 10);
-        assert_eq!(series.errors()["code_0"], 2);
-        assert_eq!(series.error_count(), ERROR_CODES_MAX as u64 + 11);
+        count(&mut codes, "code_0", 1);
+        assert_eq!((codes["other"], codes["code_0"]), (10, 2));
+        assert_eq!(codes.values().sum::<u64>(), ERROR_CODES_MAX as u64 + 11);
     }
 }

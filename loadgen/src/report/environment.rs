@@ -2,14 +2,15 @@
 
 use std::fs;
 
-use serde::Serialize;
+use mufakat::protocol::status::RedisState;
+use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Environment {
     /// Version of the load generator.
-    pub version: &'static str,
+    pub version: String,
     /// Revision that it was built from.
-    pub git_revision: Option<&'static str>,
+    pub git_revision: Option<String>,
     /// Whether it was built without optimisation: then its figures mean little.
     pub debug_build: bool,
     pub cpu: Option<String>,
@@ -20,14 +21,20 @@ pub struct Environment {
     pub broker_version: Option<String>,
     /// Version of a node; absent for `echo`, which asks none.
     pub mufakat_version: Option<String>,
+    /// How many nodes the cluster has, likewise. A majority of them fsyncs every grant of a lock.
+    #[serde(default)]
+    pub nodes: Option<usize>,
+    /// What a write survives that Redis acknowledged, likewise; absent without Redis.
+    #[serde(default)]
+    pub redis: Option<RedisState>,
 }
 
 impl Environment {
     /// What this machine and this program tell; the versions of what is measured are the caller's to add.
     pub fn read() -> Self {
         Self {
-            version: env!("CARGO_PKG_VERSION"),
-            git_revision: option_env!("LOADGEN_GIT_REVISION"),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            git_revision: option_env!("LOADGEN_GIT_REVISION").map(str::to_owned),
             debug_build: cfg!(debug_assertions),
             cpu: field("/proc/cpuinfo", "model name"),
             cores: std::thread::available_parallelism().ok().map(usize::from),
@@ -39,6 +46,8 @@ impl Environment {
                 .map(|text| text.trim().to_owned()),
             broker_version: None,
             mufakat_version: None,
+            nodes: None,
+            redis: None,
         }
     }
 }

@@ -15,7 +15,7 @@ pub const REQUESTS_PER_SECOND: f64 = 48.6;
 /// By operation; of releases nothing is known.
 pub const PROTOTYPE: [Prototype; 2] = [
     Prototype {
-        operation: "acquire",
+        operation: "lock.acquire",
         rate: Some(15.4),
         p50_ms: Some(49.0),
         p95_ms: Some(57.0),

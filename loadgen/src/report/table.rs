@@ -2,8 +2,10 @@
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
+use super::Report;
+use super::figures::{Figures, Percentiles, Run};
 use super::prototype::{PROTOTYPE, Prototype, REQUESTS_PER_SECOND};
-use super::{Figures, LocksSummary, QueueSummary, Report, Run};
+use super::summary::{BesideEcho, CacheSummary, LocksSummary, QueueSummary};
 
 const HEADER: [&str; 9] = [
     "operation",
@@ -26,11 +28,14 @@ pub fn text(report: &Report) -> String {
     for run in &report.runs {
         parts.push(head(run, &report.settings.encoding.to_uppercase()));
         parts.push(table(run, beside_prototype));
+        parts.extend(sends(run));
         parts.extend(errors(run));
+        parts.extend(refusals(run));
         parts.extend(cpu(run));
     }
-    parts.extend(report.locks.as_ref().map(summary));
+    parts.extend(report.locks.as_ref().map(locks_summary));
     parts.extend(report.queue.as_ref().map(queue_summary));
+    parts.extend(report.cache.as_ref().map(cache_summary));
     if report.environment.debug_build {
         parts.push(
             "Built without optimisation: these figures say little about a release build."
@@ -55,8 +60,8 @@ fn head(run: &Run, encoding: &str) -> String {
     )
 }
 
-/// One run's operations, and their sum if there are several. Beside the prototype, its figures follow each
-/// operation that it has.
+/// One run's operations, and their sum if there are several. What is told apart within an operation follows it, and
+/// beside the prototype its figures. In an open loop latencies from the sending stand below those from the arrival.
 fn table(run: &Run, beside_prototype: bool) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header(HEADER);
@@ -64,7 +69,17 @@ fn table(run: &Run, beside_prototype: bool) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     for figures in &run.operations {
-        table.add_row(operation_row(figures));
+        table.add_row(operation_row(&figures.operation, figures));
+        if run.sends.is_some() && figures.count > 0 {
+            let latencies = latencies(&figures.since_send).map(Some);
+            table.add_row(row("  since sending", [""; 3], latencies));
+        }
+        let details = run.details.iter();
+        let details = details.filter_map(|detail| {
+            let name = detail.operation.strip_prefix(&figures.operation)?;
+            Some(operation_row(&format!(" {name}"), detail))
+        });
+        table.add_rows(details);
         let prototype = PROTOTYPE
             .iter()
             .find(|prototype| prototype.operation == figures.operation);
@@ -85,23 +100,27 @@ fn table(run: &Run, beside_prototype: bool) -> String {
     table.to_string()
 }
 
-fn operation_row(figures: &Figures) -> Vec<Cell> {
+fn operation_row(name: &str, figures: &Figures) -> Vec<Cell> {
     let counts = [
         &figures.count.to_string(),
         &figures.errors.to_string(),
         &*rate(figures.rate),
     ];
-    let Figures {
+    let known = figures.count > 0;
+    let latencies = latencies(&figures.latency).map(|ms| known.then_some(ms));
+    row(name, counts.map(|text| text), latencies)
+}
+
+fn latencies(percentiles: &Percentiles) -> [f64; 5] {
+    let Percentiles {
         p50_ms,
         p95_ms,
         p99_ms,
         p999_ms,
         max_ms,
         ..
-    } = *figures;
-    let known = figures.count > 0;
-    let latencies = [p50_ms, p95_ms, p99_ms, p999_ms, max_ms].map(|ms| known.then_some(ms));
-    row(figures.operation, counts.map(|text| text), latencies)
+    } = *percentiles;
+    [p50_ms, p95_ms, p99_ms, p999_ms, max_ms]
 }
 
 fn prototype_row(prototype: &Prototype) -> Vec<Cell> {
@@ -143,15 +162,41 @@ fn rate(per_second: f64) -> String {
     }
 }
 
+/// What became of the arrivals of an open loop.
+fn sends(run: &Run) -> Option<String> {
+    let sends = run.sends?;
+    Some(format!(
+        "Arrivals: {} sent, {} of them late; {} dropped",
+        sends.sent, sends.late, sends.dropped
+    ))
+}
+
 /// The errors by operation and code, if there are any.
 fn errors(run: &Run) -> Option<String> {
     let mut codes = Vec::new();
+    let mut unknown = 0;
     for figures in &run.operations {
+        unknown += figures.unknown;
         for (code, count) in &figures.errors_by_code {
             codes.push(format!("{} {code} {count}", figures.operation));
         }
     }
-    (!codes.is_empty()).then(|| format!("Errors: {}", codes.join(", ")))
+    let unknown = match unknown {
+        0 => String::new(),
+        _ => format!(" ({unknown} of them may have taken effect)"),
+    };
+    (!codes.is_empty()).then(|| format!("Errors: {}{unknown}", codes.join(", ")))
+}
+
+/// What the workload foresees, by operation and code, if there is any.
+fn refusals(run: &Run) -> Option<String> {
+    let mut codes = Vec::new();
+    for figures in &run.operations {
+        for (code, count) in &figures.refusals_by_code {
+            codes.push(format!("{} {code} {count}", figures.operation));
+        }
+    }
+    (!codes.is_empty()).then(|| format!("Refused, as foreseen: {}", codes.join(", ")))
 }
 
 /// What the generator itself costs, so that one sees whether it is the bottleneck.
@@ -165,125 +210,62 @@ fn cpu(run: &Run) -> Option<String> {
     ))
 }
 
-fn summary(summary: &LocksSummary) -> String {
-    let mut text = format!(
-        "Locks: {} pairs/s. Raw echo: {} requests/s, that is {} pairs/s. Locks reach {:.1} % of that.\n",
-        rate(summary.pairs_per_second),
-        rate(summary.echo_requests_per_second),
-        rate(summary.echo_pairs_per_second),
-        summary.percent_of_echo_pairs,
-    );
-    match (
-        &summary.commands_per_entry,
-        &summary.commands_per_entry_note,
-    ) {
-        (Some(commands), _) => text.push_str(&format!(
-            "Commands per Raft entry: {commands:.1} on average"
-        )),
-        (None, note) => {
-            let note = note.as_deref().unwrap_or("not measured");
-            text.push_str(&format!("Commands per Raft entry: not known ({note})"));
+fn locks_summary(summary: &LocksSummary) -> String {
+    let mut text = format!("Locks: {} pairs/s", rate(summary.pairs_per_second));
+    if let Some(echo) = &summary.beside_echo {
+        text.push_str(&format!(
+            ". Raw echo: {} requests/s, that is {} pairs/s. Locks reach {:.1} % of that",
+            rate(echo.requests_per_second),
+            rate(echo.limit_per_second),
+            echo.percent
+        ));
+    }
+    text.push_str(".\nCommands per Raft entry: ");
+    match summary.commands_per_entry {
+        Some(commands) => text.push_str(&format!("{commands:.1} on average")),
+        None => {
+            let note = summary.commands_per_entry_note.as_deref();
+            text.push_str(&format!("not known ({})", note.unwrap_or("not measured")));
         }
     }
     text
 }
 
 fn queue_summary(summary: &QueueSummary) -> String {
+    let mut text = format!("Queue: {} pushes/s", rate(summary.pushes_per_second));
+    if let Some(echo) = &summary.pushes_beside_echo {
+        text.push_str(&of_echo(echo));
+    }
+    text.push_str(&format!(
+        ". {} cycles of push, pop and ack/s",
+        rate(summary.cycles_per_second)
+    ));
+    if let Some(echo) = &summary.cycles_beside_echo {
+        text.push_str(&format!(", {:.1} % of a third of it", echo.percent));
+    }
+    text.push('.');
+    text
+}
+
+fn cache_summary(summary: &CacheSummary) -> String {
+    let mut text = format!("Cache: {} requests/s", rate(summary.requests_per_second));
+    if let Some(echo) = &summary.beside_echo {
+        text.push_str(&of_echo(echo));
+    }
+    text.push_str(&format!(
+        ". Of the reads {:.1} % found a value, {:.1} % in the memory of the node that was asked.",
+        summary.hits_percent, summary.local_percent
+    ));
+    text
+}
+
+fn of_echo(echo: &BesideEcho) -> String {
     format!(
-        "Queue: {} pushes/s, {:.1} % of the raw echo's {} requests/s. {} cycles of push, pop and ack/s, {:.1} % of a \
-         third of it.",
-        rate(summary.pushes_per_second),
-        summary.pushes_percent,
-        rate(summary.echo_requests_per_second),
-        rate(summary.cycles_per_second),
-        summary.cycles_percent,
+        ", {:.1} % of the raw echo's {} requests/s",
+        echo.percent,
+        rate(echo.requests_per_second)
     )
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-
-    fn figures(operation: &'static str, count: u64, errors: u64) -> Figures {
-        Figures {
-            operation,
-            count,
-            errors,
-            errors_by_code: BTreeMap::from_iter(
-                (errors > 0).then(|| ("no_leader".to_owned(), errors)),
-            ),
-            rate: count as f64 / 60.0,
-            mean_ms: 2.0,
-            p50_ms: 1.5,
-            p95_ms: 3.25,
-            p99_ms: 4.0,
-            p999_ms: 8.25,
-            max_ms: 12.0,
-        }
-    }
-
-    fn run(operations: Vec<Figures>) -> Run {
-        let workload = "reference";
-        Run {
-            workload,
-            stopped: false,
-            elapsed_s: 60.0,
-            load_threads_cpu_s: None,
-            responder_cpu_s: None,
-            operations,
-        }
-    }
-
-    #[test]
-    fn the_reference_table_stands_beside_the_prototype() {
-        let run = run(vec![
-            figures("acquire", 18_000, 0),
-            figures("release", 18_000, 0),
-            figures("status", 0, 7),
-        ]);
-        let expected = "\
-| operation   | count | errors | per second | p50 ms | p95 ms | p99 ms | p99.9 ms | max ms |
-|-------------|-------|--------|------------|--------|--------|--------|----------|--------|
-| acquire     | 18000 |      0 |      300.0 |   1.50 |   3.25 |   4.00 |     8.25 |  12.00 |
-|   prototype |     - |      - |       15.4 |  49.00 |  57.00 |  66.00 |        - |      - |
-| release     | 18000 |      0 |      300.0 |   1.50 |   3.25 |   4.00 |     8.25 |  12.00 |
-| status      |     0 |      7 |        0.0 |      - |      - |      - |        - |      - |
-|   prototype |     - |      - |          - |   6.00 |      - |      - |        - |      - |
-| all         | 36000 |      7 |      600.0 |      - |      - |      - |        - |      - |
-|   prototype |     - |      - |       48.6 |      - |      - |      - |        - |      - |";
-        let text = table(&run, true);
-        assert_eq!(text, expected, "\n{text}");
-        assert_eq!(errors(&run).as_deref(), Some("Errors: status no_leader 7"));
-    }
-
-    #[test]
-    fn one_operation_has_no_sum() {
-        let text = table(&run(vec![figures("echo", 600_000, 0)]), false);
-        assert_eq!(text.lines().count(), 3, "\n{text}");
-        assert!(text.contains("|      10000 |"), "\n{text}");
-    }
-
-    #[test]
-    fn the_summary_says_what_is_not_known() {
-        let locks = LocksSummary {
-            pairs_per_second: 30_000.0,
-            echo_requests_per_second: 200_000.0,
-            echo_pairs_per_second: 100_000.0,
-            percent_of_echo_pairs: 30.0,
-            commands_per_entry: None,
-            commands_per_entry_note: Some("nobody leads".to_owned()),
-        };
-        assert_eq!(
-            summary(&locks),
-            "Locks: 30000 pairs/s. Raw echo: 200000 requests/s, that is 100000 pairs/s. Locks reach 30.0 % of that.\n\
-             Commands per Raft entry: not known (nobody leads)"
-        );
-        let known = LocksSummary {
-            commands_per_entry: Some(47.25),
-            ..locks
-        };
-        assert!(summary(&known).ends_with("Commands per Raft entry: 47.2 on average"));
-    }
-}
+mod tests;

@@ -26,7 +26,7 @@ impl Workload for Locks {
     }
 
     fn operations(&self) -> &'static [&'static str] {
-        &["acquire", "release"]
+        &["lock.acquire", "lock.release"]
     }
 
     fn prepare(&self, seat: Seat) -> Self::User {

@@ -3,9 +3,10 @@
 //! | workload | a round |
 //! |---|---|
 //! | `reference` | acquire the user's own lock, hold it, release it, ask for the status twice |
-//! | `locks` | acquire the user's own lock and release it, as fast as it can |
+//! | `locks` | acquire the user's own lock and release it |
 //! | `queue pushes` | push one message |
 //! | `queue cycles` | push a message, pop one, acknowledge it: three requests |
+//! | `cache` | read a key, or write it; a read that finds nothing is followed by a write |
 //! | `echo` | one raw NATS request to a responder that only sends it back |
 
 use std::cell::RefCell;
@@ -13,20 +14,28 @@ use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 
-use mufakat::client::{Client, ClientError, RequestError};
+use mufakat::client::{Client, ClientError};
+use mufakat::protocol::Outcome;
+use rand::rngs::Xoshiro256PlusPlus;
 use tokio::time::Instant;
 
 use crate::pacer::Pacer;
-use crate::recorder::{Operation, Recorder};
+use crate::recorder::{Fault, Operation, Recorder, Sample};
 
+pub mod cache;
 pub mod echo;
 pub mod locks;
 pub mod queue;
 pub mod reference;
 pub mod resource;
 
+pub use mufakat::client::RequestError;
+
 /// How long a user waits after a failed request, so that a service that refuses at once is not flooded.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
+
+/// What a user draws its choices from: the same in every run with the same seed.
+pub type Random = Xoshiro256PlusPlus;
 
 /// A kind of load. A user stays on one thread, so of these only the workload itself need be `Send`.
 pub trait Workload: Send + Sync + 'static {
@@ -38,6 +47,18 @@ pub trait Workload: Send + Sync + 'static {
 
     /// The names of the operations, in the order of the table's rows.
     fn operations(&self) -> &'static [&'static str];
+
+    /// What is told apart within operations, such as reads by where the value came from. Each request of these is
+    /// one of its operation as well.
+    fn details(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Codes that the workload brings about by what it does, such as a lock that another user holds: they are
+    /// counted, but are no errors.
+    fn foreseen(&self) -> &'static [&'static str] {
+        &[]
+    }
 
     /// Makes a user ready, before its first round.
     fn prepare(&self, seat: Seat) -> Self::User;
@@ -55,9 +76,11 @@ pub trait Workload: Send + Sync + 'static {
 pub struct Seat {
     pub number: u32,
     pub client: Client,
+    pub random: Random,
 }
 
 /// What a round uses to pace and to record.
+#[derive(Clone)]
 pub struct Turn {
     pub pacer: Rc<Pacer>,
     pub recorder: Rc<RefCell<Recorder>>,
@@ -72,21 +95,48 @@ impl Turn {
         intended: Instant,
         request: impl Future<Output = Result<T, E>>,
     ) -> Option<T> {
+        let (result, _) = self.sample(operation, intended, request).await;
+        self.pause_after_failure(result).await
+    }
+
+    /// As `measure`, for callers that want to see the failure; they pause by themselves.
+    pub async fn sample<T, E: Failure>(
+        &self,
+        operation: Operation,
+        intended: Instant,
+        request: impl Future<Output = Result<T, E>>,
+    ) -> (Result<T, E>, Sample) {
         self.pacer.count_request();
+        let started = Instant::now();
         let result = request.await;
-        let ended = Instant::now();
-        match result {
-            Ok(answer) => {
-                self.recorder
-                    .borrow_mut()
-                    .record(operation, intended, ended, Ok(()));
-                Some(answer)
-            }
+        let sample = Sample {
+            intended,
+            started,
+            ended: Instant::now(),
+        };
+        let recorded = match &result {
+            Ok(_) => Ok(()),
             Err(failure) => {
                 tracing::debug!(?operation, %failure, "request failed");
-                self.recorder
-                    .borrow_mut()
-                    .record(operation, intended, ended, Err(failure.code()));
+                Err(failure.fault())
+            }
+        };
+        self.recorder
+            .borrow_mut()
+            .record(operation, sample, recorded);
+        (result, sample)
+    }
+
+    /// Records a success once more, under a detail of its operation.
+    pub fn detail(&self, detail: Operation, sample: Sample) {
+        self.recorder.borrow_mut().record_detail(detail, sample);
+    }
+
+    /// The answer; after a failure `None`, a while later.
+    pub async fn pause_after_failure<T, E>(&self, result: Result<T, E>) -> Option<T> {
+        match result {
+            Ok(answer) => Some(answer),
+            Err(_) => {
                 tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
                 None
             }
@@ -97,12 +147,12 @@ impl Turn {
 /// Why a request failed, as a code to count by.
 pub trait Failure: std::fmt::Display {
     /// The contract's code where a node answered, else what happened on the way.
-    fn code(&self) -> &'static str;
+    fn fault(&self) -> Fault;
 }
 
 impl Failure for RequestError {
-    fn code(&self) -> &'static str {
-        match self {
+    fn fault(&self) -> Fault {
+        let code = match self {
             Self::Disconnected => "disconnected",
             Self::ConnectionLost => "connection_lost",
             Self::NodeGone => "node_gone",
@@ -110,16 +160,24 @@ impl Failure for RequestError {
             Self::TimedOut => "no_answer",
             Self::TooMany => "too_many_in_flight",
             Self::Unsendable(_) => "unsendable",
+        };
+        Fault {
+            code,
+            unknown: !self.not_sent(),
         }
     }
 }
 
 impl Failure for ClientError {
-    fn code(&self) -> &'static str {
-        match self {
+    fn fault(&self) -> Fault {
+        let code = match self {
             Self::Refused(refusal) => refusal.code.name(),
-            Self::Unanswered { error, .. } => error.code(),
+            Self::Unanswered { error, .. } => error.fault().code,
             Self::Unreadable(_) => "unreadable",
+        };
+        Fault {
+            code,
+            unknown: self.outcome() == Outcome::Unknown,
         }
     }
 }

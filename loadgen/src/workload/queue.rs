@@ -68,7 +68,7 @@ impl Workload for Pushes {
     }
 
     fn operations(&self) -> &'static [&'static str] {
-        &["push"]
+        &["queue.push"]
     }
 
     fn prepare(&self, seat: Seat) -> User {
@@ -92,7 +92,7 @@ impl Workload for Cycles {
     }
 
     fn operations(&self) -> &'static [&'static str] {
-        &["push", "pop", "ack"]
+        &["queue.push", "queue.pop", "queue.ack"]
     }
 
     fn prepare(&self, seat: Seat) -> User {

@@ -37,7 +37,7 @@ impl Workload for Reference {
     }
 
     fn operations(&self) -> &'static [&'static str] {
-        &["acquire", "release", "status"]
+        &["lock.acquire", "lock.release", "status"]
     }
 
     fn prepare(&self, seat: Seat) -> Self::User {

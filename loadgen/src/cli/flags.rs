@@ -1,0 +1,179 @@
+//! The flags of each command, and those of all.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use mufakat::protocol::Prefix;
+
+use super::values::{self, EncodingName, Target};
+use crate::pacer::Plan;
+use crate::responder;
+use crate::schedule::Arrivals;
+
+#[derive(Args)]
+pub struct ReferenceFlags {
+    /// Users, each with one request under way at a time
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub users: u32,
+    /// Users that join per second
+    #[arg(long, default_value = "10", value_parser = values::positive_rate)]
+    pub spawn_rate: f64,
+    /// How long to go on, the joining included
+    #[arg(long, default_value = "60s", value_parser = values::duration)]
+    pub duration: Duration,
+    /// Time before that which is not recorded
+    #[arg(long, default_value = "0s", value_parser = values::duration)]
+    pub warm_up: Duration,
+    /// How long each lock is held
+    #[arg(long, default_value = "300ms", value_parser = values::duration)]
+    pub hold: Duration,
+    /// Pause of each user before an acquire and before a status request. Its users' pauses, not its capacity,
+    /// set the original's rates; 2s gives a load like its own
+    #[arg(long, default_value = "0s", value_parser = values::duration)]
+    pub think: Duration,
+    /// Begin no round after so many requests
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub requests: Option<u64>,
+}
+
+impl ReferenceFlags {
+    /// The users of the scenario think within their rounds, not between them.
+    pub fn plan(&self, seed: u64) -> Plan {
+        Plan {
+            users: self.users,
+            spawn_rate: Some(self.spawn_rate),
+            think: Duration::ZERO,
+            open_loop: None,
+            warm_up: self.warm_up,
+            duration: self.duration,
+            requests: self.requests,
+            seed,
+        }
+    }
+}
+
+#[derive(Args)]
+pub struct LocksFlags {
+    #[command(flatten)]
+    pub pace: PaceFlags,
+    #[command(flatten)]
+    pub echo: ResponderFlags,
+}
+
+#[derive(Args)]
+pub struct QueueFlags {
+    #[command(flatten)]
+    pub pace: PaceFlags,
+    #[command(flatten)]
+    pub echo: ResponderFlags,
+    /// Topics that the clients share
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub topics: u32,
+}
+
+#[derive(Args)]
+pub struct CacheFlags {
+    #[command(flatten)]
+    pub pace: PaceFlags,
+    #[command(flatten)]
+    pub echo: ResponderFlags,
+    /// How many of the rounds are reads, 0 to 1
+    #[arg(long, value_name = "SHARE", default_value = "0.9", value_parser = values::share)]
+    pub reads: f64,
+    /// Keys that the clients share
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub keys: u32,
+    /// Use the n-th key 1/n^EXPONENT times as often as the first; absent: all keys alike
+    #[arg(long, value_name = "EXPONENT", value_parser = values::exponent)]
+    pub zipf: Option<f64>,
+    /// Bytes of a value: a number, or a range to draw from, as in 100-4096
+    #[arg(long, value_name = "BYTES", default_value = "100", value_parser = values::sizes)]
+    pub value_bytes: RangeInclusive<usize>,
+}
+
+#[derive(Args)]
+pub struct EchoFlags {
+    #[command(flatten)]
+    pub pace: PaceFlags,
+    #[command(flatten)]
+    pub echo: ResponderFlags,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Pace")]
+pub struct PaceFlags {
+    /// Clients, each with one round under way at a time; with --rate the most rounds under way at once
+    #[arg(long, visible_alias = "users", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=30_000))]
+    pub clients: u32,
+    /// Clients that join per second; absent: all at once
+    #[arg(long, value_name = "PER_SECOND", value_parser = values::positive_rate, conflicts_with = "rate")]
+    pub spawn_rate: Option<f64>,
+    /// Pause of each client between two rounds
+    #[arg(long, default_value = "0s", value_parser = values::duration, conflicts_with = "rate")]
+    pub think: Duration,
+    /// Open loop: rounds that begin per second, whatever the answers take; absent: a client begins a round when
+    /// its last one has ended (closed loop)
+    ///
+    /// Latency counts from the instant at which a round was due. One that finds all clients busy begins late, and is
+    /// dropped when it is later than --timeout; both are counted.
+    #[arg(long, value_name = "PER_SECOND", value_parser = values::positive_rate)]
+    pub rate: Option<f64>,
+    /// How the rounds of --rate are spread in time
+    #[arg(long, value_enum, default_value_t, requires = "rate")]
+    pub arrivals: Arrivals,
+    /// How long to record
+    #[arg(long, default_value = "10s", value_parser = values::duration)]
+    pub duration: Duration,
+    /// Time before that which is not recorded
+    #[arg(long, default_value = "2s", value_parser = values::duration)]
+    pub warm_up: Duration,
+    /// Begin no round after so many requests, those of the warm-up included
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub requests: Option<u64>,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Echo")]
+pub struct ResponderFlags {
+    /// Bytes of an echo's request and of its reply
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(0..=65_536))]
+    pub payload: u32,
+    /// How the echo responder is built
+    #[arg(long, value_enum, default_value_t)]
+    pub responder: responder::Form,
+    /// Leave the echo out
+    #[arg(long)]
+    pub skip_echo: bool,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Cluster and load threads")]
+pub struct TargetFlags {
+    /// First part of the cluster's subjects
+    #[arg(long, env = "MUFAKAT_PREFIX", default_value_t, global = true)]
+    pub prefix: Prefix,
+    /// How requests are encoded
+    #[arg(long, value_enum, default_value_t, global = true)]
+    pub encoding: EncodingName,
+    /// Whom to ask: any, leader (whom answers name as faster to ask), node=ID, or spread (each client always the
+    /// same node, one client after another)
+    #[arg(long, default_value = "leader", global = true)]
+    pub target: Target,
+    /// How long a request may take, the client's own repetitions included
+    #[arg(long, default_value = "5s", value_parser = values::timeout, global = true)]
+    pub timeout: Duration,
+    /// NATS connections, shared by the clients
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000), global = true)]
+    pub connections: u32,
+    /// Load threads, each with its own share of connections and clients
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64), global = true)]
+    pub threads: u32,
+    /// What random choices (keys, sizes, arrivals) are drawn from
+    #[arg(long, default_value_t = 1, global = true)]
+    pub seed: u64,
+    /// Write all figures and settings to a file
+    #[arg(long, value_name = "FILE", global = true)]
+    pub json: Option<PathBuf>,
+}

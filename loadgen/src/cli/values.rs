@@ -1,0 +1,174 @@
+//! What the command line's values mean.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use mufakat::client;
+use mufakat::ids::NodeId;
+use mufakat::protocol::TIMEOUT_MS_MAX;
+
+/// No run is longer: a bound that keeps instants from overflowing.
+const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The contract's bound for values, which have to fit into one message of the broker.
+const VALUE_BYTES_MAX: usize = 900 * 1000;
+/// Beyond this the first key is used nearly always.
+const EXPONENT_MAX: f64 = 10.0;
+
+/// An encoding's name on the command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum EncodingName {
+    #[default]
+    Json,
+    Msgpack,
+}
+
+impl EncodingName {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Msgpack => "msgpack",
+        }
+    }
+}
+
+/// Whom to ask, on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The same for all clients.
+    One(client::Target),
+    /// A node for each client.
+    Spread,
+}
+
+impl FromStr for Target {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(Self::One(match text {
+            "spread" => return Ok(Self::Spread),
+            "any" => client::Target::Any,
+            "leader" => client::Target::Leader,
+            _ => match text.strip_prefix("node=") {
+                Some(id) => {
+                    client::Target::Node(NodeId(id.parse().context("a node's id is a number")?))
+                }
+                None => bail!("not one of any, leader, node=ID, spread"),
+            },
+        }))
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(client::Target::Any) => f.write_str("any"),
+            Self::One(client::Target::Leader) => f.write_str("leader"),
+            Self::One(client::Target::Node(node)) => write!(f, "node={node}"),
+            Self::Spread => f.write_str("spread"),
+        }
+    }
+}
+
+pub fn duration(text: &str) -> Result<Duration> {
+    let length = humantime::parse_duration(text)?;
+    if length > DURATION_MAX {
+        bail!("longer than 30 days")
+    } else {
+        Ok(length)
+    }
+}
+
+pub fn timeout(text: &str) -> Result<Duration> {
+    let length = humantime::parse_duration(text)?;
+    let range = Duration::from_millis(1)..=Duration::from_millis(TIMEOUT_MS_MAX);
+    if range.contains(&length) {
+        Ok(length)
+    } else {
+        bail!("not between 1ms and {TIMEOUT_MS_MAX}ms")
+    }
+}
+
+pub fn positive_rate(text: &str) -> Result<f64> {
+    let rate: f64 = text.parse()?;
+    // Slower than one in a day is a mistake, and would overflow the schedule.
+    if rate.is_finite() && rate >= 1.0 / 86_400.0 {
+        Ok(rate)
+    } else {
+        bail!("not a rate above zero")
+    }
+}
+
+pub fn share(text: &str) -> Result<f64> {
+    let share: f64 = text.parse()?;
+    if (0.0..=1.0).contains(&share) {
+        Ok(share)
+    } else {
+        bail!("not between 0 and 1")
+    }
+}
+
+pub fn exponent(text: &str) -> Result<f64> {
+    let exponent: f64 = text.parse()?;
+    if exponent > 0.0 && exponent <= EXPONENT_MAX {
+        Ok(exponent)
+    } else {
+        bail!("not above 0 and at most {EXPONENT_MAX}")
+    }
+}
+
+/// `100`, or `100-4096`.
+pub fn sizes(text: &str) -> Result<RangeInclusive<usize>> {
+    let (low, high) = text.split_once('-').unwrap_or((text, text));
+    let (low, high) = (low.parse()?, high.parse()?);
+    if low <= high && high <= VALUE_BYTES_MAX {
+        Ok(low..=high)
+    } else {
+        bail!("not a number or a range of numbers from 0 to {VALUE_BYTES_MAX}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_read_and_written_alike() {
+        for text in ["any", "leader", "node=2", "spread"] {
+            assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
+        }
+        assert!("node=x".parse::<Target>().is_err());
+        assert!("follower".parse::<Target>().is_err());
+    }
+
+    #[test]
+    fn rates_are_above_zero() {
+        assert_eq!(positive_rate("0.5").unwrap(), 0.5);
+        for wrong in ["0", "-1", "inf", "NaN", "1e-300", "x"] {
+            assert!(positive_rate(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_a_number_or_a_range() {
+        assert_eq!(sizes("100").unwrap(), 100..=100);
+        assert_eq!(sizes("0-4096").unwrap(), 0..=4096);
+        for wrong in ["", "9-1", "-1", "1-", "1-900001", "x"] {
+            assert!(sizes(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn shares_are_from_0_to_1() {
+        assert_eq!(share("0.95").unwrap(), 0.95);
+        for wrong in ["-0.1", "1.1", "NaN", "x"] {
+            assert!(share(wrong).is_err(), "{wrong}");
+        }
+        for wrong in ["0", "-1", "11", "NaN"] {
+            assert!(exponent(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Runs one workload: a thread with a current-thread runtime for each share of users, connections and requests.
+//!
+//! Each thread (`hand`) connects, waits for the common start, runs its users as local tasks and tells each second
+//! what it recorded. Nothing is shared between threads in the loop but the flag that stops them. One thread is the
+//! default: on few cores it does more requests than two.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use anyhow::Result;
+use mufakat::client::ConnectOptions;
+use mufakat::ids::NodeId;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::pacer::Plan;
+use crate::progress::Progress;
+use crate::recorder::Series;
+use crate::schedule::Sends;
+use crate::timeline::{Second, Timeline};
+use crate::workload::Workload;
+
+mod hand;
+
+use hand::Hand;
+
+/// How often a thread tells what it recorded.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// How long after the end of an interval it is shown, so that every thread has told.
+const DRAW_AFTER: Duration = Duration::from_millis(100);
+/// Intervals on their way from the threads; when full, a thread's next one waits and grows.
+const INTERVALS_WAITING_MAX: usize = 64;
+
+/// How a workload is run.
+#[derive(Clone)]
+pub struct Setup {
+    /// How to reach the broker and the cluster.
+    pub connect: ConnectOptions,
+    /// The nodes among which users are spread, each asking always the same; empty: as `connect` says.
+    pub spread: Vec<NodeId>,
+    pub plan: Plan,
+    /// Threads, at least 1.
+    pub threads: u32,
+    /// Connections over all threads, at least one each.
+    pub connections: u32,
+    /// Whether the histogram of each second is kept.
+    pub keeps_histograms: bool,
+}
+
+/// What a run recorded, over all threads.
+pub struct Recording {
+    /// The workload's name.
+    pub workload: &'static str,
+    /// When the recorded time began.
+    pub recorded_from: SystemTime,
+    /// The operations by name, in the workload's order.
+    pub operations: Vec<(&'static str, Series)>,
+    /// What was told apart within operations.
+    pub details: Vec<(&'static str, Series)>,
+    /// The same second by second: operations, then details.
+    pub seconds: Vec<Second>,
+    /// What became of the arrivals of an open loop.
+    pub sends: Option<Sends>,
+    /// The recorded time.
+    pub elapsed: Duration,
+    /// CPU time of the generator's own threads in the whole run; `None` where the system does not tell.
+    pub cpu: Option<Duration>,
+    /// Whether the user stopped the run before its end.
+    pub stopped: bool,
+}
+
+/// Runs the workload to its end or to Ctrl-C, showing progress. A round that was begun is finished: a run lasts
+/// at most one round and one think time longer than planned.
+///
+/// # Errors
+/// The target cannot be reached, or a thread could not start.
+pub async fn run<W: Workload>(
+    workload: Arc<W>,
+    setup: &Setup,
+    progress: &mut Progress,
+) -> Result<Recording> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (intervals, mut told) = mpsc::channel(INTERVALS_WAITING_MAX);
+    let mut crew = Vec::new();
+    for index in 0..setup.threads {
+        let (workload, intervals) = (workload.clone(), intervals.clone());
+        crew.push(Hand::hire(index, setup, workload, intervals, stop.clone())?);
+    }
+    drop(intervals);
+
+    for hand in &mut crew {
+        hand.connected().await?;
+    }
+    let start = Instant::now();
+    let recorded_from = SystemTime::now() + setup.plan.warm_up;
+    for hand in &mut crew {
+        hand.start(start);
+    }
+    let series = workload.operations().len() + workload.details().len();
+    let mut timeline = Timeline::new(series, setup.keeps_histograms);
+    progress.begin(workload.name(), workload.operations(), &setup.plan, start);
+    let mut draws = tokio::time::interval_at(first_tick(&setup.plan, start) + DRAW_AFTER, INTERVAL);
+    loop {
+        tokio::select! {
+            interval = told.recv() => match interval {
+                Some(interval) => {
+                    progress.add(&interval);
+                    timeline.add(&interval);
+                }
+                None => break,
+            },
+            now = draws.tick() => progress.draw(now, INTERVAL),
+            _ = tokio::signal::ctrl_c() => stop.store(true, Ordering::Relaxed),
+        }
+    }
+    progress.end();
+    let stopped = stop.load(Ordering::Relaxed);
+    let mut recording = end(crew, timeline, &*workload, &setup.plan, start, stopped)?;
+    recording.recorded_from = recorded_from;
+    Ok(recording)
+}
+
+fn end<W: Workload>(
+    crew: Vec<Hand>,
+    timeline: Timeline,
+    workload: &W,
+    plan: &Plan,
+    start: Instant,
+    stopped: bool,
+) -> Result<Recording> {
+    let records_from = start + plan.warm_up;
+    let ends_at = records_from + plan.duration;
+    let mut ended = records_from;
+    let mut cpu = Some(Duration::ZERO);
+    let mut sends: Option<Sends> = None;
+    for hand in crew {
+        let share = hand.join()?;
+        ended = ended.max(share.last_end.unwrap_or(records_from));
+        cpu = cpu.zip(share.cpu).map(|(sum, part)| sum + part);
+        sends = match (sends, share.sends) {
+            (Some(sum), Some(part)) => Some(sum.plus(part)),
+            (sum, part) => sum.or(part),
+        };
+    }
+    // A run that its duration ended is as long as its plan says; one that was cut short, as long as it recorded.
+    let ended = if stopped || plan.requests.is_some() {
+        ended.min(ends_at)
+    } else {
+        ends_at
+    };
+    let elapsed = ended.duration_since(records_from);
+    let (totals, seconds) = timeline.finish(elapsed);
+    let mut totals = totals.into_iter();
+    let mut named =
+        |names: &[&'static str]| -> Vec<_> { names.iter().copied().zip(totals.by_ref()).collect() };
+    Ok(Recording {
+        workload: workload.name(),
+        recorded_from: SystemTime::now(),
+        operations: named(workload.operations()),
+        details: named(workload.details()),
+        seconds,
+        sends,
+        elapsed,
+        cpu,
+        stopped,
+    })
+}
+
+/// When the first interval ends: seconds are counted from the begin of the recorded time, which is a whole number of
+/// them later.
+fn first_tick(plan: &Plan, start: Instant) -> Instant {
+    let part = Duration::from_nanos(u64::from(plan.warm_up.subsec_nanos()));
+    if part.is_zero() {
+        start + INTERVAL
+    } else {
+        start + part
+    }
+}
