@@ -21,7 +21,7 @@ cd "$directory"
 
 readonly DAYS=365
 # Whoever a user of the broker is, its certificate says USER@mufakat.
-readonly USERS="node operator monitor team_a team_b"
+readonly USERS="node operator monitor team_a team_b reports"
 
 key() { openssl ecparam -name prime256v1 -genkey -noout -out "$1"; }
 

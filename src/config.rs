@@ -89,6 +89,9 @@ pub struct NodeArgs {
     /// Whether each key's second node keeps its value in case the first is lost: on or off [env: MUFAKAT_CACHE_BACKUPS] [default: on]
     #[arg(long, value_name = "ON|OFF")]
     pub cache_backups: Option<String>,
+    /// Requests per second that one tenant may send to this node; 0: any number [env: MUFAKAT_TENANT_RATE] [default: 10000]
+    #[arg(long, value_name = "COUNT")]
+    pub tenant_rate: Option<u64>,
     /// A snapshot each so many log entries [env: MUFAKAT_SNAPSHOT_ENTRIES] [default: 10000]
     #[arg(long, value_name = "COUNT")]
     pub snapshot_entries: Option<u64>,
@@ -134,6 +137,8 @@ pub struct Config {
     pub cache_bytes: u64,
     /// Whether a key's second node keeps its value in case its home is lost.
     pub cache_backups: bool,
+    /// Requests per second of one tenant at this node, up to 10^9; 0: any number.
+    pub tenant_rate: u64,
     /// A snapshot each so many log entries, 1 to 10^9.
     pub snapshot_entries: u64,
     /// Entries kept after a snapshot, for followers that are a little behind; 0 to 10^9.
@@ -187,6 +192,7 @@ struct Merged {
     view_lease: String,
     cache_bytes: u64,
     cache_backups: String,
+    tenant_rate: u64,
     snapshot_entries: u64,
     snapshot_keep_entries: u64,
 }

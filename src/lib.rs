@@ -2,7 +2,7 @@
 //!
 //! # The map
 //!
-//! Layers, lowest first; each imports from those above it in this list (`tests/tidy.rs` looks):
+//! Layers, lowest first; each imports from those above it in this list (`tests/tidy` looks):
 //!
 //! - [`ids`], [`time`], [`config`], [`stats`]: newtypes, the only reader of real time, one `Config`,
 //!   what is counted

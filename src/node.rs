@@ -23,6 +23,7 @@ use crate::broker::listen::Listener;
 use crate::broker::options::NatsOptions;
 use crate::broker::relay::Relay;
 use crate::broker::reply::Replier;
+use crate::broker::tenants::Tenants;
 use crate::broker::unheard::Unheard;
 use crate::cache::service::CacheService;
 use crate::cache::state::Settings;
@@ -234,6 +235,7 @@ impl Core {
             relay: relay.clone(),
             insight,
             replier,
+            tenants: Tenants::new(config.tenant_rate),
         });
         answer_queries(&network, &dispatch);
         answer_view_reads(&network, &handle);

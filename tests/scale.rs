@@ -44,10 +44,7 @@ fn acquire(owner: &str, resource: &str, waits: bool) -> Command {
         ttl_ms: Some(600_000),
         wait: waits.then(|| Wait {
             wait_ms: 60_000,
-            reply: ReplyTo {
-                subject: format!("_INBOX.{owner}"),
-                encoding: Encoding::Json,
-            },
+            reply: ReplyTo::new(format!("_INBOX.{owner}"), Encoding::Json),
         }),
         on_deadlock: DeadlockPolicy::Requester,
         meta: None,
@@ -87,6 +84,7 @@ fn operations(table: &mut Table) -> [(&'static str, Duration); 4] {
         let release = Command::Release {
             resource: None,
             token,
+            tenant: None,
         };
         timed(table, &release).0
     });

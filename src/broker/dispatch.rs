@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use crate::broker::relay::kept::Kept;
 use crate::broker::relay::{self, Handed, Incoming, Keep, Relay, Way};
 use crate::broker::reply::Replier;
+use crate::broker::tenants::Tenants;
 use crate::cache;
 use crate::cache::service::{Ask, CacheService};
 use crate::ids::NodeId;
@@ -18,7 +19,7 @@ use crate::protocol::lock::Consistency;
 use crate::protocol::request::Envelope;
 use crate::protocol::status::Metrics;
 use crate::protocol::subject::Address;
-use crate::protocol::{self, ErrorReply, Operation, Prefix, Refusal, ReplyTo, Request};
+use crate::protocol::{self, ErrorReply, Operation, Prefix, Refusal, ReplyTo, Request, Tenant};
 use crate::queue::service::{Origin, QueueService};
 use crate::raft::handle::Handle;
 use crate::time::{self, Instant};
@@ -52,6 +53,7 @@ pub struct Dispatch {
     pub relay: Relay,
     pub insight: Arc<Insight>,
     pub replier: Replier,
+    pub tenants: Tenants,
 }
 
 impl Dispatch {
@@ -111,12 +113,21 @@ impl Dispatch {
             return;
         };
         let Some(Address {
-            operation, suffix, ..
+            account,
+            operation,
+            suffix,
+            ..
         }) = self.prefix.parse(incoming.subject)
         else {
             return;
         };
         let received_at = time::now();
+        let tenant = match account.map(Tenant::of_account) {
+            None => None,
+            Some(Some(tenant)) => Some(tenant),
+            // Not a name that a broker puts there for us.
+            Some(None) => return,
+        };
         let envelope = Envelope {
             suffix,
             content_type: incoming.content_type,
@@ -124,10 +135,19 @@ impl Dispatch {
         };
         let (encoding, request) = Request::decode(operation, envelope, incoming.payload);
         let to = ReplyTo {
-            subject: subject.to_owned(),
-            encoding,
+            tenant,
+            ..ReplyTo::new(subject, encoding)
         };
-        match request {
+        let entered = request.and_then(|mut request| {
+            if let Some(tenant) = &to.tenant {
+                request.enter(tenant)?;
+                if matches!(came, Came::Directly) {
+                    self.tenants.admit(tenant, received_at)?;
+                }
+            }
+            Ok(request)
+        });
+        match entered {
             Ok(request) => {
                 let own = || received_at + Duration::from_millis(request.timeout_ms());
                 let received = Received {
@@ -342,7 +362,7 @@ impl Dispatch {
             _ => Consistency::Linearizable,
         };
         let dispatch = self.clone();
-        let query = query_of(request);
+        let query = query_of(request, to.tenant.clone());
         tokio::spawn(async move {
             let locks = &dispatch.locks;
             let found = match consistency {
@@ -420,7 +440,7 @@ fn is_read_of_leader(operation: Operation) -> bool {
 }
 
 /// What a read looks for.
-fn query_of(request: Request) -> Query {
+fn query_of(request: Request, tenant: Option<Tenant>) -> Query {
     match request {
         Request::LockCheck(check) => Query::Check {
             resource: check.resource,
@@ -430,14 +450,18 @@ fn query_of(request: Request) -> Query {
             resource: get.resource,
         },
         Request::LockList(list) => Query::List(list.into()),
-        Request::LockGraph(_) => Query::Graph,
+        Request::LockGraph(_) => Query::Graph { tenant },
         Request::LockDeadlocks(deadlocks) => Query::Deadlocks {
+            tenant,
             limit: deadlocks.limit(),
         },
         Request::SessionGet(one) => Query::Session {
             session: one.session,
         },
-        Request::SessionList(list) => Query::Sessions(list.into()),
+        Request::SessionList(list) => Query::Sessions {
+            tenant,
+            page: list.into(),
+        },
         other => unreachable!("{} is no read", other.operation()),
     }
 }

@@ -1,7 +1,7 @@
 //! What clients send to a node: subscriptions in, [`Dispatch`] out.
 //!
 //! All nodes share the queue group of the common subjects, so that each request reaches one of
-//! them; `<prefix>.node.<id>.>` and NATS service discovery reach every one.
+//! them; `<prefix>.node.<id>.>`, the same of tenants and NATS service discovery reach every one.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -41,11 +41,9 @@ impl Listener {
                     .await?,
             );
         }
-        requests.push(
-            client
-                .subscribe(dispatch.prefix.node_subscription(dispatch.me))
-                .await?,
-        );
+        for subject in dispatch.prefix.node_subscriptions(dispatch.me) {
+            requests.push(client.subscribe(subject).await?);
+        }
         let mut discovery = SelectAll::new();
         for subject in dispatch.insight.service.subjects() {
             discovery.push(client.subscribe(subject).await?);

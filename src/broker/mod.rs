@@ -38,6 +38,7 @@
 //! - [`listen`]: what clients send
 //! - [`dispatch`]: one exhaustive list of what they can ask
 //! - [`relay`]: what another node has to execute
+//! - [`tenants`]: how much each tenant may ask
 //! - [`reply`]: the answers on their way back
 //! - [`unheard`]: what becomes of a grant that nobody heard of
 //! - [`discovery`]: what `nats service` is told
@@ -52,6 +53,7 @@ pub mod relay;
 pub mod reply;
 pub mod seam;
 pub mod simulated;
+pub mod tenants;
 pub mod unheard;
 
 pub use seam::{

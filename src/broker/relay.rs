@@ -28,7 +28,7 @@ use crate::broker::SubscribeError;
 use crate::broker::relay::gate::{Admission, Gate, Mark};
 use crate::broker::relay::kept::{Kept, Waiting};
 use crate::ids::{BootId, NodeId};
-use crate::protocol::{Code, Encoding, ErrorReply, Refusal, ReplyTo};
+use crate::protocol::{Code, ErrorReply, Refusal, ReplyTo};
 use crate::raft::posts::{Arrival, Lane, Post, PostError, Posts, Unheard};
 use crate::stats::{self, Stats};
 use crate::time::{self, Instant};
@@ -96,8 +96,7 @@ struct Shared {
 /// A request that left.
 struct Sent {
     number: u64,
-    reply: String,
-    encoding: Encoding,
+    reply: ReplyTo,
 }
 
 /// Who keeps a request that was handed on to this node, and under which number.
@@ -239,8 +238,7 @@ impl Relay {
         }
         sent.push_back(Sent {
             number,
-            reply: reply.subject.clone(),
-            encoding: reply.encoding,
+            reply: reply.clone(),
         });
         Ok(number)
     }
@@ -374,16 +372,9 @@ impl Relay {
             let at = sent.binary_search_by_key(&number, |sent| sent.number);
             at.ok().and_then(|at| sent.remove(at))
         };
-        if let Some(Sent {
-            reply, encoding, ..
-        }) = found
-        {
+        if let Some(Sent { reply, .. }) = found {
             self.0.waiting.lock().expect("no holder panics").end(number);
-            let to = ReplyTo {
-                subject: reply,
-                encoding,
-            };
-            take(Handed::Refused(to, nobody_listens()));
+            take(Handed::Refused(reply, nobody_listens()));
         }
     }
 

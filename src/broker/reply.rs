@@ -64,8 +64,8 @@ impl Replier {
         result: Result<&T, &ErrorReply>,
     ) {
         let rendered = match result {
-            Ok(body) => reply::success(to.encoding, from, body),
-            Err(error) => reply::failure(to.encoding, from, error),
+            Ok(body) => reply::success(to, from, body),
+            Err(error) => reply::failure(to, from, error),
         };
         if let Some(operation) = operation {
             self.record(
@@ -79,7 +79,7 @@ impl Replier {
 
     /// Answers a request of which only the reply subject is still known.
     pub fn send_refusal(&self, to: &ReplyTo, from: From, error: &ErrorReply) {
-        self.publish(to.subject.clone(), reply::failure(to.encoding, from, error));
+        self.publish(to.subject.clone(), reply::failure(to, from, error));
     }
 
     fn record(&self, operation: Operation, took: Duration, error: Option<Code>) {
@@ -121,7 +121,7 @@ impl Replier {
             lock::outcome::Outcome::Acquired(acquired) if waited => Some(acquired.token),
             _ => None,
         };
-        let (rendered, error) = lock::answer::rendered(to.encoding, from, outcome);
+        let (rendered, error) = lock::answer::rendered(&to, from, outcome);
         self.record(operation, took, error);
         let reply = granted.map(|token| self.unheard.reply_of(token));
         self.publish_asking(to.subject, reply, rendered);
@@ -137,8 +137,8 @@ impl queue::service::Answers for Replier {
         return_to: Option<String>,
     ) -> Answered {
         let rendered = match result {
-            Ok(body) => reply::success(to.encoding, self.from(None), body),
-            Err(error) => reply::failure(to.encoding, self.from(None), error),
+            Ok(body) => reply::success(to, self.from(None), body),
+            Err(error) => reply::failure(to, self.from(None), error),
         };
         if rendered.payload.len() > self.broker.payload_max() {
             return Answered::TooLarge;
@@ -194,14 +194,14 @@ impl Answers for Replier {
             Err(refusal) => {
                 let error = lock::service::not_decided(refusal);
                 self.record(operation, took, Some(error.code));
-                let rendered = reply::failure(to.encoding, from, &error);
+                let rendered = reply::failure(&to, from, &error);
                 self.publish(to.subject, rendered);
             }
         }
     }
 
     fn answer_again(&self, to: ReplyTo, outcome: lock::outcome::Outcome) {
-        let (rendered, _) = lock::answer::rendered(to.encoding, self.from(None), outcome);
+        let (rendered, _) = lock::answer::rendered(&to, self.from(None), outcome);
         self.publish(to.subject, rendered);
     }
 
@@ -231,14 +231,14 @@ impl Answers for Replier {
 impl cache::service::Answers for Replier {
     fn answer(&self, ask: Ask, answer: Found) {
         let from = self.from(ask.handed.then_some(self.me));
-        let (rendered, error) = cache::answer::rendered(ask.to.encoding, from, answer);
+        let (rendered, error) = cache::answer::rendered(&ask.to, from, answer);
         self.record(ask.operation, ask.received.elapsed(), error);
         self.publish(ask.to.subject, rendered);
     }
 
     fn answer_many(&self, ask: Ask, answers: Vec<Found>) {
         let from = self.from(None);
-        let (rendered, error) = cache::answer::rendered_many(ask.to.encoding, from, answers);
+        let (rendered, error) = cache::answer::rendered_many(&ask.to, from, answers);
         self.record(ask.operation, ask.received.elapsed(), error);
         self.publish(ask.to.subject, rendered);
     }

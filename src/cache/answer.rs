@@ -6,47 +6,43 @@ use crate::cache::state::Settings;
 use crate::protocol::cache as wire;
 use crate::protocol::reply::{self, From, Rendered};
 use crate::protocol::value::{InFields, VALUE_BYTES_MAX};
-use crate::protocol::{Code, Encoding, ErrorReply, Outcome};
+use crate::protocol::{Code, Encoding, ErrorReply, Outcome, ReplyTo};
 
 /// Writes the reply, and says with which code it is refused, if it is.
-pub fn rendered(encoding: Encoding, from: From, answer: Answer) -> (Rendered, Option<Code>) {
+pub fn rendered(to: &ReplyTo, from: From, answer: Answer) -> (Rendered, Option<Code>) {
     let success = match answer {
-        Answer::Found(hit) => reply::success(encoding, from, &found(encoding, hit)),
-        Answer::Missed => reply::success(encoding, from, &wire::Found::MISS),
+        Answer::Found(hit) => reply::success(to, from, &found(to.encoding, hit)),
+        Answer::Missed => reply::success(to, from, &wire::Found::MISS),
         Answer::Wrote { version } => {
             let version = version.to_string();
-            reply::success(encoding, from, &wire::Written { version })
+            reply::success(to, from, &wire::Written { version })
         }
-        Answer::Removed { existed } => reply::success(encoding, from, &wire::Deleted { existed }),
+        Answer::Removed { existed } => reply::success(to, from, &wire::Deleted { existed }),
         Answer::Counted { value, version } => {
             let version = version.to_string();
-            reply::success(encoding, from, &wire::Counted { value, version })
+            reply::success(to, from, &wire::Counted { value, version })
         }
         Answer::Refused(why) => {
             let error = refusal(why);
-            return (reply::failure(encoding, from, &error), Some(error.code));
+            return (reply::failure(to, from, &error), Some(error.code));
         }
     };
     (success, None)
 }
 
 /// The same for several keys; one that is refused refuses all.
-pub fn rendered_many(
-    encoding: Encoding,
-    from: From,
-    answers: Vec<Answer>,
-) -> (Rendered, Option<Code>) {
+pub fn rendered_many(to: &ReplyTo, from: From, answers: Vec<Answer>) -> (Rendered, Option<Code>) {
     let mut results = Vec::with_capacity(answers.len());
     let mut bytes = 0;
     for answer in answers {
         let result = match answer {
             Answer::Found(hit) => {
                 bytes += hit.value.bytes().len();
-                found(encoding, hit)
+                found(to.encoding, hit)
             }
             Answer::Refused(why) => {
                 let error = refusal(why);
-                return (reply::failure(encoding, from, &error), Some(error.code));
+                return (reply::failure(to, from, &error), Some(error.code));
             }
             _ => wire::Found::MISS,
         };
@@ -60,12 +56,9 @@ pub fn rendered_many(
                 format!("the values have {bytes} bytes together; ask for fewer keys"),
             )
         };
-        return (reply::failure(encoding, from, &error), Some(error.code));
+        return (reply::failure(to, from, &error), Some(error.code));
     }
-    (
-        reply::success(encoding, from, &wire::FoundMany { results }),
-        None,
-    )
+    (reply::success(to, from, &wire::FoundMany { results }), None)
 }
 
 fn found(encoding: Encoding, hit: Hit) -> wire::Found {

@@ -51,6 +51,7 @@ impl<'a> Check<'a> {
             view_lease: self.time("view_lease", &merged.view_lease)?,
             cache_bytes: self.cache_bytes(merged.cache_bytes)?,
             cache_backups: self.on_or_off("cache_backups", &merged.cache_backups)?,
+            tenant_rate: self.entries("tenant_rate", 0, merged.tenant_rate)?,
             snapshot_entries: self.entries("snapshot_entries", 1, merged.snapshot_entries)?,
             snapshot_keep_entries: self.entries(
                 "snapshot_keep_entries",

@@ -55,7 +55,7 @@ impl Setting {
 }
 
 /// Every setting of a node.
-pub(super) const SETTINGS: [Setting; 19] = [
+pub(super) const SETTINGS: [Setting; 20] = [
     Setting::new("id", "MUFAKAT_ID", Kind::Number),
     Setting::new("peers", "MUFAKAT_PEERS", Kind::Numbers),
     Setting::secret("nats", "NATS_URL"),
@@ -73,6 +73,7 @@ pub(super) const SETTINGS: [Setting; 19] = [
     Setting::new("view_lease", "MUFAKAT_VIEW_LEASE", Kind::Text),
     Setting::new("cache_bytes", "MUFAKAT_CACHE_BYTES", Kind::Number),
     Setting::new("cache_backups", "MUFAKAT_CACHE_BACKUPS", Kind::Text),
+    Setting::new("tenant_rate", "MUFAKAT_TENANT_RATE", Kind::Number),
     Setting::new("snapshot_entries", "MUFAKAT_SNAPSHOT_ENTRIES", Kind::Number),
     Setting::new(
         "snapshot_keep_entries",
@@ -119,7 +120,8 @@ impl Layer {
         ];
         let numbers = [
             ("cache_bytes", 64 << 20),
-            ("snapshot_entries", 10_000_u64),
+            ("tenant_rate", 10_000_u64),
+            ("snapshot_entries", 10_000),
             ("snapshot_keep_entries", 1_000),
         ];
         let texts = texts.map(|(key, text)| (key.to_owned(), Value::from(text)));

@@ -70,6 +70,7 @@ fn defaults_are_the_documented_ones() {
         view_lease: Duration::from_secs(2),
         cache_bytes: 64 << 20,
         cache_backups: true,
+        tenant_rate: 10_000,
         snapshot_entries: 10_000,
         snapshot_keep_entries: 1_000,
     };
@@ -153,6 +154,7 @@ fn every_setting_is_read_from_flag_environment_and_file() {
         ("view_lease", "5s", "6s"),
         ("cache_bytes", "65536", "65537"),
         ("cache_backups", "on", "off"),
+        ("tenant_rate", "5", "6"),
         ("snapshot_entries", "5", "6"),
         ("snapshot_keep_entries", "5", "6"),
     ];

@@ -7,21 +7,21 @@ use crate::lock::outcome::{
 };
 use crate::protocol::lock as wire;
 use crate::protocol::reply::{self, From, Rendered};
-use crate::protocol::{Code, Encoding, ErrorReply, Refusal, admin, session};
+use crate::protocol::{Code, ErrorReply, Refusal, ReplyTo, admin, session};
 
 /// How many owners the message of a deadlock names: it is one line, and goes into a header.
 const OWNERS_NAMED_MAX: usize = 8;
 
 /// Writes the reply to a command, and says with which code it is refused, if it is.
-pub fn rendered(encoding: Encoding, from: From, outcome: Outcome) -> (Rendered, Option<Code>) {
+pub fn rendered(to: &ReplyTo, from: From, outcome: Outcome) -> (Rendered, Option<Code>) {
     let success = match outcome {
-        Outcome::Acquired(grant) => reply::success(encoding, from, &acquired(grant)),
-        Outcome::Released => reply::success(encoding, from, &wire::Released { released: true }),
+        Outcome::Acquired(grant) => reply::success(to, from, &acquired(grant)),
+        Outcome::Released => reply::success(to, from, &wire::Released { released: true }),
         Outcome::Renewed { expires_in_ms } => {
-            reply::success(encoding, from, &wire::Renewed { expires_in_ms })
+            reply::success(to, from, &wire::Renewed { expires_in_ms })
         }
         Outcome::Cancelled { cancelled, token } => {
-            reply::success(encoding, from, &wire::Cancelled { cancelled, token })
+            reply::success(to, from, &wire::Cancelled { cancelled, token })
         }
         Outcome::SessionOpened { session, ttl_ms } => {
             let opened = session::Opened {
@@ -29,16 +29,16 @@ pub fn rendered(encoding: Encoding, from: From, outcome: Outcome) -> (Rendered, 
                 ttl_ms,
                 keepalive_ms: ttl_ms / session::KEEPALIVES_PER_TTL,
             };
-            reply::success(encoding, from, &opened)
+            reply::success(to, from, &opened)
         }
-        Outcome::SessionClosed(ended) => reply::success(encoding, from, &closed(*ended)),
+        Outcome::SessionClosed(ended) => reply::success(to, from, &closed(*ended)),
         Outcome::ForceReleased(holders) => {
             let holders = holders.into_iter().map(wire_holder).collect();
-            reply::success(encoding, from, &admin::LockReleased { holders })
+            reply::success(to, from, &admin::LockReleased { holders })
         }
         refused => {
             let error = refusal(refused);
-            return (reply::failure(encoding, from, &error), Some(error.code));
+            return (reply::failure(to, from, &error), Some(error.code));
         }
     };
     (success, None)

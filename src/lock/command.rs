@@ -6,22 +6,25 @@ use serde::{Deserialize, Serialize};
 use super::Name;
 use super::claim::{Grip, Wants};
 use crate::ids::Token;
-use crate::protocol::ReplyTo;
 pub use crate::protocol::lock::DeadlockPolicy;
+use crate::protocol::{ReplyTo, Tenant};
 
 /// A command of the replicated lock table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     Acquire(Acquire),
-    /// `resource` absent: all that the token stands for, be it one resource or a set.
+    /// `resource` absent: all that the token stands for, be it one resource or a set. Tokens can be
+    /// guessed: a tenant's names only what is the tenant's.
     Release {
         resource: Option<Name>,
         token: Token,
+        tenant: Option<Tenant>,
     },
     /// `ttl_ms` absent: the lease's length stays as it was.
     Renew {
         resource: Option<Name>,
         token: Token,
+        tenant: Option<Tenant>,
         ttl_ms: Option<u64>,
     },
     Convert(Box<Convert>),

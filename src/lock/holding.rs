@@ -11,6 +11,7 @@ use super::outcome::{Acquired, Outcome};
 use super::requests::{Became, Remembered};
 use super::table::Table;
 use crate::ids::Token;
+use crate::protocol::Tenant;
 
 /// A grant that has not ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,10 +125,11 @@ impl Table {
         &mut self,
         now_ms: u64,
         (resource, token): (Option<&Name>, Token),
+        tenant: Option<&Tenant>,
         effects: &mut Vec<Effect>,
     ) -> Outcome {
         self.settle_hold(now_ms, token, effects);
-        if !self.is_named_by(resource, token) {
+        if !self.is_named_by((resource, token), tenant) {
             return Outcome::NotHolder;
         }
         self.end(now_ms, token, &End::Willing, effects);
@@ -139,11 +141,11 @@ impl Table {
         &mut self,
         now_ms: u64,
         (resource, token): (Option<&Name>, Token),
-        ttl_ms: Option<u64>,
+        (ttl_ms, tenant): (Option<u64>, Option<&Tenant>),
         effects: &mut Vec<Effect>,
     ) -> Outcome {
         self.settle_hold(now_ms, token, effects);
-        if !self.is_named_by(resource, token) {
+        if !self.is_named_by((resource, token), tenant) {
             return Outcome::NotHolder;
         }
         let ttl_ms = ttl_ms.or(self.holds[&token].claim.ttl_ms);
@@ -294,13 +296,19 @@ impl Table {
         }
     }
 
-    /// Whether a request means this hold: by its one resource and the token, or by the token alone.
-    pub(super) fn is_named_by(&self, resource: Option<&Name>, token: Token) -> bool {
+    /// Whether a request means this hold: by its one resource and the token, or by the token alone
+    /// if whoever asks may have it.
+    pub(super) fn is_named_by(
+        &self,
+        (resource, token): (Option<&Name>, Token),
+        tenant: Option<&Tenant>,
+    ) -> bool {
         self.holds.get(&token).is_some_and(|hold| {
-            resource.is_none_or(|resource| match &hold.claim.wants {
+            let named = resource.is_none_or(|resource| match &hold.claim.wants {
                 Wants::One(want) => want.resource == *resource,
                 Wants::Set(_) => false,
-            })
+            });
+            named && tenant.is_none_or(|tenant| tenant.has(&hold.claim.owner))
         })
     }
 

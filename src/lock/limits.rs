@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub struct Limits {
     /// Waiters over all resources.
     pub waiters: u64,
+    /// Waiters of one tenant, so that one leaves room for others.
+    pub waiters_per_tenant: u64,
     /// Waiters for one resource. It also bounds what one release can set in motion.
     pub waiters_per_resource: u64,
     /// Holders and waiters together, over all resources: each waiter may become a holder, so
@@ -33,6 +35,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             waiters: 100_000,
+            waiters_per_tenant: 10_000,
             waiters_per_resource: 10_000,
             claims: 1_000_000,
             claims_per_resource: 100_000,

@@ -11,7 +11,7 @@ use super::table::Table;
 use super::waiting::{Place, Waiter};
 use crate::protocol::lock as wire;
 use crate::protocol::meta::Meta;
-use crate::protocol::session;
+use crate::protocol::{Tenant, session};
 
 /// About how many bytes an answer may have: half of a broker's greatest message, since JSON writes
 /// some characters with more bytes than they have here.
@@ -71,11 +71,12 @@ impl Table {
     }
 
     /// `lock.graph`: for each waiter, the holders in its way, and of those before it in the queue the
-    /// ones after which nobody else is in its way.
-    pub fn graph(&self, now_ms: u64) -> wire::WaitGraph {
+    /// ones after which nobody else is in its way. With a tenant, only of its own.
+    pub fn graph(&self, tenant: Option<&Tenant>, now_ms: u64) -> wire::WaitGraph {
         let (mut room, mut graph) = (Room::of_an_answer(), wire::WaitGraph::default());
         for (place, waiter) in &self.waits {
-            if self.is_wait_over(waiter, now_ms) {
+            let shown = tenant.is_none_or(|tenant| tenant.has(&waiter.claim.owner));
+            if !shown || self.is_wait_over(waiter, now_ms) {
                 continue;
             }
             self.edges_of(*place, waiter, now_ms, |edge| {
@@ -136,11 +137,18 @@ impl Table {
         }
     }
 
-    /// `lock.deadlocks`: those found lately, newest first.
-    pub fn recent_deadlocks(&self, limit: usize, now_ms: u64) -> wire::RecentDeadlocks {
+    /// `lock.deadlocks`: those found lately, newest first; with a tenant, only of its own.
+    pub fn recent_deadlocks(
+        &self,
+        (limit, tenant): (usize, Option<&Tenant>),
+        now_ms: u64,
+    ) -> wire::RecentDeadlocks {
         let mut room = Room::of_an_answer();
         let mut deadlocks = Vec::new();
-        for (at_ms, deadlock) in self.deadlocks.newest_first().take(limit) {
+        let shown = self.deadlocks.newest_first();
+        let shown =
+            shown.filter(|(_, found)| tenant.is_none_or(|tenant| tenant.has(&found.victim)));
+        for (at_ms, deadlock) in shown.take(limit) {
             let (cycle, cycle_length) = cycle_within(deadlock, &mut room);
             if cycle.is_empty() {
                 break;
@@ -208,12 +216,18 @@ impl Table {
     }
 
     /// `session.list`: those that are not over, in the order of their ids; the prefix is that of
-    /// their names.
-    pub fn list_sessions(&self, query: &Page, now_ms: u64) -> session::Listing {
+    /// their names. With a tenant, only its own.
+    pub fn list_sessions(
+        &self,
+        query: &Page,
+        tenant: Option<&Tenant>,
+        now_ms: u64,
+    ) -> session::Listing {
         let (mut room, mut listing) = (Room::of_an_answer(), session::Listing::default());
         let from = query.cursor.as_deref().map_or(Unbounded, Excluded);
         for (id, of) in self.sessions.live_from(from, now_ms, &self.deadlines) {
-            if !query.covers(of.name.as_deref().unwrap_or_default()) {
+            let shown = tenant.is_none_or(|tenant| tenant.has(id));
+            if !shown || !query.covers(of.name.as_deref().unwrap_or_default()) {
                 continue;
             }
             if listing.sessions.len() == query.limit || !room.take(id.len() + 256) {

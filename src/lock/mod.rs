@@ -84,6 +84,8 @@ mod table_properties;
 mod table_scripts;
 #[cfg(test)]
 mod table_steps;
+#[cfg(test)]
+mod table_tenants;
 
 pub use limits::Limits;
 pub use table::{Counts, Table};

@@ -15,7 +15,7 @@ use crate::lock::keepalives::Keepalives;
 use crate::lock::listing::Page;
 use crate::lock::outcome::{self, Check, LockView};
 use crate::protocol::lock as wire;
-use crate::protocol::{Code, ErrorReply, Outcome, Refusal, ReplyTo, admin, session};
+use crate::protocol::{Code, ErrorReply, Outcome, Refusal, ReplyTo, Tenant, admin, session};
 use crate::raft::command::Command;
 use crate::raft::handle::{Handle, ReadError};
 use crate::raft::network::Network;
@@ -51,13 +51,28 @@ pub struct LockService {
 /// A linearizable read, as it travels to the leader.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Query {
-    Check { resource: String, token: Token },
-    Get { resource: String },
+    Check {
+        resource: String,
+        token: Token,
+    },
+    Get {
+        resource: String,
+    },
     List(Page),
-    Graph,
-    Deadlocks { limit: usize },
-    Session { session: String },
-    Sessions(Page),
+    Graph {
+        tenant: Option<Tenant>,
+    },
+    Deadlocks {
+        limit: usize,
+        tenant: Option<Tenant>,
+    },
+    Session {
+        session: String,
+    },
+    Sessions {
+        page: Page,
+        tenant: Option<Tenant>,
+    },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -99,7 +114,8 @@ impl LockService {
         let wants = wants_of(&request);
         let session = request.session.map(Name::from);
         let id = request.request_id.map(Name::from);
-        let owner = owner_of(request.owner, session.as_ref(), id.as_ref());
+        let tenant = to.tenant.as_ref();
+        let owner = owner_of(request.owner, tenant, session.as_ref(), id.as_ref());
         let wait = (request.wait_ms > 0).then(|| command::Wait {
             wait_ms: request.wait_ms,
             reply: to.clone(),
@@ -110,7 +126,7 @@ impl LockService {
         };
         let acquire = command::Acquire {
             wants,
-            owner: owner.unwrap_or_else(|| self.make_up_owner()),
+            owner: owner.unwrap_or_else(|| self.make_up_owner(tenant)),
             request_id: id,
             session,
             ttl_ms,
@@ -123,9 +139,12 @@ impl LockService {
 
     /// `lock.release`.
     pub fn release(&self, request: wire::Release, to: ReplyTo, received: Received) {
-        let resource = request.resource.map(Name::from);
-        let token = request.token;
-        self.submit(command::Command::Release { resource, token }, to, received);
+        let release = command::Command::Release {
+            resource: request.resource.map(Name::from),
+            token: request.token,
+            tenant: to.tenant.clone(),
+        };
+        self.submit(release, to, received);
     }
 
     /// `lock.renew`.
@@ -133,6 +152,7 @@ impl LockService {
         let renew = command::Command::Renew {
             resource: request.resource.map(Name::from),
             token: request.token,
+            tenant: to.tenant.clone(),
             ttl_ms: request.ttl_ms,
         };
         self.submit(renew, to, received);
@@ -156,7 +176,8 @@ impl LockService {
     pub fn cancel(&self, request: wire::Cancel, to: ReplyTo, received: Received) {
         let session = request.session.map(Name::from);
         let request_id = request.request_id.map(Name::from);
-        let owner = owner_of(request.owner, session.as_ref(), request_id.as_ref());
+        let tenant = to.tenant.as_ref();
+        let owner = owner_of(request.owner, tenant, session.as_ref(), request_id.as_ref());
         let cancel = command::Command::Cancel {
             resource: request.resource.into(),
             owner: owner.expect("a request names an owner or an id"),
@@ -167,9 +188,10 @@ impl LockService {
 
     /// `session.open`.
     pub fn open_session(&self, request: session::Open, to: ReplyTo, received: Received) {
+        // Whoever knows it can use it.
+        let session = format!("{:032x}", rand::random::<u128>());
         let open = command::OpenSession {
-            // Whoever knows it can use it.
-            session: format!("{:032x}", rand::random::<u128>()).into(),
+            session: inside(to.tenant.as_ref(), session),
             name: request.name.map(Name::from),
             ttl_ms: request.ttl_ms,
             lock_delay_ms: request.lock_delay_ms,
@@ -226,9 +248,9 @@ impl LockService {
     }
 
     /// An owner that no other request has: this boot's number is random, and the count goes up.
-    fn make_up_owner(&self) -> Name {
+    fn make_up_owner(&self, tenant: Option<&Tenant>) -> Name {
         let count = self.owners.fetch_add(1, Ordering::Relaxed);
-        format!("anon-{:x}-{count}", self.boot.0).into()
+        inside(tenant, format!("anon-{:x}-{count}", self.boot.0))
     }
 
     /// A read at the leader's lease time, from here if this node leads, else asked of the leader.
@@ -268,9 +290,10 @@ impl LockService {
                 }
                 Query::Get { resource } => Found::Get(locks.get(resource, now_ms)),
                 Query::List(page) => Found::List(locks.list(page, now_ms)),
-                Query::Graph => Found::Graph(locks.graph(now_ms)),
-                Query::Deadlocks { limit } => {
-                    Found::Deadlocks(locks.recent_deadlocks(*limit, now_ms))
+                Query::Graph { tenant } => Found::Graph(locks.graph(tenant.as_ref(), now_ms)),
+                Query::Deadlocks { limit, tenant } => {
+                    let asked = (*limit, tenant.as_ref());
+                    Found::Deadlocks(locks.recent_deadlocks(asked, now_ms))
                 }
                 Query::Session { session } => Found::Session(
                     locks
@@ -278,7 +301,9 @@ impl LockService {
                         .map(Box::new)
                         .map_err(Box::new),
                 ),
-                Query::Sessions(page) => Found::Sessions(locks.list_sessions(page, now_ms)),
+                Query::Sessions { page, tenant } => {
+                    Found::Sessions(locks.list_sessions(page, tenant.as_ref(), now_ms))
+                }
             }
         })
     }
@@ -316,12 +341,29 @@ impl LockService {
 
 /// The owner that a request names, or the one that its id stands for: repeats carry the same id, so
 /// they derive the same owner.
-fn owner_of(owner: Option<String>, session: Option<&Name>, id: Option<&Name>) -> Option<Name> {
-    match (owner, session, id) {
-        (Some(owner), ..) => Some(owner.into()),
-        (None, Some(session), Some(id)) => Some(format!("session:{session}:{id}").into()),
-        (None, None, Some(id)) => Some(format!("request:{id}").into()),
-        (None, _, None) => None,
+fn owner_of(
+    owner: Option<String>,
+    tenant: Option<&Tenant>,
+    session: Option<&Name>,
+    id: Option<&Name>,
+) -> Option<Name> {
+    let outside = |name| tenant.map_or(name, |tenant| tenant.outside(name));
+    let derived = match (owner, session, id) {
+        (Some(owner), ..) => return Some(owner.into()),
+        (None, Some(session), Some(id)) => {
+            format!("session:{}:{}", outside(session), outside(id))
+        }
+        (None, None, Some(id)) => format!("request:{}", outside(id)),
+        (None, _, None) => return None,
+    };
+    Some(inside(tenant, derived))
+}
+
+/// A name that this node made up, as one of the tenant's.
+fn inside(tenant: Option<&Tenant>, name: String) -> Name {
+    match tenant {
+        None => name.into(),
+        Some(tenant) => tenant.inside(&name).into(),
     }
 }
 

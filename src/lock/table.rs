@@ -24,6 +24,7 @@ use super::resource::Lock;
 use super::sessions::Sessions;
 use super::waiting::{Place, Waiter};
 use crate::ids::Token;
+use crate::protocol::Tenant;
 
 /// All locks, their holders and waiters, the sessions, and what is remembered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,8 @@ pub struct Table {
     pub(super) locks: BTreeMap<Name, Lock>,
     pub(super) holds: BTreeMap<Token, Hold>,
     pub(super) waits: BTreeMap<Place, Waiter>,
+    /// How many waits each tenant has, of those that have any.
+    pub(super) tenants_waits: BTreeMap<Tenant, u64>,
     /// From the token that a hold had to the one that its conversion gave it.
     pub(super) converted: BTreeMap<Token, Token>,
     pub(super) owners: Owners,
@@ -77,14 +80,23 @@ impl Table {
     pub fn apply(&mut self, now_ms: u64, command: &Command, effects: &mut Vec<Effect>) -> Outcome {
         match command {
             Command::Acquire(request) => self.acquire(now_ms, request, effects),
-            Command::Release { resource, token } => {
-                self.release(now_ms, (resource.as_ref(), *token), effects)
+            Command::Release {
+                resource,
+                token,
+                tenant,
+            } => {
+                let named = (resource.as_ref(), *token);
+                self.release(now_ms, named, tenant.as_ref(), effects)
             }
             Command::Renew {
                 resource,
                 token,
+                tenant,
                 ttl_ms,
-            } => self.renew(now_ms, (resource.as_ref(), *token), *ttl_ms, effects),
+            } => {
+                let named = (resource.as_ref(), *token);
+                self.renew(now_ms, named, (*ttl_ms, tenant.as_ref()), effects)
+            }
             Command::Convert(request) => self.convert(now_ms, request, effects),
             Command::Cancel {
                 resource,

@@ -28,8 +28,12 @@ impl Table {
             }
             converted.extend(hold.converted_from.map(|old| (old, *token)));
         }
+        let mut tenants_waits = BTreeMap::new();
         for (place, waiter) in &self.waits {
             let claim = &waiter.claim;
+            if let Some(tenant) = &waiter.reply.tenant {
+                *tenants_waits.entry(tenant.clone()).or_default() += 1;
+            }
             for want in claim.wants.iter() {
                 let lock = &self.locks[&want.resource];
                 let is_shared = want.grip.mode() == Mode::Shared;
@@ -50,6 +54,7 @@ impl Table {
             assert!(blocked || self.is_wait_over(waiter, now_ms), "left waiting");
         }
         assert_eq!(converted, self.converted);
+        assert_eq!(tenants_waits, self.tenants_waits);
         self.requests.assert_consistent(&ids);
         for (name, owner) in self.owners.iter() {
             owner_holds += owner.holds.len();

@@ -94,7 +94,9 @@ impl Model {
     pub(super) fn apply(&mut self, command: &Command, reported: &[Arc<Deadlock>]) -> Outcome {
         let outcome = match command {
             Command::Acquire(request) => self.acquire(request, reported),
-            Command::Release { resource, token } => match self.named(resource.as_ref(), *token) {
+            Command::Release {
+                resource, token, ..
+            } => match self.named(resource.as_ref(), *token) {
                 Some(at) => {
                     self.end_hold(at, &End::Willing);
                     Outcome::Released
@@ -105,6 +107,7 @@ impl Model {
                 resource,
                 token,
                 ttl_ms,
+                ..
             } => match self.named(resource.as_ref(), *token) {
                 Some(at) => {
                     let ttl_ms = ttl_ms.or(self.holds[at].ttl_ms);

@@ -110,16 +110,16 @@ impl Script {
             }
             "get" => print_view(&table.get(text(args.next_pos())?, now_ms)),
             "list" => json_lines(&table.list(&page(args)?, now_ms))?,
-            "graph" => json_lines(&table.graph(now_ms))?,
+            "graph" => json_lines(&table.graph(None, now_ms))?,
             "deadlocks" => {
                 let limit = optional_number(args.take_key("limit"))?.unwrap_or(100);
-                json_lines(&table.recent_deadlocks(limit as usize, now_ms))?
+                json_lines(&table.recent_deadlocks((limit as usize, None), now_ms))?
             }
             "session" => match table.session(text(args.next_pos())?, now_ms) {
                 Ok(view) => json_lines(&view)?,
                 Err(refusal) => print_outcome(&refusal),
             },
-            "sessions" => json_lines(&table.list_sessions(&page(args)?, now_ms))?,
+            "sessions" => json_lines(&table.list_sessions(&page(args)?, None, now_ms))?,
             "counts" => print_counts(table),
             "next" => format!("{:?}\n", table.next_deadline()),
             "endings" => print_endings(table, now_ms),
@@ -135,7 +135,11 @@ fn command(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Option<Command
         "try" | "wait" => Command::Acquire(acquire(name, args)?),
         "release" => {
             let (resource, token) = resource_and_token(args)?;
-            Command::Release { resource, token }
+            Command::Release {
+                resource,
+                token,
+                tenant: None,
+            }
         }
         "renew" => {
             let (resource, token) = resource_and_token(args)?;
@@ -143,6 +147,7 @@ fn command(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Option<Command
             Command::Renew {
                 resource,
                 token,
+                tenant: None,
                 ttl_ms,
             }
         }
@@ -232,7 +237,7 @@ fn wait(who: &str, args: &mut ArgumentConsumer<'_>) -> Result<Option<Wait>, Box<
     let wait_ms = optional_number(args.take_key("for"))?.unwrap_or(10_000);
     let subject = args.take_key("reply").unwrap_or(who).to_owned();
     let encoding = Encoding::Json;
-    let reply = ReplyTo { subject, encoding };
+    let reply = ReplyTo::new(subject, encoding);
     Ok(Some(Wait { wait_ms, reply }))
 }
 

@@ -187,7 +187,7 @@ pub(super) fn command_of(step: &Step, known: &Known, number: usize) -> Option<Co
     let wait_of = |wait_ms: Option<u64>| {
         let subject = format!("inbox.{number}");
         let encoding = Encoding::Json;
-        let reply = ReplyTo { subject, encoding };
+        let reply = ReplyTo::new(subject, encoding);
         wait_ms.map(|wait_ms| Wait { wait_ms, reply })
     };
     let owner_name = |owner: usize| Name::from(format!("o{owner}"));
@@ -219,18 +219,22 @@ pub(super) fn command_of(step: &Step, known: &Known, number: usize) -> Option<Co
                 0 => Command::Release {
                     resource: sole(&wants),
                     token: Token(token.0 + 1000),
+                    tenant: None,
                 },
                 1 => Command::Release {
                     resource: Some(first(&wants)),
                     token,
+                    tenant: None,
                 },
                 2 => Command::Release {
                     resource: None,
                     token,
+                    tenant: None,
                 },
                 _ => Command::Release {
                     resource: sole(&wants),
                     token,
+                    tenant: None,
                 },
             }
         }
@@ -239,6 +243,7 @@ pub(super) fn command_of(step: &Step, known: &Known, number: usize) -> Option<Co
             Command::Renew {
                 resource: sole(&wants),
                 token,
+                tenant: None,
                 ttl_ms: *ttl_ms,
             }
         }

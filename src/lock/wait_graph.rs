@@ -304,10 +304,7 @@ mod tests {
     use crate::protocol::{Encoding, ReplyTo};
 
     fn acquire(owner: usize, resource: usize, wait_ms: Option<u64>) -> Command {
-        let reply = ReplyTo {
-            subject: String::new(),
-            encoding: Encoding::Json,
-        };
+        let reply = ReplyTo::new("", Encoding::Json);
         Command::Acquire(Acquire {
             wants: Wants::one(format!("r{resource}"), Grip::Exclusive),
             owner: format!("o{owner}").into(),

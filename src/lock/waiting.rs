@@ -14,7 +14,7 @@ use super::resource::Lock;
 use super::table::{Table, over_limit};
 use super::wait_graph::cycle_through;
 use crate::ids::Token;
-use crate::protocol::ReplyTo;
+use crate::protocol::{ReplyTo, Tenant};
 
 /// A place in every queue that its wait stands in: conversions before all others, else numbered
 /// over all resources in the order in which the waits started.
@@ -63,7 +63,7 @@ impl Table {
         (wait, policy): (&Wait, DeadlockPolicy),
         effects: &mut Vec<Effect>,
     ) -> Outcome {
-        if let Some(refusal) = self.wait_refusal(&claim) {
+        if let Some(refusal) = self.wait_refusal(&claim, wait.reply.tenant.as_ref()) {
             return refusal;
         }
         let (wants, owner) = (claim.wants.clone(), claim.owner.clone());
@@ -94,7 +94,9 @@ impl Table {
         self.deadlines.remove_wait(waiter.deadline_ms, place);
         waiter.deadline_ms = now_ms.saturating_add(wait.wait_ms);
         self.deadlines.add_wait(waiter.deadline_ms, place);
-        waiter.reply = wait.reply.clone();
+        let before = std::mem::replace(&mut waiter.reply, wait.reply.clone());
+        self.count_wait(wait.reply.tenant.as_ref());
+        self.discount_wait(before.tenant.as_ref());
         Outcome::Waiting
     }
 
@@ -247,13 +249,18 @@ impl Table {
         Some(&want.resource)
     }
 
-    fn wait_refusal(&self, claim: &Claim) -> Option<Outcome> {
+    fn wait_refusal(&self, claim: &Claim, tenant: Option<&Tenant>) -> Option<Outcome> {
         let owner = self.owners.get(&claim.owner);
         if let Some(place) = owner.and_then(|owner| owner.waiting) {
             return Some(self.already_waiting(place));
         }
         let limits = &self.limits;
         let mut refusal = over_limit("waiters", self.waits.len(), limits.waiters);
+        if let Some(tenant) = tenant {
+            let own = self.tenants_waits.get(tenant).copied().unwrap_or(0) as usize;
+            let limit = limits.waiters_per_tenant;
+            refusal = refusal.or_else(|| over_limit("waiters_per_tenant", own, limit));
+        }
         for want in claim.wants.iter() {
             let here = self.locks.get(&want.resource).map_or(0, Lock::queue_len);
             let limit = limits.waiters_per_resource;
@@ -300,6 +307,7 @@ impl Table {
             since_ms: now_ms,
             deadline_ms,
         };
+        self.count_wait(waiter.reply.tenant.as_ref());
         self.waits.insert(place, waiter);
         place
     }
@@ -400,7 +408,24 @@ impl Table {
         if let Some(session) = &waiter.claim.session {
             self.sessions.get_mut(session).waits.remove(&place);
         }
+        self.discount_wait(waiter.reply.tenant.as_ref());
         waiter
+    }
+
+    fn count_wait(&mut self, of: Option<&Tenant>) {
+        if let Some(tenant) = of {
+            *self.tenants_waits.entry(tenant.clone()).or_default() += 1;
+        }
+    }
+
+    fn discount_wait(&mut self, of: Option<&Tenant>) {
+        let Some(tenant) = of else { return };
+        let waits = self.tenants_waits.get_mut(tenant);
+        let waits = waits.expect("a wait was counted when it began");
+        *waits -= 1;
+        if *waits == 0 {
+            self.tenants_waits.remove(tenant);
+        }
     }
 
     /// Answers a wait, and keeps the answer for a new leader.

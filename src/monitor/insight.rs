@@ -14,7 +14,7 @@ use crate::protocol::status::{
     self, CacheCounts, LockCounts, Member, NatsState, QueueCounts, RedisState, StateHash,
     StateHashChoice, Status,
 };
-use crate::protocol::{Code, Encoding, Operation};
+use crate::protocol::{Code, Encoding, Operation, ReplyTo};
 use crate::queue::service::QueueService;
 use crate::queue::store::RedisLink;
 use crate::raft::handle::Handle;
@@ -174,7 +174,8 @@ impl NodeInfo for Insight {
             node: self.network.identity().node,
             ask_node: None,
         };
-        reply::success(Encoding::Json, from, &self.status(StateHashChoice::Omit)).payload
+        let to = ReplyTo::new("", Encoding::Json);
+        reply::success(&to, from, &self.status(StateHashChoice::Omit)).payload
     }
 
     fn metrics_text(&self) -> String {

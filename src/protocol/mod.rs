@@ -26,12 +26,14 @@ pub mod request;
 pub mod session;
 pub mod status;
 pub mod subject;
+pub mod tenant;
 pub mod value;
 
 pub use error::{Code, ErrorReply, Outcome};
 pub use meta::Meta;
 pub use request::Request;
 pub use subject::{Operation, Prefix};
+pub use tenant::Tenant;
 
 use fields::{Field, Rule};
 
@@ -73,4 +75,17 @@ pub struct ReplyTo {
     /// The client's reply subject.
     pub subject: String,
     pub encoding: Encoding,
+    /// Whose names the answer shows as the tenant knows them.
+    pub tenant: Option<Tenant>,
+}
+
+impl ReplyTo {
+    /// For a client outside all tenants.
+    pub fn new(subject: impl Into<String>, encoding: Encoding) -> Self {
+        ReplyTo {
+            subject: subject.into(),
+            encoding,
+            tenant: None,
+        }
+    }
 }

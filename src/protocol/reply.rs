@@ -5,7 +5,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::NodeId;
-use crate::protocol::{Encoding, ErrorReply, Refusal};
+use crate::protocol::tenant::outward::Outward;
+use crate::protocol::{Encoding, ErrorReply, Refusal, ReplyTo};
 
 /// The header with the message of an error.
 pub const SERVICE_ERROR: &str = "Nats-Service-Error";
@@ -47,31 +48,43 @@ struct Failure<'a> {
 }
 
 /// Writes the answer to a request that did what it asks for.
-pub fn success<T: Serialize>(encoding: Encoding, from: From, body: &T) -> Rendered {
+pub fn success<T: Serialize>(to: &ReplyTo, from: From, body: &T) -> Rendered {
+    let success = Success {
+        ok: true,
+        from,
+        body,
+    };
     Rendered {
-        payload: encoding.encode(&Success {
-            ok: true,
-            from,
-            body,
-        }),
+        payload: encoded(to, &success),
         headers: Vec::new(),
     }
 }
 
 /// Writes the answer to a request that is refused or failed.
-pub fn failure(encoding: Encoding, from: From, error: &ErrorReply) -> Rendered {
+pub fn failure(to: &ReplyTo, from: From, error: &ErrorReply) -> Rendered {
+    let failure = Failure {
+        ok: false,
+        from,
+        error,
+    };
     // A header is one line; a message may quote what a client sent.
-    let line = error.message.replace(|c: char| c.is_control(), " ");
+    let mut line = error.message.replace(|c: char| c.is_control(), " ");
+    if let Some(tenant) = &to.tenant {
+        line = line.replace(&tenant.namespace(), "");
+    }
     Rendered {
-        payload: encoding.encode(&Failure {
-            ok: false,
-            from,
-            error,
-        }),
+        payload: encoded(to, &failure),
         headers: vec![
             (SERVICE_ERROR, line),
             (SERVICE_ERROR_CODE, error.status.to_string()),
         ],
+    }
+}
+
+fn encoded<T: Serialize>(to: &ReplyTo, reply: &T) -> Bytes {
+    match &to.tenant {
+        None => to.encoding.encode(reply),
+        Some(tenant) => to.encoding.encode(&Outward::new(reply, tenant)),
     }
 }
 
@@ -124,6 +137,10 @@ mod tests {
         ask_node: Some(NodeId(1)),
     };
 
+    fn to(encoding: Encoding) -> ReplyTo {
+        ReplyTo::new("_INBOX.x", encoding)
+    }
+
     fn acquired() -> Acquired {
         Acquired {
             resource: "a".into(),
@@ -152,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_success_is_one_line_that_begins_with_ok() {
-        let reply = success(Encoding::Json, FROM, &acquired());
+        let reply = success(&to(Encoding::Json), FROM, &acquired());
         assert_eq!(
             reply.payload,
             r#"{"ok":true,"node":2,"ask_node":1,"resource":"a","owner":"w","token":7,"mode":"shared","expires_in_ms":100,"waited_ms":0}"#
@@ -171,7 +188,7 @@ mod tests {
             ask_node: None,
             ..FROM
         };
-        let reply = failure(Encoding::Json, from, &error);
+        let reply = failure(&to(Encoding::Json), from, &error);
         assert_eq!(
             reply.payload,
             r#"{"ok":false,"node":2,"error":{"code":"lock_held","status":409,"message":"held\nby w","retryable":true,"outcome":"not_applied","holders":[{"owner":"w","token":7,"mode":"exclusive","expires_in_ms":100,"held_ms":5,"meta":{"n":1.0,"s":"a \" b"}}],"queue_length":3}}"#
@@ -188,7 +205,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back_in_both_encodings() {
         for encoding in [Encoding::Json, Encoding::MessagePack] {
-            let reply = success(encoding, FROM, &acquired());
+            let reply = success(&to(encoding), FROM, &acquired());
             let answer = read::<Acquired>(encoding, &reply.payload).unwrap();
             assert_eq!(answer.result, Ok(acquired()));
             assert_eq!((answer.node, answer.ask_node), (NodeId(2), Some(NodeId(1))));
@@ -198,7 +215,7 @@ mod tests {
                 waiters: vec![],
                 delay_ms: None,
             };
-            let reply = success(encoding, FROM, &view);
+            let reply = success(&to(encoding), FROM, &view);
             let answer = read::<View>(encoding, &reply.payload).unwrap();
             assert_eq!(answer.result, Ok(view));
 
@@ -206,7 +223,7 @@ mod tests {
                 holders: Some(vec![holder()]),
                 ..ErrorReply::new(Code::LockHeld, "held")
             };
-            let reply = failure(encoding, FROM, &error);
+            let reply = failure(&to(encoding), FROM, &error);
             let answer = read::<Acquired>(encoding, &reply.payload).unwrap();
             assert_eq!(answer.result, Err(Box::new(error)));
         }

@@ -312,9 +312,6 @@ fn fill_suffix(operation: Operation, fields: &mut Fields<'_>, suffix: &str) -> R
     if fields.has_field("resources") && fields.is_given("resources") {
         return Ok(()); // They have to lie under the suffix, which is the request's own rule.
     }
-    if fields.has_field("resources") && fields.is_given("resources") {
-        return Ok(()); // They have to lie under the suffix, which is the request's own rule.
-    }
     fields.fill(name, "subject", suffix)
 }
 

@@ -1,8 +1,9 @@
 //! Subjects: which operation a message is for, and where to send one.
 //!
 //! `<prefix>.<service>.<operation>[.<resource>]` reaches any node,
-//! `<prefix>.node.<id>.<service>.<operation>[.<resource>]` one node. What starts right and names
-//! nothing that exists is parsed too, so that it can be answered with `unknown_operation`.
+//! `<prefix>.node.<id>.<service>.<operation>[.<resource>]` one node. A tenant's requests have
+//! `t.<account>.` behind the prefix. What starts right and names nothing that exists is parsed too,
+//! so that it can be answered with `unknown_operation`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -159,6 +160,8 @@ impl fmt::Display for Prefix {
 /// What the subject of a request says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address<'a> {
+    /// The account whose request it is, if the broker says so.
+    pub account: Option<&'a str>,
     /// Present when one node was addressed.
     pub node: Option<NodeId>,
     /// None: no such operation.
@@ -194,25 +197,37 @@ impl Prefix {
 
     /// What every node subscribes to in the queue group [`QUEUE_GROUP`].
     pub fn shared_subscriptions(&self) -> Vec<String> {
-        let mut subjects: Vec<String> = FAMILIES
-            .iter()
-            .map(|family| format!("{}.{family}.>", self.0))
-            .collect();
-        for operation in [Operation::Status, Operation::Metrics] {
-            subjects.push(self.operation(operation));
-            subjects.push(format!("{}.>", self.operation(operation)));
+        let mut subjects = Vec::new();
+        for whose in [self.0.clone(), format!("{}.t.*", self.0)] {
+            for family in FAMILIES {
+                subjects.push(format!("{whose}.{family}.>"));
+            }
+            for operation in [Operation::Status, Operation::Metrics] {
+                subjects.push(format!("{whose}.{operation}"));
+                subjects.push(format!("{whose}.{operation}.>"));
+            }
         }
         subjects
     }
 
     /// What one node subscribes to alone.
-    pub fn node_subscription(&self, node: NodeId) -> String {
-        format!("{}.node.{node}.>", self.0)
+    pub fn node_subscriptions(&self, node: NodeId) -> [String; 2] {
+        [
+            format!("{}.node.{node}.>", self.0),
+            format!("{}.t.*.node.{node}.>", self.0),
+        ]
     }
 
     /// Reads the subject of a request; none when it is not under this prefix at all.
     pub fn parse<'a>(&self, subject: &'a str) -> Option<Address<'a>> {
         let rest = subject.strip_prefix(&self.0)?.strip_prefix('.')?;
+        let (account, rest) = match rest.strip_prefix("t.") {
+            None => (None, rest),
+            Some(tenants) => {
+                let (account, rest) = tenants.split_once('.')?;
+                (Some(account), rest)
+            }
+        };
         let (node, rest) = match rest.strip_prefix("node.") {
             None => (None, rest),
             Some(addressed) => {
@@ -227,6 +242,7 @@ impl Prefix {
             }
         });
         Some(Address {
+            account,
             node,
             operation: found.map(|(operation, _)| operation),
             suffix: found.and_then(|(_, suffix)| suffix),

@@ -15,45 +15,49 @@ use crate::process::Process;
 use crate::secured::Secured;
 use crate::{cli, programs, wait, wire};
 
-const USERS: [&str; 5] = ["node", "operator", "monitor", "team_a", "team_b"];
+const USERS: [&str; 6] = ["node", "operator", "monitor", "team_a", "team_b", "reports"];
 /// No answer takes longer, on however busy a machine.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 /// What nobody may publish to.
 const NOBODYS: &str = "nobodys.subject";
 
 /// What is tried, and by whom it may be done: one letter for each of [`USERS`], `-` for none.
-const PUBLISH: [(&str, &str); 19] = [
-    ("mufakat.lock.acquire", "-o---"),
-    ("mufakat.lock.acquire.team_a.x", "-o-a-"),
-    ("mufakat.lock.acquire.team_b.x", "-o--b"),
-    ("mufakat.lock.acquire.team_abc.x", "-o---"),
-    ("mufakat.queue.push.team_a.x", "-o-a-"),
-    ("mufakat.cache.get.team_b.x", "-o--b"),
-    ("mufakat.session.open", "-o---"),
-    ("mufakat.node.1.lock.get.team_a.x", "-o-a-"),
-    ("mufakat.node.1.lock.get.team_b.x", "-o--b"),
-    ("mufakat.node.1.lock.get", "-o---"),
-    ("mufakat.status", "-omab"),
-    ("mufakat.metrics", "-om--"),
-    ("mufakat.node.1.status", "-om--"),
-    ("mufakat.admin.lock.release", "-o---"),
-    ("mufakat.event.lock.granted", "n----"),
-    ("mufakat.int.raft.1", "n----"),
-    ("mufakat.t.TEAM.lock.acquire", "-----"),
-    ("$SRV.INFO", "-om--"),
-    ("$SYS.REQ.SERVER.PING", "-----"),
+const PUBLISH: [(&str, &str); 21] = [
+    ("mufakat.lock.acquire", "-o-ab-"),
+    ("mufakat.lock.acquire.x", "-o-ab-"),
+    ("mufakat.lock.acquire.reports.x", "-o-abr"),
+    ("mufakat.lock.acquire.reports_of_others.x", "-o-ab-"),
+    ("mufakat.queue.push.reports.x", "-o-abr"),
+    ("mufakat.cache.get.x", "-o-ab-"),
+    ("mufakat.session.open", "-o-ab-"),
+    ("mufakat.node.1.lock.get.reports.x", "-o-abr"),
+    ("mufakat.node.1.lock.get", "-o-ab-"),
+    ("mufakat.status", "-omab-"),
+    ("mufakat.metrics", "-om---"),
+    ("mufakat.node.1.status", "-omab-"),
+    ("mufakat.admin.lock.release", "-o----"),
+    ("mufakat.event.lock.granted", "n-----"),
+    ("mufakat.int.raft.1", "n-----"),
+    ("mufakat.t.TEAM_A.lock.acquire", "------"),
+    ("mufakat.t.TEAM_B.lock.acquire", "------"),
+    ("_R_.x", "n-----"),
+    ("_INBOX_team_b.x", "------"),
+    ("$SRV.INFO", "-om---"),
+    ("$SYS.REQ.SERVER.PING", "------"),
 ];
-const SUBSCRIBE: [(&str, &str); 10] = [
-    (">", "-----"),
-    ("mufakat.lock.>", "n----"),
-    ("mufakat.int.>", "n----"),
-    ("mufakat.event.>", "nom--"),
-    ("$SRV.>", "n----"),
-    ("_INBOX.>", "-----"),
-    ("_INBOX_operator.>", "-o---"),
-    ("_INBOX_monitor.>", "--m--"),
-    ("_INBOX_team_a.>", "---a-"),
-    ("_INBOX_team_b.>", "----b"),
+const SUBSCRIBE: [(&str, &str); 12] = [
+    (">", "------"),
+    ("mufakat.lock.>", "n-----"),
+    ("mufakat.t.>", "n-----"),
+    ("mufakat.int.>", "n-----"),
+    ("mufakat.event.>", "nom---"),
+    ("$SRV.>", "n-----"),
+    ("_INBOX.>", "------"),
+    ("_INBOX_operator.>", "-o----"),
+    ("_INBOX_monitor.>", "--m---"),
+    ("_INBOX_team_a.>", "---a--"),
+    ("_INBOX_team_b.>", "----b-"),
+    ("_INBOX_reports.>", "-----r"),
 ];
 
 /// One user's connection, and what the broker refused it.
@@ -122,10 +126,14 @@ impl User {
 }
 
 async fn secured_cluster() -> Cluster {
+    secured_cluster_with(&[]).await
+}
+
+async fn secured_cluster_with(flags: &[&str]) -> Cluster {
     let options = Options {
         redis: true,
         secured: Some(Secured::new()),
-        ..Options::default()
+        ..Options::flags(flags)
     };
     Cluster::start(options).await
 }
@@ -174,32 +182,32 @@ fn documented(table: &str) {
     );
 }
 
+/// A user whose names begin with one word: what is in the subject counts.
 #[tokio::test]
-async fn a_team_reaches_its_own_names_and_no_others() {
+async fn a_user_with_a_suffix_reaches_its_own_names_and_no_others() {
     let cluster = secured_cluster().await;
-    let team_a = User::connect(&cluster, "team_a").await;
-    let team_b = User::connect(&cluster, "team_b").await;
-    let acquire = "mufakat.lock.acquire.team_a.x";
-    let mine = team_a.ask(acquire, json!({"owner": "me"})).await;
-    assert_eq!(mine["resource"], "team_a.x", "{mine}");
+    let reports = User::connect(&cluster, "reports").await;
+    let acquire = "mufakat.lock.acquire.reports.x";
+    let mine = reports.ask(acquire, json!({"owner": "me"})).await;
+    assert_eq!(mine["resource"], "reports.x", "{mine}");
     // The subject lets it pass, the body names what is another's.
     for body in [
-        json!({"resource": "team_b.x"}),
-        json!({"resource": "team_a"}),
-        json!({"resource": "team_a.x.y"}),
-        json!({"resource": "other"}),
-        json!({"resources": [{"resource": "team_b.x"}]}),
-        json!({"resource": "team_a.x", "resources": [{"resource": "team_b.x"}]}),
+        json!({"resource": "orders.x"}),
+        json!({"resource": "reports"}),
+        json!({"resource": "reports.x.y"}),
+        json!({"resource": "TEAM_B/reports.x"}),
+        json!({"resources": [{"resource": "orders.x"}]}),
+        json!({"resource": "reports.x", "resources": [{"resource": "orders.x"}]}),
     ] {
-        let refused = team_a.ask(acquire, body.clone()).await;
+        let refused = reports.ask(acquire, body.clone()).await;
         assert_eq!(wire::code(&refused), "bad_request", "{body}: {refused}");
     }
-    // Tokens are numbers that can be guessed; the name in the subject has to be theirs.
-    let body = json!({"token": mine["token"]});
-    let release = "mufakat.lock.release.team_b.x";
-    let refused = team_b.ask(release, body.clone()).await;
-    assert_eq!(wire::code(&refused), "not_holder", "{refused}");
-    let released = team_a.ask("mufakat.lock.release.team_a.x", body).await;
+    let released = reports
+        .ask(
+            "mufakat.lock.release.reports.x",
+            json!({"token": mine["token"]}),
+        )
+        .await;
     assert_eq!(released["released"], true, "{released}");
     // Redis took the nodes' certificates and password.
     let operator = User::connect(&cluster, "operator").await;
@@ -209,6 +217,161 @@ async fn a_team_reaches_its_own_names_and_no_others() {
         (redis["connected"] == true && redis["durability"] == "fsync").then_some(())
     })
     .await;
+}
+
+/// The same names, used by two teams at once, are not the same locks, topics and keys.
+#[tokio::test]
+async fn teams_have_names_of_their_own() {
+    let cluster = secured_cluster().await;
+    let a = User::connect(&cluster, "team_a").await;
+    let b = User::connect(&cluster, "team_b").await;
+    let operator = User::connect(&cluster, "operator").await;
+    let teams = [&a, &b];
+
+    let held = json!({"resource": "orders", "owner": "w", "request_id": "1", "ttl_ms": 600_000});
+    let mut tokens = Vec::new();
+    for team in teams {
+        let granted = team.ask("mufakat.lock.acquire", held.clone()).await;
+        assert_eq!(granted["ok"], true, "{granted}");
+        assert_eq!([&granted["resource"], &granted["owner"]], ["orders", "w"]);
+        tokens.push(granted["token"].clone());
+    }
+    assert!(
+        tokens[0].as_u64() < tokens[1].as_u64(),
+        "one order of tokens"
+    );
+    let refused = a.ask("mufakat.lock.acquire.orders", json!({})).await;
+    assert_eq!(wire::code(&refused), "lock_held", "{refused}");
+    assert_eq!(refused["error"]["holders"][0]["owner"], "w", "{refused}");
+    assert!(!refused.to_string().contains("TEAM_A"), "{refused}");
+    // Of one token each, and none of them the other's.
+    for (team, (own, other)) in [(&a, (0, 1)), (&b, (1, 0))] {
+        let listed = team.ask("mufakat.lock.list", json!({})).await;
+        let locks = listed["locks"].as_array().expect("a list");
+        assert_eq!(locks.len(), 1, "{listed}");
+        assert_eq!(locks[0]["token"], tokens[own], "{listed}");
+        let body = json!({"resource": "orders", "token": tokens[other]});
+        for verb in ["release", "renew"] {
+            let refused = team
+                .ask(&format!("mufakat.lock.{verb}"), body.clone())
+                .await;
+            assert_eq!(wire::code(&refused), "not_holder", "{refused}");
+        }
+    }
+    let seen = operator
+        .ask("mufakat.lock.list", json!({"prefix": "TEAM_A/"}))
+        .await;
+    assert_eq!(seen["locks"][0]["resource"], "TEAM_A/orders", "{seen}");
+
+    // A wait is answered where it was asked, and who hears of its grant keeps it: across accounts, the
+    // broker does not say that nobody did.
+    let wait = json!({"resource": "orders", "owner": "next", "wait_ms": 30_000});
+    let (granted, ()) = tokio::join!(a.ask("mufakat.lock.acquire", wait), async {
+        let waits = async || {
+            let seen = a.ask("mufakat.lock.get.orders", json!({})).await;
+            (seen["waiters"][0]["owner"] == "next").then_some(())
+        };
+        wait::until("it waits", waits).await;
+        let graph = b.ask("mufakat.lock.graph", json!({})).await;
+        assert_eq!(graph["edges"], json!([]), "{graph}");
+        let graph = a.ask("mufakat.lock.graph", json!({})).await;
+        assert_eq!(graph["edges"][0]["waits_for_owner"], "w", "{graph}");
+        let body = json!({"resource": "orders", "token": tokens[0]});
+        let released = a.ask("mufakat.lock.release", body).await;
+        assert_eq!(released["released"], true, "{released}");
+    });
+    assert_eq!(
+        [&granted["resource"], &granted["owner"]],
+        ["orders", "next"]
+    );
+    for _ in 0..20 {
+        let body = json!({"resource": "orders", "token": granted["token"]});
+        let checked = a.ask("mufakat.lock.check", body).await;
+        assert_eq!(checked["valid"], true, "{checked}");
+    }
+
+    // A set is released by its token alone, which others can guess.
+    let set = json!({"resources": [{"resource": "x"}, {"resource": "y"}]});
+    let set = a.ask("mufakat.lock.acquire", set).await;
+    let by_token = json!({"token": set["token"]});
+    for verb in ["release", "renew"] {
+        let refused = b
+            .ask(&format!("mufakat.lock.{verb}"), by_token.clone())
+            .await;
+        assert_eq!(wire::code(&refused), "not_holder", "{refused}");
+    }
+    let released = a.ask("mufakat.lock.release", by_token).await;
+    assert_eq!(released["released"], true, "{released}");
+
+    let session = a
+        .ask("mufakat.session.open", json!({"ttl_ms": 600_000}))
+        .await;
+    let session = session["session"].as_str().expect("an id").to_owned();
+    assert!(!session.contains('/'), "{session}");
+    let refused = b
+        .ask("mufakat.session.close", json!({"session": session}))
+        .await;
+    assert_eq!(wire::code(&refused), "session_not_found", "{refused}");
+    let sessions = b.ask("mufakat.session.list", json!({})).await;
+    assert_eq!(sessions["sessions"], json!([]), "{sessions}");
+    let sessions = a.ask("mufakat.session.list", json!({})).await;
+    assert_eq!(sessions["sessions"][0]["session"], session, "{sessions}");
+    let kept = a
+        .ask("mufakat.session.keepalive", json!({"session": session}))
+        .await;
+    assert_eq!(kept["ok"], true, "{kept}");
+
+    for (team, value) in [(&a, "of a"), (&b, "of b")] {
+        let pushed = team
+            .ask("mufakat.queue.push.jobs", json!({"payload": value}))
+            .await;
+        assert_eq!(pushed["ok"], true, "{pushed}");
+        let set = team
+            .ask("mufakat.cache.set.k", json!({"value": value}))
+            .await;
+        assert_eq!(set["ok"], true, "{set}");
+    }
+    for (team, value) in [(&a, "of a"), (&b, "of b")] {
+        let topics = team.ask("mufakat.queue.list", json!({})).await;
+        assert_eq!(topics["topics"][0]["topic"], "jobs", "{topics}");
+        assert_eq!(
+            topics["topics"].as_array().map(Vec::len),
+            Some(1),
+            "{topics}"
+        );
+        let popped = team
+            .ask("mufakat.queue.pop.jobs", json!({"consumer": "c", "max": 9}))
+            .await;
+        let messages = popped["messages"].as_array().expect("a list");
+        assert_eq!(messages.len(), 1, "{popped}");
+        assert_eq!(messages[0]["payload"], value, "{popped}");
+        let found = team.ask("mufakat.cache.get.k", json!({})).await;
+        assert_eq!(found["value"], value, "{found}");
+    }
+    // The broker lets a team pass to nothing else; a node would say so, too.
+    let refused = a.ask("mufakat.node.1.metrics", json!({})).await;
+    assert_eq!(wire::code(&refused), "forbidden", "{refused}");
+    let status = a.ask("mufakat.node.2.status", json!({})).await;
+    assert_eq!(status["node"], 2, "{status}");
+}
+
+/// What one team asks too much is refused to it alone.
+#[tokio::test]
+async fn a_team_that_asks_too_much_takes_nothing_from_another() {
+    let cluster = secured_cluster_with(&["--tenant-rate", "20"]).await;
+    let a = User::connect(&cluster, "team_a").await;
+    let b = User::connect(&cluster, "team_b").await;
+    let asked = (0..200).map(|_| a.ask("mufakat.node.1.status", json!({})));
+    let answers = futures_util::future::join_all(asked).await;
+    let refused = answers.iter().filter(|answer| answer["ok"] == false);
+    let refused: Vec<&Value> = refused.collect();
+    assert!(refused.len() > 100, "{} were refused", refused.len());
+    for refusal in refused {
+        assert_eq!(wire::code(refusal), "overloaded", "{refusal}");
+        assert_eq!(refusal["error"]["limit"], 20, "{refusal}");
+    }
+    let answer = b.ask("mufakat.node.1.status", json!({})).await;
+    assert_eq!(answer["ok"], true, "{answer}");
 }
 
 #[tokio::test]

@@ -19,10 +19,7 @@ const THERE: NodeId = NodeId(2);
 
 fn hand_on(cluster: &Cluster, number: u64, within: Duration) {
     let payload = Bytes::from_static(b"{}");
-    let reply = ReplyTo {
-        subject: format!("inbox.1.{number}"),
-        encoding: Encoding::Json,
-    };
+    let reply = ReplyTo::new(format!("inbox.1.{number}"), Encoding::Json);
     let incoming = Incoming {
         subject: "mufakat.status",
         reply: None,

@@ -102,10 +102,7 @@ mod tests {
         Kept {
             executor,
             subject: "mufakat.queue.pop".to_owned(),
-            reply: ReplyTo {
-                subject: "inbox".to_owned(),
-                encoding: Encoding::Json,
-            },
+            reply: ReplyTo::new("inbox", Encoding::Json),
             content_type: None,
             message_id: None,
             payload: Bytes::new(),

@@ -31,6 +31,7 @@ fn command(number: u64) -> Command {
     Command::Lock(lock::Command::Release {
         resource: Some(number.to_string().into()),
         token: crate::ids::Token(number),
+        tenant: None,
     })
 }
 
@@ -42,10 +43,7 @@ fn number(command: &Command) -> u64 {
 }
 
 fn reply(number: u64) -> ReplyTo {
-    ReplyTo {
-        subject: format!("inbox.{number}"),
-        encoding: Encoding::Json,
-    }
+    ReplyTo::new(format!("inbox.{number}"), Encoding::Json)
 }
 
 fn now() -> Instant {
@@ -231,6 +229,7 @@ fn batches_are_bounded_by_count_and_by_bytes() {
         let release = lock::Command::Release {
             resource: Some(large.as_str().into()),
             token: crate::ids::Token(1),
+            tenant: None,
         };
         let submission = Submission {
             command: Command::Lock(release),

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+mod supply_chain;
+
 /// The longest file; longer ones are two ideas.
 const LINES_MAX: usize = 500;
 
@@ -154,6 +156,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/broker/listen.rs",
             "src/broker/events.rs",
             "src/broker/reply.rs",
+            "src/broker/tenants.rs",
             "src/broker/unheard.rs",
             "src/monitor/",
         ],
@@ -240,7 +243,7 @@ fn nothing_is_left_for_later() {
     let mut found = Vec::new();
     for source in sources()
         .iter()
-        .filter(|source| source.path != "tests/tidy.rs")
+        .filter(|source| source.path != "tests/tidy/main.rs")
     {
         for (number, line) in source.text.lines().enumerate() {
             if marks.iter().any(|mark| line.contains(mark)) {

@@ -1,0 +1,176 @@
+//! Tenants: accounts of the broker whose requests come under `<prefix>.t.<account>.>`.
+//!
+//! The broker puts the account's name into the subject, so nobody can speak for another account.
+//! Each has names of its own: its lock `orders` is the lock `<account>/orders` inside, and so are its
+//! owners, sessions, request ids, topics, keys and tags. A request is [entered](Request::enter) once
+//! it is decoded, and a reply shows names [without the account](outward).
+//!
+//! Limits: whoever may send requests outside `t.` (operators, and programs in the nodes' own account)
+//! sees and names what belongs to tenants, as `<account>/<name>`. Events carry those names too.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::error::{Code, ErrorReply};
+use crate::protocol::{Operation, Refusal, Request, queue};
+
+pub mod outward;
+
+/// The longest name of an account, in bytes: that of a public NKey has 56.
+const ACCOUNT_BYTES_MAX: usize = 64;
+
+/// What stands between an account and a name. No account has it, so that no name of one account
+/// begins with another account and this.
+const SEPARATOR: char = '/';
+
+/// An account of the broker that is served apart from others.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Tenant(Arc<str>);
+
+impl fmt::Display for Tenant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Tenant {
+    /// The tenant with this account's name: 1 to 64 letters, digits, `_` and `-`.
+    pub fn of_account(account: &str) -> Option<Self> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+        let valid = (1..=ACCOUNT_BYTES_MAX).contains(&account.len()) && account.bytes().all(plain);
+        valid.then(|| Tenant(account.into()))
+    }
+
+    /// What all names of this tenant begin with.
+    pub fn namespace(&self) -> String {
+        format!("{}{SEPARATOR}", self.0)
+    }
+
+    /// A name of the tenant's as it is kept inside.
+    pub fn inside(&self, name: &str) -> String {
+        format!("{}{SEPARATOR}{name}", self.0)
+    }
+
+    /// A name from inside as the tenant knows it; unchanged if it is not the tenant's.
+    pub fn outside<'a>(&self, name: &'a str) -> &'a str {
+        name.strip_prefix(&*self.0)
+            .and_then(|rest| rest.strip_prefix(SEPARATOR))
+            .unwrap_or(name)
+    }
+
+    /// Whether a name from inside is the tenant's.
+    pub fn has(&self, name: &str) -> bool {
+        let rest = name.strip_prefix(&*self.0);
+        rest.is_some_and(|rest| rest.starts_with(SEPARATOR))
+    }
+
+    fn enter(&self, name: &mut String) {
+        name.insert(0, SEPARATOR);
+        name.insert_str(0, &self.0);
+    }
+
+    fn enter_if_given(&self, name: &mut Option<String>) {
+        if let Some(name) = name {
+            self.enter(name);
+        }
+    }
+
+    /// Of a prefix: without one, everything of the tenant's.
+    fn enter_prefix(&self, prefix: &mut Option<String>) {
+        match prefix {
+            Some(prefix) => self.enter(prefix),
+            None => *prefix = Some(self.namespace()),
+        }
+    }
+}
+
+impl Request {
+    /// Turns the names in a tenant's request into those inside.
+    ///
+    /// # Errors
+    /// `forbidden` for what is about the cluster or about everybody.
+    pub fn enter(&mut self, tenant: &Tenant) -> Result<(), Refusal> {
+        match self {
+            Request::LockAcquire(acquire) => {
+                if !acquire.resource.is_empty() {
+                    tenant.enter(&mut acquire.resource);
+                }
+                for wanted in &mut acquire.resources {
+                    tenant.enter(&mut wanted.resource);
+                }
+                tenant.enter_if_given(&mut acquire.owner);
+                tenant.enter_if_given(&mut acquire.session);
+                tenant.enter_if_given(&mut acquire.request_id);
+            }
+            Request::LockRelease(release) => tenant.enter_if_given(&mut release.resource),
+            Request::LockRenew(renew) => tenant.enter_if_given(&mut renew.resource),
+            Request::LockConvert(convert) => tenant.enter(&mut convert.resource),
+            Request::LockCheck(check) => tenant.enter(&mut check.resource),
+            Request::LockGet(get) => tenant.enter(&mut get.resource),
+            Request::LockCancel(cancel) => {
+                tenant.enter(&mut cancel.resource);
+                tenant.enter_if_given(&mut cancel.owner);
+                tenant.enter_if_given(&mut cancel.session);
+                tenant.enter_if_given(&mut cancel.request_id);
+            }
+            Request::LockList(list) => {
+                tenant.enter_prefix(&mut list.prefix);
+                tenant.enter_if_given(&mut list.cursor);
+            }
+            // The prefix is one of the names that sessions have, which are no addresses.
+            Request::SessionList(list) => tenant.enter_if_given(&mut list.cursor),
+            Request::SessionKeepalive(one)
+            | Request::SessionClose(one)
+            | Request::SessionGet(one) => tenant.enter(&mut one.session),
+            Request::Queue(request) => enter_queue(request, tenant)?,
+            Request::CacheGet(get) => tenant.enter(&mut get.key),
+            Request::CacheGetMany(get) => {
+                get.keys.iter_mut().for_each(|key| tenant.enter(key));
+            }
+            Request::CacheSet(set) => tenant.enter(&mut set.key),
+            Request::CacheDelete(delete) => tenant.enter(&mut delete.key),
+            Request::CacheIncrement(increment) => tenant.enter(&mut increment.key),
+            Request::CacheTouch(touch) => tenant.enter(&mut touch.key),
+            Request::CacheExplain(explain) => tenant.enter(&mut explain.key),
+            Request::LockGraph(_)
+            | Request::LockDeadlocks(_)
+            | Request::SessionOpen(_)
+            | Request::Status(_) => {}
+            Request::AdminLockRelease(_)
+            | Request::AdminSessionClose(_)
+            | Request::CacheStats(_)
+            | Request::Metrics(_) => return Err(forbidden(self.operation())),
+        }
+        Ok(())
+    }
+}
+
+/// Ids, groups and consumers are within a topic already.
+fn enter_queue(request: &mut queue::Request, tenant: &Tenant) -> Result<(), Refusal> {
+    match request {
+        queue::Request::Push(push) => tenant.enter(&mut push.topic),
+        queue::Request::Pop(pop) => tenant.enter(&mut pop.topic),
+        queue::Request::Receipts(receipts) => tenant.enter(&mut receipts.topic),
+        queue::Request::Admin(admin) => match &mut admin.act {
+            queue::Act::List { prefix, cursor, .. } => {
+                tenant.enter(prefix);
+                tenant.enter_if_given(cursor);
+            }
+            queue::Act::Purge { .. } => return Err(forbidden(Operation::AdminQueuePurge)),
+            _ => tenant.enter_if_given(&mut admin.topic),
+        },
+    }
+    Ok(())
+}
+
+fn forbidden(operation: Operation) -> Refusal {
+    Box::new(ErrorReply::new(
+        Code::Forbidden,
+        format!("{operation} is not for tenants: it is about the cluster or about everybody"),
+    ))
+}
+
+#[cfg(test)]
+mod tests;
