@@ -59,6 +59,9 @@ pub struct NodeArgs {
     /// TLS private key of this node for Redis, in PEM; needs --redis-cert [env: REDIS_KEY]
     #[arg(long, value_name = "FILE")]
     pub redis_key: Option<PathBuf>,
+    /// What a write to Redis survives, of a Redis that does not show its settings: fsync, os or interval [env: MUFAKAT_REDIS_DURABILITY_ASSERTED]
+    #[arg(long, value_name = "LEVEL")]
+    pub redis_durability_asserted: Option<String>,
     /// Directory of this node alone: its identity, log and snapshots [env: MUFAKAT_DATA_DIR]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -117,6 +120,8 @@ pub struct Config {
     pub redis: Option<Endpoint>,
     /// For TLS to Redis; empty without a `rediss://` URL.
     pub redis_tls: TlsFiles,
+    /// What a write survives where Redis does not say.
+    pub redis_durability_asserted: Option<Asserted>,
     /// The directory of this node alone.
     pub data_dir: PathBuf,
     /// Where HTTP is served, if at all.
@@ -143,6 +148,17 @@ pub struct Config {
     pub snapshot_entries: u64,
     /// Entries kept after a snapshot, for followers that are a little behind; 0 to 10^9.
     pub snapshot_keep_entries: u64,
+}
+
+/// What an operator may say that a write to Redis survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asserted {
+    /// The end of power.
+    Fsync,
+    /// The end of the process.
+    Os,
+    /// Perhaps not the newest seconds.
+    Interval,
 }
 
 /// Why a configuration is refused. Every message names the setting as it was written.
@@ -182,6 +198,7 @@ struct Merged {
     redis_ca: Option<PathBuf>,
     redis_cert: Option<PathBuf>,
     redis_key: Option<PathBuf>,
+    redis_durability_asserted: Option<String>,
     data_dir: Option<PathBuf>,
     http: Option<String>,
     prefix: String,

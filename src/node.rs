@@ -27,11 +27,12 @@ use crate::broker::tenants::Tenants;
 use crate::broker::unheard::Unheard;
 use crate::cache::service::CacheService;
 use crate::cache::state::Settings;
-use crate::config::Config;
+use crate::config::{Asserted, Config};
 use crate::ids::{BootId, DiskId};
 use crate::lock::service::{LockService, QUERY};
 use crate::monitor::http::Monitor;
 use crate::monitor::insight::{self, Insight};
+use crate::protocol::status::Durability;
 use crate::protocol::{Operation, Prefix};
 use crate::queue::address::RedisAddress;
 use crate::queue::service::{self, QueueService};
@@ -293,6 +294,12 @@ impl Node {
         let redis = match &config.redis {
             Some(url) => {
                 let address = RedisAddress::new(url.expose(), config.redis_tls.clone());
+                let asserted = config.redis_durability_asserted.map(|level| match level {
+                    Asserted::Fsync => Durability::Fsync,
+                    Asserted::Os => Durability::Os,
+                    Asserted::Interval => Durability::Interval,
+                });
+                let address = address.asserting(asserted);
                 Some(Arc::new(RedisLink::start(address, stopped.clone())?))
             }
             None => None,

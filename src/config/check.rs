@@ -7,7 +7,7 @@ use std::time::Duration;
 use figment::Figment;
 
 use super::layers::{ENVIRONMENT, FLAGS, SETTINGS, Setting};
-use super::{Config, ConfigError, Endpoint, Merged, TlsFiles, flag};
+use super::{Asserted, Config, ConfigError, Endpoint, Merged, TlsFiles, flag};
 use crate::ids::NodeId;
 
 /// Timers below this are finer than a loaded machine keeps.
@@ -41,6 +41,7 @@ impl<'a> Check<'a> {
             nats: Endpoint::nats(&merged.nats).map_err(|message| self.invalid("nats", message))?,
             redis_tls: self.redis_tls(redis.as_ref(), redis_files)?,
             redis,
+            redis_durability_asserted: self.asserted(merged.redis_durability_asserted)?,
             data_dir: present("data_dir", merged.data_dir)?,
             http: self.http(merged.http)?,
             prefix: self.prefix(merged.prefix)?,
@@ -135,6 +136,20 @@ impl<'a> Check<'a> {
         redis
             .map(|url| Endpoint::redis(&url).map_err(|message| self.invalid("redis", message)))
             .transpose()
+    }
+
+    fn asserted(&self, level: Option<String>) -> Result<Option<Asserted>, ConfigError> {
+        let level = match level.as_deref() {
+            None => return Ok(None),
+            Some("fsync") => Asserted::Fsync,
+            Some("os") => Asserted::Os,
+            Some("interval") => Asserted::Interval,
+            Some(other) => {
+                let message = format!("`{other}` is not one of fsync, os, interval");
+                return Err(self.invalid("redis_durability_asserted", message));
+            }
+        };
+        Ok(Some(level))
     }
 
     fn redis_tls(

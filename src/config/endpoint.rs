@@ -33,11 +33,13 @@ impl Endpoint {
         Ok(Self(text.to_owned()))
     }
 
-    /// Accepts a Redis server: `redis://[user:password@]host[:port][/database]`, the same with
+    /// Accepts sentinels with the name of what they watch, as
+    /// `redis+sentinel://[user:password@]host[:port],…/service[/database]`, or a Redis server: `redis://[user:password@]host[:port][/database]`, the same with
     /// `rediss` for TLS, or the path of a socket as `unix:///run/redis.sock`.
     pub(super) fn redis(text: &str) -> Result<Self, String> {
         const RIGHT: &str = "redis://127.0.0.1:6379";
         match text.split_once("://") {
+            Some(("redis+sentinel" | "rediss+sentinel", rest)) => sentinels(rest)?,
             Some(("redis" | "valkey" | "rediss" | "valkeys", rest)) => {
                 let (rest, database) = rest.split_once('/').unwrap_or((rest, ""));
                 if !database.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -60,9 +62,15 @@ impl Endpoint {
 
     /// Whether the connection is to be made with TLS by the URL's own word.
     pub(super) fn is_tls(&self) -> bool {
-        ["rediss://", "valkeys://", "tls://", "wss://"]
-            .iter()
-            .any(|scheme| self.0.starts_with(scheme))
+        [
+            "rediss://",
+            "rediss+sentinel://",
+            "valkeys://",
+            "tls://",
+            "wss://",
+        ]
+        .iter()
+        .any(|scheme| self.0.starts_with(scheme))
     }
 
     /// The URL with its password, for the connection alone.
@@ -73,6 +81,14 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((scheme, rest)) = self.0.split_once("+sentinel://") {
+            // One password for all, which may have a comma in it.
+            let (user, hosts) = match rest.rsplit_once('@') {
+                Some((_, hosts)) => ("***@", hosts),
+                None => ("", rest),
+            };
+            return write!(f, "{scheme}+sentinel://{user}{hosts}");
+        }
         for (index, server) in self.0.split(',').enumerate() {
             if index > 0 {
                 f.write_str(",")?;
@@ -94,6 +110,25 @@ impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Endpoint({self})")
     }
+}
+
+/// Checks `[user:password@]host[:port][,host[:port]…]/service[/database]`.
+fn sentinels(rest: &str) -> Result<(), String> {
+    const RIGHT: &str = "redis+sentinel://127.0.0.1:26379/mymaster";
+    let (_, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
+    let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (service, database) = path.split_once('/').unwrap_or((path, "0"));
+    if service.is_empty() {
+        return Err(format!(
+            "the name of what the sentinels watch is missing; right would be {RIGHT}"
+        ));
+    }
+    if database.is_empty() || !database.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!(
+            "the part after the name is a database's number; right would be {RIGHT}/0"
+        ));
+    }
+    hosts.split(',').try_for_each(|host| authority(host, RIGHT))
 }
 
 /// Checks `[user:password@]host[:port]`; a host in brackets is an IPv6 address. Messages hold no

@@ -55,7 +55,7 @@ impl Setting {
 }
 
 /// Every setting of a node.
-pub(super) const SETTINGS: [Setting; 20] = [
+pub(super) const SETTINGS: [Setting; 21] = [
     Setting::new("id", "MUFAKAT_ID", Kind::Number),
     Setting::new("peers", "MUFAKAT_PEERS", Kind::Numbers),
     Setting::secret("nats", "NATS_URL"),
@@ -63,6 +63,11 @@ pub(super) const SETTINGS: [Setting; 20] = [
     Setting::new("redis_ca", "REDIS_CA", Kind::Text),
     Setting::new("redis_cert", "REDIS_CERT", Kind::Text),
     Setting::new("redis_key", "REDIS_KEY", Kind::Text),
+    Setting::new(
+        "redis_durability_asserted",
+        "MUFAKAT_REDIS_DURABILITY_ASSERTED",
+        Kind::Text,
+    ),
     Setting::new("data_dir", "MUFAKAT_DATA_DIR", Kind::Text),
     Setting::new("http", "MUFAKAT_HTTP", Kind::Text),
     Setting::new("prefix", "MUFAKAT_PREFIX", Kind::Text),

@@ -60,6 +60,7 @@ fn defaults_are_the_documented_ones() {
         nats: Endpoint::nats("nats://127.0.0.1:4222").expect("valid"),
         redis: None,
         redis_tls: TlsFiles::default(),
+        redis_durability_asserted: None,
         data_dir: PathBuf::from("/d"),
         http: None,
         prefix: "mufakat".to_owned(),
@@ -144,6 +145,7 @@ fn every_setting_is_read_from_flag_environment_and_file() {
         ("redis_ca", "/a", "/b"),
         ("redis_cert", "/a", "/b"),
         ("redis_key", "/a", "/b"),
+        ("redis_durability_asserted", "fsync", "os"),
         ("data_dir", "/a", "/b"),
         ("http", "127.0.0.1:1", "127.0.0.1:2"),
         ("prefix", "a", "b"),
@@ -421,10 +423,19 @@ fn urls_are_checked_and_passwords_hidden() {
         "redis://a",
         "rediss://:p@a:6379/3",
         "unix:///run/redis.sock",
+        "redis+sentinel://:p@a,b:26380/mymaster/0",
     ] {
         assert!(Endpoint::redis(right).is_ok(), "{right}");
     }
-    for wrong in ["a:6379", "redis://", "redis://a/x", "unix://run"] {
+    for wrong in [
+        "a:6379",
+        "redis://",
+        "redis://a/x",
+        "unix://run",
+        "redis+sentinel://a",
+        "redis+sentinel://a,/mymaster",
+        "redis+sentinel://a/mymaster/x",
+    ] {
         assert!(Endpoint::redis(wrong).is_err(), "{wrong}");
     }
     let shown = Endpoint::nats("nats://u:pw@a:1,tok@b")

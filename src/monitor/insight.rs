@@ -150,6 +150,8 @@ fn redis_state(link: &RedisLink) -> RedisState {
     RedisState {
         connected: status.connected,
         durability: status.durability,
+        source: status.source,
+        settings: status.settings.clone(),
         warnings: status.warnings.clone(),
     }
 }

@@ -1,5 +1,7 @@
 //! `status` and `metrics`: what a node says about itself.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Epoch, Incarnation, NodeId};
@@ -116,6 +118,9 @@ pub struct QueueCounts {
 pub struct RedisState {
     pub connected: bool,
     pub durability: Durability,
+    pub source: DurabilitySource,
+    /// The settings that decide, as the server shows them; empty when it shows none.
+    pub settings: BTreeMap<String, String>,
     /// Why durability is less than the best, or why there is no connection.
     pub warnings: Vec<String>,
 }
@@ -134,6 +139,38 @@ pub enum Durability {
     None,
     /// It can't be inspected.
     Unknown,
+}
+
+impl Durability {
+    pub fn name(self) -> &'static str {
+        match self {
+            Durability::Fsync => "fsync",
+            Durability::Os => "os",
+            Durability::Interval => "interval",
+            Durability::None => "none",
+            Durability::Unknown => "unknown",
+        }
+    }
+
+    /// Greater for a level that survives more; 0 for those that promise nothing.
+    pub fn rank(self) -> u8 {
+        match self {
+            Durability::Fsync => 3,
+            Durability::Os => 2,
+            Durability::Interval => 1,
+            Durability::None | Durability::Unknown => 0,
+        }
+    }
+}
+
+/// Who says what a write survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DurabilitySource {
+    /// The server: its settings were read.
+    Inspected,
+    /// The operator, of a server that does not show its settings.
+    Asserted,
 }
 
 /// One node as the answering node knows it.

@@ -1,5 +1,10 @@
 //! Where Redis is and how a node shows who it is: URL, user and password, TLS.
 //!
+//! A URL names one server, or sentinels that know which server is the master:
+//! `redis+sentinel://[user:password@]host[:port][,host[:port]…]/service[/database]`, with `rediss` for TLS to
+//! servers and sentinels. User and password are for the servers; sentinels are asked without. They are
+//! asked anew at each connect.
+//!
 //! The files of certificates are read at each connect, so that renewed ones are taken up by the next
 //! connection, without a restart. Over TLS the server's name is always checked: against the given
 //! authority, or against those that the system trusts.
@@ -7,15 +12,25 @@
 use std::fs;
 use std::path::Path;
 
-use redis::{Client, ClientTlsConfig, TlsCertificates};
+use redis::aio::MultiplexedConnection;
+use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
+use redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ErrorKind, IntoConnectionInfo,
+    RedisError, RedisResult, TlsCertificates, TlsMode,
+};
 
+use super::durability::Level;
 use crate::config::TlsFiles;
+
+/// Where sentinels listen when the URL does not say.
+const SENTINEL_PORT: u16 = 26379;
 
 /// What it takes to connect. Never printed, since the URL may hold a password.
 #[derive(Clone)]
 pub struct RedisAddress {
     url: String,
     tls: TlsFiles,
+    asserted: Option<Level>,
 }
 
 /// Redis cannot be reached by what was configured. The message does not repeat the URL, since it may
@@ -23,7 +38,8 @@ pub struct RedisAddress {
 #[derive(Debug, thiserror::Error)]
 pub enum RedisAddressError {
     #[error(
-        "not a Redis URL (redis://[user:password@]host:port[/database], rediss:// for TLS): {0}"
+        "not a Redis URL (redis://[user:password@]host:port[/database], rediss:// for TLS, \
+         redis+sentinel://host:port,…/service for sentinels): {0}"
     )]
     Url(String),
     #[error("TLS to Redis: cannot read {file}: {reason}")]
@@ -32,24 +48,74 @@ pub enum RedisAddressError {
     Certificates(String),
 }
 
+/// Who is asked for a connection.
+enum Way {
+    Server(Client),
+    Sentinels(SentinelClient),
+}
+
 impl RedisAddress {
-    /// `tls` is of use with a `rediss://` URL only.
+    /// `tls` is of use with TLS in the URL only.
     pub fn new(url: &str, tls: TlsFiles) -> Self {
         RedisAddress {
             url: url.to_owned(),
             tls,
+            asserted: None,
         }
     }
 
-    /// A client for this address, with the certificates as they are now. Connects to nothing yet.
+    /// The same server, of which the operator asserts what a write survives.
+    pub fn asserting(self, asserted: Option<Level>) -> Self {
+        RedisAddress { asserted, ..self }
+    }
+
+    pub(super) fn asserted(&self) -> Option<Level> {
+        self.asserted
+    }
+
+    /// Whether this is an address, with the certificates as they are now. Connects to nothing.
     ///
     /// # Errors
     /// When the URL is none, or a file cannot be read or holds no certificate or key.
-    pub(super) fn client(&self) -> Result<Client, RedisAddressError> {
-        let plain = Client::open(self.url.as_str())
-            .map_err(|error| RedisAddressError::Url(error.to_string()))?;
+    pub(super) fn check(&self) -> Result<(), RedisAddressError> {
+        self.way().map(drop)
+    }
+
+    /// A connection to the server, or to the one that sentinels call the master.
+    pub(super) async fn connect(
+        &self,
+        config: &AsyncConnectionConfig,
+    ) -> RedisResult<MultiplexedConnection> {
+        let way = self.way().map_err(|error| {
+            RedisError::from((ErrorKind::InvalidClientConfig, "", error.to_string()))
+        })?;
+        match way {
+            Way::Server(client) => {
+                client
+                    .get_multiplexed_async_connection_with_config(config)
+                    .await
+            }
+            Way::Sentinels(mut client) => client.get_async_connection_with_config(config).await,
+        }
+    }
+
+    fn way(&self) -> Result<Way, RedisAddressError> {
+        let certificates = self.certificates()?;
+        if let Some((scheme, rest)) = self.url.split_once("+sentinel://") {
+            return sentinels(scheme, rest, certificates).map(Way::Sentinels);
+        }
+        let plain = Client::open(self.url.as_str()).map_err(url_error)?;
+        let Some(certificates) = certificates else {
+            return Ok(Way::Server(plain));
+        };
+        Client::build_with_tls(plain.get_connection_info().clone(), certificates)
+            .map(Way::Server)
+            .map_err(|error| RedisAddressError::Certificates(error.to_string()))
+    }
+
+    fn certificates(&self) -> Result<Option<TlsCertificates>, RedisAddressError> {
         if self.tls == TlsFiles::default() {
-            return Ok(plain);
+            return Ok(None);
         }
         let root_cert = self.tls.ca.as_deref().map(read).transpose()?;
         let client_tls = match &self.tls.identity {
@@ -59,13 +125,70 @@ impl RedisAddress {
             }),
             None => None,
         };
-        let certificates = TlsCertificates {
+        Ok(Some(TlsCertificates {
             client_tls,
             root_cert,
-        };
-        Client::build_with_tls(plain.get_connection_info().clone(), certificates)
-            .map_err(|error| RedisAddressError::Certificates(error.to_string()))
+        }))
     }
+}
+
+/// Of `<scheme>+sentinel://<rest>`. What is inside is read as parts of usual URLs.
+fn sentinels(
+    scheme: &str,
+    rest: &str,
+    certificates: Option<TlsCertificates>,
+) -> Result<SentinelClient, RedisAddressError> {
+    let wrong = |what: &str| RedisAddressError::Url(what.to_owned());
+    let (user, rest) = match rest.rsplit_once('@') {
+        Some((user, rest)) => (format!("{user}@"), rest),
+        None => (String::new(), rest),
+    };
+    let (hosts, path) = rest
+        .split_once('/')
+        .ok_or_else(|| wrong("the name of the service is missing"))?;
+    let (service, database) = path.split_once('/').unwrap_or((path, ""));
+    if service.is_empty() {
+        return Err(wrong("the name of the service is missing"));
+    }
+    let mut addresses: Vec<ConnectionAddr> = Vec::new();
+    for host in hosts.split(',') {
+        let has_port = host
+            .rsplit_once(':')
+            .is_some_and(|(_, port)| !port.ends_with(']'));
+        let host = match has_port {
+            true => host.to_owned(),
+            false => format!("{host}:{SENTINEL_PORT}"),
+        };
+        let info = format!("{scheme}://{host}").into_connection_info();
+        addresses.push(info.map_err(url_error)?.addr().clone());
+    }
+    // The servers' part, as if one of them were named.
+    let server = format!("{scheme}://{user}localhost/{database}");
+    let server = server.into_connection_info().map_err(url_error)?;
+    let settings = server.redis_settings();
+    let mut builder = SentinelClientBuilder::new(addresses, service, SentinelServerType::Master)
+        .map_err(url_error)?
+        .set_client_to_redis_db(settings.db());
+    if let Some(username) = settings.username() {
+        builder = builder.set_client_to_redis_username(username);
+    }
+    if let Some(password) = settings.password() {
+        builder = builder.set_client_to_redis_password(password);
+    }
+    if scheme == "rediss" {
+        builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure);
+    }
+    if let Some(certificates) = certificates {
+        builder = builder
+            .set_client_to_redis_certificates(certificates.clone())
+            .set_client_to_sentinel_certificates(certificates);
+    }
+    let built = builder.build();
+    built.map_err(|error| RedisAddressError::Certificates(error.to_string()))
+}
+
+fn url_error(error: RedisError) -> RedisAddressError {
+    RedisAddressError::Url(error.to_string())
 }
 
 /// Without TLS files.
@@ -91,8 +214,8 @@ mod tests {
             ca: Some(ca.to_owned()),
             identity: None,
         };
-        match RedisAddress::new(url, tls).client() {
-            Ok(_) => panic!("{url} with {}", ca.display()),
+        match RedisAddress::new(url, tls).check() {
+            Ok(()) => panic!("{url} with {}", ca.display()),
             Err(error) => error.to_string(),
         }
     }
@@ -108,10 +231,35 @@ mod tests {
             "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
         )
         .expect("it is writable");
-        for url in ["rediss://user:secret@host", "redis://user:secret@host"] {
+        for url in [
+            "rediss://user:secret@host",
+            "redis://user:secret@host",
+            "rediss+sentinel://user:secret@host/service",
+        ] {
             let error = refusal(url, file.path());
             assert!(error.contains("TLS to Redis"), "{error}");
             assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn sentinels_are_named_with_their_service() {
+        for right in [
+            "redis+sentinel://a,b:1,c:26380/mymaster",
+            "redis+sentinel://user:p%40ss@[::1],[::1]:7/mymaster/3",
+            "rediss+sentinel://:p@a/mymaster",
+        ] {
+            let checked = RedisAddress::from(right).check();
+            assert!(checked.is_ok(), "{right}: {:?}", checked.err());
+        }
+        for wrong in [
+            "redis+sentinel://a",
+            "redis+sentinel://a/",
+            "redis+sentinel://a:x/mymaster",
+            "redis+sentinel:///mymaster",
+            "redis+sentinel://a/mymaster/x",
+        ] {
+            assert!(RedisAddress::from(wrong).check().is_err(), "{wrong}");
         }
     }
 }

@@ -8,16 +8,19 @@
 //! | `none` | nothing: not every write is logged, or the server may throw it away |
 //! | `unknown` | the server does not let us see its settings |
 //!
+//! Of a server that hides its settings the operator may assert a level; where they are shown they count.
+//!
 //! All of it holds on one server that is not failed over and not restored from a copy.
 
 use std::collections::BTreeMap;
 
-pub use crate::protocol::status::Durability as Level;
+pub use crate::protocol::status::{Durability as Level, DurabilitySource as Source};
 
 /// What a server's settings amount to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Durability {
     pub level: Level,
+    pub source: Source,
     /// For the operator: each names a setting, what it costs, and what to set instead.
     pub warnings: Vec<String>,
 }
@@ -43,6 +46,9 @@ pub const SETTINGS: [&str; 5] = [
 /// Before this version even `always` acknowledges some writes ahead of their fsync
 /// (redis/redis#8347, #9678).
 const FSYNC_VERSION_MIN: (u32, u32) = (7, 0);
+
+const HIDDEN: &str = "Redis does not show its settings (CONFIG GET): durability is unknown, unless \
+                      it is asserted";
 
 impl Inspection {
     /// Splits the text of `INFO` into fields; lines that are none are passed over.
@@ -88,14 +94,54 @@ impl Inspection {
         }
     }
 
-    /// What the settings amount to, with the reasons for every level but the best.
-    pub fn durability(&self) -> Durability {
+    /// What the settings amount to, with the reasons for every level but the best. `asserted` is
+    /// what the operator says.
+    pub fn durability(&self, asserted: Option<Level>) -> Durability {
         let mut warnings = Vec::new();
+        self.refused_writes(&mut warnings);
         let level = match self.shortcomings_of_any_log(&mut warnings) {
             Some(level) => level,
             None => self.level_of_log(&mut warnings),
         };
-        Durability { level, warnings }
+        let inspected = Source::Inspected;
+        let (level, source) = match asserted {
+            Some(asserted) if self.config.is_none() && self.role() != Some("slave") => {
+                warnings.retain(|warning| warning != HIDDEN);
+                (asserted, Source::Asserted)
+            }
+            Some(asserted) if level.rank() < asserted.rank() => {
+                warnings.push(format!(
+                    "{} is asserted, but Redis shows its settings, and they give {}",
+                    asserted.name(),
+                    level.name()
+                ));
+                (level, inspected)
+            }
+            _ => (level, inspected),
+        };
+        Durability {
+            level,
+            source,
+            warnings,
+        }
+    }
+
+    /// Says why the server takes no writes, or may soon take none.
+    fn refused_writes(&self, warnings: &mut Vec<String>) {
+        if self.info("aof_last_write_status") == Some("err") {
+            warnings.push(
+                "Redis could not write its log (aof_last_write_status): it refuses writes until it \
+                 can; look at its disk"
+                    .into(),
+            );
+        }
+        if self.info("rdb_last_bgsave_status") == Some("err") {
+            warnings.push(
+                "the last snapshot of Redis failed (rdb_last_bgsave_status): with save points and \
+                 stop-writes-on-bgsave-error it refuses writes; look at its disk"
+                    .into(),
+            );
+        }
     }
 
     /// What makes the way in which the log is written irrelevant.
@@ -149,9 +195,7 @@ impl Inspection {
                 Level::Interval
             }
             _ => {
-                warnings.push(
-                    "Redis does not show its settings (CONFIG GET): durability is unknown".into(),
-                );
+                warnings.push(HIDDEN.into());
                 return Level::Unknown;
             }
         };
@@ -229,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_server_as_it_should_be_has_the_best_level_and_no_warning() {
-        let durability = inspection(&[]).durability();
+        let durability = inspection(&[]).durability(None);
         assert_eq!(durability.level, Level::Fsync);
         assert_eq!(durability.warnings, Vec::<String>::new());
     }
@@ -282,7 +326,7 @@ mod tests {
             ),
         ];
         for (changes, level, warning) in cases {
-            let durability = inspection(changes).durability();
+            let durability = inspection(changes).durability(None);
             assert_eq!(durability.level, level, "{changes:?}");
             let named = durability.warnings.iter().any(|w| w.contains(warning));
             assert!(named, "{changes:?}: {:?}", durability.warnings);
@@ -292,7 +336,7 @@ mod tests {
     #[test]
     fn versions_compare_as_numbers() {
         let newer = inspection(&[("info.redis_version", "10.1.0")]);
-        assert_eq!(newer.durability().level, Level::Fsync);
+        assert_eq!(newer.durability(None).level, Level::Fsync);
     }
 
     #[test]
@@ -301,8 +345,39 @@ mod tests {
             config: None,
             ..inspection(&[("info.aof_enabled", aof_enabled)])
         };
-        assert_eq!(hidden("1").durability().level, Level::Unknown);
-        assert_eq!(hidden("").durability().level, Level::Unknown);
-        assert_eq!(hidden("0").durability().level, Level::None);
+        assert_eq!(hidden("1").durability(None).level, Level::Unknown);
+        assert_eq!(hidden("").durability(None).level, Level::Unknown);
+        assert_eq!(hidden("0").durability(None).level, Level::None);
+        // A service that hides its settings may have another log than the server's.
+        for aof_enabled in ["1", "", "0"] {
+            let asserted = hidden(aof_enabled).durability(Some(Level::Fsync));
+            assert_eq!(asserted.level, Level::Fsync);
+            assert_eq!(asserted.source, Source::Asserted);
+        }
+        let mut replica = hidden("1");
+        replica.info.insert("role".into(), "slave".into());
+        assert_eq!(replica.durability(Some(Level::Fsync)).level, Level::None);
+    }
+
+    #[test]
+    fn settings_that_are_shown_count_whatever_is_asserted() {
+        let everysec = inspection(&[("appendfsync", "everysec")]);
+        let durability = everysec.durability(Some(Level::Fsync));
+        assert_eq!(durability.level, Level::Interval);
+        assert_eq!(durability.source, Source::Inspected);
+        let last = durability.warnings.last().expect("a warning");
+        assert!(last.contains("fsync is asserted"), "{last}");
+        let modest = inspection(&[]).durability(Some(Level::Interval));
+        assert_eq!((modest.level, modest.warnings.len()), (Level::Fsync, 0));
+    }
+
+    #[test]
+    fn a_server_that_refuses_writes_is_told_with_the_reason() {
+        for field in ["aof_last_write_status", "rdb_last_bgsave_status"] {
+            let name = format!("info.{field}");
+            let durability = inspection(&[(&name, "err")]).durability(None);
+            assert_eq!(durability.level, Level::Fsync);
+            assert!(durability.warnings[0].contains(field));
+        }
     }
 }

@@ -214,7 +214,7 @@ impl QueueService {
     fn push(&self, push: Push, origin: &Origin<'_>) -> Result<(), Refusal> {
         if let Some(wanted) = push.require_durability {
             let reached = self.0.store()?.status().durability;
-            if !is_at_least(reached, wanted) {
+            if reached.rank() < wanted.rank() {
                 return Err(durability_unavailable(wanted, reached));
             }
         }
@@ -456,22 +456,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn is_at_least(reached: Durability, wanted: Durability) -> bool {
-    let rank = |level| match level {
-        Durability::Fsync => 3,
-        Durability::Os => 2,
-        Durability::Interval => 1,
-        Durability::None | Durability::Unknown => 0,
-    };
-    rank(reached) >= rank(wanted)
-}
-
 fn durability_unavailable(wanted: Durability, reached: Durability) -> Refusal {
-    let name = |level: Durability| format!("{level:?}").to_lowercase();
     let message = format!(
         "`{}` is required, and Redis gives `{}` now; `status` says why",
-        name(wanted),
-        name(reached)
+        wanted.name(),
+        reached.name()
     );
     ErrorReply::new(Code::DurabilityUnavailable, message).into()
 }

@@ -22,7 +22,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::address::{RedisAddress, RedisAddressError};
-use super::durability::{Inspection, Level, SETTINGS};
+use super::durability::{Inspection, Level, SETTINGS, Source};
 use super::script::Script;
 
 mod calls;
@@ -32,6 +32,8 @@ pub use calls::{CallError, Topics};
 
 /// A try to connect takes at most this long: a live server on a slow network needs less.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The same with all that goes before: to ask sentinels for the master.
+const CONNECT_MAX: Duration = Duration::from_secs(6);
 /// A reply later than this counts as lost; an fsync on a busy disk takes less.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A call whose answer comes later has an unknown result: longer than an fsync that a disk is slow at.
@@ -57,6 +59,8 @@ pub struct RedisLink {
     connects: Arc<AtomicU64>,
     /// Told when the link is of no use, though it answers.
     renew: Arc<Notify>,
+    /// Told when the server refuses what it should not, so that its settings are worth a look.
+    look: Arc<Notify>,
     /// What Redis calls each script, once it was loaded.
     names: Mutex<[Option<String>; Script::ALL.len()]>,
     task: JoinHandle<()>,
@@ -69,6 +73,10 @@ pub struct RedisStatus {
     pub connected: bool,
     /// What an acknowledged write survives; `unknown` while there is no connection.
     pub durability: Level,
+    /// Who says so.
+    pub source: Source,
+    /// The settings that decide; empty where they are not shown.
+    pub settings: BTreeMap<String, String>,
     /// For the operator: why durability is less than the best, or why there is no connection.
     pub warnings: Vec<String>,
     /// The server as last inspected on this connection; absent while there is none.
@@ -98,12 +106,12 @@ impl RedisLink {
         shutdown: watch::Receiver<bool>,
     ) -> Result<Self, RedisAddressError> {
         let address = address.into();
-        address.client()?;
+        address.check()?;
         let (sender, status) = watch::channel(Arc::new(RedisStatus::disconnected(
             "not connected to Redis yet".into(),
         )));
         let (offer, connection) = watch::channel(None);
-        let renew = Arc::new(Notify::new());
+        let (renew, look) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let connects = Arc::new(AtomicU64::new(0));
         let link = Link {
             address,
@@ -111,6 +119,7 @@ impl RedisLink {
             offer,
             connects: connects.clone(),
             renew: renew.clone(),
+            look: look.clone(),
         };
         let task = tokio::spawn(run_until(shutdown, link));
         Ok(RedisLink {
@@ -118,6 +127,7 @@ impl RedisLink {
             connection,
             connects,
             renew,
+            look,
             names: Mutex::default(),
             task,
         })
@@ -145,17 +155,21 @@ impl RedisStatus {
         RedisStatus {
             connected: false,
             durability: Level::Unknown,
+            source: Source::Inspected,
+            settings: BTreeMap::new(),
             warnings: vec![reason],
             server: None,
         }
     }
 
-    fn inspected(inspection: &Inspection) -> Self {
-        let durability = inspection.durability();
+    fn inspected(inspection: &Inspection, asserted: Option<Level>) -> Self {
+        let durability = inspection.durability(asserted);
         let text = |value: Option<&str>| value.unwrap_or("unknown").to_owned();
         RedisStatus {
             connected: true,
             durability: durability.level,
+            source: durability.source,
+            settings: inspection.config.clone().unwrap_or_default(),
             warnings: durability.warnings,
             server: Some(Server {
                 version: text(inspection.version()),
@@ -173,6 +187,7 @@ struct Link {
     offer: watch::Sender<Option<MultiplexedConnection>>,
     connects: Arc<AtomicU64>,
     renew: Arc<Notify>,
+    look: Arc<Notify>,
 }
 
 async fn run_until(mut shutdown: watch::Receiver<bool>, link: Link) {
@@ -212,12 +227,10 @@ impl Link {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(RESPONSE_TIMEOUT));
-        let client = self.address.client().map_err(|error| {
-            RedisError::from((ErrorKind::InvalidClientConfig, "", error.to_string()))
-        })?;
-        let mut connection = client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await?;
+        let connecting = self.address.connect(&config);
+        let in_time = tokio::time::timeout(CONNECT_MAX, connecting).await;
+        let mut connection =
+            in_time.map_err(|_| RedisError::from((ErrorKind::Io, "no connection in time")))??;
         // A server that still loads its data takes connections, but answers a ping with an error.
         ping(&mut connection).await?;
         self.inspect(&mut connection).await?;
@@ -231,6 +244,7 @@ impl Link {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(PING_INTERVAL) => {}
+                () = self.look.notified() => inspect_at = time::now(),
                 () = self.renew.notified() => {
                     let reason = "the server takes no writes, which another one may";
                     return RedisError::from((ErrorKind::Io, reason));
@@ -254,7 +268,7 @@ impl Link {
     }
 
     async fn inspect(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
-        let status = RedisStatus::inspected(&inspect(connection).await?);
+        let status = RedisStatus::inspected(&inspect(connection).await?, self.address.asserted());
         let before = self.sender.borrow().clone();
         if !before.connected {
             tracing::info!(durability = ?status.durability, "connected to Redis");
@@ -280,8 +294,12 @@ impl Link {
     }
 }
 
+/// A server that refuses writes since its disk fails refuses pings too, and still answers reads.
 async fn ping(connection: &mut MultiplexedConnection) -> RedisResult<()> {
-    redis::cmd("PING").query_async(connection).await
+    match redis::cmd("PING").query_async(connection).await {
+        Err(error) if calls::is_misconfigured(&error) => Ok(()),
+        answer => answer,
+    }
 }
 
 async fn inspect(connection: &mut MultiplexedConnection) -> RedisResult<Inspection> {

@@ -35,6 +35,8 @@ pub struct Options {
     pub flags: Vec<String>,
     /// Further flags of the broker.
     pub broker_flags: Vec<String>,
+    /// Further flags of Redis.
+    pub redis_flags: Vec<String>,
     /// TLS and users, for the broker and for Redis; without, everybody may do everything.
     pub secured: Option<Secured>,
 }
@@ -47,6 +49,7 @@ impl Default for Options {
             redis: false,
             flags: Vec::new(),
             broker_flags: Vec::new(),
+            redis_flags: Vec::new(),
             secured: None,
         }
     }
@@ -202,10 +205,16 @@ impl Cluster {
         command
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"])
             .args(["--appendfsync", "always", "--dir"])
-            .arg(directory);
+            .arg(directory)
+            .args(&self.options.redis_flags);
         let log = self.directory.path().join("redis.log");
         self.redis = Some(Process::start("Redis", &mut command, &log));
         listens("Redis", self.redis_port).await;
+    }
+
+    /// Further flags of Redis, from its next start on.
+    pub fn set_redis_flags(&mut self, flags: &[&str]) {
+        self.options.redis_flags = flags.iter().map(|&flag| flag.to_owned()).collect();
     }
 
     /// SIGKILL.

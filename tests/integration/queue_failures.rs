@@ -5,10 +5,10 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use crate::queue::{Queue, messages, serves, start};
+use crate::queue::{Queue, serves, start};
 use crate::{wait, wire};
 
-fn command(redis: &mut redis::Connection, words: &str) {
+pub fn command(redis: &mut redis::Connection, words: &str) {
     let mut command = redis::Cmd::new();
     for word in words.split(' ') {
         command.arg(word);
@@ -28,41 +28,10 @@ fn key(redis: &mut redis::Connection, ending: &str) -> String {
     keys[0].clone()
 }
 
-async fn push_answer(queue: &Queue, topic: &str) -> Value {
+pub async fn push_answer(queue: &Queue, topic: &str) -> Value {
     queue
         .ask("queue.push", json!({"topic": topic, "payload": "x"}))
         .await
-}
-
-/// taskforcesh/groupmq#16: after a SCRIPT FLUSH every call failed for hours.
-#[tokio::test]
-async fn queue_goes_on_when_redis_forgets_its_scripts() {
-    let (cluster, queue) = start(1).await;
-    command(&mut cluster.redis(), "SCRIPT FLUSH");
-    queue.push("a", json!(1)).await;
-    assert_eq!(queue.pop("a", 1).await.len(), 1);
-}
-
-/// redis#7105: a store without memory must not stop what frees memory.
-#[tokio::test]
-async fn queue_is_emptied_by_acks_when_redis_has_no_memory() {
-    let (cluster, queue) = start(1).await;
-    let mut redis = cluster.redis();
-    queue.push("a", json!(1)).await;
-    let popped = queue.pop("a", 1).await;
-    command(&mut redis, "CONFIG SET maxmemory 1");
-    let refused = push_answer(&queue, "a").await;
-    assert_eq!(wire::code(&refused), "store_unavailable");
-    assert!(
-        refused["error"]["message"]
-            .as_str()
-            .unwrap()
-            .contains("memory")
-    );
-    assert_eq!(queue.ack("a", &popped[0]["receipt"]).await, "acked");
-    command(&mut redis, "CONFIG SET maxmemory 0");
-    queue.push("a", json!(2)).await;
-    assert_eq!(queue.counts("a").await, [1, 0, 0, 0]);
 }
 
 #[tokio::test]
@@ -154,67 +123,4 @@ async fn queue_survives_the_end_of_every_process() {
     let rest = queue.pop("a", 100).await;
     assert_eq!(rest.len(), 15);
     assert_eq!(rest[0]["payload"], 5);
-}
-
-/// comet-ml/opik#8137: the tail of what had expired was never looked at.
-#[tokio::test]
-async fn queue_brings_back_every_message_whose_consumer_died() {
-    let (_cluster, queue) = start(1).await;
-    for _ in 0..2 {
-        let batch: Vec<Value> = (0..1_000).map(|n| json!({"payload": n})).collect();
-        queue
-            .ok("queue.push", json!({"topic": "a", "messages": batch}))
-            .await;
-    }
-    let mut taken = 0;
-    while taken < 2_000 {
-        let pop = json!({"topic": "a", "consumer": "dies", "max": 1000, "visibility_ms": 1_000});
-        taken += messages(&queue.ok("queue.pop", pop).await).len();
-    }
-    let mut seen = std::collections::BTreeSet::new();
-    wait::until("all of them come back", async || {
-        let pop = json!({"topic": "a", "consumer": "c", "max": 1000, "visibility_ms": 600_000});
-        for message in messages(&queue.ok("queue.pop", pop).await) {
-            assert_eq!(message["deliveries"], 2);
-            assert!(seen.insert(message["seq"].as_u64()), "handed out twice");
-        }
-        (seen.len() == 2_000).then_some(())
-    })
-    .await;
-}
-
-/// riverqueue/river#1302: a late rescuer overwrote what was finished meanwhile.
-#[tokio::test]
-async fn queue_lets_the_last_receipt_finish_a_message_past_its_deadline() {
-    let (_cluster, queue) = start(1).await;
-    queue.push("a", json!(1)).await;
-    let pop = json!({"topic": "a", "consumer": "slow", "visibility_ms": 100});
-    let popped = messages(&queue.ok("queue.pop", pop).await);
-    tokio::time::sleep(Duration::from_millis(150)).await;
-    assert_eq!(queue.ack("a", &popped[0]["receipt"]).await, "acked");
-    assert!(queue.pop("a", 1).await.is_empty());
-    assert_eq!(queue.counts("a").await, [0; 4]);
-}
-
-/// taskforcesh/bullmq#1658: after a reconnect, waiting workers were never woken again.
-#[tokio::test]
-async fn queue_pops_that_wait_outlive_a_restart_of_redis() {
-    let (mut cluster, queue) = start(1).await;
-    let body = json!({"topic": "a", "consumer": "c", "wait_ms": 30_000});
-    let mut waiting = wire::send(&queue.nats, "mufakat.queue.pop", &body).await;
-    wait::until("the pop waits", async || {
-        (queue.stats("a").await["waiters"] == 1).then_some(())
-    })
-    .await;
-    cluster.kill_redis();
-    cluster.start_redis().await;
-    wait::until("the queue takes messages", async || {
-        (push_answer(&queue, "a").await["ok"] == true).then_some(())
-    })
-    .await;
-    let answer = waiting
-        .answer(Duration::from_secs(20))
-        .await
-        .expect("an answer");
-    assert_eq!(messages(&answer).len(), 1);
 }

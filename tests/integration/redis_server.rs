@@ -1,5 +1,6 @@
-//! A Redis of its own for tests that need no cluster.
+//! Redis servers for tests beside the one of a cluster, and sentinels.
 
+use std::fs;
 use std::process::Command;
 
 use mufakat::config::TlsFiles;
@@ -12,22 +13,50 @@ use crate::{programs, wait};
 /// A running Redis, gone when it is dropped.
 pub struct RedisServer {
     port: u16,
-    _process: Process,
+    process: Process,
     _directory: TempDir,
 }
 
 impl RedisServer {
     /// Starts, and waits until it takes connections.
     pub async fn start() -> Self {
-        let port = programs::free_port();
+        RedisServer::start_with(&[]).await
+    }
+
+    /// The same with further flags.
+    pub async fn start_with(flags: &[&str]) -> Self {
         let directory = TempDir::new().expect("a temporary directory can be made");
+        RedisServer::run(directory, "Redis", flags).await
+    }
+
+    /// A sentinel that watches a server as `mymaster`, alone, and is quick to decide.
+    pub async fn sentinel_of(master: &RedisServer) -> Self {
+        let directory = TempDir::new().expect("a temporary directory can be made");
+        let file = directory.path().join("sentinel.conf");
+        let settings = format!(
+            "sentinel monitor mymaster 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds mymaster 500\n\
+             sentinel failover-timeout mymaster 5000\n",
+            master.port
+        );
+        fs::write(&file, settings).expect("the file can be written");
+        let file = file.to_str().expect("UTF-8").to_owned();
+        RedisServer::run(directory, "a sentinel", &[&file, "--sentinel"]).await
+    }
+
+    async fn run(directory: TempDir, name: &str, flags: &[&str]) -> Self {
+        let port = programs::free_port();
         let mut command = Command::new(programs::find("redis-server", "MUFAKAT_REDIS_SERVER"));
-        command
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--dir"])
-            .arg(directory.path());
+        let is_sentinel = flags.contains(&"--sentinel");
+        // The file of settings comes first.
+        command.args(flags);
+        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"]);
+        command.arg(directory.path());
+        if !is_sentinel {
+            command.args(["--save", ""]);
+        }
         let log = directory.path().join("log");
-        let process = Process::start("Redis", &mut command, &log);
+        let process = Process::start(name, &mut command, &log);
         wait::until("Redis listens", async || {
             tokio::net::TcpStream::connect(("127.0.0.1", port))
                 .await
@@ -36,9 +65,13 @@ impl RedisServer {
         .await;
         RedisServer {
             port,
-            _process: process,
+            process,
             _directory: directory,
         }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     pub fn url(&self) -> String {
@@ -47,5 +80,16 @@ impl RedisServer {
 
     pub fn address(&self) -> RedisAddress {
         RedisAddress::new(&self.url(), TlsFiles::default())
+    }
+
+    /// A connection past the nodes.
+    pub fn connection(&self) -> redis::Connection {
+        let client = redis::Client::open(self.url()).expect("a URL");
+        client.get_connection().expect("it runs")
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.kill();
     }
 }

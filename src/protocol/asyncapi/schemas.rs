@@ -252,6 +252,11 @@ fn status() -> Vec<(&'static str, Value)> {
             "durability",
             one_of(&["fsync", "os", "interval", "none", "unknown"]),
         ),
+        ("source", one_of(&["inspected", "asserted"])),
+        (
+            "settings",
+            json!({"type": "object", "additionalProperties": text()}),
+        ),
         ("warnings", list(text())),
     ]);
     vec![

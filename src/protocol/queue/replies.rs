@@ -7,15 +7,14 @@ use serde::{Deserialize, Serialize};
 use crate::ids::NodeId;
 use crate::protocol::Encoding;
 use crate::protocol::meta::Meta;
-use crate::protocol::status::Durability;
+use crate::protocol::status::{Durability, DurabilitySource};
 use crate::protocol::value::{InFields, Kind, Plain, Value};
 
 /// How durable a push really is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DurabilityReached {
     pub level: Durability,
-    /// `inspected`: read from the settings of Redis.
-    pub source: String,
+    pub source: DurabilitySource,
     /// Unix time at which the settings were read last.
     pub checked_at_ms: u64,
 }

@@ -12,6 +12,7 @@ use crate::protocol::queue::{
     Cancelled, Configured, Delivered, Delivery, DurabilityReached, Listed, Paused, Peeked, Popped,
     Purged, Pushed, PushedOne, Receipt, ReceiptResult, Redriven, ResultOf, Results, Stats,
 };
+use crate::protocol::status::DurabilitySource;
 use crate::protocol::{Encoding, Operation, ReplyTo};
 use crate::queue::owner::Told;
 use crate::queue::script::{PoppedMessage, Stored};
@@ -141,7 +142,9 @@ impl Shared {
         let server = status.as_ref().and_then(|status| status.server.as_ref());
         DurabilityReached {
             level: level.unwrap_or(crate::protocol::status::Durability::Unknown),
-            source: "inspected".to_owned(),
+            source: status
+                .as_ref()
+                .map_or(DurabilitySource::Inspected, |status| status.source),
             checked_at_ms: server.map_or(0, |server| server.checked_at_ms),
         }
     }

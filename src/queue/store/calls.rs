@@ -128,6 +128,9 @@ impl RedisLink {
             // What was the master is none any more; a new connection may reach the one that is.
             self.renew.notify_one();
         }
+        if is_misconfigured(error) {
+            self.look.notify_one();
+        }
         match error.kind() {
             ErrorKind::Server(_) | ErrorKind::Extension if is_out_of_memory(&text) => {
                 CallError::OutOfMemory
@@ -149,6 +152,12 @@ fn evaluation(name: &str, keys: &[String], args: &[Bytes]) -> Cmd {
 
 fn is_kind(error: &RedisError, kind: ServerErrorKind) -> bool {
     error.kind() == ErrorKind::Server(kind)
+}
+
+/// Whether the server refuses writes since it cannot write to its disk.
+pub(super) fn is_misconfigured(error: &RedisError) -> bool {
+    let is_from_server = matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension);
+    is_from_server && error.to_string().contains("MISCONF")
 }
 
 /// Redis says it in several forms, depending on its version and on who noticed.

@@ -157,7 +157,7 @@ fn pushed() -> Vec<(&'static str, Value)> {
     let levels = ["fsync", "os", "interval", "none", "unknown"];
     let durability = object(vec![
         ("level", one_of(&levels)),
-        ("source", one_of(&["inspected"])),
+        ("source", one_of(&["inspected", "asserted"])),
         ("checked_at_ms", integer()),
     ]);
     let one = vec![("id", text()), ("seq", integer()), ("duplicate", boolean())];
