@@ -17,7 +17,7 @@ use crate::report::figures::Run;
 use crate::report::summary::{CacheSummary, LocksSummary, QueueSummary};
 use crate::report::{Report, Settings, milliseconds};
 use crate::responder::Responder;
-use crate::run::{Setup, run};
+use crate::run::{Recording, Setup, run};
 use crate::workload::Workload;
 use crate::workload::cache::{Cache, Keys};
 use crate::workload::echo::Echo;
@@ -26,11 +26,11 @@ use crate::workload::queue::{Cycles, Pushes, Topics};
 use crate::workload::reference::Reference;
 use crate::workload::resource::RunName;
 
-/// Runs the command and returns its figures.
+/// Runs the command and returns its figures, and the recordings that they come from.
 ///
 /// # Errors
 /// The broker cannot be reached, or the run could not be done. Requests that fail are in the report.
-pub async fn execute(cli: &Cli) -> Result<Report> {
+pub async fn execute(cli: &Cli) -> Result<(Report, Vec<Recording>)> {
     let mut setup = cli.setup();
     let client = Client::connect(&setup.connect).await?;
     let mut environment = Environment::read();
@@ -54,6 +54,7 @@ pub async fn execute(cli: &Cli) -> Result<Report> {
         name: RunName::new(),
         progress: Progress::new(),
         report: Report::begin(environment, settings(cli)),
+        recordings: Vec::new(),
     };
     match &cli.command {
         Command::Reference(flags) => call.reference(flags).await?,
@@ -63,8 +64,9 @@ pub async fn execute(cli: &Cli) -> Result<Report> {
         Command::Echo(_) => {
             call.echo().await?;
         }
+        Command::Compare(_) => unreachable!("a comparison makes no run"),
     }
-    Ok(call.report)
+    Ok((call.report, call.recordings))
 }
 
 /// One call of the program.
@@ -75,6 +77,7 @@ struct Call<'a> {
     name: RunName,
     progress: Progress,
     report: Report,
+    recordings: Vec<Recording>,
 }
 
 impl Call<'_> {
@@ -178,7 +181,9 @@ impl Call<'_> {
     async fn run(&mut self, workload: impl Workload) -> Result<bool> {
         let recording = run(Arc::new(workload), &self.setup, &mut self.progress).await?;
         self.report.runs.push(Run::new(&recording));
-        Ok(recording.stopped)
+        let stopped = recording.stopped;
+        self.recordings.push(recording);
+        Ok(stopped)
     }
 
     fn result_of(&self, workload: &str) -> Option<&Run> {
@@ -235,7 +240,7 @@ fn own_settings(command: &Command) -> BTreeMap<String, Value> {
             ("value_bytes_min", json!(flags.value_bytes.start())),
             ("value_bytes_max", json!(flags.value_bytes.end())),
         ],
-        Command::Locks(_) | Command::Echo(_) => Vec::new(),
+        Command::Locks(_) | Command::Echo(_) | Command::Compare(_) => Vec::new(),
     };
     own.into_iter()
         .map(|(name, value)| (name.to_owned(), value))

@@ -2,7 +2,7 @@
 //!
 //! A command runs workloads (`workload`), each through `run`: load threads whose users are paced by `pacer` (in an
 //! open loop by `schedule`) and recorded by `recorder`; `timeline` adds up what the threads tell each second. `report`
-//! holds what is left of that.
+//! holds what is left of that and judges it.
 
 use std::process::ExitCode;
 
@@ -23,34 +23,111 @@ mod schedule;
 mod timeline;
 mod workload;
 
+use report::{Report, compare, files};
+
+/// Requests failed, or the run could not be done. The command line's own errors are 2.
+const ERROR: u8 = 1;
+/// A figure is worse than the baseline's.
+const REGRESSION: u8 = 98;
+/// A threshold does not hold.
+const THRESHOLD: u8 = 99;
+
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
-    match execute(&cli) {
-        Ok(0) => ExitCode::SUCCESS,
-        Ok(errors) => {
-            eprintln!("loadgen: {errors} requests failed");
-            ExitCode::FAILURE
-        }
+    let executed = match &cli.command {
+        cli::Command::Compare(flags) => show_changes(flags),
+        _ => execute(&cli),
+    };
+    match executed {
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("loadgen: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(ERROR)
         }
     }
 }
 
-/// Runs the command and prints its figures; returns how many requests failed.
-fn execute(cli: &cli::Cli) -> Result<u64> {
+fn show_changes(flags: &cli::CompareFlags) -> Result<u8> {
+    let before = Report::read_json(&flags.before)?;
+    let after = Report::read_json(&flags.after)?;
+    print!("{}", compare::text(&before, &after));
+    Ok(0)
+}
+
+/// Runs the command, prints its figures and judges them; returns the exit code.
+fn execute(cli: &cli::Cli) -> Result<u8> {
+    let output = &cli.output;
+    // A baseline that cannot be read is told before the run, not after it.
+    let baseline = output.baseline.as_deref().map(Report::read_json);
+    let baseline = baseline.transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let report = runtime.block_on(commands::execute(cli))?;
+    let (report, recordings) = runtime.block_on(commands::execute(cli))?;
     print!("{}", report::table::text(&report));
-    if let Some(path) = &cli.target.json {
+    if let Some(path) = &output.json {
         report.write_json(path)?;
     }
-    Ok(report.error_count())
+    if let Some(path) = &output.hdr_log {
+        files::write_hdr_log(path, &recordings)?;
+    }
+    if let Some(path) = &output.hgrm {
+        files::write_hgrm(path, &recordings)?;
+    }
+    if let Some(path) = &output.csv {
+        files::write_csv(path, &recordings)?;
+    }
+    let thresholds_hold = judge(output, &report);
+    let is_no_worse = baseline.is_none_or(|baseline| !has_regression(&baseline, &report, output));
+    let errors = report.error_count();
+    if errors > 0 {
+        eprintln!("loadgen: {errors} requests failed");
+    }
+    let may_have_errors = output.thresholds.iter().any(|one| one.is_about_errors());
+    Ok(if !thresholds_hold {
+        THRESHOLD
+    } else if !is_no_worse {
+        REGRESSION
+    } else if errors > 0 && !may_have_errors {
+        ERROR
+    } else {
+        0
+    })
+}
+
+/// Prints how each threshold was met; whether all hold.
+fn judge(output: &cli::OutputFlags, report: &Report) -> bool {
+    let thresholds = output.thresholds.iter();
+    let judged: Vec<_> = thresholds
+        .flat_map(|threshold| threshold.judge(&report.runs))
+        .collect();
+    for judgement in &judged {
+        println!("{judgement}");
+    }
+    judged.iter().all(|judgement| judgement.holds)
+}
+
+/// Prints the run beside its baseline; whether it is worse.
+fn has_regression(baseline: &Report, report: &Report, output: &cli::OutputFlags) -> bool {
+    print!("{}", compare::text(baseline, report));
+    let changes = compare::changes(baseline, report);
+    let worse = changes
+        .iter()
+        .filter(|change| change.is_regression(output.noise));
+    let mut has_any = false;
+    for change in worse {
+        has_any = true;
+        println!(
+            "Regression: {} {} {} {:+.1} %",
+            change.workload, change.operation, change.metric, change.percent
+        );
+    }
+    if changes.is_empty() {
+        println!("Regression: the baseline has nothing of this run");
+    }
+    has_any || changes.is_empty()
 }

@@ -9,6 +9,7 @@ use mufakat::protocol::Prefix;
 
 use super::values::{self, EncodingName, Target};
 use crate::pacer::Plan;
+use crate::report::threshold::Threshold;
 use crate::responder;
 use crate::schedule::Arrivals;
 
@@ -173,7 +174,42 @@ pub struct TargetFlags {
     /// What random choices (keys, sizes, arrivals) are drawn from
     #[arg(long, default_value_t = 1, global = true)]
     pub seed: u64,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Results")]
+pub struct OutputFlags {
     /// Write all figures and settings to a file
     #[arg(long, value_name = "FILE", global = true)]
     pub json: Option<PathBuf>,
+    /// Write the histograms of each second to a file, as HdrHistogram's interval log (V2)
+    #[arg(long, value_name = "FILE", global = true)]
+    pub hdr_log: Option<PathBuf>,
+    /// Write the percentiles of each operation into a directory, as HdrHistogram's plotter takes them
+    #[arg(long, value_name = "DIRECTORY", global = true)]
+    pub hgrm: Option<PathBuf>,
+    /// Write a line for each second and operation to a file
+    #[arg(long, value_name = "FILE", global = true)]
+    pub csv: Option<PathBuf>,
+    /// What has to be reached, as in 'lock.acquire.p99<20ms'; may be given several times
+    ///
+    /// OPERATION.METRIC, one of <, <=, > and >=, and a limit. Metrics: mean, p50, p90, p95, p99, p99.9, max (with us, ms
+    /// or s), rate (successes per second), count, errors (a number, or with % their share), unknown (errors that may
+    /// have taken effect), and of an open loop arrivals.dropped. An operation that was not measured fails.
+    #[arg(long = "threshold", value_name = "CONDITION", global = true)]
+    pub thresholds: Vec<Threshold>,
+    /// A report (--json) that the rates, p50, p95 and p99 may not be worse than
+    #[arg(long, value_name = "FILE", global = true)]
+    pub baseline: Option<PathBuf>,
+    /// By how much they may be worse than the baseline; what the seconds of the runs differ by is allowed as well
+    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = values::percent, global = true)]
+    pub noise: f64,
+}
+
+#[derive(Args)]
+pub struct CompareFlags {
+    /// The report of the earlier run
+    pub before: PathBuf,
+    /// The report of the later run
+    pub after: PathBuf,
 }

@@ -13,15 +13,14 @@ mod flags;
 mod values;
 
 pub use flags::{
-    CacheFlags, EchoFlags, LocksFlags, PaceFlags, QueueFlags, ReferenceFlags, ResponderFlags,
-    TargetFlags,
+    CacheFlags, CompareFlags, EchoFlags, LocksFlags, OutputFlags, PaceFlags, QueueFlags,
+    ReferenceFlags, ResponderFlags, TargetFlags,
 };
 pub use values::{EncodingName, Target};
 
 /// Puts load on a Mufakat cluster and measures it.
 ///
-/// Tables go to stdout, progress and notes to stderr. Exit codes: 0 all requests succeeded, 1 some failed or
-/// the run could not be done, 2 the command line is wrong. Ctrl-C ends a run early; what it recorded is printed.
+/// Tables go to stdout, progress and notes to stderr. Ctrl-C ends a run early; what it recorded is printed.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true, after_help = EXAMPLES)]
 pub struct Cli {
@@ -31,6 +30,8 @@ pub struct Cli {
     pub nats: NatsOptions,
     #[command(flatten)]
     pub target: TargetFlags,
+    #[command(flatten)]
+    pub output: OutputFlags,
 }
 
 const EXAMPLES: &str = "\
@@ -39,7 +40,17 @@ Examples:
   loadgen locks --rate 2000 --arrivals poisson     2,000 pairs per second, whatever the answers take
   loadgen queue --clients 20 --think 10ms          20 clients that pause between rounds
   loadgen cache --reads 0.95 --zipf 1 --keys 10000
-  loadgen reference --json run.json";
+  loadgen reference --json run.json
+  loadgen locks --threshold 'lock.acquire.p99<20ms' --threshold 'lock.acquire.errors<0.1%'
+  loadgen queue --baseline yesterday.json --noise 5%
+  loadgen compare yesterday.json today.json
+
+Exit codes, the first that fits:
+  2   the command line is wrong
+  99  a threshold does not hold
+  98  worse than the baseline
+  1   requests failed (unless a threshold is about errors), or the run could not be done
+  0   otherwise";
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -68,6 +79,11 @@ pub enum Command {
     Cache(CacheFlags),
     /// The raw echo of the broker alone
     Echo(EchoFlags),
+    /// Two reports side by side, as --json writes them
+    ///
+    /// The noise is twice the standard error of a figure from second to second, of both runs together. A change that
+    /// is less may be chance.
+    Compare(CompareFlags),
 }
 
 impl Command {
@@ -79,12 +95,13 @@ impl Command {
             Self::Queue(_) => "queue",
             Self::Cache(_) => "cache",
             Self::Echo(_) => "echo",
+            Self::Compare(_) => "compare",
         }
     }
 
     fn pace(&self) -> Option<&PaceFlags> {
         match self {
-            Self::Reference(_) => None,
+            Self::Reference(_) | Self::Compare(_) => None,
             Self::Locks(flags) => Some(&flags.pace),
             Self::Queue(flags) => Some(&flags.pace),
             Self::Cache(flags) => Some(&flags.pace),
@@ -95,7 +112,7 @@ impl Command {
     /// How the echo beside the workload is made, if there is one.
     pub fn echo(&self) -> Option<&ResponderFlags> {
         match self {
-            Self::Reference(_) => None,
+            Self::Reference(_) | Self::Compare(_) => None,
             Self::Locks(flags) => Some(&flags.echo),
             Self::Queue(flags) => Some(&flags.echo),
             Self::Cache(flags) => Some(&flags.echo),
@@ -105,7 +122,7 @@ impl Command {
 }
 
 impl Cli {
-    /// The shape of the command's run.
+    /// The shape of the run of a command that makes one.
     pub fn plan(&self) -> Plan {
         let seed = self.target.seed;
         match (&self.command, self.command.pace()) {
@@ -124,7 +141,7 @@ impl Cli {
                 requests: pace.requests,
                 seed,
             },
-            (_, None) => unreachable!("every other command has a pace"),
+            (_, None) => unreachable!("every other command that makes a run has a pace"),
         }
     }
 
@@ -163,7 +180,7 @@ impl Cli {
             plan: self.plan(),
             threads,
             connections: connections.max(threads),
-            keeps_histograms: false,
+            keeps_histograms: self.output.hdr_log.is_some(),
         }
     }
 }
@@ -192,12 +209,14 @@ mod tests {
 
     #[test]
     fn every_example_is_a_command_line() {
-        for line in EXAMPLES.lines().skip(1) {
+        let examples = EXAMPLES.lines().skip(1);
+        for line in examples.take_while(|line| !line.is_empty()) {
             let (line, _) = line.split_once("    ").map_or((line.trim(), ""), |_| {
                 let end = line.trim().find("   ").unwrap_or(line.trim().len());
                 (&line.trim()[..end], "")
             });
-            let parsed = Cli::try_parse_from(line.split_whitespace());
+            let words = line.split_whitespace();
+            let parsed = Cli::try_parse_from(words.map(|word| word.trim_matches('\'')));
             if let Err(error) = parsed {
                 panic!("{line}: {error}");
             }

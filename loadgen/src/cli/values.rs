@@ -111,6 +111,16 @@ pub fn share(text: &str) -> Result<f64> {
     }
 }
 
+/// `5` or `5%`.
+pub fn percent(text: &str) -> Result<f64> {
+    let percent: f64 = text.strip_suffix('%').unwrap_or(text).trim().parse()?;
+    if percent.is_finite() && percent >= 0.0 {
+        Ok(percent)
+    } else {
+        bail!("not 0 or more")
+    }
+}
+
 pub fn exponent(text: &str) -> Result<f64> {
     let exponent: f64 = text.parse()?;
     if exponent > 0.0 && exponent <= EXPONENT_MAX {
@@ -166,6 +176,10 @@ mod tests {
         assert_eq!(share("0.95").unwrap(), 0.95);
         for wrong in ["-0.1", "1.1", "NaN", "x"] {
             assert!(share(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(percent("5%").unwrap(), percent("5").unwrap());
+        for wrong in ["-1%", "%", "NaN"] {
+            assert!(percent(wrong).is_err(), "{wrong}");
         }
         for wrong in ["0", "-1", "11", "NaN"] {
             assert!(exponent(wrong).is_err(), "{wrong}");

@@ -7,11 +7,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+pub mod compare;
 pub mod environment;
 pub mod figures;
+pub mod files;
 pub mod prototype;
 pub mod summary;
 pub mod table;
+pub mod threshold;
 
 use environment::Environment;
 use figures::Run;
@@ -93,6 +96,16 @@ impl Report {
             .flat_map(|run| &run.operations)
             .map(|figures| figures.errors)
             .sum()
+    }
+
+    /// Reads what `write_json` wrote.
+    ///
+    /// # Errors
+    /// The file cannot be read or is no report.
+    pub fn read_json(path: &Path) -> Result<Self> {
+        let cannot = || format!("cannot read {}", path.display());
+        let text = std::fs::read(path).with_context(cannot)?;
+        serde_json::from_slice(&text).with_context(cannot)
     }
 
     /// Writes everything as JSON, for people to read as well.

@@ -70,6 +70,14 @@ pub struct Recording {
     pub stopped: bool,
 }
 
+impl Recording {
+    /// The names of operations and details, in the order of each second's moments.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        let all = self.operations.iter().chain(&self.details);
+        all.map(|(name, _)| *name)
+    }
+}
+
 /// Runs the workload to its end or to Ctrl-C, showing progress. A round that was begun is finished: a run lasts
 /// at most one round and one think time longer than planned.
 ///
