@@ -10,7 +10,8 @@ use mufakat::client::Client;
 use serde_json::{Value, json};
 
 use crate::batching::Batches;
-use crate::cli::{CacheFlags, Cli, Command, QueueFlags, ReferenceFlags, Target};
+use crate::check::{History, Shared};
+use crate::cli::{CacheFlags, Cli, Command, LocksFlags, QueueFlags, ReferenceFlags, Target};
 use crate::progress::Progress;
 use crate::report::environment::Environment;
 use crate::report::figures::Run;
@@ -58,7 +59,7 @@ pub async fn execute(cli: &Cli) -> Result<(Report, Vec<Recording>)> {
     };
     match &cli.command {
         Command::Reference(flags) => call.reference(flags).await?,
-        Command::Locks(_) => call.locks().await?,
+        Command::Locks(flags) => call.locks(flags).await?,
         Command::Queue(flags) => call.queue(flags).await?,
         Command::Cache(flags) => call.cache(flags).await?,
         Command::Echo(_) => {
@@ -93,16 +94,24 @@ impl Call<'_> {
     }
 
     /// The echo first, the locks after it, on connections of their own each.
-    async fn locks(&mut self) -> Result<()> {
+    async fn locks(&mut self, flags: &LocksFlags) -> Result<()> {
         if self.echo().await? {
             return Ok(());
         }
         let before = Batches::read(&self.client).await;
+        let check = Shared::new(flags.check.check);
         let workload = Locks {
             run: self.name.clone(),
+            shared_locks: flags.locks,
+            set: flags.set,
+            shared_mode: flags.shared,
+            hold: flags.hold,
+            wait: flags.wait(),
             timeout: self.cli.target.timeout,
+            check: check.clone(),
         };
         self.run(workload).await?;
+        self.checked(check.tell(|check, _| std::mem::take(&mut check.history)));
         let after = Batches::read(&self.client).await;
         let commands_per_entry = match (before, after) {
             (Ok(before), Ok(after)) => after.commands_per_entry_since(&before),
@@ -119,15 +128,19 @@ impl Call<'_> {
         if self.echo().await? {
             return Ok(());
         }
+        let check = Shared::new(flags.check.check);
         let topics = Topics {
             run: self.name.clone(),
             count: flags.topics,
             timeout: self.cli.target.timeout,
+            check: check.clone(),
         };
-        if self.run(Pushes(topics.clone())).await? {
-            return Ok(());
+        if !self.run(Pushes(topics.clone())).await? {
+            self.run(Cycles(topics.clone())).await?;
         }
-        self.run(Cycles(topics)).await?;
+        let emptied = topics.empty(&self.client).await;
+        emptied.context("cannot tell what is left in the topics")?;
+        self.checked(check.tell(|check, _| std::mem::take(&mut check.history)));
         let (pushes, cycles) = (
             self.result_of("queue pushes"),
             self.result_of("queue cycles"),
@@ -144,14 +157,23 @@ impl Call<'_> {
         if self.echo().await? {
             return Ok(());
         }
+        let (check, counter_check) = (
+            Shared::new(flags.check.check),
+            Shared::new(flags.check.check),
+        );
         let workload = Cache {
             run: self.name.clone(),
             keys: Keys::new(flags.keys, flags.zipf),
+            increments: flags.increments,
             reads: flags.reads,
             value_bytes: flags.value_bytes.clone(),
             timeout: self.cli.target.timeout,
+            check: check.clone(),
+            counter_check: counter_check.clone(),
         };
         self.run(workload).await?;
+        self.checked(check.tell(|check, _| std::mem::take(&mut check.history)));
+        self.checked(counter_check.tell(|check, _| std::mem::take(&mut check.history)));
         let (cache, echo) = (self.result_of("cache"), self.limit());
         self.report.cache = cache.map(|cache| CacheSummary::new(cache, echo));
         Ok(())
@@ -184,6 +206,14 @@ impl Call<'_> {
         let stopped = recording.stopped;
         self.recordings.push(recording);
         Ok(stopped)
+    }
+
+    /// Reports what a checker found, if there was one.
+    fn checked(&mut self, history: Option<History>) {
+        let Some(history) = history else { return };
+        let check = self.report.check.get_or_insert_default();
+        check.violations += history.violation_count();
+        check.history.push_str(&history.text());
     }
 
     fn result_of(&self, workload: &str) -> Option<&Run> {
@@ -232,15 +262,28 @@ fn own_settings(command: &Command) -> BTreeMap<String, Value> {
             ("hold_ms", json!(milliseconds(flags.hold))),
             ("think_ms", json!(milliseconds(flags.think))),
         ],
-        Command::Queue(flags) => vec![("topics", json!(flags.topics))],
+        Command::Locks(flags) => vec![
+            ("locks", json!(flags.locks)),
+            ("set", json!(flags.set)),
+            ("shared", json!(flags.shared)),
+            ("hold_ms", json!(milliseconds(flags.hold))),
+            ("wait_ms", json!(milliseconds(flags.wait()))),
+            ("check", json!(flags.check.check)),
+        ],
+        Command::Queue(flags) => vec![
+            ("topics", json!(flags.topics)),
+            ("check", json!(flags.check.check)),
+        ],
         Command::Cache(flags) => vec![
+            ("increments", json!(flags.increments)),
             ("reads", json!(flags.reads)),
             ("keys", json!(flags.keys)),
             ("zipf", json!(flags.zipf)),
             ("value_bytes_min", json!(flags.value_bytes.start())),
             ("value_bytes_max", json!(flags.value_bytes.end())),
+            ("check", json!(flags.check.check)),
         ],
-        Command::Locks(_) | Command::Echo(_) | Command::Compare(_) => Vec::new(),
+        Command::Echo(_) | Command::Compare(_) => Vec::new(),
     };
     own.into_iter()
         .map(|(name, value)| (name.to_owned(), value))

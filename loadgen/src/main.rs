@@ -1,7 +1,7 @@
 //! `loadgen`: puts load on a Mufakat cluster and measures it.
 //!
 //! A command runs workloads (`workload`), each through `run`: load threads whose users are paced by `pacer` (in an
-//! open loop by `schedule`) and recorded by `recorder`; `timeline` adds up what the threads tell each second. `report`
+//! open loop by `schedule`), checked by `check` and recorded by `recorder`; `timeline` adds up what the threads tell each second. `report`
 //! holds what is left of that and judges it.
 
 use std::process::ExitCode;
@@ -10,6 +10,7 @@ use anyhow::Result;
 use clap::Parser;
 
 mod batching;
+mod check;
 mod cli;
 mod commands;
 mod cpu;
@@ -23,10 +24,12 @@ mod schedule;
 mod timeline;
 mod workload;
 
-use report::{Report, compare, files};
+use report::{Report, compare, files, html};
 
 /// Requests failed, or the run could not be done. The command line's own errors are 2.
 const ERROR: u8 = 1;
+/// A promise of the cluster was broken.
+const VIOLATION: u8 = 70;
 /// A figure is worse than the baseline's.
 const REGRESSION: u8 = 98;
 /// A threshold does not hold.
@@ -81,6 +84,9 @@ fn execute(cli: &cli::Cli) -> Result<u8> {
     if let Some(path) = &output.csv {
         files::write_csv(path, &recordings)?;
     }
+    if let Some(path) = &output.report {
+        html::write(path, &report, &recordings)?;
+    }
     let thresholds_hold = judge(output, &report);
     let is_no_worse = baseline.is_none_or(|baseline| !has_regression(&baseline, &report, output));
     let errors = report.error_count();
@@ -88,7 +94,13 @@ fn execute(cli: &cli::Cli) -> Result<u8> {
         eprintln!("loadgen: {errors} requests failed");
     }
     let may_have_errors = output.thresholds.iter().any(|one| one.is_about_errors());
-    Ok(if !thresholds_hold {
+    let broken = report
+        .check
+        .as_ref()
+        .is_some_and(|check| check.violations > 0);
+    Ok(if broken {
+        VIOLATION
+    } else if !thresholds_hold {
         THRESHOLD
     } else if !is_no_worse {
         REGRESSION

@@ -61,6 +61,48 @@ pub struct LocksFlags {
     pub pace: PaceFlags,
     #[command(flatten)]
     pub echo: ResponderFlags,
+    #[command(flatten)]
+    pub check: CheckFlags,
+    /// Locks that all clients share; absent: each client has its own
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub locks: Option<u32>,
+    /// How many of the shared locks are taken together
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=32), requires = "locks")]
+    pub set: u32,
+    /// How many of the rounds take their locks in shared mode, 0 to 1
+    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = values::share)]
+    pub shared: f64,
+    /// How long a lock is held
+    #[arg(long, default_value = "0s", value_parser = values::hold)]
+    pub hold: Duration,
+    /// How long to wait for a lock that others hold; absent: 5s for shared locks, not at all for a client's own
+    #[arg(long, value_parser = values::wait)]
+    pub wait: Option<Duration>,
+}
+
+/// A wait for a lock that others hold.
+const WAIT_DEFAULT: Duration = Duration::from_secs(5);
+
+impl LocksFlags {
+    /// How long an acquire waits.
+    pub fn wait(&self) -> Duration {
+        let default = match self.locks {
+            Some(_) => WAIT_DEFAULT,
+            None => Duration::ZERO,
+        };
+        self.wait.unwrap_or(default)
+    }
+}
+
+#[derive(Args)]
+pub struct CheckFlags {
+    /// Check the promises while loading; a violation is printed with what happened around it, exit code 70
+    ///
+    /// Locks: at most one holder of an exclusive lock, and tokens that rise. Queue: nothing that was acknowledged is
+    /// lost, nothing is made up, first deliveries come in order; at the end the topics are emptied. Cache: no read is
+    /// older than a write that was acknowledged before, and no increment is lost.
+    #[arg(long)]
+    pub check: bool,
 }
 
 #[derive(Args)]
@@ -69,6 +111,8 @@ pub struct QueueFlags {
     pub pace: PaceFlags,
     #[command(flatten)]
     pub echo: ResponderFlags,
+    #[command(flatten)]
+    pub check: CheckFlags,
     /// Topics that the clients share
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub topics: u32,
@@ -80,7 +124,12 @@ pub struct CacheFlags {
     pub pace: PaceFlags,
     #[command(flatten)]
     pub echo: ResponderFlags,
-    /// How many of the rounds are reads, 0 to 1
+    #[command(flatten)]
+    pub check: CheckFlags,
+    /// How many of the rounds add to one of ten counters, 0 to 1
+    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = values::share)]
+    pub increments: f64,
+    /// How many of the other rounds are reads, 0 to 1
     #[arg(long, value_name = "SHARE", default_value = "0.9", value_parser = values::share)]
     pub reads: f64,
     /// Keys that the clients share
@@ -191,6 +240,9 @@ pub struct OutputFlags {
     /// Write a line for each second and operation to a file
     #[arg(long, value_name = "FILE", global = true)]
     pub csv: Option<PathBuf>,
+    /// Write a page with charts to a file, for a browser
+    #[arg(long, value_name = "FILE", global = true)]
+    pub report: Option<PathBuf>,
     /// What has to be reached, as in 'lock.acquire.p99<20ms'; may be given several times
     ///
     /// OPERATION.METRIC, one of <, <=, > and >=, and a limit. Metrics: mean, p50, p90, p95, p99, p99.9, max (with us, ms

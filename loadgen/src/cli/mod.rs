@@ -38,15 +38,17 @@ const EXAMPLES: &str = "\
 Examples:
   loadgen locks                                    as fast as 100 clients can
   loadgen locks --rate 2000 --arrivals poisson     2,000 pairs per second, whatever the answers take
+  loadgen locks --locks 5 --hold 2ms --shared 0.5 --check
   loadgen queue --clients 20 --think 10ms          20 clients that pause between rounds
   loadgen cache --reads 0.95 --zipf 1 --keys 10000
-  loadgen reference --json run.json
+  loadgen reference --report run.html --json run.json
   loadgen locks --threshold 'lock.acquire.p99<20ms' --threshold 'lock.acquire.errors<0.1%'
   loadgen queue --baseline yesterday.json --noise 5%
   loadgen compare yesterday.json today.json
 
 Exit codes, the first that fits:
   2   the command line is wrong
+  70  a promise was broken (--check)
   99  a threshold does not hold
   98  worse than the baseline
   1   requests failed (unless a threshold is about errors), or the run could not be done
@@ -61,7 +63,8 @@ pub enum Command {
     Reference(ReferenceFlags),
     /// Acquire and release locks, beside the raw echo of the broker
     ///
-    /// Each client acquires and releases a lock of its own. Before that, the same clients send raw NATS requests
+    /// Each client acquires and releases a lock of its own, or with --locks some of those that all share: exclusive or
+    /// --shared, one or a --set, held for --hold. Before that, the same clients send raw NATS requests
     /// to a responder in this program: half of that rate is the limit for pairs of two requests.
     #[command(visible_alias = "lock")]
     Locks(LocksFlags),

@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use mufakat::client;
 use mufakat::ids::NodeId;
 use mufakat::protocol::TIMEOUT_MS_MAX;
+use mufakat::protocol::lock::WAIT_MS_MAX;
 
 /// No run is longer: a bound that keeps instants from overflowing.
 const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -17,6 +18,8 @@ const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 const VALUE_BYTES_MAX: usize = 900 * 1000;
 /// Beyond this the first key is used nearly always.
 const EXPONENT_MAX: f64 = 10.0;
+/// Leases outlast holds, and are at most a day.
+const HOLD_MAX: Duration = Duration::from_secs(3600);
 
 /// An encoding's name on the command line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -89,6 +92,24 @@ pub fn timeout(text: &str) -> Result<Duration> {
         Ok(length)
     } else {
         bail!("not between 1ms and {TIMEOUT_MS_MAX}ms")
+    }
+}
+
+pub fn hold(text: &str) -> Result<Duration> {
+    let length = humantime::parse_duration(text)?;
+    if length > HOLD_MAX {
+        bail!("longer than an hour")
+    } else {
+        Ok(length)
+    }
+}
+
+pub fn wait(text: &str) -> Result<Duration> {
+    let length = humantime::parse_duration(text)?;
+    if length > Duration::from_millis(WAIT_MS_MAX) {
+        bail!("longer than {WAIT_MS_MAX}ms")
+    } else {
+        Ok(length)
     }
 }
 

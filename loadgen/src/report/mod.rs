@@ -11,6 +11,7 @@ pub mod compare;
 pub mod environment;
 pub mod figures;
 pub mod files;
+pub mod html;
 pub mod prototype;
 pub mod summary;
 pub mod table;
@@ -34,6 +35,16 @@ pub struct Report {
     pub queue: Option<QueueSummary>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheSummary>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<CheckSummary>,
+}
+
+/// What came of checking while loading.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct CheckSummary {
+    pub violations: u64,
+    /// The first of them, with what happened around each.
+    pub history: String,
 }
 
 /// What was asked for; lengths are in milliseconds.
@@ -86,6 +97,7 @@ impl Report {
             locks: None,
             queue: None,
             cache: None,
+            check: None,
         }
     }
 

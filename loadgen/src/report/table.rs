@@ -2,12 +2,12 @@
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
-use super::Report;
 use super::figures::{Figures, Percentiles, Run};
 use super::prototype::{PROTOTYPE, Prototype, REQUESTS_PER_SECOND};
 use super::summary::{BesideEcho, CacheSummary, LocksSummary, QueueSummary};
+use super::{CheckSummary, Report};
 
-const HEADER: [&str; 9] = [
+pub const HEADER: [&str; 9] = [
     "operation",
     "count",
     "errors",
@@ -33,9 +33,8 @@ pub fn text(report: &Report) -> String {
         parts.extend(refusals(run));
         parts.extend(cpu(run));
     }
-    parts.extend(report.locks.as_ref().map(locks_summary));
-    parts.extend(report.queue.as_ref().map(queue_summary));
-    parts.extend(report.cache.as_ref().map(cache_summary));
+    parts.extend(summaries(report));
+    parts.extend(report.check.as_ref().map(check_summary));
     if report.environment.debug_build {
         parts.push(
             "Built without optimisation: these figures say little about a release build."
@@ -45,6 +44,14 @@ pub fn text(report: &Report) -> String {
     let mut text = parts.join("\n");
     text.push('\n');
     text
+}
+
+/// What the command was about, in a sentence or two.
+pub fn summaries(report: &Report) -> Vec<String> {
+    let locks = report.locks.as_ref().map(locks_summary);
+    let queue = report.queue.as_ref().map(queue_summary);
+    let cache = report.cache.as_ref().map(cache_summary);
+    [locks, queue, cache].into_iter().flatten().collect()
 }
 
 fn head(run: &Run, encoding: &str) -> String {
@@ -68,7 +75,7 @@ fn table(run: &Run, beside_prototype: bool) -> String {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    for figures in &run.operations {
+    for figures in run.operations.iter().filter(|figures| !is_idle(figures)) {
         table.add_row(operation_row(&figures.operation, figures));
         if run.sends.is_some() && figures.count > 0 {
             let latencies = latencies(&figures.since_send).map(Some);
@@ -98,6 +105,11 @@ fn table(run: &Run, beside_prototype: bool) -> String {
         ));
     }
     table.to_string()
+}
+
+/// Whether the run had no use for the operation.
+fn is_idle(figures: &Figures) -> bool {
+    figures.count + figures.errors == 0 && figures.refusals_by_code.is_empty()
 }
 
 fn operation_row(name: &str, figures: &Figures) -> Vec<Cell> {
@@ -257,6 +269,13 @@ fn cache_summary(summary: &CacheSummary) -> String {
         summary.hits_percent, summary.local_percent
     ));
     text
+}
+
+fn check_summary(check: &CheckSummary) -> String {
+    match check.violations {
+        0 => "Check: no violation.".to_owned(),
+        _ => check.history.trim_end().to_owned(),
+    }
 }
 
 fn of_echo(echo: &BesideEcho) -> String {

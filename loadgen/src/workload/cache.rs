@@ -1,25 +1,32 @@
 //! Users that read and write the keys they share, as programs use a cache: a read that finds nothing is followed by
-//! a write of the key.
+//! a write of the key. Some rounds may add to counters instead.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use mufakat::client::Client;
-use mufakat::protocol::cache::{Found, Get, Set, Source, Status};
+use mufakat::protocol::cache::{Found, Get, Increment, Set, Source, Status};
 use mufakat::protocol::value::Value;
 use rand::RngExt;
 use rand_distr::{Distribution, Zipf};
 use tokio::time::Instant;
 
 use super::resource::RunName;
-use super::{Random, Seat, Turn, Workload};
+use super::{Failure, Random, Seat, Turn, Workload, milliseconds};
+use crate::check::Shared;
+use crate::check::cache::{CacheCheck, value};
+use crate::check::counters::CounterCheck;
 use crate::recorder::Operation;
 
 const GET: Operation = Operation(0);
 const SET: Operation = Operation(1);
-const LOCAL: Operation = Operation(2);
-const HOME: Operation = Operation(3);
-const MISS: Operation = Operation(4);
+const INCREMENT: Operation = Operation(2);
+const LOCAL: Operation = Operation(3);
+const HOME: Operation = Operation(4);
+const MISS: Operation = Operation(5);
+
+/// Counters that the users share: few, so that increments meet.
+const COUNTERS: u32 = 10;
 
 /// What a run writes goes away by itself after this; a key of a longer run is written again.
 const TTL_MS: u64 = 10 * 60_000;
@@ -28,12 +35,16 @@ const TTL_MS: u64 = 10 * 60_000;
 pub struct Cache {
     pub run: RunName,
     pub keys: Keys,
-    /// How many of the rounds are reads, 0 to 1.
+    /// How many of the rounds add to a counter, 0 to 1.
+    pub increments: f64,
+    /// How many of the others are reads, 0 to 1.
     pub reads: f64,
     /// Bytes of a value, drawn evenly.
     pub value_bytes: RangeInclusive<usize>,
     /// How long a request may take.
     pub timeout: Duration,
+    pub check: Shared<CacheCheck>,
+    pub counter_check: Shared<CounterCheck>,
 }
 
 /// Which key a round is about.
@@ -81,7 +92,7 @@ impl Workload for Cache {
     }
 
     fn operations(&self) -> &'static [&'static str] {
-        &["cache.get", "cache.set"]
+        &["cache.get", "cache.set", "cache.increment"]
     }
 
     fn details(&self) -> &'static [&'static str] {
@@ -92,11 +103,15 @@ impl Workload for Cache {
         User {
             client: seat.client,
             random: seat.random,
-            timeout_ms: u64::try_from(self.timeout.as_millis()).ok(),
+            timeout_ms: milliseconds(self.timeout),
         }
     }
 
     async fn execute(&self, user: &mut User, intended: Instant, turn: &Turn) {
+        if user.random.random_bool(self.increments) {
+            self.increment(user, intended, turn).await;
+            return;
+        }
         let key = self.run.with(self.keys.draw(&mut user.random));
         if !user.random.random_bool(self.reads) {
             self.write(user, key, intended, turn).await;
@@ -104,8 +119,20 @@ impl Workload for Cache {
         }
         let mut get = Get::new(key);
         get.timeout_ms = user.timeout_ms;
+        let reading = self.check.tell(|check, now| check.reads(now, &get.key));
         let read = user.client.cache_get(&get);
         let (found, sample) = turn.sample(GET, intended, read).await;
+        if let Some(reading) = &reading {
+            self.check.tell(|check, now| match &found {
+                Ok(found) => {
+                    // A value that does not fit together is none that was written.
+                    let value = found.value().unwrap_or(Some(Value::text("")));
+                    let value = value.as_ref().map(|value| &value.bytes()[..]);
+                    check.read(now, &get.key, reading, value);
+                }
+                Err(error) => check.not_read(now, &get.key, reading, error.fault().code),
+            });
+        }
         let Some(found) = turn.pause_after_failure(found).await else {
             return;
         };
@@ -119,11 +146,47 @@ impl Workload for Cache {
 impl Cache {
     async fn write(&self, user: &mut User, key: String, intended: Instant, turn: &Turn) {
         let bytes = user.random.random_range(self.value_bytes.clone());
-        let mut set = Set::new(key, Value::text("x".repeat(bytes)));
+        let number = self.check.tell(|check, now| check.writes(now, &key));
+        let text = match number {
+            Some(number) => value(number, bytes),
+            None => "x".repeat(bytes),
+        };
+        let mut set = Set::new(key, Value::text(text));
         set.ttl_ms = Some(TTL_MS);
         set.timeout_ms = user.timeout_ms;
-        turn.measure(SET, intended, user.client.cache_set(&set))
-            .await;
+        let write = user.client.cache_set(&set);
+        let (written, _) = turn.sample(SET, intended, write).await;
+        if let Some(number) = number {
+            self.check.tell(|check, now| match &written {
+                Ok(_) => check.written(now, &set.key, number),
+                Err(error) => {
+                    let fault = error.fault();
+                    check.not_written(now, &set.key, number, fault.code, fault.unknown);
+                }
+            });
+        }
+        turn.pause_after_failure(written).await;
+    }
+
+    async fn increment(&self, user: &mut User, intended: Instant, turn: &Turn) {
+        let counter = user.random.random_range(0..COUNTERS);
+        let mut increment = Increment::new(self.run.with(format!("counter.{counter}")));
+        increment.ttl_ms = Some(TTL_MS);
+        increment.timeout_ms = user.timeout_ms;
+        let key = &increment.key;
+        let counting = self.counter_check.tell(|check, now| check.counts(now, key));
+        let request = user.client.cache_increment(&increment);
+        let (counted, _) = turn.sample(INCREMENT, intended, request).await;
+        if let Some(counting) = &counting {
+            self.counter_check.tell(|check, now| match &counted {
+                Ok(counted) => check.counted(now, key, counting, counted.value),
+                Err(error) => {
+                    let fault = error.fault();
+                    check.not_counted(now, key, fault.code, fault.unknown);
+                }
+            });
+        }
+        turn.pause_after_failure(counted).await;
     }
 }
 

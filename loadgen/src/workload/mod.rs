@@ -3,10 +3,10 @@
 //! | workload | a round |
 //! |---|---|
 //! | `reference` | acquire the user's own lock, hold it, release it, ask for the status twice |
-//! | `locks` | acquire the user's own lock and release it |
+//! | `locks` | acquire a lock, the user's own or one of some that all share, hold it and release it |
 //! | `queue pushes` | push one message |
 //! | `queue cycles` | push a message, pop one, acknowledge it: three requests |
-//! | `cache` | read a key, or write it; a read that finds nothing is followed by a write |
+//! | `cache` | read a key, write it, or add to a counter; a read that finds nothing is followed by a write |
 //! | `echo` | one raw NATS request to a responder that only sends it back |
 
 use std::cell::RefCell;
@@ -142,6 +142,11 @@ impl Turn {
             }
         }
     }
+}
+
+/// A length as requests have it.
+fn milliseconds(length: Duration) -> Option<u64> {
+    u64::try_from(length.as_millis()).ok()
 }
 
 /// Why a request failed, as a code to count by.

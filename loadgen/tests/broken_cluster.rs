@@ -1,0 +1,301 @@
+//! `--check` against a stand-in for a cluster that breaks its promises, one way at a time: each is found, printed and
+//! told by the exit code; the stand-in that keeps them passes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+
+/// How the stand-in breaks its promises.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    None,
+    GrantsTwice,
+    RepeatsTokens,
+    LosesMessages,
+    InventsMessages,
+    ReversesMessages,
+    ServesOldValues,
+    LosesIncrements,
+}
+
+/// One node that knows locks, queues and a cache.
+struct StandIn {
+    fault: Fault,
+    requests: u64,
+    tokens: u64,
+    /// Holder's token by resource.
+    locks: BTreeMap<String, u64>,
+    seq: u64,
+    /// Messages by topic.
+    queues: BTreeMap<String, VecDeque<(u64, String)>>,
+    /// All values that a key had.
+    cache: BTreeMap<String, Vec<String>>,
+    counters: BTreeMap<String, u64>,
+}
+
+impl StandIn {
+    fn new(fault: Fault) -> Self {
+        Self {
+            fault,
+            requests: 0,
+            tokens: 0,
+            locks: BTreeMap::new(),
+            seq: 0,
+            queues: BTreeMap::new(),
+            cache: BTreeMap::new(),
+            counters: BTreeMap::new(),
+        }
+    }
+
+    fn answer(&mut self, operation: &str, request: &Value) -> Value {
+        self.requests += 1;
+        let text = |field: &str| request[field].as_str().unwrap_or_default().to_owned();
+        let fields = match operation {
+            "status" => status(),
+            "lock.acquire" => match self.acquire(text("resource")) {
+                Some(token) => {
+                    json!({"resource": text("resource"), "owner": text("owner"), "token": token,
+                    "mode": "exclusive", "expires_in_ms": 30_000, "waited_ms": 0})
+                }
+                None => return refusal("lock_held", 409),
+            },
+            "lock.release" => {
+                self.locks.remove(&text("resource"));
+                json!({"released": true})
+            }
+            "queue.push" => self.push(text("topic"), text("payload")),
+            "queue.pop" => self.pop(text("topic")),
+            "queue.ack" => {
+                let receipts = request["receipts"].as_array().cloned().unwrap_or_default();
+                let one = |receipt| json!({"receipt": receipt, "result": "acked"});
+                json!({"results": receipts.into_iter().map(one).collect::<Vec<_>>()})
+            }
+            "cache.get" => self.get(&text("key")),
+            "cache.set" => {
+                self.cache
+                    .entry(text("key"))
+                    .or_default()
+                    .push(text("value"));
+                json!({"version": "1"})
+            }
+            "cache.increment" => {
+                let counter = self.counters.entry(text("key")).or_default();
+                let loses = self.fault == Fault::LosesIncrements && *counter == 3;
+                *counter += u64::from(!loses || self.requests.is_multiple_of(3));
+                json!({"value": *counter, "version": "1"})
+            }
+            _ => return refusal("unknown_operation", 400),
+        };
+        let mut reply = json!({"ok": true, "node": 1});
+        let (into, from) = (reply.as_object_mut(), fields.as_object());
+        into.unwrap().extend(from.unwrap().clone());
+        reply
+    }
+
+    fn acquire(&mut self, resource: String) -> Option<u64> {
+        let is_free = !self.locks.contains_key(&resource);
+        if !is_free && self.fault != Fault::GrantsTwice {
+            return None;
+        }
+        if self.fault != Fault::RepeatsTokens || self.tokens == 0 {
+            self.tokens += 1;
+        }
+        self.locks.insert(resource, self.tokens);
+        Some(self.tokens)
+    }
+
+    fn push(&mut self, topic: String, payload: String) -> Value {
+        self.seq += 1;
+        if self.fault != Fault::LosesMessages || !self.seq.is_multiple_of(10) {
+            let queue = self.queues.entry(topic).or_default();
+            queue.push_back((self.seq, payload));
+        }
+        json!({"id": format!("m{}", self.seq), "seq": self.seq, "duplicate": false,
+            "durability": {"level": "fsync", "source": "inspected", "checked_at_ms": 0}})
+    }
+
+    fn pop(&mut self, topic: String) -> Value {
+        let queue = self.queues.entry(topic).or_default();
+        let next = match self.fault {
+            Fault::ReversesMessages => queue.pop_back(),
+            Fault::InventsMessages if self.requests.is_multiple_of(7) => {
+                self.seq += 1;
+                Some((self.seq, "999999999".to_owned()))
+            }
+            _ => queue.pop_front(),
+        };
+        let message = |(seq, payload): (u64, String)| {
+            json!({"id": format!("m{seq}"), "seq": seq, "payload": payload, "encoding": "text",
+                "receipt": format!("{seq}.1.00000000000000ff"), "deliveries": 1, "pushed_at_ms": 0,
+                "visible_until_ms": 0})
+        };
+        json!({"messages": next.into_iter().map(message).collect::<Vec<_>>()})
+    }
+
+    fn get(&self, key: &str) -> Value {
+        let values = self.cache.get(key).map_or(&[][..], Vec::as_slice);
+        let value = match self.fault {
+            Fault::ServesOldValues => values.first(),
+            _ => values.last(),
+        };
+        match value {
+            Some(value) => {
+                json!({"status": "hit", "value": value, "encoding": "text", "version": "1",
+                "source": "local"})
+            }
+            None => json!({"status": "miss"}),
+        }
+    }
+}
+
+fn refusal(code: &str, status: u16) -> Value {
+    json!({"ok": false, "node": 1, "error": {"code": code, "status": status, "message": code, "retryable": false,
+        "outcome": "not_applied"}})
+}
+
+fn status() -> Value {
+    json!({"role": "leader", "term": 1, "leader": 1, "commit_index": 1, "applied_index": 1,
+        "members": [{"node": 1, "voter": true, "incarnation": null}], "epoch": 1, "lease_ms": 1000,
+        "version": "0.0.0", "uptime_ms": 1, "locks": {"held": 0, "waiting": 0},
+        "cache": {"entries": 0, "bytes": 0}, "queue": {"topics": 0}, "nats": {"connected": true}})
+}
+
+/// A broker that ends with this.
+struct Broker {
+    child: Child,
+    url: String,
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // Fails only for a process that has ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Broker {
+    async fn start() -> (Self, async_nats::Client) {
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .expect("a free port")
+            .port();
+        let child = Command::new(nats_server())
+            .args(["-a", "127.0.0.1", "-p", &port.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("nats-server starts: run `make tools`");
+        let url = format!("nats://127.0.0.1:{port}");
+        let broker = Self { child, url };
+        let connected = async {
+            loop {
+                match async_nats::connect(&broker.url).await {
+                    Ok(client) => return client,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        let client = tokio::time::timeout(Duration::from_secs(20), connected).await;
+        (broker, client.expect("nats-server answers"))
+    }
+}
+
+fn nats_server() -> PathBuf {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/bin/nats-server");
+    match beside.is_file() {
+        true => beside,
+        false => "nats-server".into(),
+    }
+}
+
+/// Runs the load generator against a stand-in with this fault; its exit code and what it printed.
+async fn load(fault: Fault, command: &str) -> (Option<i32>, String) {
+    let (broker, client) = Broker::start().await;
+    let mut requests = client.subscribe("mufakat.>").await.expect("subscribed");
+    client
+        .flush()
+        .await
+        .expect("the broker has the subscription");
+    let answers = tokio::spawn(async move {
+        let mut cluster = StandIn::new(fault);
+        while let Some(request) = requests.next().await {
+            let subject = request.subject.trim_start_matches("mufakat.");
+            let operation = subject.trim_start_matches("node.1.");
+            let body = serde_json::from_slice(&request.payload).unwrap_or_default();
+            let answer = cluster.answer(operation, &body).to_string();
+            if let Some(reply) = request.reply {
+                let _ = client.publish(reply, answer.into()).await;
+            }
+        }
+    });
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_loadgen"))
+        .args(command.split_whitespace())
+        .args(["--skip-echo", "--check", "--warm-up", "0s"])
+        .args(["--clients", "4", "--requests", "400", "--duration", "10s"])
+        .args(["--nats", &broker.url])
+        .kill_on_drop(true)
+        .output()
+        .await
+        .expect("loadgen runs");
+    answers.abort();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    (output.status.code(), format!("{text}\n{errors}"))
+}
+
+const LOCKS: &str = "locks --locks 2 --hold 2ms --wait 0s";
+const QUEUE: &str = "queue";
+const CACHE: &str = "cache --keys 3 --reads 0.5 --increments 0.3";
+
+async fn is_found(fault: Fault, command: &str, what: &str) {
+    let (code, text) = load(fault, command).await;
+    assert_eq!(code, Some(70), "{fault:?}: {text}");
+    assert!(
+        text.contains("VIOLATION") && text.contains(what),
+        "{fault:?}: {text}"
+    );
+}
+
+#[tokio::test]
+async fn a_cluster_that_keeps_its_promises_passes() {
+    for command in [LOCKS, QUEUE, CACHE] {
+        let (code, text) = load(Fault::None, command).await;
+        assert_eq!(code, Some(0), "{command}: {text}");
+        assert!(text.contains("Check: no violation."), "{command}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn broken_locks_are_found() {
+    is_found(Fault::GrantsTwice, LOCKS, "hold it at the same time").await;
+    is_found(Fault::RepeatsTokens, LOCKS, "was granted twice").await;
+}
+
+#[tokio::test]
+async fn a_broken_queue_is_found() {
+    is_found(Fault::LosesMessages, QUEUE, "is lost").await;
+    is_found(
+        Fault::InventsMessages,
+        QUEUE,
+        "was never pushed to this topic",
+    )
+    .await;
+    is_found(Fault::ReversesMessages, QUEUE, "for the first time").await;
+}
+
+#[tokio::test]
+async fn a_broken_cache_is_found() {
+    is_found(
+        Fault::ServesOldValues,
+        CACHE,
+        "had replaced before the read",
+    )
+    .await;
+    is_found(Fault::LosesIncrements, CACHE, "increments give").await;
+}
