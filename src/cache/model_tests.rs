@@ -3,6 +3,7 @@
 
 mod checker;
 mod clients;
+mod pitfalls;
 mod world;
 
 use crate::cache::state::Flaws;

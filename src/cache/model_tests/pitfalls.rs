@@ -1,0 +1,420 @@
+//! What made other caches serve old values, fill up or hang, each with the place where it was
+//! reported: their order of messages, played by hand on three nodes.
+
+use std::collections::BTreeMap;
+
+use crate::cache::entry::Key;
+use crate::cache::message::{Found, Invalidation, Message};
+use crate::cache::operation::{Answer, Condition, Hit, Operation};
+use crate::cache::state::{Cache, Effect, Settings, Waiter};
+use crate::ids::{BootId, Epoch, NodeId};
+use crate::protocol::value::Value;
+use crate::view::cluster::{Command, View};
+
+const HOME: NodeId = NodeId(1);
+const READER: NodeId = NodeId(2);
+const OTHER: NodeId = NodeId(3);
+const LEASE_MS: u64 = 1_000;
+
+#[derive(Clone, Debug)]
+enum What {
+    Message(Message),
+    News(Invalidation),
+}
+
+#[derive(Clone, Debug)]
+struct Mail {
+    from: NodeId,
+    to: NodeId,
+    what: What,
+}
+
+/// Three nodes on one clock, and the messages that are under way.
+struct Nodes {
+    now: u64,
+    view: View,
+    caches: BTreeMap<NodeId, Cache<u64>>,
+    mail: Vec<Mail>,
+    answers: BTreeMap<u64, Answer>,
+    last_ticket: u64,
+    /// Hears and reads nothing.
+    deaf: Option<NodeId>,
+}
+
+impl Nodes {
+    /// Nodes that have agreed on a view, and have room for `bytes_max` each.
+    fn start(bytes_max: usize) -> Self {
+        let settings = Settings {
+            bytes_max,
+            backups: false,
+        };
+        let cache = |id: NodeId| Cache::new((id, BootId(id.0)), LEASE_MS, settings);
+        let mut nodes = Nodes {
+            now: 1_000,
+            view: View::default(),
+            caches: [HOME, READER, OTHER].map(|id| (id, cache(id))).into(),
+            mail: Vec::new(),
+            answers: BTreeMap::new(),
+            last_ticket: 0,
+            deaf: None,
+        };
+        for _ in 0..20 {
+            nodes.pass(10);
+        }
+        assert_eq!(nodes.view.members().len(), 3);
+        nodes
+    }
+
+    /// Lets time pass. Who hears reads the view and says what it has to.
+    fn pass(&mut self, ms: u64) {
+        self.now += ms;
+        let mut commands = Vec::new();
+        for (id, cache) in &mut self.caches {
+            if self.deaf != Some(*id) {
+                cache.observe(&self.view, Some(self.now), self.now);
+                commands.extend(cache.commands(&self.view, self.now, *id == HOME));
+            }
+            cache.tick(self.now);
+        }
+        for command in commands {
+            self.view.apply(&command);
+        }
+        self.collect();
+    }
+
+    fn collect(&mut self) {
+        for (from, cache) in &mut self.caches {
+            for effect in cache.take_effects() {
+                match effect {
+                    Effect::Answer { ticket, answer } => {
+                        self.answers.insert(ticket, answer);
+                    }
+                    Effect::Send { to, message } => self.mail.push(Mail {
+                        from: *from,
+                        to,
+                        what: What::Message(message),
+                    }),
+                    Effect::Invalidate(old) => {
+                        let news = cache.news(vec![old]).expect("it acts");
+                        let others = [HOME, READER, OTHER].into_iter().filter(|to| to != from);
+                        self.mail.extend(others.map(|to| Mail {
+                            from: *from,
+                            to,
+                            what: What::News(news.clone()),
+                        }));
+                    }
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, mail: Mail) {
+        if self.deaf == Some(mail.to) {
+            return;
+        }
+        let cache = self.caches.get_mut(&mail.to).expect("one of three");
+        match mail.what {
+            What::Message(message) => cache.receive(mail.from, message, self.now),
+            What::News(news) => cache.invalidated(mail.from, news),
+        }
+        self.collect();
+    }
+
+    /// Takes what is under way to a node.
+    fn take(&mut self, to: NodeId) -> Vec<Mail> {
+        let (taken, rest) = self.mail.drain(..).partition(|mail| mail.to == to);
+        self.mail = rest;
+        taken
+    }
+
+    fn deliver_to(&mut self, to: NodeId) {
+        for mail in self.take(to) {
+            self.deliver(mail);
+        }
+    }
+
+    /// Delivers until nothing is under way.
+    fn settle(&mut self) {
+        while !self.mail.is_empty() {
+            for mail in std::mem::take(&mut self.mail) {
+                self.deliver(mail);
+            }
+        }
+    }
+
+    /// A key that [`HOME`] is home to.
+    fn key(&self) -> Key {
+        let is_home = |key: &String| self.caches[&HOME].home(key) == Some(HOME);
+        let key = (0..100).map(|n| format!("key-{n}")).find(is_home);
+        key.expect("some key lives there").as_str().into()
+    }
+
+    fn waiter(&mut self) -> Waiter<u64> {
+        self.last_ticket += 1;
+        Waiter {
+            ticket: self.last_ticket,
+            deadline_ms: self.now + 60_000,
+        }
+    }
+
+    /// Asks a home for a change; the ticket of its answer.
+    fn write(&mut self, key: &Key, operation: Operation) -> u64 {
+        let waiter = self.waiter();
+        let ticket = waiter.ticket;
+        let home = self.caches[&OTHER].home(key).expect("it acts");
+        let cache = self.caches.get_mut(&home).expect("one of three");
+        cache.write(key.clone(), operation, waiter, self.now);
+        self.collect();
+        ticket
+    }
+
+    fn set(&mut self, key: &Key, text: &str) -> u64 {
+        let operation = Operation::Set {
+            value: Value::text(text),
+            ttl_ms: None,
+            idle_ms: 0,
+            condition: Condition::Always,
+        };
+        self.write(key, operation)
+    }
+
+    fn hit(&mut self, node: NodeId, key: &Key) -> Option<String> {
+        let cache = self.caches.get_mut(&node).expect("one of three");
+        cache.hit(key, self.now).map(|hit| text(&hit))
+    }
+
+    /// Asks a node for a value that it does not have.
+    fn read(&mut self, node: NodeId, key: &Key) -> u64 {
+        let waiter = self.waiter();
+        let ticket = waiter.ticket;
+        let cache = self.caches.get_mut(&node).expect("one of three");
+        cache.read(key.clone(), waiter, self.now);
+        self.collect();
+        ticket
+    }
+
+    /// What a ticket's question was answered with: a value, or none.
+    fn read_value(&self, ticket: u64) -> Option<String> {
+        match &self.answers[&ticket] {
+            Answer::Found(hit) => Some(text(hit)),
+            Answer::Missed => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Reads through a node, with all messages arriving.
+    fn get(&mut self, node: NodeId, key: &Key) -> Option<String> {
+        if let Some(value) = self.hit(node, key) {
+            return Some(value);
+        }
+        let ticket = self.read(node, key);
+        self.settle();
+        self.read_value(ticket)
+    }
+
+    fn is_answered(&self, ticket: u64) -> bool {
+        self.answers.contains_key(&ticket)
+    }
+
+    /// A value that is written, and that [`READER`] has a copy of.
+    fn share(&mut self, key: &Key, text: &str) {
+        self.set(key, text);
+        self.settle();
+        assert_eq!(self.get(READER, key).as_deref(), Some(text));
+        assert_eq!(self.hit(READER, key).as_deref(), Some(text));
+    }
+}
+
+fn text(hit: &Hit) -> String {
+    String::from_utf8(hit.value.bytes().to_vec()).expect("text")
+}
+
+/// IGNITE-627: news of a newer value overtook the older value on its way to a node that had nothing
+/// yet; the older one was kept for ever, and the node was not told of later ones. Also
+/// hazelcast/hazelcast#4671, where an invalidation came between a question and its answer, and
+/// ISPN-13612 of that kind.
+#[test]
+fn a_value_that_news_overtake_is_not_kept_and_later_news_come() {
+    let mut nodes = Nodes::start(1 << 20);
+    let key = nodes.key();
+    nodes.set(&key, "old");
+    let asked = nodes.read(READER, &key);
+    nodes.deliver_to(HOME);
+    let late = nodes.take(READER);
+    assert_eq!(late.len(), 1);
+    let write = nodes.set(&key, "new");
+    assert!(!nodes.is_answered(write), "the reader may have a copy");
+    nodes.settle();
+    assert!(nodes.is_answered(write));
+    for mail in late {
+        nodes.deliver(mail);
+    }
+    // Who asked before the write was over may have the value before it; nobody else may.
+    assert_eq!(nodes.read_value(asked).as_deref(), Some("old"));
+    assert_eq!(nodes.hit(READER, &key), None);
+    assert_eq!(nodes.get(READER, &key).as_deref(), Some("new"));
+    nodes.set(&key, "newest");
+    nodes.settle();
+    assert_eq!(nodes.get(READER, &key).as_deref(), Some("newest"));
+}
+
+/// ZiggyCreatures/FusionCache#625: a removal during a load was undone by the load, and readers that
+/// came after the removal joined it. Also trinodb/trino#22285.
+#[test]
+fn who_reads_after_a_removal_does_not_join_a_question_from_before() {
+    let mut nodes = Nodes::start(1 << 20);
+    let key = nodes.key();
+    nodes.set(&key, "old");
+    let before = nodes.read(READER, &key);
+    nodes.deliver_to(HOME);
+    let late = nodes.take(READER);
+    let condition = Condition::Always;
+    let removal = nodes.write(&key, Operation::Delete { condition });
+    nodes.settle();
+    assert_eq!(nodes.answers[&removal], Answer::Removed { existed: true });
+    let after = nodes.read(READER, &key);
+    for mail in late {
+        nodes.deliver(mail);
+    }
+    nodes.settle();
+    assert_eq!(nodes.read_value(before).as_deref(), Some("old"));
+    assert_eq!(nodes.read_value(after), None);
+    assert_eq!(nodes.get(READER, &key), None);
+}
+
+/// hazelcast/hazelcast#25304: an invalidation was lost, fewer than a threshold were, and the copy
+/// stayed old for ever.
+#[test]
+fn one_lost_invalidation_is_one_too_many() {
+    let mut nodes = Nodes::start(1 << 20);
+    let key = nodes.key();
+    nodes.share(&key, "old");
+    let write = nodes.set(&key, "new");
+    assert_eq!(nodes.take(READER).len(), 1);
+    nodes.settle();
+    assert!(!nodes.is_answered(write), "a copy is left");
+    nodes.pass(200);
+    nodes.settle();
+    assert!(nodes.is_answered(write));
+    assert_eq!(nodes.get(READER, &key).as_deref(), Some("new"));
+}
+
+/// hazelcast/hazelcast#24432: two batches of invalidations arrived in the other order, and fresh
+/// copies were taken for old ones.
+#[test]
+fn late_news_and_late_answers_concern_their_own_write() {
+    let mut nodes = Nodes::start(1 << 20);
+    let key = nodes.key();
+    nodes.share(&key, "first");
+    nodes.set(&key, "second");
+    let news = nodes.take(READER);
+    let again = news.clone();
+    for mail in news {
+        nodes.deliver(mail);
+    }
+    let answers = nodes.take(HOME);
+    for mail in answers.clone() {
+        nodes.deliver(mail);
+    }
+    nodes.share(&key, "second");
+    for mail in again {
+        nodes.deliver(mail);
+    }
+    nodes.settle();
+    assert_eq!(nodes.hit(READER, &key).as_deref(), Some("second"));
+    let third = nodes.set(&key, "third");
+    for mail in answers {
+        nodes.deliver(mail);
+    }
+    assert!(!nodes.is_answered(third), "that was for the write before");
+    assert_eq!(nodes.hit(READER, &key).as_deref(), Some("second"));
+    nodes.settle();
+    assert!(nodes.is_answered(third));
+    assert_eq!(nodes.hit(READER, &key), None);
+}
+
+/// redisson/redisson#4653: a node's subscription was dead, the node did not notice, and served what
+/// it had.
+#[test]
+fn a_node_that_hears_nothing_serves_nothing_once_others_have_written() {
+    let mut nodes = Nodes::start(1 << 20);
+    let key = nodes.key();
+    nodes.share(&key, "old");
+    nodes.deaf = Some(READER);
+    let write = nodes.set(&key, "new");
+    let incarnation = nodes.view.member(READER).expect("a member").incarnation;
+    let node = READER;
+    let mut served = 0;
+    for step in 0..200 {
+        if step == 10 {
+            nodes.view.apply(&Command::Leave { node, incarnation });
+        }
+        nodes.pass(20);
+        nodes.settle();
+        let hit = nodes.hit(READER, &key);
+        served += u64::from(hit.is_some());
+        assert!(hit.is_none() || !nodes.is_answered(write), "{hit:?}");
+    }
+    assert!(served > 10, "it had a lease for a while");
+    assert!(nodes.is_answered(write), "the others go on without it");
+    assert_eq!(nodes.get(OTHER, &key).as_deref(), Some("new"));
+}
+
+/// mailgun/groupcache#72: two nodes each held the other for a key's owner, and handed a question to
+/// and fro without end.
+#[test]
+fn a_question_to_the_wrong_node_goes_no_further() {
+    let mut nodes = Nodes::start(1 << 20);
+    let key = nodes.key();
+    nodes.set(&key, "value");
+    let asker = nodes.view.member(READER).expect("a member").incarnation;
+    let question = Message::Fetch {
+        epoch: Epoch(nodes.view.epoch().0 + 1),
+        asker,
+        fill: 7,
+        key: key.clone(),
+    };
+    nodes.deliver(Mail {
+        from: READER,
+        to: OTHER,
+        what: What::Message(question),
+    });
+    let sent = std::mem::take(&mut nodes.mail);
+    let [answer] = &sent[..] else {
+        panic!("{sent:?}");
+    };
+    assert_eq!((answer.from, answer.to), (OTHER, READER));
+    let What::Message(Message::Filled { found, .. }) = &answer.what else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(*found, Found::NotNow);
+    assert_eq!(nodes.get(READER, &key).as_deref(), Some("value"));
+}
+
+/// moka-rs/moka#590: with keys that were written again and again under pressure nothing was evicted
+/// any more, and memory grew without end. Also mailgun/groupcache#52, where a value put in place of
+/// another was counted twice.
+#[test]
+fn memory_stays_bounded_when_keys_are_written_again_and_again() {
+    const BYTES_MAX: usize = 3_000;
+    let mut nodes = Nodes::start(BYTES_MAX);
+    for n in 0..4_000_u64 {
+        let key: Key = format!("key-{}", n * 7 % 61).as_str().into();
+        let length = (n * 37 % 200) as usize;
+        let write = nodes.set(&key, &"x".repeat(length));
+        if n % 3 == 0 {
+            nodes.read(READER, &key);
+        }
+        nodes.settle();
+        assert!(matches!(nodes.answers[&write], Answer::Wrote { .. }));
+        assert_eq!(nodes.get(OTHER, &key).map(|text| text.len()), Some(length));
+        for (id, cache) in &nodes.caches {
+            let (entries, bytes) = cache.size();
+            assert!(bytes <= BYTES_MAX, "{entries} of {id} take {bytes} bytes");
+        }
+        nodes.pass(1);
+    }
+    for cache in nodes.caches.values() {
+        assert!(cache.counts().evictions > 100, "{:?}", cache.counts());
+    }
+}
