@@ -1,7 +1,7 @@
 # `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help up test compose-test queue-chaos queue-model oracle scale failover build fmt lint tools bench
+.PHONY: help up test compose-test cache-chaos queue-chaos queue-model oracle scale failover build fmt lint tools bench
 
 # What install-tools put beside the project comes before what the machine has.
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
@@ -24,6 +24,9 @@ compose-test: tools ## Run the Compose files, where a Docker Engine answers
 	cargo build --workspace --locked
 	compose/test
 	compose/test-ha
+
+cache-chaos: tools ## Stop, kill and restart nodes and broker under readers and writers for 5 minutes
+	MUFAKAT_CHAOS_SECONDS=300 cargo test --locked --test integration -- cache_chaos --nocapture
 
 queue-chaos: tools ## Kill nodes, Redis and broker under producers and consumers for 5 minutes
 	MUFAKAT_CHAOS_SECONDS=300 cargo test --locked --test integration -- queue_chaos --nocapture

@@ -22,7 +22,7 @@ async fn clients(cluster: &Cluster) -> Vec<Client> {
 }
 
 /// Waits until every node has a lease.
-async fn all_hold(cluster: &Cluster) {
+pub async fn all_hold(cluster: &Cluster) {
     wait::until("a lease on every node", async || {
         for node in cluster.ids() {
             let status = cluster.status(node).await?;

@@ -5,6 +5,7 @@
 
 mod broker_killed;
 mod cache;
+mod cache_chaos;
 mod catch_up;
 mod chaos;
 mod cli;

@@ -55,7 +55,7 @@ fn search(operations: &[Operation]) -> bool {
             first += 1;
         }
         let rest = || (first..operations.len()).filter(|at| !placed.contains(at));
-        let must = rest().filter_map(|at| operations[at].answered).min();
+        let must = first_answer(rest().map(|at| &operations[at]));
         let Some(must) = must else {
             return true;
         };
@@ -76,6 +76,19 @@ fn search(operations: &[Operation]) -> bool {
         }
     }
     false
+}
+
+/// When the first of these is answered. They are in the order in which they were asked, so that those
+/// asked after an answer need no look.
+fn first_answer<'a>(operations: impl Iterator<Item = &'a Operation>) -> Option<u64> {
+    let mut first: Option<u64> = None;
+    for operation in operations {
+        if first.is_some_and(|first| first < operation.asked) {
+            break;
+        }
+        first = [first, operation.answered].into_iter().flatten().min();
+    }
+    first
 }
 
 #[cfg(test)]
