@@ -14,6 +14,7 @@ mod endpoint;
 mod layers;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ use thiserror::Error;
 pub use endpoint::{Endpoint, TlsFiles};
 pub use layers::secret;
 use layers::{Layer, given};
+pub use token::AdminToken;
 
 use crate::ids::NodeId;
 
@@ -92,6 +94,9 @@ pub struct NodeArgs {
     /// Whether each key's second node keeps its value in case the first is lost: on or off [env: MUFAKAT_CACHE_BACKUPS] [default: on]
     #[arg(long, value_name = "ON|OFF")]
     pub cache_backups: Option<String>,
+    /// Secret that the dashboard asks for before it changes anything; without one it only shows [env: MUFAKAT_ADMIN_TOKEN, MUFAKAT_ADMIN_TOKEN_FILE]
+    #[arg(long, value_name = "TOKEN")]
+    pub admin_token: Option<String>,
     /// Requests per second that one tenant may send to this node; 0: any number [env: MUFAKAT_TENANT_RATE] [default: 10000]
     #[arg(long, value_name = "COUNT")]
     pub tenant_rate: Option<u64>,
@@ -142,6 +147,8 @@ pub struct Config {
     pub cache_bytes: u64,
     /// Whether a key's second node keeps its value in case its home is lost.
     pub cache_backups: bool,
+    /// What the dashboard asks for before it changes anything, if it may.
+    pub admin_token: Option<AdminToken>,
     /// Requests per second of one tenant at this node, up to 10^9; 0: any number.
     pub tenant_rate: u64,
     /// A snapshot each so many log entries, 1 to 10^9.
@@ -209,6 +216,7 @@ struct Merged {
     view_lease: String,
     cache_bytes: u64,
     cache_backups: String,
+    admin_token: Option<String>,
     tenant_rate: u64,
     snapshot_entries: u64,
     snapshot_keep_entries: u64,
@@ -246,6 +254,13 @@ impl Config {
             warnings.push(format!(
                 "{count} nodes survive no more failures than {}: prefer an odd number of peers",
                 count - 1
+            ));
+        }
+        if let (Some(_), Some(http)) = (&self.admin_token, self.http)
+            && !http.ip().is_loopback()
+        {
+            warnings.push(format!(
+                "the admin token travels to {http} without TLS: put a proxy with TLS before it"
             ));
         }
         warnings

@@ -21,6 +21,7 @@ use crate::broker::dispatch::Dispatch;
 use crate::broker::events::Events;
 use crate::broker::listen::Listener;
 use crate::broker::options::NatsOptions;
+use crate::broker::own::OwnRequests;
 use crate::broker::relay::Relay;
 use crate::broker::reply::Replier;
 use crate::broker::tenants::Tenants;
@@ -30,6 +31,7 @@ use crate::cache::state::Settings;
 use crate::config::{Asserted, Config};
 use crate::ids::{BootId, DiskId};
 use crate::lock::service::{LockService, QUERY};
+use crate::monitor::board::{self, Board};
 use crate::monitor::http::Monitor;
 use crate::monitor::insight::{self, Insight};
 use crate::protocol::status::Durability;
@@ -240,6 +242,7 @@ impl Core {
         });
         answer_queries(&network, &dispatch);
         answer_view_reads(&network, &handle);
+        answer_reports(&network, &dispatch.insight);
         let taking = dispatch.clone();
         relay
             .listen(move |handed| taking.take_handed(handed), stopped.clone())
@@ -320,7 +323,9 @@ impl Node {
             let monitor = Monitor::bind(&address.to_string())
                 .await
                 .with_context(|| format!("HTTP cannot listen on {address} (--http)"))?;
-            tokio::spawn(monitor.serve(core.dispatch.insight.clone(), stopped.clone()));
+            let board = board(&core, config, stopped.clone()).await?;
+            let insight = core.dispatch.insight.clone();
+            tokio::spawn(monitor.serve(insight, board, stopped.clone()));
         }
         core.join(stopped).await?;
 
@@ -413,6 +418,33 @@ fn service_info(identity: &Identity, prefix: &Prefix) -> ServiceInfo {
         .map(|operation| (*operation as usize, operation.name()));
     let who = (identity.node, identity.boot);
     ServiceInfo::new(who, prefix.as_str(), endpoints, time::unix_ms())
+}
+
+/// What the dashboard of this node shows.
+async fn board(core: &Core, config: &Config, stopped: watch::Receiver<bool>) -> Result<Arc<Board>> {
+    let dispatch = core.dispatch.clone();
+    let broker = dispatch.insight.clients.clone();
+    let own = OwnRequests::listen(dispatch.clone(), &broker, stopped.clone()).await?;
+    let parts = board::Parts {
+        me: dispatch.me,
+        prefix: dispatch.prefix.clone(),
+        network: core.network.clone(),
+        insight: dispatch.insight.clone(),
+        broker,
+        own,
+        token: config.admin_token.clone(),
+    };
+    Ok(Board::start(parts, stopped))
+}
+
+/// Tells the dashboards of other nodes what this one says of itself.
+fn answer_reports(network: &Network, insight: &Arc<Insight>) {
+    let insight = insight.clone();
+    let handler = move |_: Caller, _: Bytes| -> BoxFuture<'static, Result<Bytes, Refusal>> {
+        let report = insight.report();
+        Box::pin(async move { Ok(report) })
+    };
+    network.handle(board::REPORT, Trust::Members, Arc::new(handler));
 }
 
 /// Answers the reads that other nodes forward to this one as the leader.

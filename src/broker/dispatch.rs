@@ -36,6 +36,8 @@ const LOOK_MIN: Duration = Duration::from_millis(500);
 enum Came {
     /// From its client.
     Directly,
+    /// From this node itself.
+    Own,
     /// From the node that its client asked.
     Handed(Way),
     /// From its client, some time ago, and has waited at a node that is gone.
@@ -61,6 +63,11 @@ impl Dispatch {
     /// message without a (permitted) reply subject is dropped, since nobody would hear of it.
     pub fn take(self: &Arc<Self>, incoming: Incoming<'_>) {
         self.decode(&incoming, Came::Directly);
+    }
+
+    /// Takes a request of this node itself, whose reply subject may be under the prefix.
+    pub fn take_own(self: &Arc<Self>, incoming: Incoming<'_>) {
+        self.decode(&incoming, Came::Own);
     }
 
     /// Takes what the relay has for this node: a request of another node's client, or the news that
@@ -109,7 +116,12 @@ impl Dispatch {
     }
 
     fn decode(self: &Arc<Self>, incoming: &Incoming<'_>, came: Came) {
-        let Some(subject) = incoming.reply.filter(|to| self.prefix.may_reply_to(to)) else {
+        let may_reply = |to: &&str| match came {
+            Came::Directly => self.prefix.may_reply_to(to),
+            // Of this node, or looked at by the node that it came to.
+            Came::Own | Came::Handed(_) | Came::Again(_) => true,
+        };
+        let Some(subject) = incoming.reply.filter(may_reply) else {
             return;
         };
         let Some(Address {
@@ -153,7 +165,7 @@ impl Dispatch {
                 let received = Received {
                     at: received_at,
                     deadline: match &came {
-                        Came::Directly => own(),
+                        Came::Directly | Came::Own => own(),
                         Came::Handed(way) => way.until,
                         Came::Again(deadline) => *deadline,
                     },
@@ -215,7 +227,7 @@ impl Dispatch {
         let way = (&to, received.deadline);
         let sent = match came {
             Came::Handed(_) => Err(relay::handed_on_twice()),
-            Came::Directly | Came::Again(_) => match self.keep(node, request, &came) {
+            Came::Directly | Came::Own | Came::Again(_) => match self.keep(node, request, &came) {
                 Some(keep) => self.relay.send_kept(keep, incoming, way),
                 None => self.relay.send(node, incoming, way),
             },
@@ -246,7 +258,7 @@ impl Dispatch {
             },
             wait_until: match came {
                 Came::Again(deadline) => *deadline,
-                Came::Directly | Came::Handed(_) => time::now() + wait,
+                Came::Directly | Came::Own | Came::Handed(_) => time::now() + wait,
             },
             again: matches!(came, Came::Again(_)),
         })
@@ -285,10 +297,10 @@ impl Dispatch {
                     incoming,
                     keeper: match came {
                         Came::Handed(way) => way.keeper,
-                        Came::Directly | Came::Again(_) => None,
+                        Came::Directly | Came::Own | Came::Again(_) => None,
                     },
                     again: match came {
-                        Came::Directly => false,
+                        Came::Directly | Came::Own => false,
                         Came::Handed(way) => way.again,
                         Came::Again(_) => true,
                     },

@@ -37,6 +37,7 @@
 //! - [`simulated`]: virtual time and a seed behind it
 //! - [`listen`]: what clients send
 //! - [`dispatch`]: one exhaustive list of what they can ask
+//! - [`own`]: what a node asks for those who look at it
 //! - [`relay`]: what another node has to execute
 //! - [`tenants`]: how much each tenant may ask
 //! - [`reply`]: the answers on their way back
@@ -49,6 +50,7 @@ pub mod dispatch;
 pub mod events;
 pub mod listen;
 pub mod options;
+pub mod own;
 pub mod relay;
 pub mod reply;
 pub mod seam;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use figment::Figment;
 
 use super::layers::{ENVIRONMENT, FLAGS, SETTINGS, Setting};
-use super::{Asserted, Config, ConfigError, Endpoint, Merged, TlsFiles, flag};
+use super::{AdminToken, Asserted, Config, ConfigError, Endpoint, Merged, TlsFiles, flag};
 use crate::ids::NodeId;
 
 /// Timers below this are finer than a loaded machine keeps.
@@ -52,6 +52,7 @@ impl<'a> Check<'a> {
             view_lease: self.time("view_lease", &merged.view_lease)?,
             cache_bytes: self.cache_bytes(merged.cache_bytes)?,
             cache_backups: self.on_or_off("cache_backups", &merged.cache_backups)?,
+            admin_token: self.admin_token(merged.admin_token)?,
             tenant_rate: self.entries("tenant_rate", 0, merged.tenant_rate)?,
             snapshot_entries: self.entries("snapshot_entries", 1, merged.snapshot_entries)?,
             snapshot_keep_entries: self.entries(
@@ -74,6 +75,11 @@ impl<'a> Check<'a> {
                 format!("{bytes} is out of range; right are {MIN} to {MAX}"),
             )),
         }
+    }
+
+    fn admin_token(&self, text: Option<String>) -> Result<Option<AdminToken>, ConfigError> {
+        let token = text.map(AdminToken::new).transpose();
+        token.map_err(|message| self.invalid("admin_token", message))
     }
 
     fn on_or_off(&self, key: &'static str, text: &str) -> Result<bool, ConfigError> {

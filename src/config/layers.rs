@@ -55,7 +55,7 @@ impl Setting {
 }
 
 /// Every setting of a node.
-pub(super) const SETTINGS: [Setting; 21] = [
+pub(super) const SETTINGS: [Setting; 22] = [
     Setting::new("id", "MUFAKAT_ID", Kind::Number),
     Setting::new("peers", "MUFAKAT_PEERS", Kind::Numbers),
     Setting::secret("nats", "NATS_URL"),
@@ -78,6 +78,7 @@ pub(super) const SETTINGS: [Setting; 21] = [
     Setting::new("view_lease", "MUFAKAT_VIEW_LEASE", Kind::Text),
     Setting::new("cache_bytes", "MUFAKAT_CACHE_BYTES", Kind::Number),
     Setting::new("cache_backups", "MUFAKAT_CACHE_BACKUPS", Kind::Text),
+    Setting::secret("admin_token", "MUFAKAT_ADMIN_TOKEN"),
     Setting::new("tenant_rate", "MUFAKAT_TENANT_RATE", Kind::Number),
     Setting::new("snapshot_entries", "MUFAKAT_SNAPSHOT_ENTRIES", Kind::Number),
     Setting::new(

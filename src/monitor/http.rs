@@ -1,4 +1,7 @@
-//! The HTTP server: a few paths that read, from whoever knows ([`NodeInfo`]).
+//! The HTTP server: a few paths that read, from whoever knows ([`NodeInfo`]), and the dashboard's
+//! ([`pages`]).
+//!
+//! [`pages`]: super::pages
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,6 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Sleep;
 
+use crate::monitor::pages;
 use crate::{stats, time};
 
 /// Connections served at a time: a scraper, a health check and some people. Further ones stay in
@@ -44,6 +48,18 @@ pub trait NodeInfo: Send + Sync + 'static {
 
     /// All metrics, in the format of [`stats::CONTENT_TYPE`].
     fn metrics_text(&self) -> String;
+}
+
+/// The reply to an action, or why it was not done.
+pub type Acting<'a> = Pin<Box<dyn Future<Output = Result<Bytes, String>> + Send + 'a>>;
+
+/// What the dashboard shows and does.
+pub trait Dashboard: Send + Sync + 'static {
+    /// Documents as they come, the first one empty; none while too many look already.
+    fn watch(&self) -> Option<watch::Receiver<Bytes>>;
+
+    /// Does what somebody with this token asks for.
+    fn act<'a>(&'a self, token: Option<&str>, operation: &str, body: &'a Bytes) -> Acting<'a>;
 }
 
 /// A bound server that does not answer yet.
@@ -71,12 +87,17 @@ impl Monitor {
 
     /// Answers until `shutdown` becomes true or its sender is dropped, then finishes what is on
     /// its way for at most [`STOP_MAX`].
-    pub async fn serve(self, info: Arc<dyn NodeInfo>, shutdown: watch::Receiver<bool>) {
+    pub async fn serve(
+        self,
+        info: Arc<dyn NodeInfo>,
+        dashboard: Arc<dyn Dashboard>,
+        shutdown: watch::Receiver<bool>,
+    ) {
         let listener = Limited {
             listener: self.listener,
             places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         };
-        let served = axum::serve(listener, routes(info))
+        let served = axum::serve(listener, routes(info, dashboard))
             .with_graceful_shutdown(is_over(shutdown.clone()))
             .into_future();
         let stop_max = async {
@@ -95,14 +116,15 @@ async fn is_over(mut shutdown: watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|&is_over| is_over).await;
 }
 
-fn routes(info: Arc<dyn NodeInfo>) -> Router {
+fn routes(info: Arc<dyn NodeInfo>, dashboard: Arc<dyn Dashboard>) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/statusz", get(statusz))
         .route("/metrics", get(metrics))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "not found\n") })
         .with_state(info)
+        .merge(pages::routes(dashboard))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "not found\n") })
 }
 
 async fn readyz(State(info): State<Arc<dyn NodeInfo>>) -> (StatusCode, String) {
@@ -247,6 +269,24 @@ mod tests {
         }
     }
 
+    impl Dashboard for Node {
+        fn watch(&self) -> Option<watch::Receiver<Bytes>> {
+            let (document, receiver) = watch::channel(Bytes::from_static(b"{\"node\":1}"));
+            drop(document);
+            Some(receiver)
+        }
+
+        fn act<'a>(&'a self, token: Option<&str>, operation: &str, body: &'a Bytes) -> Acting<'a> {
+            let said = format!("{token:?} {operation} {}", String::from_utf8_lossy(body));
+            Box::pin(async move {
+                match said.starts_with("Some") {
+                    true => Ok(said.into()),
+                    false => Err("the admin token is missing or wrong".to_owned()),
+                }
+            })
+        }
+    }
+
     struct Running {
         node: Arc<Node>,
         address: SocketAddr,
@@ -259,7 +299,7 @@ mod tests {
         let monitor = Monitor::bind("127.0.0.1:0").await.expect("a port is free");
         let address = monitor.address().expect("it is bound");
         let node = Arc::new(Node::default());
-        let server = tokio::spawn(monitor.serve(node.clone(), shutdown));
+        let server = tokio::spawn(monitor.serve(node.clone(), node.clone(), shutdown));
         Running {
             node,
             address,
@@ -299,7 +339,7 @@ mod tests {
                 "application/openmetrics-text",
                 "# EOF\n",
             ),
-            ("GET /", "404", "text/plain", "not found\n"),
+            ("GET /x", "404", "text/plain", "not found\n"),
             ("GET /metrics/x", "404", "text/plain", "not found\n"),
             ("POST /livez", "405", "allow: GET", ""),
         ];

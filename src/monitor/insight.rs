@@ -1,9 +1,10 @@
 //! What a node tells about itself, to clients, operators and Prometheus alike.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
+use serde::Serialize;
 
 use crate::broker::SharedBroker;
 use crate::broker::discovery::{self, ServiceInfo};
@@ -14,13 +15,22 @@ use crate::protocol::status::{
     self, CacheCounts, LockCounts, Member, NatsState, QueueCounts, RedisState, StateHash,
     StateHashChoice, Status,
 };
-use crate::protocol::{Code, Encoding, Operation, ReplyTo};
+use crate::protocol::{self, Code, Encoding, Operation, ReplyTo};
 use crate::queue::service::QueueService;
 use crate::queue::store::RedisLink;
 use crate::raft::handle::Handle;
 use crate::raft::network::Network;
-use crate::stats::{self, Connection, Stats};
+use crate::stats::{self, Connection, Costs, Stats};
 use crate::time::Instant;
+
+/// What one node tells the dashboard of another.
+#[derive(Serialize)]
+struct Report<'a> {
+    status: &'a Status,
+    last_log_index: u64,
+    cache: &'a protocol::cache::Stats,
+    costs: &'a Costs,
+}
 
 /// One node's knowledge of itself. Nothing here waits, and nothing is computed on other paths.
 pub struct Insight {
@@ -139,6 +149,19 @@ impl Insight {
         stats.encode_text()
     }
 
+    /// What the dashboard of another node is told about this one, as JSON.
+    pub fn report(&self) -> Bytes {
+        let report = Report {
+            status: &self.status(StateHashChoice::Omit),
+            last_log_index: self.handle.status().last_log_index,
+            cache: &self.cache.stats(),
+            costs: &self.stats.costs(operation_labels()),
+        };
+        serde_json::to_vec(&report)
+            .expect("it has a form in JSON")
+            .into()
+    }
+
     /// The answer to a `$SRV.…` request: what NATS tools ask services.
     pub fn discover(&self, subject: &str) -> Option<Bytes> {
         discovery::answer(subject, &self.service, &self.stats.operations)
@@ -188,20 +211,20 @@ impl NodeInfo for Insight {
 /// The labels that operations have in metrics, in the order of their numbers. They live as long as
 /// the process, as the metrics do.
 pub fn operation_labels() -> &'static [&'static str] {
-    Operation::ALL
-        .iter()
-        .map(|operation| operation.label())
-        .collect::<Vec<_>>()
-        .leak()
+    static LABELS: LazyLock<Vec<&str>> = LazyLock::new(|| {
+        Operation::ALL
+            .iter()
+            .map(|operation| operation.label())
+            .collect()
+    });
+    &LABELS
 }
 
 /// The same for error codes.
 pub fn code_labels() -> &'static [&'static str] {
-    Code::ALL
-        .iter()
-        .map(|code| code.name())
-        .collect::<Vec<_>>()
-        .leak()
+    static LABELS: LazyLock<Vec<&str>> =
+        LazyLock::new(|| Code::ALL.iter().map(|code| code.name()).collect());
+    &LABELS
 }
 
 fn role_label(role: status::Role) -> stats::Role {

@@ -6,14 +6,20 @@
 //! | `/readyz` | 200 when the node serves clients, else 503 with the reason |
 //! | `/statusz` | the same JSON as the `status` operation |
 //! | `/metrics` | OpenMetrics text |
+//! | `/` | the dashboard ([`pages`]) |
 //!
-//! Promises: an answer needs no other node, no broker and no Redis; a stop waits no longer for
+//! Promises: an answer needs no other node, no broker and no Redis, but for what the dashboard shows of
+//! them; a stop waits no longer for
 //! clients than [`http::STOP_MAX`].
 //!
-//! Limits: no TLS and no access control. It belongs on a loopback or operators' address.
+//! Limits: no TLS; no access control but the token for what changes something. It belongs on a loopback or operators' address.
 //!
 //! - [`http`]: the server.
 //! - [`insight`]: what it tells.
+//! - [`board`]: what the dashboard shows, once a second while somebody looks.
+//! - [`pages`]: the page itself, and its requests.
 
+pub mod board;
 pub mod http;
 pub mod insight;
+mod pages;

@@ -76,6 +76,18 @@ impl Histogram {
         self.observe(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
     }
 
+    /// Inclusive upper bounds of the buckets but the last, which has none: nanoseconds in a
+    /// histogram of durations.
+    pub fn bounds(&self) -> &[u64] {
+        &self.inner.bounds
+    }
+
+    /// How many values fell into each bucket.
+    pub fn counts(&self) -> Vec<u64> {
+        let counts = self.inner.counts.iter();
+        counts.map(|count| count.load(Ordering::Relaxed)).collect()
+    }
+
     /// How many values were observed.
     pub fn count(&self) -> u64 {
         let counts = self.inner.counts.iter();

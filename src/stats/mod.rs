@@ -25,7 +25,7 @@ pub mod raft;
 pub use broker::{BrokerStats, Connection};
 pub use histogram::Histogram;
 pub use labelled::Labelled;
-pub use node::{CONTENT_TYPE, Stats};
+pub use node::{CONTENT_TYPE, Costs, Stats};
 pub use operations::{OperationStats, Totals};
 pub use raft::{RaftStats, Refusal, Role};
 

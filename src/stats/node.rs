@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+use serde::Serialize;
 
 use super::{BrokerStats, Gauge, OperationStats, RaftStats};
 
@@ -25,6 +26,27 @@ pub struct Stats {
     /// Number of the cluster view that this node knows.
     pub view_epoch: Gauge,
     registry: Registry,
+}
+
+/// Counts since the node started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Costs {
+    /// Those that were asked for at least once.
+    pub operations: Vec<OperationCosts>,
+    /// Flushes of the log by how long they took; see `bounds_ns`.
+    pub fsyncs: Vec<u64>,
+    /// Inclusive upper bounds of all buckets but the last, which has none.
+    pub bounds_ns: Vec<u64>,
+}
+
+/// Counts of one operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OperationCosts {
+    pub operation: &'static str,
+    pub requests: u64,
+    pub errors: u64,
+    /// Requests by how long they took; see [`Costs::bounds_ns`].
+    pub durations: Vec<u64>,
 }
 
 impl Stats {
@@ -70,6 +92,24 @@ impl Stats {
             ("view_epoch", "Number of the cluster view", &self.view_epoch),
         ] {
             registry.register(name, help, gauge.clone());
+        }
+    }
+
+    /// What this node's requests and disk cost so far, for those who compare two readings.
+    pub fn costs(&self, labels: &[&'static str]) -> Costs {
+        let operation = |(index, label): (usize, &&'static str)| {
+            let totals = self.operations.totals(index);
+            (totals.requests > 0).then(|| OperationCosts {
+                operation: label,
+                requests: totals.requests,
+                errors: totals.errors,
+                durations: self.operations.durations(index).counts(),
+            })
+        };
+        Costs {
+            operations: labels.iter().enumerate().filter_map(operation).collect(),
+            fsyncs: self.raft.fsync.counts(),
+            bounds_ns: self.raft.fsync.bounds().to_vec(),
         }
     }
 

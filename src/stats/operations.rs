@@ -68,6 +68,11 @@ impl OperationStats {
         }
     }
 
+    /// How long the requests of one operation took so far.
+    pub fn durations(&self, operation: usize) -> &Histogram {
+        &self.durations[operation]
+    }
+
     /// The numbers of one operation so far.
     pub fn totals(&self, operation: usize) -> Totals {
         Totals {

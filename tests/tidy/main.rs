@@ -155,6 +155,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/broker/dispatch.rs",
             "src/broker/listen.rs",
             "src/broker/events.rs",
+            "src/broker/own.rs",
             "src/broker/reply.rs",
             "src/broker/tenants.rs",
             "src/broker/unheard.rs",
