@@ -125,13 +125,18 @@ pub(super) fn write_broker_configuration(data_dir: &Path) -> anyhow::Result<Path
 }
 
 /// The environment without settings of other clusters: a node here is described by its flags
-/// alone. `MUFAKAT_LOG` stays, since what to log is the person's choice.
+/// alone. What to log and the token of the dashboard stay, since they are the person's choice.
 pub(super) fn for_children(environment: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    const KEPT: [&str; 3] = [
+        "MUFAKAT_LOG",
+        "MUFAKAT_ADMIN_TOKEN",
+        "MUFAKAT_ADMIN_TOKEN_FILE",
+    ];
     const SETTINGS: [&str; 3] = ["MUFAKAT_", "NATS_", "REDIS_"];
     let setting = |name: &str| SETTINGS.iter().any(|prefix| name.starts_with(prefix));
     let kept = environment
         .iter()
-        .filter(|(name, _)| *name == "MUFAKAT_LOG" || !setting(name));
+        .filter(|(name, _)| KEPT.contains(&name.as_str()) || !setting(name));
     let mut kept: BTreeMap<String, String> = kept.map(|(k, v)| (k.clone(), v.clone())).collect();
     // Logs go to files, where colours are noise.
     kept.insert("NO_COLOR".to_owned(), "1".to_owned());
@@ -222,6 +227,7 @@ mod tests {
     fn children_do_not_inherit_the_settings_of_other_clusters() {
         let names = [
             "PATH",
+            "MUFAKAT_ADMIN_TOKEN",
             "MUFAKAT_ID",
             "MUFAKAT_LOG",
             "NATS_CREDS",
@@ -231,6 +237,13 @@ mod tests {
         let environment = names.map(|name| (name.to_owned(), "x".to_owned())).into();
         let kept = for_children(&environment);
         let kept: Vec<&str> = kept.keys().map(String::as_str).collect();
-        assert_eq!(kept, ["MUFAKAT_LOG", "NO_COLOR", "PATH", "RUST_LOG"]);
+        let expected = [
+            "MUFAKAT_ADMIN_TOKEN",
+            "MUFAKAT_LOG",
+            "NO_COLOR",
+            "PATH",
+            "RUST_LOG",
+        ];
+        assert_eq!(kept, expected);
     }
 }

@@ -36,7 +36,10 @@ pub(super) fn text(ports: &Ports, commands: &Commands, data_dir: &Path, here: &P
         format!("  {mufakat} queue work mails --until-empty -- cat"),
         format!("  {mufakat} cache get user.42"),
         format!("  {mufakat} status"),
-        format!("Metrics: http://127.0.0.1:{}/metrics", ports.http(1)),
+        format!(
+            "Dashboard: http://127.0.0.1:{}/ (figures: /metrics)",
+            ports.http(1)
+        ),
         format!(
             "Data and logs are in {}; Ctrl-C stops everything.",
             data_dir.display()

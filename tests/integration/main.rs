@@ -13,6 +13,7 @@ mod cli_verbs;
 mod cluster;
 mod credentials;
 mod damaged_disk;
+mod dashboard;
 mod deadlock;
 mod dev;
 mod dice;

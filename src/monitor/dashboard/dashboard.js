@@ -271,7 +271,9 @@ function locks(doc) {
   if (!part || !part.ok) return unknown("locks", doc, part);
   const waiting = waitersOf(doc);
   for (const key of leases.keys()) if (!part.locks.some((lock) => lock.token === key)) leases.delete(key);
-  const rows = part.locks.map((lock) => {
+  // What is waited for comes first; else by name, as the node lists them.
+  const sorted = [...part.locks].sort((a, b) => b.waiting - a.waiting);
+  const rows = sorted.map((lock) => {
     const left = lock.expires_in_ms;
     let lease = cell("–", "lease zero");
     if (left !== undefined) {
@@ -412,7 +414,7 @@ function draw(places, edges, cycle, width, height) {
     drawn.append(svg("path", { class: "edge" + red, d: `M${x1} ${y1}Q${mx} ${my} ${ex} ${ey}` }));
     const angle = (Math.atan2(ey - my, ex - mx) * 180) / Math.PI;
     drawn.append(svg("path", { class: "tip" + red, d: "M0 0-9-4-9 4Z", transform: `translate(${ex} ${ey}) rotate(${angle})` }));
-    drawn.append(svg("text", { class: "small", x: (x1 + 2 * mx + x2) / 4 + nx * 4, y: (y1 + 2 * my + y2) / 4 + ny * 4 }, short(edge.label, 22)));
+    drawn.append(svg("text", { class: "small", x: (x1 + 2 * mx + x2) / 4 + nx * 10, y: (y1 + 2 * my + y2) / 4 + ny * 10 }, short(edge.label, 22)));
   }
   for (const [owner, [x, y]] of places) {
     const wide = half(owner);
