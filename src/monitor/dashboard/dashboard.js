@@ -260,7 +260,7 @@ function figures(doc, now) {
     figure("Requests per second", now.requests === null ? "–" : rate(now.requests), "", line(history.map((one) => one.requests), "requests per second")),
     figure("Request p99", length(now.p99), "", line(history.map((one) => one.p99), "99th percentile of requests")),
     figure("Cache hits", reads ? Math.round((hits / reads) * 100) + " %" : "–", reads ? `${Math.round((local / reads) * 100)} % local` : "no reads yet"),
-    figure("Cache", bytes(sum((report) => report.cache.bytes)), `${number(sum((report) => report.cache.entries))} entries, all nodes`),
+    figure("Cache", bytes(sum((report) => report.cache.bytes)), `${number(sum((report) => report.cache.entries))} entries`),
     figure("Queued", number(of("ready")), `${number(of("in_flight"))} in flight, ${number(of("dead"))} dead`));
 }
 
@@ -288,7 +288,7 @@ function locks(doc) {
     const holder = lock.owner ? lock.owner + (lock.held > 1 ? ` and ${lock.held - 1} more` : "") : "–";
     return el("tr", {}, cell(lock.resource, "name"), cell(holder, "name"), cell(lock.mode || "–"),
       cell(lock.token === undefined ? "–" : String(lock.token), "n"), lease,
-      el("td", { class: "n " + (lock.waiting ? "" : "zero") }, number(lock.waiting), shown ? el("small", {}, " " + shown) : null),
+      el("td", { class: "n " + (lock.waiting ? "" : "zero") }, number(lock.waiting), shown ? el("small", {}, shown) : null),
       doc.can_act ? el("td", { class: "acts" }, lock.held ? button("Release…", "release " + lock.resource, () => ask({
         title: "Release a lock", what: `${lock.resource}, held by ${holder}. Its holder is not asked; fencing tokens keep it from doing harm.`,
         operation: "admin.lock.release", verb: "Release", reason: true, body: { resource: lock.resource },
@@ -483,7 +483,6 @@ function sessions(doc) {
 
 function requests(now) {
   const names = new Set(history.slice(-60).flatMap((one) => [...one.operations].filter(([, o]) => o.requests > 0).map(([name]) => name)));
-  // What this page itself asks for is left out as far as that is known.
   const rows = [...names].sort().map((name) => {
     const one = now.operations.get(name) || { requests: 0, errors: 0, p50: null, p99: null };
     return el("tr", {}, cell(name.replace("_", "."), "name"), cell(rate(one.requests), "n " + (one.requests ? "" : "zero")),
