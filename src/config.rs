@@ -40,12 +40,15 @@ const CONFIG_ENV: &str = "MUFAKAT_CONFIG";
 /// the file, then has its default.
 #[derive(Args, Clone, Debug, Default, Serialize)]
 pub struct NodeArgs {
-    /// Number of this node, one of --peers [env: MUFAKAT_ID]
+    /// Number of this node, one of --peers unless it joins [env: MUFAKAT_ID]
     #[arg(long, value_name = "ID")]
     pub id: Option<u64>,
-    /// Numbers of all nodes of the cluster, this one included [env: MUFAKAT_PEERS]
+    /// Numbers of the nodes that found the cluster, this one included [env: MUFAKAT_PEERS]
     #[arg(long, value_name = "ID,ID,…", value_delimiter = ',')]
     pub peers: Option<Vec<u64>>,
+    /// Found no cluster but wait to be added to the one that runs, instead of --peers: --join or --join=off [env: MUFAKAT_JOIN] [default: off]
+    #[arg(long, value_name = "ON|OFF", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
+    pub join: Option<String>,
     /// NATS servers, with commas between them: `--nats`, which all commands share.
     #[arg(skip)]
     pub nats: Option<String>,
@@ -115,10 +118,13 @@ pub struct NodeArgs {
 /// What a node was told, checked: every value here is one that works.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// This node; one of `peers`.
+    /// This node; one of `peers`, if there are any.
     pub id: NodeId,
-    /// All nodes of the cluster in ascending order, without repeats.
+    /// The nodes that found the cluster, in ascending order, without repeats; none of a node that
+    /// joins. Who belongs to a cluster that was founded is in its log alone.
     pub peers: Vec<NodeId>,
+    /// Whether an empty data directory waits to be added to a cluster that runs.
+    pub join: bool,
     /// NATS servers as one URL or several with commas between them.
     pub nats: Endpoint,
     /// Redis, if this cluster has one.
@@ -200,6 +206,7 @@ pub enum ConfigError {
 struct Merged {
     id: Option<u64>,
     peers: Option<Vec<u64>>,
+    join: String,
     nats: String,
     redis: Option<String>,
     redis_ca: Option<PathBuf>,
@@ -250,7 +257,7 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let count = self.peers.len();
         let mut warnings = Vec::new();
-        if count.is_multiple_of(2) {
+        if count > 0 && count.is_multiple_of(2) {
             warnings.push(format!(
                 "{count} nodes survive no more failures than {}: prefer an odd number of peers",
                 count - 1

@@ -1,7 +1,7 @@
 //! One node: the only place that builds the parts and hands them out.
 //!
 //! Start: data directory, broker connections, log and state, Raft, then the doors to clients and
-//! HTTP. Stop (SIGTERM or Ctrl-C): not ready, hand over leadership, take no more requests, finish
+//! HTTP. Stop (SIGTERM, Ctrl-C, or removal from the cluster): not ready, hand over leadership, take no more requests, finish
 //! what is in flight, end Raft.
 
 use std::sync::Arc;
@@ -39,11 +39,12 @@ use crate::protocol::{Operation, Prefix};
 use crate::queue::address::RedisAddress;
 use crate::queue::service::{self, QueueService};
 use crate::queue::store::RedisLink;
-use crate::raft::bootstrap::{self, BootstrapError};
+use crate::raft::bootstrap::{self, BootstrapError, Start};
 use crate::raft::call::{Caller, Trust};
 use crate::raft::directory::DataDirectory;
 use crate::raft::handle::{Handle, Raft, Timing};
 use crate::raft::log::LogStore;
+use crate::raft::membership::Membership;
 use crate::raft::message::Refusal;
 use crate::raft::network::{Identity, Network};
 use crate::raft::posts::Posts;
@@ -53,6 +54,7 @@ use crate::raft::state_machine::StateMachine;
 use crate::raft::types::RaftLog;
 use crate::stats::{Connection, Stats};
 use crate::time::LeaseClock;
+use crate::view::cluster::View;
 use crate::view::service::{self as view, Keeper, READ_VIEW};
 use crate::{raft, time};
 
@@ -65,6 +67,11 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(1);
 const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How often a lease on the view is renewed while it lasts: three may be lost.
 const RENEWALS: u32 = 4;
+/// How long a node that was removed waits until the view knows.
+const LEAVE_VIEW_MAX: Duration = Duration::from_secs(3);
+/// How long no leader may be heard of before a node asks whether it was removed, and how often it looks.
+const ALONE_MAX: Duration = Duration::from_secs(2);
+const REMOVAL_LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often a node looks whether Raft had to stop.
 const HEALTH_LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -106,6 +113,9 @@ struct Node {
     /// Ends everything else.
     stop: watch::Sender<bool>,
     listening: tokio::task::JoinHandle<()>,
+    /// Ends once the node was removed from its cluster.
+    removed: tokio::task::JoinHandle<()>,
+    membership: Membership,
     directory: DataDirectory,
 }
 
@@ -191,7 +201,9 @@ impl Core {
         handle
             .run(raft.clone(), Arc::new(replier.clone()), stopped.clone())
             .await?;
-        bootstrap::answer_greetings(&network, raft.clone(), known_disk);
+        bootstrap::answer_greetings(&network, raft.clone(), &handle);
+        let membership = Membership::new(handle.clone(), network.clone(), config.election_max);
+        membership.run(stopped.clone());
 
         let queues = QueueService::new(service::Parts {
             me: identity.node,
@@ -235,6 +247,7 @@ impl Core {
             locks: LockService::new(handle.clone(), network.clone(), identity.boot),
             queues,
             cache,
+            membership,
             relay: relay.clone(),
             insight,
             replier,
@@ -258,13 +271,17 @@ impl Core {
         })
     }
 
-    /// Returns once this node belongs to a cluster; from then on it takes part in the view, until
+    /// Returns once this node has a vote in a cluster; from then on it takes part in the view, until
     /// `stopped`.
     ///
     /// # Errors
     /// When the cluster knows this node with another data directory, or Raft had to stop.
     pub async fn join(&self, stopped: watch::Receiver<bool>) -> Result<(), BootstrapError> {
-        bootstrap::join_or_found(&self.raft, &self.network, &self.config.peers).await?;
+        let start = match self.config.join {
+            true => Start::Join,
+            false => Start::Found(&self.config.peers),
+        };
+        bootstrap::join_or_found(&self.handle, &self.raft, &self.network, start).await?;
         let keeper = Keeper {
             handle: self.handle.clone(),
             network: self.network.clone(),
@@ -275,6 +292,40 @@ impl Core {
         };
         tokio::spawn(keeper.run(stopped));
         Ok(())
+    }
+
+    /// Returns once this node, which had a vote, was removed and has left the view.
+    pub async fn removed(&self) {
+        tokio::select! {
+            () = self.handle.voted_out() => {}
+            () = self.told_of_removal() => {}
+        }
+        tracing::info!("removed from the cluster");
+        let mut changed = self.handle.view_changes();
+        let left_view = async {
+            let me = self.network.identity().node;
+            let acts = |view: &View| view.member(me).is_some();
+            while self.handle.read(|state, _| acts(&state.view)) && changed.changed().await.is_ok()
+            {
+            }
+        };
+        // Without it, others wait for the end of this node's lease.
+        let _ = tokio::time::timeout(LEAVE_VIEW_MAX, left_view).await;
+    }
+
+    /// Who was away while it was removed hears of no leader, and asks the others why.
+    async fn told_of_removal(&self) {
+        let mut alone_since = time::now();
+        loop {
+            tokio::time::sleep(REMOVAL_LOOK_EVERY).await;
+            if self.handle.leader().is_some() {
+                alone_since = time::now();
+            } else if alone_since.elapsed() > ALONE_MAX
+                && bootstrap::was_removed(&self.handle, &self.network).await
+            {
+                return;
+            }
+        }
     }
 }
 
@@ -329,12 +380,19 @@ impl Node {
         }
         core.join(stopped).await?;
 
+        let core = Arc::new(core);
+        let removed = tokio::spawn({
+            let core = core.clone();
+            async move { core.removed().await }
+        });
         let listener = Listener::subscribe(clients.client().clone(), &core.dispatch).await?;
         let insight = core.dispatch.insight.clone();
         let queues = core.dispatch.queues.clone();
-        let listening = tokio::spawn(listener.run(core.dispatch, closed));
+        let listening = tokio::spawn(listener.run(core.dispatch.clone(), closed));
         Ok(Node {
-            handle: core.handle,
+            handle: core.handle.clone(),
+            membership: core.dispatch.membership.clone(),
+            removed,
             insight,
             queues,
             clients,
@@ -345,11 +403,16 @@ impl Node {
         })
     }
 
-    /// Returns when Raft can't go on; until then binds the directory to its cluster once known.
+    /// Returns when Raft can't go on or the node was removed; until then binds the directory to its
+    /// cluster once known.
     async fn watch(&mut self) -> Result<()> {
         let mut look = tokio::time::interval(HEALTH_LOOK_EVERY);
         loop {
-            look.tick().await;
+            tokio::select! {
+                biased;
+                _ = &mut self.removed => return Ok(()),
+                _ = look.tick() => {}
+            }
             if let Some(fatal) = self.handle.fatal() {
                 bail!("Raft stopped: {fatal}");
             }
@@ -364,11 +427,14 @@ impl Node {
         tracing::info!("stopping: handing over leadership and finishing what is in flight");
         let deadline = time::now() + DRAIN_MAX;
         self.insight.serving.store(false, Ordering::Relaxed);
-        self.handle.hand_over(time::now() + HAND_OVER_MAX).await;
+        self.handle
+            .hand_over(None, time::now() + HAND_OVER_MAX)
+            .await;
         let _ = self.close.send(true);
         let _ = tokio::time::timeout_at(deadline, self.listening).await;
         self.queues.dismiss();
-        let is_idle = || self.handle.is_idle() && self.queues.is_settled();
+        let is_idle =
+            || self.handle.is_idle() && self.queues.is_settled() && self.membership.is_idle();
         while !is_idle() && time::now() < deadline {
             tokio::time::sleep(DRAIN_LOOK_EVERY).await;
         }

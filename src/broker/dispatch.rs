@@ -15,6 +15,7 @@ use crate::ids::NodeId;
 use crate::lock;
 use crate::lock::service::{Found, LockService, Query, Received};
 use crate::monitor::insight::Insight;
+use crate::protocol::cluster::Wish;
 use crate::protocol::lock::Consistency;
 use crate::protocol::request::Envelope;
 use crate::protocol::status::Metrics;
@@ -22,6 +23,7 @@ use crate::protocol::subject::Address;
 use crate::protocol::{self, ErrorReply, Operation, Prefix, Refusal, ReplyTo, Request, Tenant};
 use crate::queue::service::{Origin, QueueService};
 use crate::raft::handle::Handle;
+use crate::raft::membership::{Answer, Membership};
 use crate::time::{self, Instant};
 use crate::view::tenure::Stay;
 
@@ -52,6 +54,7 @@ pub struct Dispatch {
     pub locks: LockService,
     pub queues: QueueService,
     pub cache: CacheService,
+    pub membership: Membership,
     pub relay: Relay,
     pub insight: Arc<Insight>,
     pub replier: Replier,
@@ -206,6 +209,7 @@ impl Dispatch {
             | Request::CacheGetMany(_)
             | Request::CacheExplain(_)
             | Request::CacheStats(_)
+            | Request::Cluster(_)
             | Request::Status(_)
             | Request::Metrics(_) => None,
             Request::CacheSet(set) => self.cache.home(&set.key),
@@ -328,6 +332,7 @@ impl Dispatch {
                 let stats = self.cache.stats();
                 self.answer(&to, (Some(asked), received.at), Ok(&stats));
             }
+            Request::Cluster(request) => self.wish(request.wish, (asked, to), received),
             Request::Status(ask) => {
                 let status = self.insight.status(ask.state_hash);
                 self.answer(&to, (Some(asked), received.at), Ok(&status));
@@ -398,6 +403,20 @@ impl Dispatch {
                     dispatch.answer::<()>(&to, timing, Err(refusal));
                 }
                 Ok(Found::NotLeader) => unreachable!("a search ends with an answer or a refusal"),
+                Err(refusal) => dispatch.answer::<()>(&to, timing, Err(refusal)),
+            }
+        });
+    }
+
+    /// Changes of the members take their time, so each wish has a task.
+    fn wish(self: &Arc<Self>, wish: Wish, (asked, to): (Operation, ReplyTo), received: Received) {
+        let dispatch = self.clone();
+        tokio::spawn(async move {
+            let timing = (Some(asked), received.at);
+            match dispatch.membership.ask(wish, received.deadline).await {
+                Ok(Answer::Known(members)) => dispatch.answer(&to, timing, Ok(&members)),
+                Ok(Answer::Changed(changed)) => dispatch.answer(&to, timing, Ok(&changed)),
+                Ok(other) => unreachable!("{other:?} is not the end of a wish"),
                 Err(refusal) => dispatch.answer::<()>(&to, timing, Err(refusal)),
             }
         });

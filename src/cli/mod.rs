@@ -19,6 +19,7 @@ use crate::protocol::{Code, Encoding, Outcome, Prefix};
 
 mod admin;
 mod cache;
+mod cluster;
 mod healthcheck;
 mod lock;
 mod queue;
@@ -68,6 +69,8 @@ enum Command {
     Session(session::SessionArgs),
     /// End locks and sessions of others.
     Admin(admin::AdminArgs),
+    /// Add and remove nodes, and choose who leads.
+    Cluster(cluster::ClusterArgs),
     /// What a node says about itself and the cluster.
     Status(status::StatusArgs),
     /// The metrics of a node, in the text format of Prometheus.
@@ -267,6 +270,10 @@ pub async fn run(cli: Cli) -> ExitStatus {
         }
         Command::Admin(args) => {
             let done = admin::run(&args).await.map(|()| ExitStatus::Done);
+            args.connection.conclude(done)
+        }
+        Command::Cluster(args) => {
+            let done = cluster::run(&args).await.map(|()| ExitStatus::Done);
             args.connection.conclude(done)
         }
         Command::Status(args) => {

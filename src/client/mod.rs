@@ -46,6 +46,7 @@ use crate::time;
 
 mod cache;
 mod call;
+mod cluster;
 pub mod error;
 pub mod events;
 #[cfg(test)]

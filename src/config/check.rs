@@ -32,12 +32,14 @@ impl<'a> Check<'a> {
     }
 
     pub(super) fn config(&self, merged: Merged) -> Result<Config, ConfigError> {
-        let peers = self.peers(merged.peers)?;
+        let join = self.on_or_off("join", &merged.join)?;
+        let peers = self.peers(join, merged.peers)?;
         let redis = self.redis(merged.redis)?;
         let redis_files = [merged.redis_ca, merged.redis_cert, merged.redis_key];
         let config = Config {
             id: self.id(merged.id, &peers)?,
             peers,
+            join,
             nats: Endpoint::nats(&merged.nats).map_err(|message| self.invalid("nats", message))?,
             redis_tls: self.redis_tls(redis.as_ref(), redis_files)?,
             redis,
@@ -90,7 +92,16 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn peers(&self, peers: Option<Vec<u64>>) -> Result<Vec<NodeId>, ConfigError> {
+    fn peers(&self, join: bool, peers: Option<Vec<u64>>) -> Result<Vec<NodeId>, ConfigError> {
+        match (join, &peers) {
+            (true, None) => return Ok(Vec::new()),
+            (true, Some(_)) => {
+                let message = "a node that joins learns from the cluster who belongs to it; take one \
+                               of peers and join away";
+                return Err(self.invalid("peers", message.to_owned()));
+            }
+            (false, _) => {}
+        }
         let mut peers = present("peers", peers)?;
         if peers.is_empty() || peers.len() > PEERS_MAX {
             let count = peers.len();
@@ -116,7 +127,7 @@ impl<'a> Check<'a> {
     fn id(&self, id: Option<u64>, peers: &[NodeId]) -> Result<NodeId, ConfigError> {
         let id = present("id", id)?;
         self.node_number("id", id)?;
-        if !peers.contains(&NodeId(id)) {
+        if !peers.is_empty() && !peers.contains(&NodeId(id)) {
             let peers: Vec<String> = peers.iter().map(NodeId::to_string).collect();
             let peers = peers.join(",");
             return Err(self.invalid(

@@ -58,6 +58,7 @@ impl Setting {
 pub(super) const SETTINGS: [Setting; 22] = [
     Setting::new("id", "MUFAKAT_ID", Kind::Number),
     Setting::new("peers", "MUFAKAT_PEERS", Kind::Numbers),
+    Setting::new("join", "MUFAKAT_JOIN", Kind::Text),
     Setting::secret("nats", "NATS_URL"),
     Setting::secret("redis", "REDIS_URL"),
     Setting::new("redis_ca", "REDIS_CA", Kind::Text),
@@ -116,6 +117,7 @@ impl Layer {
     pub(super) fn defaults() -> Self {
         let texts = [
             ("nats", "nats://127.0.0.1:4222"),
+            ("join", "off"),
             ("prefix", "mufakat"),
             ("heartbeat", "100ms"),
             ("election_min", "400ms"),

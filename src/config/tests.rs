@@ -57,6 +57,7 @@ fn defaults_are_the_documented_ones() {
     let expected = Config {
         id: NodeId(1),
         peers: vec![NodeId(1), NodeId(2), NodeId(3)],
+        join: false,
         nats: Endpoint::nats("nats://127.0.0.1:4222").expect("valid"),
         redis: None,
         redis_tls: TlsFiles::default(),
@@ -141,6 +142,7 @@ fn every_setting_is_read_from_flag_environment_and_file() {
     let samples = [
         ("id", "2", "3"),
         ("peers", "1,2,3,4", "2,3,4"),
+        ("join", "off", "on"),
         ("nats", "nats://a", "nats://b"),
         ("redis", "redis://a", "redis://b"),
         ("redis_ca", "/a", "/b"),
@@ -301,6 +303,10 @@ fn the_node_is_one_of_its_peers_and_peers_are_unique() {
     let load = |line: &str| Config::load(args(&format!("{line} --data-dir /d")), []);
     let refusal = |line: &str| load(line).expect_err("refused").to_string();
     assert!(refusal("--id 4 --peers 1,2,3").starts_with("--id: 4 is not one of the peers 1,2,3"));
+    let joins = load("--id 4 --join").expect("valid");
+    assert_eq!((joins.join, joins.peers.as_slice()), (true, [].as_slice()));
+    assert!(joins.warnings().is_empty());
+    assert!(refusal("--id 4 --join --peers 1,2").starts_with("--peers: a node that joins learns"));
     assert!(refusal("--id 1 --peers 1,2,1").starts_with("--peers: 1 is named twice"));
     assert!(refusal("--id 0 --peers 0,1").starts_with("--peers: 0 is no number of a node"));
     assert!(refusal("--id 1 --peers 1,4294967296").starts_with("--peers: 4294967296 is no number"));

@@ -14,6 +14,7 @@ pub mod admin;
 #[cfg(test)]
 mod asyncapi;
 pub mod cache;
+pub mod cluster;
 pub mod encoding;
 pub mod error;
 pub mod fields;

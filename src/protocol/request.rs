@@ -1,6 +1,7 @@
 //! From a message to a request that is valid: the one list of what each operation decodes to.
 
 use crate::protocol::cache;
+use crate::protocol::cluster;
 use crate::protocol::encoding::CONTENT_TYPE;
 use crate::protocol::error::{Code, ErrorReply};
 use crate::protocol::fields::{Field, Fields, Rule};
@@ -44,6 +45,7 @@ pub enum Request {
     CacheTouch(cache::Touch),
     CacheExplain(cache::Explain),
     CacheStats(cache::AskStats),
+    Cluster(cluster::Request),
     Status(Ask),
     Metrics(Ask),
 }
@@ -127,6 +129,12 @@ impl Request {
             Operation::CacheTouch => Request::CacheTouch(cache::Touch::build(fields)?),
             Operation::CacheExplain => Request::CacheExplain(cache::Explain::build(fields)?),
             Operation::CacheStats => Request::CacheStats(cache::AskStats::build(fields)),
+            Operation::ClusterMembers
+            | Operation::AdminClusterAdd
+            | Operation::AdminClusterRemove
+            | Operation::AdminClusterTransfer => {
+                Request::Cluster(cluster::Request::build(operation, fields)?)
+            }
             Operation::Status => Request::Status(Ask::build(fields)),
             Operation::Metrics => Request::Metrics(Ask::build(fields)),
             Operation::QueuePush
@@ -176,6 +184,7 @@ impl Request {
             Request::CacheTouch(_) => Operation::CacheTouch,
             Request::CacheExplain(_) => Operation::CacheExplain,
             Request::CacheStats(_) => Operation::CacheStats,
+            Request::Cluster(request) => request.operation(),
             Request::Status(_) => Operation::Status,
             Request::Metrics(_) => Operation::Metrics,
         }
@@ -209,6 +218,7 @@ impl Request {
             Request::CacheTouch(touch) => (touch.timeout_ms, 0),
             Request::CacheExplain(explain) => (explain.timeout_ms, 0),
             Request::CacheStats(stats) => (stats.timeout_ms, 0),
+            Request::Cluster(request) => (request.timeout_ms, 0),
             Request::Status(ask) | Request::Metrics(ask) => (ask.timeout_ms, 0),
         };
         given.unwrap_or(TIMEOUT_MS_DEFAULT + wait_ms)
@@ -273,6 +283,10 @@ pub(super) fn schema(operation: Operation) -> &'static [Field] {
         Operation::CacheTouch => cache::Touch::FIELDS,
         Operation::CacheExplain => cache::Explain::FIELDS,
         Operation::CacheStats => cache::AskStats::FIELDS,
+        Operation::ClusterMembers => cluster::Request::MEMBERS_FIELDS,
+        Operation::AdminClusterAdd
+        | Operation::AdminClusterRemove
+        | Operation::AdminClusterTransfer => cluster::Request::CHANGE_FIELDS,
         Operation::Status => Ask::STATUS_FIELDS,
         Operation::Metrics => Ask::METRICS_FIELDS,
     }

@@ -90,6 +90,10 @@ operations! {
     CacheTouch "cache.touch" "cache_touch" "cache-touch",
     CacheExplain "cache.explain" "cache_explain" "cache-explain",
     CacheStats "cache.stats" "cache_stats" "cache-stats",
+    ClusterMembers "cluster.members" "cluster_members" "cluster-members",
+    AdminClusterAdd "admin.cluster.add" "admin_cluster_add" "admin-cluster-add",
+    AdminClusterRemove "admin.cluster.remove" "admin_cluster_remove" "admin-cluster-remove",
+    AdminClusterTransfer "admin.cluster.transfer" "admin_cluster_transfer" "admin-cluster-transfer",
     Status "status" "status" "status",
     Metrics "metrics" "metrics" "metrics",
 }

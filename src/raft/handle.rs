@@ -5,6 +5,7 @@
 //! round serves all reads that waited when it began; nobody joins a running round).
 
 mod driver;
+mod members;
 mod roles;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::type_config::alias::WatchReceiverOf;
-use openraft::{Instant as _, RaftMetrics, ReadPolicy, ServerState};
+use openraft::{RaftMetrics, ReadPolicy, ServerState};
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::broker::SharedBroker;
@@ -32,15 +33,14 @@ use crate::raft::types::{LogId, TypeConfig};
 use crate::stats::Stats;
 use crate::time::{self, Instant};
 
+pub use members::{Members, Observed, Refused};
+
 pub type Raft = openraft::Raft<TypeConfig, StateMachine>;
 
 /// Messages of forwards not yet looked at; senders repeat what does not fit.
 const FORWARD_CAPACITY: usize = 1024;
 /// Reads that wait for a ReadIndex round.
 const READS_MAX: usize = 65_536;
-/// How long one voter has to take over the leadership before another is asked: the message may be
-/// lost, and the voter may be dead. Nothing is proposed meanwhile.
-const HAND_OVER_AGAIN: Duration = Duration::from_millis(150);
 
 /// Who gives the answers that come out of the log.
 pub trait Answers: Send + Sync + 'static {
@@ -113,6 +113,8 @@ struct Inner {
     applied_term: AtomicU64,
     /// Counts the changes of the view that were applied here.
     view_changes: watch::Sender<u64>,
+    /// Who belongs, as of the last such entry that was applied here.
+    members: watch::Sender<Members>,
     running: OnceLock<Running>,
 }
 
@@ -154,6 +156,7 @@ impl Handle {
             read_wake: Notify::new(),
             applied_term: AtomicU64::new(0),
             view_changes: watch::Sender::new(0),
+            members: watch::Sender::new(Members::default()),
             running: OnceLock::new(),
         }))
     }
@@ -282,20 +285,6 @@ impl Handle {
         self.0.desk().proposals.is_idle()
     }
 
-    /// As the leader: how long each other voter has been silent, but for those that were never heard
-    /// of since this node leads.
-    pub fn silence(&self) -> BTreeMap<NodeId, Duration> {
-        let metrics = self.0.running().metrics.borrow_watched();
-        let Some(heartbeat) = metrics.heartbeat.as_ref() else {
-            return BTreeMap::new();
-        };
-        heartbeat
-            .iter()
-            .filter(|(node, _)| **node != self.0.me)
-            .filter_map(|(node, at)| Some((*node, at.as_ref()?.elapsed())))
-            .collect()
-    }
-
     pub fn status(&self) -> RaftStatus {
         let metrics = self.0.running().metrics.borrow_watched().clone();
         let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index());
@@ -324,50 +313,6 @@ impl Handle {
             .as_ref()
             .err()
             .map(ToString::to_string)
-    }
-
-    /// Hands leadership to another voter, the one whose log is furthest first, if this node leads
-    /// and there is another; returns when one leads or at `deadline`.
-    pub async fn hand_over(&self, deadline: Instant) {
-        let running = self.0.running();
-        let mut targets: Vec<NodeId> = {
-            let metrics = running.metrics.borrow_watched();
-            let Some(replication) = metrics.replication.as_ref() else {
-                return;
-            };
-            let mut others: Vec<_> = replication
-                .iter()
-                .filter(|(id, _)| **id != self.0.me)
-                .collect();
-            others.sort_by_key(|(_, at)| std::cmp::Reverse(**at));
-            others.into_iter().map(|(id, _)| *id).collect()
-        };
-        if targets.is_empty() {
-            return;
-        }
-        // Raft only begins what is asked here: a node that ends now takes a vote away while another
-        // is elected.
-        let mut server = running.raft.server_metrics();
-        let is_over = |leader: Option<NodeId>| leader.is_some_and(|leader| leader != self.0.me);
-        while time::now() < deadline {
-            let _ = running.raft.trigger().transfer_leader(targets[0]).await;
-            let again_at = deadline.min(time::now() + HAND_OVER_AGAIN);
-            let another_leads = async {
-                while !is_over(server.borrow_watched().current_leader) {
-                    if server.changed().await.is_err() {
-                        return;
-                    }
-                }
-            };
-            if tokio::time::timeout_at(again_at, another_leads)
-                .await
-                .is_ok()
-            {
-                return;
-            }
-            targets.rotate_left(1);
-        }
-        tracing::warn!("nobody took over the leadership in time");
     }
 
     /// Refuses what was never sent, and ends Raft.

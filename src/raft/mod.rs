@@ -20,7 +20,7 @@
 //! and counts at most half a second of any pause ([`clock`]). A node whose log can't be written stops.
 //!
 //! **What it does not promise.** That a command is answered: whoever asked a node that died may hear
-//! nothing, and then does not know. Members are fixed when the cluster starts.
+//! nothing, and then does not know.
 //!
 //! **Bounds** are in [`proposals`] (commands that wait, entries in flight), [`handle`] (reads that
 //! wait), and beside each channel of the network. A message stays below 1 MB.
@@ -37,7 +37,8 @@
 //!   peer), [`receiver`], `intake`, `assembly`, `admission` (from one)
 //! - [`posts`]: messages without answers, beside Raft
 //! - `failure_detector`: elects at once when the broker knows that the leader is gone
-//! - [`bootstrap`]: from an empty directory to a member of a cluster
+//! - [`bootstrap`]: from an empty directory to a member of a cluster; [`membership`]: who is added and
+//!   removed
 //! - [`types`], [`settings`], [`runtime`]: what openraft is instantiated with
 
 pub mod handle;
@@ -63,6 +64,7 @@ mod failure_detector;
 mod frame;
 mod intake;
 mod listener;
+pub mod membership;
 pub mod message;
 pub mod network;
 mod pending;

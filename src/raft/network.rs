@@ -351,6 +351,11 @@ impl Network {
         heard.get(&node).copied()
     }
 
+    /// Whether somebody meant another data directory under this node's id.
+    pub(super) fn meant_for_another_disk(&self) -> bool {
+        self.counters().not_for_this_disk.load(Ordering::Relaxed) > 0
+    }
+
     /// The sender's id is known, with another data directory.
     pub(super) fn is_impostor(&self, header: &Header) -> bool {
         self.known_disk(header.from)

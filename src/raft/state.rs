@@ -1,13 +1,18 @@
 //! The replicated state, and its one transition. Plain code: a batch in, outcomes and effects out.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::ids::ClusterId;
+use crate::ids::{ClusterId, DiskId, NodeId};
 use crate::lock;
 use crate::queue;
 use crate::raft::command::{Command, Proposed};
 use crate::view;
+
+/// The most removed nodes that are remembered; beyond it the lowest numbers are forgotten.
+const RETIRED_MAX: usize = 1_024;
 
 /// Everything that the log decides.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -23,6 +28,10 @@ pub struct State {
     /// How far topics had come.
     #[serde(default)]
     pub marks: queue::marks::Marks,
+    /// Nodes that were removed, with the data directory that each had: the number of a node stands for
+    /// that directory for ever. At most [`RETIRED_MAX`].
+    #[serde(default)]
+    pub retired: BTreeMap<NodeId, DiskId>,
 }
 
 /// The answer to one command.
@@ -50,6 +59,20 @@ impl State {
     /// How many batches have been applied since the cluster began.
     pub fn batches(&self) -> u64 {
         self.batches
+    }
+
+    /// Remembers who was removed, and that who is back belongs again.
+    pub fn members_changed(
+        &mut self,
+        before: &BTreeMap<NodeId, DiskId>,
+        after: &BTreeMap<NodeId, DiskId>,
+    ) {
+        let removed = before.iter().filter(|(node, _)| !after.contains_key(node));
+        self.retired.extend(removed);
+        self.retired.retain(|node, _| !after.contains_key(node));
+        while self.retired.len() > RETIRED_MAX {
+            self.retired.pop_first();
+        }
     }
 
     /// Applies one batch: first ends what is over at `stamp_ms`, then runs the commands in order.

@@ -3,21 +3,22 @@
 //! The state lives in memory. After a restart it is rebuilt from the newest snapshot and the
 //! committed part of the log; no client was ever answered from anything newer than that.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
+use openraft::EntryPayload;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
-use openraft::{EntryPayload, Membership};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::ids::{ClusterId, NodeId};
+use crate::ids::{ClusterId, DiskId, NodeId};
 use crate::lock::event::Effect;
 use crate::raft::command::{Batch, Proposed};
 use crate::raft::snapshot::Snapshots;
 use crate::raft::state::{Outcome, State};
-use crate::raft::types::{LogId, Member, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::raft::types::{LogId, Membership, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 
 /// The state as shared between the log, which changes it, and reads.
 #[derive(Clone, Default)]
@@ -38,6 +39,8 @@ pub trait Observer: Send + Sync + 'static {
     fn term_applied(&self, term: u64);
     /// The state was replaced by a snapshot that ends in `term`.
     fn installed(&self, term: u64);
+    /// Who belongs to the consensus group has changed, or was read from a snapshot.
+    fn members_applied(&self, membership: &Membership);
 }
 
 /// One applied batch with what came out of it.
@@ -92,17 +95,25 @@ impl StateMachine {
         Ok(())
     }
 
-    fn apply_membership(&mut self, log_id: LogId, membership: Membership<NodeId, Member>) {
+    fn apply_membership(&mut self, log_id: LogId, membership: Membership) {
+        let disks = |membership: &Membership| -> BTreeMap<NodeId, DiskId> {
+            let nodes = membership.nodes();
+            nodes.map(|(node, member)| (*node, member.disk)).collect()
+        };
+        let before = disks(self.membership.membership());
         let mut state = self.state.lock();
         if state.cluster.is_none() {
             state.cluster = Some(cluster_of(&membership));
         }
+        state.members_changed(&before, &disks(&membership));
+        drop(state);
+        self.observer.members_applied(&membership);
         self.membership = StoredMembership::new(Some(log_id), membership);
     }
 }
 
 /// The identity of a cluster: a hash over the nodes and disks it was initialised with.
-fn cluster_of(membership: &Membership<NodeId, Member>) -> ClusterId {
+fn cluster_of(membership: &Membership) -> ClusterId {
     let founders: Vec<(u64, u64)> = membership
         .nodes()
         .map(|(id, member)| (id.0, member.disk.0))
@@ -168,6 +179,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         *self.state.lock() = state;
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
+        self.observer.members_applied(self.membership.membership());
         if let Some(last) = meta.last_log_id {
             tracing::info!(index = last.index(), "the state is now that of a snapshot");
             self.observer.installed(**last.committed_leader_id());

@@ -57,6 +57,7 @@ pub struct Member {
     pub disk: DiskId,
 }
 
+pub type Membership = openraft::Membership<NodeId, Member>;
 pub type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
 pub type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
 pub type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;

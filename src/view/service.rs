@@ -1,6 +1,7 @@
 //! Keeps the replicated cluster view true, and reads it in time: this node joins under a new
-//! incarnation after each start and after each removal; the leader removes who has been silent too
-//! long; everybody says what it has to say about a view that is prepared.
+//! incarnation after each start and after each removal, if it has a vote; the leader removes who has
+//! been silent too long or has no vote any more; everybody says what it has to say about a view that
+//! is prepared.
 //!
 //! A read is linearizable: the leader confirms that it leads, by a round that begins after the read
 //! was sent. What this node applied itself is looked at too, without that round, so that a change is
@@ -102,6 +103,10 @@ impl Keeper {
         }
         let leads = leader == Some(self.me());
         let mut changes = self.tenant.commands(view, leads);
+        let members = self.handle.agreed_members().borrow().clone();
+        if !members.is_voter(self.me()) {
+            changes.retain(|change| !matches!(change, cluster::Command::Join { .. }));
+        }
         let Some(leading) = leading else {
             return changes;
         };
@@ -110,7 +115,8 @@ impl Keeper {
             // Who was never heard of is silent since this node leads.
             let silent = silence.get(&node).copied();
             let silent = silent.unwrap_or_else(|| leading.since.elapsed());
-            if node != self.me() && silent > self.suspicion {
+            let belongs = members.is_voter(node);
+            if node != self.me() && (silent > self.suspicion || !belongs) {
                 changes.push(cluster::Command::Leave {
                     node,
                     incarnation: member.incarnation,

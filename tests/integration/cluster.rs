@@ -1,6 +1,6 @@
 //! A cluster of real processes on this machine, gone when it is dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -73,6 +73,8 @@ pub struct Cluster {
     broker_port: u16,
     redis_port: u16,
     http_ports: BTreeMap<u64, u16>,
+    /// Nodes that wait to be added instead of founding the cluster.
+    joining: BTreeSet<u64>,
     /// For what this type asks by itself.
     asking: OnceCell<async_nats::Client>,
     directory: TempDir,
@@ -106,6 +108,7 @@ impl Cluster {
             broker_port: programs::free_port(),
             redis_port: programs::free_port(),
             http_ports,
+            joining: BTreeSet::new(),
             asking: OnceCell::new(),
             directory: TempDir::new().expect("a temporary directory can be made"),
             _place: place,
@@ -252,12 +255,15 @@ impl Cluster {
         }
         command
             .args(["node", "--id", &node.to_string()])
-            .args(["--peers", &peers.join(",")])
             .args(["--nats", &self.nats_url()])
             .args(["--http", &format!("127.0.0.1:{}", self.http_port(node))])
             .arg("--data-dir")
             .arg(self.data_dir(node))
             .args(&self.options.flags);
+        match self.joining.contains(&node) {
+            true => command.arg("--join"),
+            false => command.args(["--peers", &peers.join(",")]),
+        };
         let redis_port = self.options.redis.then_some(self.redis_port);
         match (&self.options.secured, redis_port) {
             (Some(secured), port) => secured.node(&mut command, port),
@@ -269,6 +275,21 @@ impl Cluster {
         let log = self.log_path(node);
         let process = Process::start(&format!("node {node}"), &mut command, &log);
         self.nodes.insert(node, process);
+    }
+
+    /// Starts a node that waits to be added, under whatever number.
+    pub fn start_joining(&mut self, node: u64) {
+        self.joining.insert(node);
+        self.http_ports
+            .entry(node)
+            .or_insert_with(programs::free_port);
+        self.start_node(node);
+    }
+
+    /// Deletes the data directory of a node that does not run.
+    pub fn lose_disk(&self, node: u64) {
+        assert!(!self.nodes.contains_key(&node), "node {node} runs");
+        fs::remove_dir_all(self.data_dir(node)).expect("the node had a disk");
     }
 
     /// Starts every node that does not run.
@@ -439,7 +460,7 @@ impl Drop for Cluster {
         if !std::thread::panicking() {
             return;
         }
-        for node in self.ids() {
+        for node in self.http_ports.keys().copied() {
             let log = self.log(node);
             eprintln!("--- node {node} ---\n{log}");
         }

@@ -28,6 +28,7 @@ mod leader_killed;
 mod leases;
 mod lock_modes;
 mod locks;
+mod members;
 mod no_quorum;
 mod operations;
 mod paused_leader;

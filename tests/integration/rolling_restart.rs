@@ -10,18 +10,19 @@ use mufakat::protocol::lock::{Acquire, Release};
 
 use crate::cluster::{Cluster, Options};
 
-const CLIENTS: usize = 8;
+pub const CLIENTS: usize = 8;
 /// Light load: each client rests so long between two locks.
 const REST: Duration = Duration::from_millis(5);
 
+/// How the calls of a load ended.
 #[derive(Default)]
-struct Counts {
-    stop: Cell<bool>,
-    ok: Cell<usize>,
+pub struct Counts {
+    pub stop: Cell<bool>,
+    pub ok: Cell<usize>,
     /// The longest that one call took.
-    longest: Cell<Duration>,
+    pub longest: Cell<Duration>,
     /// How often each call ended otherwise; all of them retryable.
-    retryable: RefCell<BTreeMap<String, usize>>,
+    pub retryable: RefCell<BTreeMap<String, usize>>,
 }
 
 impl Counts {
@@ -111,7 +112,8 @@ async fn restart(cluster: &mut Cluster, node: u64) {
     cluster.all_follow().await;
 }
 
-async fn pairs(counts: &Counts, number: usize, client: &Client) {
+/// Takes and gives back a lock of its own, until it is told to stop.
+pub async fn pairs(counts: &Counts, number: usize, client: &Client) {
     let mut request = Acquire::new(format!("own-{number}"));
     request.owner = Some(format!("client-{number}"));
     request.ttl_ms = Some(600_000);

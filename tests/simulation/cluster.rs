@@ -1,6 +1,6 @@
-//! Three nodes, their disks and their networks.
+//! Three nodes and those that join them, their disks and their networks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ pub struct Cluster {
     pub history: History,
     disks: BTreeMap<NodeId, MemoryDisk>,
     boots: u64,
+    /// Nodes that wait to be added instead of founding the cluster.
+    joining: BTreeSet<NodeId>,
     snapshot_entries: u64,
     /// Who led each term: there is never a second.
     leaders: BTreeMap<u64, NodeId>,
@@ -58,6 +60,7 @@ impl Cluster {
             history: History::default(),
             disks: BTreeMap::new(),
             boots: seed * 1000,
+            joining: BTreeSet::new(),
             snapshot_entries,
             leaders: BTreeMap::new(),
             disturbed_at: now(),
@@ -78,7 +81,7 @@ impl Cluster {
             .entry(node)
             .or_insert_with(|| MemoryDisk::new(flush));
         let parts = Parts {
-            config: config(node, self.snapshot_entries),
+            config: config(node, self.joining.contains(&node), self.snapshot_entries),
             identity: Identity {
                 node,
                 disk: DiskId(100 + node.0),
@@ -111,6 +114,12 @@ impl Cluster {
         );
     }
 
+    /// Starts a node that waits to be added.
+    pub async fn start_joining(&mut self, node: NodeId) {
+        self.joining.insert(node);
+        self.start(node).await;
+    }
+
     /// The node's process dies; of the last changes to its log only the `kept` oldest were written.
     pub async fn crash(&mut self, node: NodeId, kept: usize) {
         self.look();
@@ -127,7 +136,8 @@ impl Cluster {
     /// Cuts the node off from the others; its clients still reach it.
     pub fn isolate(&mut self, node: NodeId) {
         self.disturbed_at = now();
-        self.network.isolate(node, &NODES);
+        let all: Vec<NodeId> = self.disks.keys().copied().collect();
+        self.network.isolate(node, &all);
     }
 
     pub fn heal(&mut self) {
@@ -221,6 +231,11 @@ impl Cluster {
 
     /// Waits until all nodes have applied the same, and compares it with what the history gives.
     pub async fn settle(&mut self) {
+        self.settle_of(NODES.len()).await;
+    }
+
+    /// The same of a cluster of so many nodes.
+    pub async fn settle_of(&mut self, nodes: usize) {
         let begun = now();
         loop {
             self.pass(20).await;
@@ -231,11 +246,14 @@ impl Cluster {
             };
             let states: Vec<_> = self.nodes.values().map(at).collect();
             let level = states.iter().all(|state| state.0 == states[0].0);
-            if level && self.nodes.len() == NODES.len() {
+            if level && self.nodes.len() == nodes {
                 let mut replayed = self.history.replay().state;
-                // Which comes from the membership, not from a batch.
-                let any = &self.nodes[&NODES[0]].core.handle;
-                replayed.cluster = any.read(|state, _| state.cluster);
+                // These come from the membership, not from a batch.
+                let any = self.nodes.values().next().expect("some node runs");
+                (replayed.cluster, replayed.retired) = any
+                    .core
+                    .handle
+                    .read(|state, _| (state.cluster, state.retired.clone()));
                 let expected = replayed.hash();
                 for (node, (_, hash)) in self.nodes.keys().zip(&states) {
                     assert_eq!(
@@ -253,10 +271,11 @@ impl Cluster {
     }
 }
 
-fn config(node: NodeId, snapshot_entries: u64) -> Config {
+fn config(node: NodeId, joins: bool, snapshot_entries: u64) -> Config {
     let args = NodeArgs {
         id: Some(node.0),
-        peers: Some(NODES.iter().map(|node| node.0).collect()),
+        join: joins.then(|| "on".to_owned()),
+        peers: (!joins).then(|| NODES.iter().map(|node| node.0).collect()),
         nats: Some("nats://127.0.0.1:4222".to_owned()),
         data_dir: Some("/nonexistent".into()),
         snapshot_entries: Some(snapshot_entries),

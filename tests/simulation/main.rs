@@ -12,6 +12,7 @@ mod cache;
 mod failover;
 mod forwards;
 mod leases;
+mod members;
 mod random;
 mod relay;
 mod waits;

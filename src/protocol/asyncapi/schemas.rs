@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 use crate::protocol::{Code, INTEGER_MAX, LIMIT_DEFAULT, Operation, TIMEOUT_MS_DEFAULT};
 
 mod caches;
+mod clusters;
 mod locks;
-
 mod queues;
 
 pub(super) fn summary(operation: Operation) -> &'static str {
@@ -34,6 +34,7 @@ pub(super) fn summary(operation: Operation) -> &'static str {
         Operation::Status => "What a node knows about itself and the cluster.",
         Operation::Metrics => "All metrics of a node.",
         other if queues::is_of_queue(other) => queues::summary(other),
+        other if clusters::is_of_cluster(other) => clusters::summary(other),
         other => caches::summary(other),
     }
 }
@@ -56,6 +57,9 @@ pub(super) fn event_summary(kind: &str) -> &'static str {
 pub(super) fn request_field(operation: Operation, name: &str) -> (&'static str, Value) {
     if queues::is_of_queue(operation) && name != "timeout_ms" {
         return queues::request_field(operation, name);
+    }
+    if clusters::is_of_cluster(operation) && name != "timeout_ms" {
+        return clusters::request_field(operation, name);
     }
     match (operation, name) {
         (_, "resource") => (
@@ -194,6 +198,8 @@ pub(super) fn message_id_header(field: &str) -> Value {
 pub(super) fn is_required(operation: Operation, name: &str) -> bool {
     if queues::is_of_queue(operation) {
         queues::is_required(operation, name)
+    } else if clusters::is_of_cluster(operation) {
+        clusters::is_required(operation, name)
     } else {
         locks::is_required(operation, name)
     }
@@ -235,6 +241,7 @@ pub(super) fn success(operation: Operation) -> Value {
             describe(text(), "OpenMetrics text, as under /metrics."),
         )],
         other if queues::is_of_queue(other) => queues::success(other),
+        other if clusters::is_of_cluster(other) => clusters::success(other),
         other => caches::success(other),
     };
     envelope(true, own)

@@ -16,6 +16,7 @@ use crate::raft::command::Command;
 use crate::raft::proposals::Role;
 use crate::raft::state::Outcome;
 use crate::raft::state_machine::{Applied, Observer};
+use crate::raft::types::Membership;
 use crate::time;
 
 impl Inner {
@@ -142,6 +143,10 @@ impl Observer for Inner {
             self.refresh_role();
         }
         self.wake.notify_one();
+    }
+
+    fn members_applied(&self, membership: &Membership) {
+        Inner::members_applied(self, membership);
     }
 
     fn installed(&self, term: u64) {

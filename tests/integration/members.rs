@@ -1,0 +1,133 @@
+//! Nodes are added and removed while clients work.
+
+use futures_util::future::join_all;
+use mufakat::client::{Client, ClientError, Target};
+use mufakat::ids::NodeId;
+use mufakat::protocol::Code;
+
+use crate::cluster::{Cluster, Options};
+use crate::rolling_restart::{CLIENTS, Counts, pairs};
+
+const PATIENCE_MS: u64 = 60_000;
+
+async fn voters(client: &Client) -> Vec<u64> {
+    let members = client.members().await.expect("a leader answers");
+    let voters = members.members.iter().filter(|member| member.voter);
+    voters.map(|member| member.node.0).collect()
+}
+
+async fn add(client: &Client, node: u64) {
+    let added = client.add_node(NodeId(node), PATIENCE_MS).await;
+    let added = added.unwrap_or_else(|error| panic!("node {node} is not added: {error}"));
+    assert!(added.voters.contains(&NodeId(node)), "{added:?}");
+}
+
+async fn remove(client: &Client, node: u64) {
+    let removed = client.remove_node(NodeId(node), PATIENCE_MS).await;
+    let removed = removed.unwrap_or_else(|error| panic!("node {node} is not removed: {error}"));
+    assert!(!removed.voters.contains(&NodeId(node)), "{removed:?}");
+}
+
+/// Code and message of a refusal.
+fn refused<T: std::fmt::Debug>(result: Result<T, ClientError>) -> (Code, String) {
+    let error = result.expect_err("refused");
+    (error.code().expect("by a node"), error.to_string())
+}
+
+#[tokio::test]
+async fn three_become_five_and_three_again_without_a_failed_request() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let counts = Counts::default();
+    let mut clients = Vec::new();
+    for number in 0..CLIENTS {
+        let target = [Target::Any, Target::Leader][number % 2];
+        clients.push(cluster.client(target).await);
+    }
+    let numbered = (0..).zip(&clients);
+    let load = join_all(numbered.map(|(n, client)| pairs(&counts, n, client)));
+    let changes = async {
+        let operator = cluster.client(Target::Any).await;
+        cluster.start_joining(4);
+        cluster.start_joining(5);
+        add(&operator, 4).await;
+        add(&operator, 5).await;
+        add(&operator, 5).await; // Again: there is nothing left to do.
+        assert_eq!(voters(&operator).await, [1, 2, 3, 4, 5]);
+
+        let five = Some(NodeId(5));
+        let transferred = operator.transfer_leadership(five, PATIENCE_MS).await;
+        assert_eq!(transferred.expect("it can lead").leader, NodeId(5));
+        // The leader itself, and one of those that founded the cluster.
+        for node in [5, 1] {
+            remove(&operator, node).await;
+            let ended = cluster.end(node).await;
+            assert_eq!(ended.code(), Some(0), "node {node}: {ended}");
+        }
+        remove(&operator, 1).await; // Again.
+        assert_eq!(voters(&operator).await, [2, 3, 4]);
+        counts.stop.set(true);
+        operator
+    };
+    let ((), operator) = futures_util::join!(async { drop(load.await) }, changes);
+    let failed = counts.retryable.take();
+    println!(
+        "{} calls ended well, the longest in {:?}",
+        counts.ok.get(),
+        counts.longest.get()
+    );
+    assert!(failed.is_empty(), "failed: {failed:?}");
+    assert!(counts.ok.get() > 40, "there was hardly any load");
+    cluster.state_hashes().await;
+
+    // Who was removed does not come back by itself, but with the same disk it may.
+    cluster.start_node(1);
+    let ended = cluster.end(1).await;
+    assert_eq!(ended.code(), Some(1), "{ended}");
+    assert!(cluster.log(1).contains("was removed from the cluster"));
+    cluster.start_joining(1);
+    add(&operator, 1).await;
+    cluster.state_hashes().await;
+}
+
+#[tokio::test]
+async fn a_lost_disk_comes_back_under_a_new_id_only() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let operator = cluster.client(Target::Any).await;
+    let silent = operator.add_node(NodeId(4), 5_000).await;
+    let (code, message) = refused(silent);
+    assert_eq!(code, Code::Reconfiguring, "{message}");
+    assert!(message.contains("--id 4 --join"), "{message}");
+
+    cluster.kill(3);
+    cluster.lose_disk(3);
+    cluster.start_joining(3);
+    let ended = cluster.end(3).await;
+    assert_eq!(ended.code(), Some(1), "{ended}");
+    assert!(
+        cluster
+            .log(3)
+            .contains("must not come back under its old id")
+    );
+
+    // With one of three gone, the one that is left beside the leader is needed.
+    let leader = cluster.leader().await;
+    let needed = 3 - leader;
+    let (code, message) = refused(operator.remove_node(NodeId(needed), 5_000).await);
+    assert_eq!(code, Code::Reconfiguring, "{message}");
+    assert!(message.contains("no majority"), "{message}");
+    remove(&operator, 3).await;
+    cluster.start_joining(4);
+    add(&operator, 4).await;
+    assert_eq!(voters(&operator).await, [1, 2, 4]);
+
+    // The number is still that of the lost disk.
+    cluster.lose_disk(3);
+    cluster.start_joining(3);
+    let (code, message) = refused(operator.add_node(NodeId(3), 5_000).await);
+    assert_eq!(code, Code::BadRequest, "{message}");
+    assert!(message.contains("a new id"), "{message}");
+    let (code, _) = refused(operator.remove_node(NodeId(9), 5_000).await);
+    assert_eq!(code, Code::NotFound);
+    cluster.kill(3);
+    cluster.state_hashes().await;
+}
