@@ -17,18 +17,20 @@ mod tests;
 mod token;
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use figment::Figment;
+use figment::value::Value;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use endpoint::{Endpoint, TlsFiles};
 pub use layers::secret;
-use layers::{Layer, given};
+use layers::{Layer, SETTINGS, Setting, given};
 pub use token::AdminToken;
 
 use crate::ids::NodeId;
@@ -190,10 +192,12 @@ pub enum ConfigError {
         env: &'static str,
     },
     /// A key that does not exist.
-    #[error("{file}: unknown key `{key}`; known keys are {known}")]
+    #[error("{file}: unknown key `{key}`{}; known keys are {known}", did_you_mean(*.similar))]
     UnknownKey {
         file: String,
         key: String,
+        /// The known key that looks most like it, if one does.
+        similar: Option<&'static str>,
         known: String,
     },
     /// A file that cannot be read or is not TOML.
@@ -237,20 +241,36 @@ impl Config {
         args: NodeArgs,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let environment: BTreeMap<String, String> = environment.into_iter().collect();
-        let file = args
-            .config
-            .clone()
-            .or_else(|| given(&environment, CONFIG_ENV).map(PathBuf::from));
-        let mut figment = Figment::new().merge(Layer::defaults());
-        if let Some(file) = file {
-            figment = figment.merge(Layer::file(&file)?);
+        checked(&layered(&args, environment)?)
+    }
+
+    /// Every setting in force, each with the layer that it comes from, as TOML. Of a URL what is secret is
+    /// left out.
+    ///
+    /// # Errors
+    /// As those of [`Config::load`].
+    pub fn in_force(
+        args: NodeArgs,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<String, ConfigError> {
+        let figment = layered(&args, environment)?;
+        let config = checked(&figment)?;
+        let mut out = String::new();
+        for Setting { key, .. } in &SETTINGS {
+            let Ok(value) = figment.find_value(key) else {
+                continue;
+            };
+            let shown = match *key {
+                "nats" => Value::from(config.nats.to_string()),
+                "redis" => Value::from(config.redis.as_ref().map(Endpoint::to_string).unwrap_or_default()),
+                _ => value,
+            };
+            // Texts, numbers and lists of numbers are written alike in JSON and in TOML.
+            let shown = serde_json::to_string(&shown).expect("settings are plain values");
+            let from = figment.find_metadata(key).map(|from| &*from.name);
+            let _ = writeln!(out, "{key} = {shown}  # {}", from.unwrap_or("unknown"));
         }
-        let figment = figment
-            .merge(Layer::environment(&environment)?)
-            .merge(Layer::flags(&args));
-        let merged = figment.extract().map_err(wrong_type)?;
-        check::Check::new(&figment).config(merged)
+        Ok(out)
     }
 
     /// What is allowed but seldom meant; for the log, once it is open.
@@ -272,6 +292,34 @@ impl Config {
         }
         warnings
     }
+}
+
+/// The layers, each over the one below.
+fn layered(
+    args: &NodeArgs,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Figment, ConfigError> {
+    let environment: BTreeMap<String, String> = environment.into_iter().collect();
+    let file = args
+        .config
+        .clone()
+        .or_else(|| given(&environment, CONFIG_ENV).map(PathBuf::from));
+    let mut figment = Figment::new().merge(Layer::defaults());
+    if let Some(file) = file {
+        figment = figment.merge(Layer::file(&file)?);
+    }
+    Ok(figment
+        .merge(Layer::environment(&environment)?)
+        .merge(Layer::flags(args)))
+}
+
+fn checked(figment: &Figment) -> Result<Config, ConfigError> {
+    let merged = figment.extract().map_err(wrong_type)?;
+    check::Check::new(figment).config(merged)
+}
+
+fn did_you_mean(similar: Option<&str>) -> String {
+    similar.map_or_else(String::new, |key| format!(", did you mean `{key}`?"))
 }
 
 /// The environment of this process, without what is not UTF-8 (no setting is).

@@ -119,7 +119,8 @@ struct Node {
     directory: DataDirectory,
 }
 
-/// Runs a node until it is told to stop or can't go on.
+/// Runs a node until it is told to stop, is removed from its cluster, or can't go on. Told twice, it ends
+/// at once.
 ///
 /// # Errors
 /// When the data directory, the configuration or the log don't allow to start, and when Raft had
@@ -140,8 +141,12 @@ pub async fn run(config: Config, nats: NatsOptions) -> Result<()> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    node.drain().await;
-    Ok(())
+    tokio::select! {
+        biased;
+        _ = terminate.recv() => bail!("told to stop twice: not all that was in flight has ended"),
+        _ = interrupt.recv() => bail!("told to stop twice: not all that was in flight has ended"),
+        () = node.drain() => Ok(()),
+    }
 }
 
 impl Core {
@@ -481,7 +486,7 @@ fn open_stores(directory: &DataDirectory, stats: &Arc<Stats>) -> Result<(LogStor
 fn service_info(identity: &Identity, prefix: &Prefix) -> ServiceInfo {
     let endpoints = Operation::ALL
         .iter()
-        .map(|operation| (*operation as usize, operation.name()));
+        .map(|operation| (*operation as usize, operation.name(), operation.request_schema()));
     let who = (identity.node, identity.boot);
     ServiceInfo::new(who, prefix.as_str(), endpoints, time::unix_ms())
 }

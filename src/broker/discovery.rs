@@ -39,21 +39,30 @@ struct Endpoint {
     subject: String,
     /// Its index in [`OperationStats`].
     operation: usize,
+    metadata: EndpointMetadata,
+}
+
+/// Texts about an endpoint, as ADR-32 wants them.
+#[derive(Clone, Debug, Serialize)]
+struct EndpointMetadata {
+    /// What a request may have, in JSON Schema.
+    request_schema: String,
 }
 
 impl ServiceInfo {
-    /// `operations` are the operations' names as in subjects (`lock.acquire`), each with its index
-    /// in [`OperationStats`]; `started_ms` is Unix time.
+    /// `operations` are the operations' names as in subjects (`lock.acquire`), each with its index in
+    /// [`OperationStats`] and the JSON Schema of its requests; `started_ms` is Unix time.
     pub fn new<'a>(
         (node, boot): (NodeId, BootId),
         prefix: &str,
-        operations: impl IntoIterator<Item = (usize, &'a str)>,
+        operations: impl IntoIterator<Item = (usize, &'a str, String)>,
         started_ms: u64,
     ) -> Self {
-        let endpoint = |(operation, name): (usize, &str)| Endpoint {
+        let endpoint = |(operation, name, request_schema): (usize, &str, String)| Endpoint {
             name: name.replace('.', "-"),
             subject: format!("{prefix}.{name}"),
             operation,
+            metadata: EndpointMetadata { request_schema },
         };
         let started = UNIX_EPOCH + Duration::from_millis(started_ms);
         ServiceInfo {
@@ -138,7 +147,7 @@ struct EndpointInfo<'a> {
     name: &'a str,
     subject: &'a str,
     queue_group: &'static str,
-    metadata: NoMetadata,
+    metadata: &'a EndpointMetadata,
 }
 
 fn info_response<'a>(info: &'a ServiceInfo) -> InfoResponse<'a> {
@@ -146,7 +155,7 @@ fn info_response<'a>(info: &'a ServiceInfo) -> InfoResponse<'a> {
         name: &endpoint.name,
         subject: &endpoint.subject,
         queue_group: QUEUE_GROUP,
-        metadata: NoMetadata {},
+        metadata: &endpoint.metadata,
     };
     InfoResponse {
         identity: identity(info, "io.nats.micro.v1.info_response"),
@@ -211,7 +220,11 @@ mod tests {
     const ID: &str = "3-00000000000000ff";
 
     fn info() -> ServiceInfo {
-        let operations = [(0, "lock.acquire"), (2, "cache.get_many")];
+        let schema = || r#"{"type":"object"}"#.to_owned();
+        let operations = [
+            (0, "lock.acquire", schema()),
+            (2, "cache.get_many", schema()),
+        ];
         let started_ms = 1_700_000_000_123;
         ServiceInfo::new((NodeId(3), BootId(255)), "team.m", operations, started_ms)
     }
@@ -251,9 +264,9 @@ mod tests {
             "metadata": {},
             "endpoints": [
                 {"name": "lock-acquire", "subject": "team.m.lock.acquire", "queue_group": "q",
-                 "metadata": {}},
+                 "metadata": {"request_schema": r#"{"type":"object"}"#}},
                 {"name": "cache-get_many", "subject": "team.m.cache.get_many", "queue_group": "q",
-                 "metadata": {}},
+                 "metadata": {"request_schema": r#"{"type":"object"}"#}},
             ],
         });
         assert_eq!(asked("$SRV.INFO.mufakat", &stats()), Some(expected));

@@ -25,6 +25,7 @@ mod lock;
 mod queue;
 mod run;
 mod session;
+mod settings;
 mod status;
 mod work;
 
@@ -77,10 +78,16 @@ enum Command {
     Metrics(status::MetricsArgs),
     /// Run one node of a cluster.
     Node(Box<NodeCommand>),
+    /// Check or print the configuration that a node would have.
+    #[command(subcommand)]
+    Config(settings::ConfigCommand),
     /// Ask a node on this machine over HTTP whether it serves, for containers and supervisors.
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Run a whole cluster on this machine, with its broker and Redis, until Ctrl-C.
     Dev(DevArgs),
+    Completions(settings::CompletionsArgs),
+    /// Print the manual page, in roff.
+    Man,
 }
 
 /// The flags of one node, with what all commands share.
@@ -93,6 +100,17 @@ struct NodeCommand {
     /// First tokens of every subject of the cluster [default: mufakat].
     #[arg(long, env = "MUFAKAT_PREFIX", value_name = "PREFIX")]
     prefix: Option<Prefix>,
+}
+
+impl NodeCommand {
+    /// The flags as the configuration takes them.
+    fn settings(self) -> NodeArgs {
+        NodeArgs {
+            nats: self.nats.url,
+            prefix: self.prefix.map(String::from),
+            ..self.args
+        }
+    }
 }
 
 /// How to reach the cluster and how to print.
@@ -285,6 +303,12 @@ pub async fn run(cli: Cli) -> ExitStatus {
             args.connection.conclude(done)
         }
         Command::Node(command) => conclude_run(run_node(*command).await),
+        Command::Config(command) => conclude_run(settings::run(command)),
+        Command::Completions(args) => {
+            settings::completions(&args);
+            ExitStatus::Done
+        }
+        Command::Man => conclude_run(settings::man()),
         Command::Healthcheck(args) => conclude_run(
             healthcheck::run(&args)
                 .await
@@ -295,13 +319,8 @@ pub async fn run(cli: Cli) -> ExitStatus {
 }
 
 async fn run_node(command: NodeCommand) -> anyhow::Result<()> {
-    let NodeCommand { args, nats, prefix } = command;
-    let args = NodeArgs {
-        nats: nats.url.clone(),
-        prefix: prefix.map(String::from),
-        ..args
-    };
-    let config = Config::load(args, config::environment())?;
+    let nats = command.nats.clone();
+    let config = Config::load(command.settings(), config::environment())?;
     node::run(config, nats).await
 }
 

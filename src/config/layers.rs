@@ -12,6 +12,10 @@ use super::{ConfigError, NodeArgs};
 /// Most bytes of a configuration file or of a secret in a file: both are written by people.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
+/// How much two keys are alike, from 0 to 1, for one to be suggested in place of the other: by the metric
+/// of Jaro and Winkler, at which a letter too few or two that changed places are above 0.9.
+const SIMILAR_MIN: f64 = 0.8;
+
 pub(super) const FLAGS: &str = "flags";
 pub(super) const ENVIRONMENT: &str = "environment";
 const DEFAULTS: &str = "defaults";
@@ -151,6 +155,11 @@ impl Layer {
             return Err(ConfigError::UnknownKey {
                 file: name,
                 key: key.clone(),
+                similar: known()
+                    .map(|known| (strsim::jaro_winkler(key, known), known))
+                    .filter(|(likeness, _)| *likeness > SIMILAR_MIN)
+                    .max_by(|a, b| a.0.total_cmp(&b.0))
+                    .map(|(_, known)| known),
                 known: known().collect::<Vec<_>>().join(", "),
             });
         }

@@ -40,7 +40,6 @@ impl Field {
     }
 
     /// What the field takes, in JSON Schema.
-    #[cfg(test)]
     pub(super) fn json_schema(&self) -> serde_json::Value {
         use serde_json::json;
         match self.rule {
@@ -71,8 +70,8 @@ impl Field {
     }
 }
 
-#[cfg(test)]
-fn map_schema(fields: &[Field]) -> serde_json::Value {
+/// An object with these fields and no others, in JSON Schema.
+pub(super) fn map_schema(fields: &[Field]) -> serde_json::Value {
     let properties = fields
         .iter()
         .map(|field| (field.name.to_owned(), field.json_schema()));

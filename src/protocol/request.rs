@@ -4,7 +4,7 @@ use crate::protocol::cache;
 use crate::protocol::cluster;
 use crate::protocol::encoding::CONTENT_TYPE;
 use crate::protocol::error::{Code, ErrorReply};
-use crate::protocol::fields::{Field, Fields, Rule};
+use crate::protocol::fields::{Field, Fields, Rule, map_schema};
 use crate::protocol::lock::{
     Acquire, Cancel, Check, Convert, Deadlocks, Get, Graph, List, Release, Renew,
 };
@@ -289,6 +289,13 @@ pub(super) fn schema(operation: Operation) -> &'static [Field] {
         | Operation::AdminClusterTransfer => cluster::Request::CHANGE_FIELDS,
         Operation::Status => Ask::STATUS_FIELDS,
         Operation::Metrics => Ask::METRICS_FIELDS,
+    }
+}
+
+impl Operation {
+    /// What a request's body may have, in JSON Schema.
+    pub fn request_schema(self) -> String {
+        map_schema(schema(self)).to_string()
     }
 }
 

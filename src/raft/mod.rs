@@ -80,4 +80,6 @@ pub mod settings;
 pub mod types;
 
 #[cfg(test)]
+mod format_tests;
+#[cfg(test)]
 mod transport_tests;

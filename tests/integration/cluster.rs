@@ -323,6 +323,11 @@ impl Cluster {
         ended
     }
 
+    /// SIGTERM, without waiting for what comes of it.
+    pub fn tell_to_stop(&mut self, node: u64) {
+        self.running(node).signal(Signal::TERM);
+    }
+
     /// How a node ended that is expected to end by itself.
     pub async fn end(&mut self, node: u64) -> ExitStatus {
         let ended = self.running(node).end(wait::LONG).await;
@@ -348,7 +353,7 @@ impl Cluster {
         fs::read_to_string(self.log_path(node)).unwrap_or_default()
     }
 
-    fn log_path(&self, node: u64) -> PathBuf {
+    pub fn log_path(&self, node: u64) -> PathBuf {
         self.directory.path().join(format!("node-{node}.log"))
     }
 

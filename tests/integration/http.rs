@@ -192,6 +192,8 @@ async fn every_node_answers_service_discovery() {
     let cluster = Cluster::start(Options::default()).await;
     let nats = cluster.nats().await;
     locks::acquire(&nats, "d", "d", 60_000).await;
+    // Without a reply subject: nobody is answered, and the node goes on.
+    nats.publish("$SRV.PING", "".into()).await.unwrap();
     for (verb, kind) in [
         ("PING", "io.nats.micro.v1.ping_response"),
         ("INFO", "io.nats.micro.v1.info_response"),
@@ -226,6 +228,15 @@ async fn every_node_answers_service_discovery() {
                     "metrics",
                 ] {
                     assert!(names.contains(&name.into()), "{name} in {answer}");
+                }
+            }
+            if verb == "INFO" {
+                for endpoint in answers.iter().flat_map(endpoints) {
+                    let schema = endpoint["metadata"]["request_schema"].as_str().unwrap();
+                    let schema: Value = serde_json::from_str(schema).expect("a schema is JSON");
+                    assert_eq!(schema["type"], "object", "{endpoint}");
+                    let takes_one = schema["properties"].get("resource").is_some();
+                    assert!(takes_one || endpoint["name"] != "lock-acquire", "{schema}");
                 }
             }
             if verb == "STATS" {

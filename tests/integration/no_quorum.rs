@@ -114,3 +114,31 @@ async fn undecided(operation: &str, mut pending: wire::Pending, asked_at: Instan
         "{answer}"
     );
 }
+
+#[tokio::test]
+async fn a_second_signal_ends_a_node_that_still_drains() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let nats = cluster.nats().await;
+    let left = cluster.follower().await;
+    for node in cluster.ids() {
+        if node != left {
+            cluster.kill(node);
+        }
+    }
+    // Without a quorum it is held, so that there is something to drain.
+    let subject = format!("mufakat.node.{left}.lock.acquire");
+    let body = json!({"resource": "held", "timeout_ms": 30_000});
+    let _held = wire::send(&nats, &subject, &body).await;
+    wire::request_until_ok(&nats, &format!("mufakat.node.{left}.status"), &json!({})).await;
+    cluster.tell_to_stop(left);
+    let log = cluster.log_path(left);
+    wait::until("the node drains", async || {
+        let text = std::fs::read_to_string(&log).ok()?;
+        text.contains("stopping: handing over").then_some(())
+    })
+    .await;
+    cluster.tell_to_stop(left);
+    let ended = cluster.end(left).await;
+    assert_eq!(ended.code(), Some(1), "{ended}");
+    assert!(cluster.log(left).contains("told to stop twice"));
+}

@@ -80,6 +80,7 @@ fn every_operation_of_a_tenant_is_within_its_names_or_refused() {
         "admin.queue.purge" => {
             serde_json::json!({"topic": "NAME", "states": ["dead"], "confirm": "NAME"})
         }
+        "admin.cluster.add" | "admin.cluster.remove" => serde_json::json!({"node": 4}),
         _ => serde_json::json!({}),
     };
     for &operation in Operation::ALL {
@@ -88,7 +89,11 @@ fn every_operation_of_a_tenant_is_within_its_names_or_refused() {
         let own_body = operation.name().starts_with("admin.");
         let suffix = if named && !own_body { ".NAME" } else { "" };
         let subject = format!("mufakat.t.TEAM.{operation}{suffix}");
-        let about_all = own_body || matches!(operation, Operation::Metrics | Operation::CacheStats);
+        let about_all = own_body
+            || matches!(
+                operation,
+                Operation::Metrics | Operation::CacheStats | Operation::ClusterMembers
+            );
         match entered(&subject, &body(operation)) {
             Ok(request) => {
                 assert!(!about_all, "{operation}: {request}");

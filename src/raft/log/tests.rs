@@ -3,6 +3,7 @@
 mod conformance;
 mod damage;
 mod failure;
+mod format;
 mod order;
 
 use std::fs;
