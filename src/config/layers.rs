@@ -59,7 +59,7 @@ impl Setting {
 }
 
 /// Every setting of a node.
-pub(super) const SETTINGS: [Setting; 22] = [
+pub(super) const SETTINGS: [Setting; 23] = [
     Setting::new("id", "MUFAKAT_ID", Kind::Number),
     Setting::new("peers", "MUFAKAT_PEERS", Kind::Numbers),
     Setting::new("join", "MUFAKAT_JOIN", Kind::Text),
