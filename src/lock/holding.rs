@@ -101,15 +101,25 @@ impl Table {
 
     /// The owner holds what it asks for: the same token, and its lease starts anew with the longer
     /// of the two lengths. So it never ends earlier than it would have: only a renewal that says so
-    /// may shorten it.
+    /// may shorten it, or another session than before, to which the hold goes over: it would else end
+    /// with a session that its owner may have given up.
     pub(super) fn acquire_again(&mut self, now_ms: u64, token: Token, claim: &Claim) -> Outcome {
-        let longer = match (claim.ttl_ms, self.holds[&token].claim.ttl_ms) {
+        let held = &self.holds[&token].claim;
+        let goes_over = claim.session != held.session;
+        if goes_over && let Some(refusal) = self.session_over_limit(claim) {
+            return refusal;
+        }
+        let ttl_ms = match (claim.ttl_ms, held.ttl_ms) {
+            (asked, _) if goes_over => asked,
             (Some(asked_ms), Some(held_ms)) => Some(asked_ms.max(held_ms)),
             // As long as its session is longer than any lease within it.
             (_, None) => None,
             (None, Some(held_ms)) => Some(held_ms),
         };
-        self.set_lease(now_ms, token, longer);
+        if goes_over {
+            self.move_to_session(token, claim.session.as_ref());
+        }
+        self.set_lease(now_ms, token, ttl_ms);
         self.hold_mut(token).unheard_in = None;
         if let Some(id) = &claim.request_id {
             self.remember(claim, id, Became::Held(token));
@@ -280,6 +290,16 @@ impl Table {
         match how {
             End::Willing | End::GivenBack => 0,
             End::Expired | End::Forced(_) => session.lock_delay_ms,
+        }
+    }
+
+    fn move_to_session(&mut self, token: Token, to: Option<&Name>) {
+        let from = std::mem::replace(&mut self.hold_mut(token).claim.session, to.cloned());
+        if let Some(from) = from {
+            self.sessions.get_mut(&from).holds.remove(&token);
+        }
+        if let Some(to) = to {
+            self.sessions.live_mut(to).holds.insert(token);
         }
     }
 

@@ -71,6 +71,8 @@ mod waiting;
 #[cfg(test)]
 mod table_consistency;
 #[cfg(test)]
+mod table_hand_over;
+#[cfg(test)]
 mod table_model;
 #[cfg(test)]
 mod table_model_ends;

@@ -222,7 +222,12 @@ impl Table {
         known: &Remembered,
         effects: &mut Vec<Effect>,
     ) -> Outcome {
-        if let Some(field) = difference(&known.wants, &request.wants) {
+        let field = difference(&known.wants, &request.wants).or_else(|| {
+            // What a session that its client has given up holds is not what the repeat asks for.
+            let session = self.session_of(known.became)?;
+            (*session != request.session).then_some("session")
+        });
+        if let Some(field) = field {
             return Outcome::RequestMismatch {
                 field: field.to_owned(),
             };
@@ -235,6 +240,15 @@ impl Table {
             }
             (Became::Waiting(place), Some(wait)) => self.reattach(now_ms, place, wait),
             (Became::Waiting(place), None) => self.give_up(now_ms, place, effects),
+        }
+    }
+
+    /// The session with which what became of a request ends, while it lives.
+    fn session_of(&self, became: Became) -> Option<&Option<Name>> {
+        match became {
+            Became::Held(token) => Some(&self.holds[&token].claim.session),
+            Became::Waiting(place) => Some(&self.waits[&place].claim.session),
+            Became::Ended { .. } => None,
         }
     }
 
@@ -386,10 +400,14 @@ impl Table {
             let limit = limits.claims_per_resource;
             refusal = refusal.or_else(|| over_limit("claims_per_resource", here, limit));
         }
-        let session = claim.session.as_ref().and_then(|id| self.sessions.get(id));
-        let of_session = session.map_or(0, |session| session.holds.len() + session.waits.len());
-        let limit = limits.claims_per_session;
-        refusal.or_else(|| over_limit("claims_per_session", of_session, limit))
+        refusal.or_else(|| self.session_over_limit(claim))
+    }
+
+    pub(super) fn session_over_limit(&self, claim: &Claim) -> Option<Outcome> {
+        let session = self.sessions.get(claim.session.as_ref()?)?;
+        let count = session.holds.len() + session.waits.len();
+        let limit = self.limits.claims_per_session;
+        over_limit("claims_per_session", count, limit)
     }
 }
 

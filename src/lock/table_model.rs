@@ -252,6 +252,15 @@ impl Model {
                 field: field.into(),
             });
         }
+        let session = match (holding, waiting) {
+            (Some((at, _)), _) => Some(&self.holds[at].request.session),
+            (_, Some(at)) => Some(&self.waits[at].request.session),
+            _ => None,
+        };
+        if session.is_some_and(|session| *session != request.session) {
+            let field = "session".into();
+            return Some(Outcome::RequestMismatch { field });
+        }
         Some(match (holding, waiting, &request.wait) {
             (Some((at, _)), ..) => {
                 self.holds[at].unheard = false;
@@ -297,9 +306,11 @@ impl Model {
     fn acquire_again(&mut self, at: usize, request: &Acquire) -> Outcome {
         let hold = &self.holds[at];
         let ttl_ms = match (hold.ttl_ms, request.ttl_ms) {
+            (_, asked) if hold.request.session != request.session => asked,
             (None, _) => None,
             (held, asked) => held.max(asked),
         };
+        self.holds[at].request.session = request.session.clone();
         self.set_lease(at, ttl_ms);
         if request.request_id.is_some() {
             self.holds[at].ids.push(request.clone());

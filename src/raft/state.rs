@@ -118,3 +118,79 @@ impl State {
         xxh3_64(&self.encode())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Token;
+    use crate::lock::claim::{Grip, Wants};
+    use crate::lock::command::{Acquire, Command as Lock, DeadlockPolicy};
+    use crate::lock::outcome::Outcome as Answer;
+
+    fn proposed(command: Lock) -> Proposed {
+        Proposed {
+            origin: None,
+            command: Command::Lock(command),
+        }
+    }
+
+    fn acquire(owner: &str) -> Proposed {
+        proposed(Lock::Acquire(Acquire {
+            wants: Wants::one("r", Grip::Exclusive),
+            owner: owner.into(),
+            request_id: None,
+            session: None,
+            ttl_ms: Some(1_000),
+            wait: None,
+            on_deadlock: DeadlockPolicy::Requester,
+            meta: None,
+        }))
+    }
+
+    fn renew(token: u64) -> Proposed {
+        proposed(Lock::Renew {
+            tenant: None,
+            resource: Some("r".into()),
+            token: Token(token),
+            ttl_ms: None,
+        })
+    }
+
+    fn apply(state: &mut State, stamp_ms: u64, commands: &[Proposed]) -> Vec<Answer> {
+        let outcomes = state.apply(stamp_ms, commands, &mut Vec::new());
+        let answers = outcomes.into_iter().map(|outcome| match outcome {
+            Outcome::Lock(answer) => answer,
+            other => panic!("{other:?}"),
+        });
+        answers.collect()
+    }
+
+    /// The stamp decides for all commands of an entry alike, whatever their order in it.
+    #[test]
+    fn a_renewal_in_the_entry_that_ends_the_lease_is_too_late() {
+        let mut state = State::default();
+        apply(&mut state, 5, &[acquire("a")]);
+        let answers = apply(&mut state, 1_004, &[renew(1), acquire("b")]);
+        let [Answer::Renewed { .. }, Answer::Held(_)] = &answers[..] else {
+            panic!("{answers:?}");
+        };
+        let answers = apply(&mut state, 2_004, &[renew(1), acquire("b"), renew(1)]);
+        let [Answer::NotHolder, Answer::Acquired(b), Answer::NotHolder] = &answers[..] else {
+            panic!("{answers:?}");
+        };
+        assert_eq!(b.token, Token(2));
+    }
+
+    #[test]
+    fn time_does_not_go_back() {
+        let mut state = State::default();
+        apply(&mut state, 5_000, &[acquire("a")]);
+        let answers = apply(&mut state, 10, &[acquire("a")]);
+        let [Answer::Acquired(again)] = &answers[..] else {
+            panic!("{answers:?}");
+        };
+        assert_eq!((state.now_ms(), again.expires_in_ms), (5_000, 1_000));
+        apply(&mut state, 6_000, &[]);
+        assert_eq!(state.locks.counts().held, 0);
+    }
+}

@@ -12,6 +12,8 @@ use crate::{locks, wait, wire};
 const WAITERS: usize = 100;
 
 /// Each waiter asked once, before the leader was killed, and is granted in its turn.
+///
+/// redisson#4822: after a failover one client alone ever got the lock, all others waited for ever.
 #[tokio::test]
 async fn every_waiter_is_granted_in_its_turn() {
     let mut cluster = Cluster::start(Options::default()).await;

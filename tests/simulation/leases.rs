@@ -1,12 +1,13 @@
 //! Lease time: it stands still without a quorum, no change of leader ends a lease early or begins it
-//! anew, and a pause counts half a second at most.
+//! anew, a leader that was replaced ends none, and a pause counts half a second at most.
 
 use std::time::Duration;
 
+use mufakat::ids::NodeId;
 use mufakat::time::now;
 
 use crate::client::{Client, code, token};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, NODES};
 use crate::run;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -68,11 +69,13 @@ fn without_a_quorum_lease_time_stands_still() {
     }
 }
 
+/// etcd#9888: each new leader gave every lease its whole length again.
 #[test]
 fn a_change_of_leader_ends_no_lease_early_and_begins_none_anew() {
     for seed in 1..=3 {
         run(seed, async {
-            const TTL_MS: u64 = 6_000;
+            // One that began anew at the second change would last half as long again.
+            const TTL_MS: u64 = 20_000;
             let mut cluster = Cluster::of_three(seed, 10_000).await;
             let mut holder = Client::new(&cluster, 1).await;
             let mut waiter = Client::new(&cluster, 2).await;
@@ -83,7 +86,7 @@ fn a_change_of_leader_ends_no_lease_early_and_begins_none_anew() {
             let asked = waiter.ask(&cluster, entry, "lock.acquire", wait);
             // Two changes, each well before the end; nothing but time is logged meanwhile.
             for _ in 0..2 {
-                cluster.pass(1_700).await;
+                cluster.pass(7_000).await;
                 let leader = cluster.leader().await;
                 cluster.crash(leader, 0).await;
                 cluster.leader().await;
@@ -98,6 +101,69 @@ fn a_change_of_leader_ends_no_lease_early_and_begins_none_anew() {
             assert!(lasted_ms <= TTL_MS + 2 * per_change, "the lease began anew");
         });
     }
+}
+
+/// etcd#15247, etcd#12528: a leader that had been replaced without noticing took away, once it was
+/// back, the leases that had been kept alive with its successor.
+#[test]
+fn a_leader_that_was_replaced_ends_no_lease() {
+    const TTL_MS: u64 = 3_000;
+    for seed in 1..=3 {
+        run(seed, async {
+            let mut cluster = Cluster::of_three(seed, 10_000).await;
+            let mut client = Client::new(&cluster, 1).await;
+            let held = acquire(&mut cluster, &mut client, TTL_MS).await;
+            let (term, old) = cluster.leading().expect("one leads");
+            cluster.isolate(old);
+            let renew = format!(r#"{{"resource":"r","token":{held},"timeout_ms":9000}}"#);
+            let mut renew_at = async |cluster: &mut Cluster, node: NodeId| {
+                let renew = ("lock.renew", renew.as_str());
+                let answer = client.call(cluster, node, renew, PATIENCE).await;
+                let answer = answer.expect("an answer");
+                assert_eq!(code(&answer), "ok", "{answer}");
+            };
+            let cut_off_at = now();
+            while cut_off_at.elapsed() < Duration::from_millis(3 * TTL_MS) {
+                let other = *NODES.iter().find(|node| **node != old).expect("two more");
+                renew_at(&mut cluster, other).await;
+                cluster.pass(TTL_MS / 3).await;
+            }
+            assert!(cluster.leading().expect("one leads").0 > term);
+            cluster.heal();
+            for _ in 0..20 {
+                renew_at(&mut cluster, old).await;
+                cluster.pass(100).await;
+            }
+            cluster.settle().await;
+        });
+    }
+}
+
+/// hazelcast#15735: a session began when its client asked for it, by the client's clock, and could be
+/// over by the time that it was made.
+#[test]
+fn a_session_begins_when_it_is_made() {
+    const TTL_MS: u64 = 3_000;
+    run(1, async {
+        let mut cluster = Cluster::of_three(1, 10_000).await;
+        let mut client = Client::new(&cluster, 1).await;
+        let cut_off = cluster.followers()[0];
+        cluster.isolate(cut_off);
+        let open = format!(r#"{{"ttl_ms":{TTL_MS},"timeout_ms":30000}}"#);
+        let asked = client.ask(&cluster, cut_off, "session.open", &open);
+        // The others go on, and so does lease time.
+        cluster.pass(3 * TTL_MS).await;
+        cluster.heal();
+        let opened = client.answer(&mut cluster, asked, now() + PATIENCE).await;
+        let opened = opened.expect("an answer");
+        assert_eq!(code(&opened), "ok", "{opened}");
+        let get = format!(r#"{{"session":{}}}"#, opened["session"]);
+        let leader = cluster.leader().await;
+        let get = ("session.get", get.as_str());
+        let seen = client.call(&mut cluster, leader, get, PATIENCE).await;
+        let left_ms = seen.expect("an answer")["expires_in_ms"].as_u64();
+        assert!(left_ms > Some(TTL_MS - SLACK_MS), "{left_ms:?}");
+    });
 }
 
 #[test]

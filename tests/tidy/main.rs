@@ -467,3 +467,24 @@ fn every_layer_has_files() {
         .collect();
     nothing("layers without files", &empty);
 }
+
+/// The failures of others that the documentation lists are named by the tests that it names.
+#[test]
+fn pitfalls_have_their_tests() {
+    let text = fs::read_to_string("docs/pitfalls.md").expect("it is there");
+    let rows: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("| ["))
+        .collect();
+    let is_missing = |row: &&&str| {
+        let source = row
+            .split(['[', ']'])
+            .nth(1)
+            .expect("a row names its source");
+        let test = row.rsplit('`').nth(1).expect("a row names its test");
+        !fs::read_to_string(test).is_ok_and(|text| text.contains(source))
+    };
+    assert!(rows.len() >= 19, "{} pitfalls", rows.len());
+    let missing: Vec<_> = rows.iter().filter(is_missing).collect();
+    nothing("without a test that names it", &missing);
+}
