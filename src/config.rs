@@ -262,7 +262,13 @@ impl Config {
             };
             let shown = match *key {
                 "nats" => Value::from(config.nats.to_string()),
-                "redis" => Value::from(config.redis.as_ref().map(Endpoint::to_string).unwrap_or_default()),
+                "redis" => Value::from(
+                    config
+                        .redis
+                        .as_ref()
+                        .map(Endpoint::to_string)
+                        .unwrap_or_default(),
+                ),
                 _ => value,
             };
             // Texts, numbers and lists of numbers are written alike in JSON and in TOML.

@@ -484,9 +484,13 @@ fn open_stores(directory: &DataDirectory, stats: &Arc<Stats>) -> Result<(LogStor
 }
 
 fn service_info(identity: &Identity, prefix: &Prefix) -> ServiceInfo {
-    let endpoints = Operation::ALL
-        .iter()
-        .map(|operation| (*operation as usize, operation.name(), operation.request_schema()));
+    let endpoints = Operation::ALL.iter().map(|operation| {
+        (
+            *operation as usize,
+            operation.name(),
+            operation.request_schema(),
+        )
+    });
     let who = (identity.node, identity.boot);
     ServiceInfo::new(who, prefix.as_str(), endpoints, time::unix_ms())
 }

@@ -70,7 +70,12 @@ pub(super) fn run(command: ConfigCommand) -> anyhow::Result<()> {
 
 /// Writes the completions to stdout.
 pub(super) fn completions(args: &CompletionsArgs) {
-    clap_complete::generate(args.shell, &mut Cli::command(), "mufakat", &mut io::stdout());
+    clap_complete::generate(
+        args.shell,
+        &mut Cli::command(),
+        "mufakat",
+        &mut io::stdout(),
+    );
 }
 
 /// Writes the manual page to stdout, in roff.

@@ -137,14 +137,22 @@ fn target(node: Option<NodeId>) -> Target {
 /// The cluster, a line for each node.
 fn table(cluster: &Cluster<'_>) -> String {
     let statuses = || cluster.nodes.iter().map(|printed| printed.status);
-    let committed = statuses().map(|status| status.commit_index).max().unwrap_or(0);
+    let committed = statuses()
+        .map(|status| status.commit_index)
+        .max()
+        .unwrap_or(0);
     let mut out = format!(
         "{:>6}  {:<9}  {:>6}  {:>9}  {:>6}  {:>10}  {:>8}  {:>7}  {:<4}  {}\n",
         "NODE", "ROLE", "TERM", "APPLIED", "LAG", "UP", "LEASE", "LOCKS", "NATS", "REDIS"
     );
     for status in statuses() {
         let up = humantime::format_duration(Duration::from_secs(status.uptime_ms / 1000));
-        let up: Vec<String> = up.to_string().split(' ').take(2).map(str::to_owned).collect();
+        let up: Vec<String> = up
+            .to_string()
+            .split(' ')
+            .take(2)
+            .map(str::to_owned)
+            .collect();
         let _ = writeln!(
             out,
             "{:>6}  {:<9}  {:>6}  {:>9}  {:>6}  {:>10}  {:>5} ms  {:>7}  {:<4}  {}",

@@ -291,7 +291,9 @@ fn unknown_keys_in_the_file_are_refused_by_name() {
     let line = format!("--config {}", file.path().display());
     let message = refusal(&line, &[]);
     assert!(
-        message.contains("unknown key `hartbeat`, did you mean `heartbeat`?; known keys are id, peers, join,"),
+        message.contains(
+            "unknown key `hartbeat`, did you mean `heartbeat`?; known keys are id, peers, join,"
+        ),
         "{message}"
     );
 }

@@ -23,7 +23,7 @@ use crate::broker::own::{AskError, OwnRequests};
 use crate::broker::{SharedBroker, Subscription};
 use crate::config::AdminToken;
 use crate::ids::NodeId;
-use crate::monitor::http::{Acting, Dashboard};
+use crate::monitor::http::{Acting, Dashboard, NoReply};
 use crate::monitor::insight::Insight;
 use crate::protocol::{Operation, Prefix};
 use crate::raft::network::Network;
@@ -291,10 +291,13 @@ impl Dashboard for Board {
             (Some(_), _) => Err("the admin token is missing or wrong"),
         };
         Box::pin(async move {
-            let operation = allowed.map_err(str::to_owned)?;
+            let operation = allowed.map_err(NoReply::Forbidden)?;
             tracing::info!(%operation, "asked for by an operator, over HTTP");
             let answer = self.own.ask(operation, body, ACT_MAX).await;
-            answer.map_err(|error: AskError| error.to_string())
+            answer.map_err(|error| match error {
+                AskError::Timeout => NoReply::Unknown,
+                AskError::Full => NoReply::Busy,
+            })
         })
     }
 }

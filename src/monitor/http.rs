@@ -50,8 +50,21 @@ pub trait NodeInfo: Send + Sync + 'static {
     fn metrics_text(&self) -> String;
 }
 
-/// The reply to an action, or why it was not done.
-pub type Acting<'a> = Pin<Box<dyn Future<Output = Result<Bytes, String>> + Send + 'a>>;
+/// The reply to an action.
+pub type Acting<'a> = Pin<Box<dyn Future<Output = Result<Bytes, NoReply>> + Send + 'a>>;
+
+/// Why there is no reply to an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoReply {
+    /// Nothing was done, for this reason.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// Nothing was done.
+    #[error("too many requests wait: try again")]
+    Busy,
+    #[error("no answer in time: whether it was done is not known")]
+    Unknown,
+}
 
 /// What the dashboard shows and does.
 pub trait Dashboard: Send + Sync + 'static {
@@ -281,7 +294,7 @@ mod tests {
             Box::pin(async move {
                 match said.starts_with("Some") {
                     true => Ok(said.into()),
-                    false => Err("the admin token is missing or wrong".to_owned()),
+                    false => Err(NoReply::Forbidden("the admin token is missing or wrong")),
                 }
             })
         }

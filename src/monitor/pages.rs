@@ -21,7 +21,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use tokio::sync::watch;
 
-use crate::monitor::http::Dashboard;
+use crate::monitor::http::{Dashboard, NoReply};
 
 const PAGE: &str = include_str!("dashboard/index.html");
 const STYLE: &str = include_str!("dashboard/dashboard.css");
@@ -100,6 +100,13 @@ async fn act(
     let token = given.and_then(|value| value.strip_prefix("Bearer "));
     match dashboard.act(token, &operation, &body).await {
         Ok(reply) => ([(CONTENT_TYPE, "application/json")], reply).into_response(),
-        Err(reason) => (StatusCode::FORBIDDEN, format!("{reason}\n")).into_response(),
+        Err(reason) => {
+            let status = match reason {
+                NoReply::Forbidden(_) => StatusCode::FORBIDDEN,
+                NoReply::Busy => StatusCode::SERVICE_UNAVAILABLE,
+                NoReply::Unknown => StatusCode::GATEWAY_TIMEOUT,
+            };
+            (status, format!("{reason}\n")).into_response()
+        }
     }
 }

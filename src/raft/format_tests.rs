@@ -149,7 +149,10 @@ fn the_state_of_the_release_is_read() {
     let mut state = State::default();
     state.apply(5_000, &commands(), &mut Vec::new());
     let disks = |nodes: &[u64]| -> BTreeMap<NodeId, DiskId> {
-        nodes.iter().map(|id| (NodeId(*id), DiskId(*id * 7))).collect()
+        nodes
+            .iter()
+            .map(|id| (NodeId(*id), DiskId(*id * 7)))
+            .collect()
     };
     state.members_changed(&disks(&[1, 2]), &disks(&[1]));
     let bytes = recorded("state", &state.encode());

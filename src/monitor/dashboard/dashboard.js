@@ -481,11 +481,16 @@ function sessions(doc) {
   return show("sessions", rows.length ? table("Sessions", heads, rows) : empty("No session is open."));
 }
 
+// As in subjects: metrics have `_` for each dot.
+function operationName(label) {
+  return label.replace(/^(admin_)?([a-z]+)_/, (_, admin, service) => `${admin ? "admin." : ""}${service}.`);
+}
+
 function requests(now) {
   const names = new Set(history.slice(-60).flatMap((one) => [...one.operations].filter(([, o]) => o.requests > 0).map(([name]) => name)));
   const rows = [...names].sort().map((name) => {
     const one = now.operations.get(name) || { requests: 0, errors: 0, p50: null, p99: null };
-    return el("tr", {}, cell(name.replace("_", "."), "name"), cell(rate(one.requests), "n " + (one.requests ? "" : "zero")),
+    return el("tr", {}, cell(operationName(name), "name"), cell(rate(one.requests), "n " + (one.requests ? "" : "zero")),
       cell(rate(one.errors), "n " + (one.errors ? "warn" : "zero")), cell(length(one.p50), "n"), cell(length(one.p99), "n"),
       el("td", {}, line(history.map((old) => (old.operations.get(name) || {}).requests), `${name} per second`)));
   });
@@ -548,8 +553,10 @@ async function act(event) {
       method: "POST", headers: { Authorization: "Bearer " + given }, body: JSON.stringify(body), cache: "no-store",
     });
     if (!answer.ok) {
-      token = "";
-      $("act-token-row").hidden = false;
+      if (answer.status === 403) {
+        token = "";
+        $("act-token-row").hidden = false;
+      }
       return refuse((await answer.text()).trim());
     }
     token = given; // For as long as this page is open.

@@ -26,6 +26,8 @@ fn the_records_of_the_release_are_read() {
     };
     let recorded = recorded("log-records", &body);
     assert_eq!(read(&recorded), read(&body));
-    let first = records::read_body(&recorded).expect("it is a body").remove(0);
+    let first = records::read_body(&recorded)
+        .expect("it is a body")
+        .remove(0);
     assert!(matches!(first, Record::Vote(read) if read == vote));
 }
