@@ -83,7 +83,7 @@ mod tests {
             moved.contains("export NATS_URL=nats://127.0.0.1:5222\n"),
             "{moved}"
         );
-        assert!(moved.contains("http://127.0.0.1:6001/metrics"), "{moved}");
+        assert!(moved.contains("http://127.0.0.1:6001/ "), "{moved}");
     }
 
     #[test]

@@ -47,7 +47,7 @@ fn acquire(resource: &str, owner: &str, wait: bool) -> Command {
         request_id: Some(format!("request-{owner}").into()),
         session: None,
         ttl_ms: Some(60_000),
-        wait: wait.then(|| Wait {
+        wait: wait.then_some(Wait {
             wait_ms: 30_000,
             reply,
         }),
