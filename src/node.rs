@@ -9,8 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -21,7 +19,6 @@ use crate::broker::dispatch::Dispatch;
 use crate::broker::events::Events;
 use crate::broker::listen::Listener;
 use crate::broker::options::NatsOptions;
-use crate::broker::own::OwnRequests;
 use crate::broker::relay::Relay;
 use crate::broker::reply::Replier;
 use crate::broker::tenants::Tenants;
@@ -30,8 +27,7 @@ use crate::cache::service::CacheService;
 use crate::cache::state::Settings;
 use crate::config::{Asserted, Config};
 use crate::ids::{BootId, DiskId};
-use crate::lock::service::{LockService, QUERY};
-use crate::monitor::board::{self, Board};
+use crate::lock::service::LockService;
 use crate::monitor::http::Monitor;
 use crate::monitor::insight::{self, Insight};
 use crate::protocol::status::Durability;
@@ -40,12 +36,10 @@ use crate::queue::address::RedisAddress;
 use crate::queue::service::{self, QueueService};
 use crate::queue::store::RedisLink;
 use crate::raft::bootstrap::{self, BootstrapError, Start};
-use crate::raft::call::{Caller, Trust};
 use crate::raft::directory::DataDirectory;
 use crate::raft::handle::{Handle, Raft, Timing};
 use crate::raft::log::LogStore;
 use crate::raft::membership::Membership;
-use crate::raft::message::Refusal;
 use crate::raft::network::{Identity, Network};
 use crate::raft::posts::Posts;
 use crate::raft::receiver::Receiver;
@@ -55,8 +49,10 @@ use crate::raft::types::RaftLog;
 use crate::stats::{Connection, Stats};
 use crate::time::LeaseClock;
 use crate::view::cluster::View;
-use crate::view::service::{self as view, Keeper, READ_VIEW};
+use crate::view::service::Keeper;
 use crate::{raft, time};
+
+mod answering;
 
 /// How long a change of leader prolongs leases: time for holders to reach the new one.
 const GRACE: Duration = Duration::from_secs(1);
@@ -258,9 +254,9 @@ impl Core {
             replier,
             tenants: Tenants::new(config.tenant_rate),
         });
-        answer_queries(&network, &dispatch);
-        answer_view_reads(&network, &handle);
-        answer_reports(&network, &dispatch.insight);
+        answering::answer_queries(&network, &dispatch);
+        answering::answer_view_reads(&network, &handle);
+        answering::answer_reports(&network, &dispatch.insight);
         let taking = dispatch.clone();
         relay
             .listen(move |handed| taking.take_handed(handed), stopped.clone())
@@ -379,7 +375,7 @@ impl Node {
             let monitor = Monitor::bind(&address.to_string())
                 .await
                 .with_context(|| format!("HTTP cannot listen on {address} (--http)"))?;
-            let board = board(&core, config, stopped.clone()).await?;
+            let board = answering::board(&core, config, stopped.clone()).await?;
             let insight = core.dispatch.insight.clone();
             tokio::spawn(monitor.serve(insight, board, stopped.clone()));
         }
@@ -493,58 +489,4 @@ fn service_info(identity: &Identity, prefix: &Prefix) -> ServiceInfo {
     });
     let who = (identity.node, identity.boot);
     ServiceInfo::new(who, prefix.as_str(), endpoints, time::unix_ms())
-}
-
-/// What the dashboard of this node shows.
-async fn board(core: &Core, config: &Config, stopped: watch::Receiver<bool>) -> Result<Arc<Board>> {
-    let dispatch = core.dispatch.clone();
-    let broker = dispatch.insight.clients.clone();
-    let own = OwnRequests::listen(dispatch.clone(), &broker, stopped.clone()).await?;
-    let parts = board::Parts {
-        me: dispatch.me,
-        prefix: dispatch.prefix.clone(),
-        network: core.network.clone(),
-        insight: dispatch.insight.clone(),
-        broker,
-        own,
-        token: config.admin_token.clone(),
-    };
-    Ok(Board::start(parts, stopped))
-}
-
-/// Tells the dashboards of other nodes what this one says of itself.
-fn answer_reports(network: &Network, insight: &Arc<Insight>) {
-    let insight = insight.clone();
-    let handler = move |_: Caller, _: Bytes| -> BoxFuture<'static, Result<Bytes, Refusal>> {
-        let report = insight.report();
-        Box::pin(async move { Ok(report) })
-    };
-    network.handle(board::REPORT, Trust::Members, Arc::new(handler));
-}
-
-/// Answers the reads that other nodes forward to this one as the leader.
-fn answer_queries(network: &Network, dispatch: &Arc<Dispatch>) {
-    let dispatch = dispatch.clone();
-    let handler = move |_: Caller, body: Bytes| -> BoxFuture<'static, Result<Bytes, Refusal>> {
-        let dispatch = dispatch.clone();
-        Box::pin(async move {
-            dispatch
-                .locks
-                .answer_query(body)
-                .await
-                .ok_or(Refusal::UnknownCall)
-        })
-    };
-    network.handle(QUERY, Trust::Members, Arc::new(handler));
-}
-
-/// Answers reads of the view by other nodes, as the leader.
-fn answer_view_reads(network: &Network, handle: &Handle) {
-    let handle = handle.clone();
-    let handler = move |_: Caller, _: Bytes| -> BoxFuture<'static, Result<Bytes, Refusal>> {
-        let handle = handle.clone();
-        let not_leader = || Refusal::Other("this node does not lead".to_owned());
-        Box::pin(async move { view::answer_read(&handle).await.ok_or_else(not_leader) })
-    };
-    network.handle(READ_VIEW, Trust::Members, Arc::new(handler));
 }

@@ -38,8 +38,10 @@ use crate::raft::{message, proposals};
 use crate::time::{self, Instant};
 
 pub mod plan;
+mod refusals;
 
 use plan::Step;
+use refusals::{busy, lost_disk, nobody, silent, too_slow, unfinished};
 
 /// The kind of call that carries a wish to the leader.
 const WISH: &str = "cluster.wish";
@@ -469,66 +471,4 @@ fn changed(seen: &Observed) -> Changed {
         leader: seen.me.expect("only a leader changes the members"),
         voters: seen.members.voters().into_iter().collect(),
     }
-}
-
-fn lost_disk(node: NodeId) -> Refusal {
-    Box::new(ErrorReply::bad_field(
-        "node",
-        format!(
-            "the cluster knows node {node} with another data directory. A node that lost its disk \
-             must not come back under its old id, since it would vote without knowing what it \
-             promised: remove node {node}, start this machine as a node with a new id and --join, \
-             and add that one"
-        ),
-    ))
-}
-
-fn silent(node: NodeId, error: &CallError) -> Refusal {
-    Box::new(ErrorReply::new(
-        Code::Reconfiguring,
-        format!(
-            "node {node} does not answer ({error}): start it with --id {node} --join, the same \
-             broker and the same prefix first"
-        ),
-    ))
-}
-
-fn nobody(node: NodeId) -> Refusal {
-    Box::new(ErrorReply::new(
-        Code::NotFound,
-        format!("node {node} does not belong to the cluster"),
-    ))
-}
-
-fn busy(wish: Wish) -> Refusal {
-    let what = match wish {
-        Wish::Add(node) => format!("node {node} is being added"),
-        Wish::Remove(node) => format!("node {node} is being removed"),
-        Wish::Transfer(_) | Wish::Know => "the leadership is being handed over".to_owned(),
-    };
-    Box::new(ErrorReply::new(
-        Code::Reconfiguring,
-        format!("one change of the members at a time: {what}"),
-    ))
-}
-
-fn too_slow(wish: Wish) -> Refusal {
-    let message = match wish {
-        Wish::Add(node) => format!(
-            "node {node} does not catch up with the log; it goes on without a vote. Ask again, or \
-             remove it"
-        ),
-        _ => "the change takes too long; ask again".to_owned(),
-    };
-    Box::new(ErrorReply::new(Code::Reconfiguring, message))
-}
-
-fn unfinished(begun: bool) -> Refusal {
-    Box::new(match begun {
-        true => ErrorReply::new(
-            Code::Indeterminate,
-            "the change is under way and goes on: ask the same again, or see cluster.members",
-        ),
-        false => ErrorReply::new(Code::NoLeader, "no node leads"),
-    })
 }

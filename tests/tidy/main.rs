@@ -162,7 +162,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/monitor/",
         ],
     ),
-    ("node", &["src/node.rs", "src/cli/", "src/dev"]),
+    ("node", &["src/node", "src/cli/", "src/dev"]),
     ("main", &["src/main.rs", "src/lib.rs"]),
 ];
 
