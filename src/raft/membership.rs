@@ -40,7 +40,7 @@ use crate::time::{self, Instant};
 pub mod plan;
 mod refusals;
 
-use plan::Step;
+use plan::{Presence, Step};
 use refusals::{busy, lost_disk, nobody, silent, too_slow, unfinished};
 
 /// The kind of call that carries a wish to the leader.
@@ -271,9 +271,13 @@ impl Membership {
             let Some(seen) = self.0.handle.observe() else {
                 return Answer::NotLeader;
             };
+            let presence = Presence {
+                watched: begun.elapsed(),
+                silence_max: self.0.silence_max,
+            };
             let step = match wish {
                 Wish::Know => Step::Done,
-                Wish::Add(node) => plan::add(node, &seen, self.0.silence_max),
+                Wish::Add(node) => plan::add(node, &seen, presence),
                 Wish::Remove(node) => {
                     if !seen.members.is_voter(node) && !self.knew(node, &seen) {
                         return Answer::Refused(nobody(node));
@@ -286,9 +290,9 @@ impl Membership {
                         None => false,
                         Some(by) => time::now() >= by || self.has_left(node).await,
                     };
-                    plan::remove(node, &seen, (self.0.silence_max, has_left))
+                    plan::remove(node, &seen, (presence, has_left))
                 }
-                Wish::Transfer(node) => plan::transfer(node, &seen, self.0.silence_max),
+                Wish::Transfer(node) => plan::transfer(node, &seen, presence),
             };
             match self.take_step(wish, step, &seen).await {
                 Some(answer) => return answer,

@@ -19,6 +19,26 @@ use crate::raft::handle::Observed;
 /// up for in a few messages.
 pub const LAG_MAX: u64 = 100;
 
+/// Who counts as there: only who has answered since the wish began, since a node that died a moment ago
+/// has been silent for no longer than one that lives.
+#[derive(Clone, Copy, Debug)]
+pub struct Presence {
+    /// How long the wish has been looked after.
+    pub watched: Duration,
+    /// Who is silent for longer is not there.
+    pub silence_max: Duration,
+}
+
+/// Whether a majority of some voters is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Majority {
+    There,
+    /// Some may still answer.
+    Unknown,
+    /// Only so many are there.
+    Lacking(usize),
+}
+
 /// What is to be done next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -41,8 +61,8 @@ pub enum Step {
     Refuse(Refusal),
 }
 
-/// The way to a vote for `node`. Who was silent longer than `silence_max` counts as not there.
-pub fn add(node: NodeId, seen: &Observed, silence_max: Duration) -> Step {
+/// The way to a vote for `node`.
+pub fn add(node: NodeId, seen: &Observed, presence: Presence) -> Step {
     if seen.members.is_joint() {
         return Step::Settle;
     }
@@ -61,14 +81,15 @@ pub fn add(node: NodeId, seen: &Observed, silence_max: Duration) -> Step {
     }
     let matched = seen.matched.get(&node).copied();
     if matched.is_none_or(|index| index + LAG_MAX < seen.last_log_index)
-        || !is_there(node, seen, silence_max)
+        || presence.of(node, seen) != Some(true)
     {
         return Step::Wait;
     }
     let after: Vec<NodeId> = voters.iter().copied().chain([node]).collect();
-    match lacking(&after, seen, silence_max) {
-        None => Step::Promote,
-        Some(there) => refuse(
+    match presence.majority(&after, seen) {
+        Majority::There => Step::Promote,
+        Majority::Unknown => Step::Wait,
+        Majority::Lacking(there) => refuse(
             Code::Reconfiguring,
             format!(
                 "with node {node} there would be {} nodes with a vote, of which only {there} are \
@@ -80,7 +101,7 @@ pub fn add(node: NodeId, seen: &Observed, silence_max: Duration) -> Step {
 }
 
 /// The way out for `node`. `has_left` says that it serves nobody any more, or is not waited for.
-pub fn remove(node: NodeId, seen: &Observed, (silence_max, has_left): (Duration, bool)) -> Step {
+pub fn remove(node: NodeId, seen: &Observed, (presence, has_left): (Presence, bool)) -> Step {
     if seen.members.is_joint() {
         return Step::Settle;
     }
@@ -103,24 +124,23 @@ pub fn remove(node: NodeId, seen: &Observed, (silence_max, has_left): (Duration,
             format!("node {node} is the only one with a vote: without it there is no cluster"),
         );
     }
-    if let Some(there) = lacking(&after, seen, silence_max) {
-        return refuse(
+    match presence.majority(&after, seen) {
+        Majority::There if seen.me == Some(node) => Step::HandOver,
+        Majority::There => Step::Demote,
+        Majority::Unknown => Step::Wait,
+        Majority::Lacking(there) => refuse(
             Code::Reconfiguring,
             format!(
                 "without node {node} there would be {} nodes with a vote, of which only {there} \
                  are there: no majority. Start or remove those that are not there first",
                 after.len()
             ),
-        );
-    }
-    match seen.me == Some(node) {
-        true => Step::HandOver,
-        false => Step::Demote,
+        ),
     }
 }
 
 /// Whether a node may be asked to lead; none stands for whichever can.
-pub fn transfer(node: Option<NodeId>, seen: &Observed, silence_max: Duration) -> Step {
+pub fn transfer(node: Option<NodeId>, seen: &Observed, presence: Presence) -> Step {
     let voters = seen.members.voters();
     match node {
         Some(node) if seen.me == Some(node) => Step::Done,
@@ -128,7 +148,7 @@ pub fn transfer(node: Option<NodeId>, seen: &Observed, silence_max: Duration) ->
             Code::BadRequest,
             format!("node {node} has no vote, so that it cannot lead"),
         ),
-        Some(node) if !is_there(node, seen, silence_max) => refuse(
+        Some(node) if presence.of(node, seen) == Some(false) => refuse(
             Code::Reconfiguring,
             format!("node {node} does not answer the leader, so that it cannot take over"),
         ),
@@ -140,18 +160,32 @@ pub fn transfer(node: Option<NodeId>, seen: &Observed, silence_max: Duration) ->
     }
 }
 
-/// How many of `voters` are there, if that is no majority of them.
-fn lacking(voters: &[NodeId], seen: &Observed, silence_max: Duration) -> Option<usize> {
-    let there = voters
-        .iter()
-        .filter(|node| is_there(**node, seen, silence_max));
-    let there = there.count();
-    (there * 2 <= voters.len()).then_some(there)
-}
+impl Presence {
+    /// Whether a node is there; none while it is not known.
+    fn of(self, node: NodeId, seen: &Observed) -> Option<bool> {
+        let silence = seen.silence.get(&node).copied();
+        match silence {
+            _ if seen.me == Some(node) => Some(true),
+            Some(silence) if silence <= self.watched.min(self.silence_max) => Some(true),
+            Some(silence) if silence <= self.silence_max => None,
+            None if self.watched <= self.silence_max => None,
+            _ => Some(false),
+        }
+    }
 
-fn is_there(node: NodeId, seen: &Observed, silence_max: Duration) -> bool {
-    let silence = seen.silence.get(&node);
-    seen.me == Some(node) || silence.is_some_and(|silence| *silence <= silence_max)
+    fn majority(self, voters: &[NodeId], seen: &Observed) -> Majority {
+        let count = |wanted| {
+            let like = voters.iter().filter(|node| self.of(**node, seen) == wanted);
+            like.count()
+        };
+        let (there, unknown) = (count(Some(true)), count(None));
+        let is_majority = |count: usize| count * 2 > voters.len();
+        match (is_majority(there), is_majority(there + unknown)) {
+            (true, _) => Majority::There,
+            (false, true) => Majority::Unknown,
+            (false, false) => Majority::Lacking(there),
+        }
+    }
 }
 
 fn refuse(code: Code, message: String) -> Step {
@@ -166,7 +200,10 @@ mod tests {
     use crate::ids::DiskId;
     use crate::raft::handle::Members;
 
-    const MAX: Duration = Duration::from_millis(800);
+    const MAX: Presence = Presence {
+        watched: Duration::from_secs(5),
+        silence_max: Duration::from_millis(800),
+    };
 
     fn nodes(ids: &[u64]) -> BTreeSet<NodeId> {
         ids.iter().copied().map(NodeId).collect()
@@ -208,7 +245,7 @@ mod tests {
         assert_eq!(add(four, &learner, MAX), Step::Wait, "behind");
         learner.matched.insert(four, 900);
         assert_eq!(add(four, &learner, MAX), Step::Promote);
-        learner.silence.insert(four, MAX * 2);
+        learner.silence.insert(four, MAX.silence_max * 2);
         assert_eq!(add(four, &learner, MAX), Step::Wait, "silent");
         assert_eq!(
             add(four, &seen(&[1, 2, 3, 4], &[], &[2, 3, 4]), MAX),
@@ -240,6 +277,28 @@ mod tests {
         assert_eq!(code, Code::Reconfiguring, "{message}");
         let (code, _) = refused(remove(NodeId(1), &seen(&[1], &[], &[]), (MAX, true)));
         assert_eq!(code, Code::BadRequest);
+    }
+
+    #[test]
+    fn who_has_not_answered_since_the_wish_began_is_waited_for() {
+        let mut three = seen(&[1, 2, 3], &[], &[2, 3]);
+        three.silence.insert(NodeId(3), Duration::from_millis(300));
+        let remove = |watched, seen: &Observed| {
+            let watched = Duration::from_millis(watched);
+            let presence = Presence { watched, ..MAX };
+            remove(NodeId(2), seen, (presence, false))
+        };
+        assert_eq!(
+            remove(100, &three),
+            Step::Wait,
+            "it may have died 200 ms before"
+        );
+        assert_eq!(remove(300, &three), Step::Demote);
+        three.silence.insert(NodeId(3), Duration::from_millis(900));
+        assert_eq!(refused(remove(700, &three)).0, Code::Reconfiguring);
+        three.silence.remove(&NodeId(3));
+        assert_eq!(remove(700, &three), Step::Wait, "never heard of yet");
+        assert_eq!(refused(remove(900, &three)).0, Code::Reconfiguring);
     }
 
     #[test]
