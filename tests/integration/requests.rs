@@ -148,7 +148,7 @@ async fn what_does_not_exist_is_an_unknown_operation() {
         "queue.pushed.a.b",
         "cache.list",
         "session.opened",
-        "cluster.members",
+        "cluster.nodes",
         "admin.lock.acquire",
         "admin.x",
         "node.1.lock.x",
