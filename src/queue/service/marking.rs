@@ -140,11 +140,10 @@ impl Shared {
 impl Known {
     /// Begins a view, with what the log knows of the topic.
     fn enter(&mut self, epoch: u64, mark: Mark) {
+        // Else the mark is this node's own, or of one before it, and may be from before a loss.
         if mark.epoch > self.epoch {
             // Another node had the topic meanwhile, and may have told a loss.
             self.opseq = mark.opseq;
-        } else {
-            self.opseq = self.opseq.max(mark.opseq);
         }
         self.epoch = epoch;
         self.seq = self.seq.max(mark.seq);
@@ -171,6 +170,10 @@ mod tests {
         known.seq = 8;
         known.enter(5, mark(4, 11, 7));
         assert_eq!((known.opseq, known.seq), (12, 8));
+        // It told a loss, and the log does not know yet.
+        known.opseq = 3;
+        known.enter(6, mark(4, 11, 7));
+        assert_eq!((known.opseq, known.seq), (3, 8));
         // Another one had it, and told a loss.
         known.enter(9, mark(7, 5, 9));
         assert_eq!((known.opseq, known.seq, known.floor), (5, 9, 9));
