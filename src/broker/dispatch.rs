@@ -137,12 +137,8 @@ impl Dispatch {
             return;
         };
         let received_at = time::now();
-        let tenant = match account.map(Tenant::of_account) {
-            None => None,
-            Some(Some(tenant)) => Some(tenant),
-            // Not a name that a broker puts there for us.
-            Some(None) => return,
-        };
+        let counts = matches!(came, Came::Directly);
+        let tenant = self.tenants.whose(account, counts, received_at);
         let envelope = Envelope {
             suffix,
             content_type: incoming.content_type,
@@ -150,15 +146,13 @@ impl Dispatch {
         };
         let (encoding, request) = Request::decode(operation, envelope, incoming.payload);
         let to = ReplyTo {
-            tenant,
+            tenant: tenant.as_ref().map_or(None, Clone::clone),
             ..ReplyTo::new(subject, encoding)
         };
-        let entered = request.and_then(|mut request| {
-            if let Some(tenant) = &to.tenant {
+        let entered = tenant.and_then(|tenant| {
+            let mut request = request?;
+            if let Some(tenant) = &tenant {
                 request.enter(tenant)?;
-                if matches!(came, Came::Directly) {
-                    self.tenants.admit(tenant, received_at)?;
-                }
             }
             Ok(request)
         });

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use crate::protocol::{ErrorReply, Refusal, Tenant};
+use crate::protocol::{ErrorReply, Refusal, Tenant, tenant};
 use crate::time::Instant;
 
 /// Tenants whose rates are known at a time. Accounts are made by operators: there are not many.
@@ -32,11 +32,28 @@ impl Tenants {
         }
     }
 
-    /// Counts one request.
+    /// Whose request it is; none for a client outside of all tenants. With `counts` it counts against
+    /// the tenant's rate, be it valid or not.
     ///
     /// # Errors
-    /// `overloaded` for one that is too many.
-    pub fn admit(&self, tenant: &Tenant, now: Instant) -> Result<(), Refusal> {
+    /// `forbidden` for an account that cannot be a tenant, `overloaded` for a request too many.
+    pub fn whose(
+        &self,
+        account: Option<&str>,
+        counts: bool,
+        now: Instant,
+    ) -> Result<Option<Tenant>, Refusal> {
+        let Some(account) = account else {
+            return Ok(None);
+        };
+        let tenant = Tenant::of_account(account).ok_or_else(tenant::no_account)?;
+        if counts {
+            self.admit(&tenant, now)?;
+        }
+        Ok(Some(tenant))
+    }
+
+    fn admit(&self, tenant: &Tenant, now: Instant) -> Result<(), Refusal> {
         if self.rate == 0 {
             return Ok(());
         }

@@ -22,7 +22,7 @@ pub(super) struct ClusterArgs {
 enum ClusterCommand {
     /// Who belongs, as the leader knows it.
     Members,
-    Add(ChangeArgs),
+    Add(AddArgs),
     Remove(RemoveArgs),
     Transfer(TransferArgs),
 }
@@ -35,12 +35,9 @@ enum ClusterCommand {
 ///   mufakat cluster add 4
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
-struct ChangeArgs {
-    /// The node's number.
-    #[arg(value_name = "ID", value_parser = node_id)]
-    node: NodeId,
+struct AddArgs {
     #[command(flatten)]
-    patience: Patience,
+    change: Change,
 }
 
 /// Remove a node: one that runs hands over, answers its last clients and ends; a dead one is let go.
@@ -52,11 +49,8 @@ struct ChangeArgs {
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 struct RemoveArgs {
-    /// The node's number.
-    #[arg(value_name = "ID", value_parser = node_id)]
-    node: NodeId,
     #[command(flatten)]
-    patience: Patience,
+    change: Change,
 }
 
 /// Have another node lead: the named one, or the one whose log is furthest.
@@ -70,6 +64,15 @@ struct TransferArgs {
     /// Who shall lead.
     #[arg(value_name = "ID", value_parser = node_id)]
     node: Option<NodeId>,
+    #[command(flatten)]
+    patience: Patience,
+}
+
+#[derive(Args)]
+struct Change {
+    /// The node's number.
+    #[arg(value_name = "ID", value_parser = node_id)]
+    node: NodeId,
     #[command(flatten)]
     patience: Patience,
 }
@@ -94,8 +97,14 @@ pub(super) async fn run(args: &ClusterArgs) -> Result<(), Failure> {
         ClusterCommand::Members => {
             return connection.print(&client.members().await?, members);
         }
-        ClusterCommand::Add(args) => client.add_node(args.node, args.patience.ms()).await?,
-        ClusterCommand::Remove(args) => client.remove_node(args.node, args.patience.ms()).await?,
+        ClusterCommand::Add(AddArgs { change }) => {
+            client.add_node(change.node, change.patience.ms()).await?
+        }
+        ClusterCommand::Remove(RemoveArgs { change }) => {
+            client
+                .remove_node(change.node, change.patience.ms())
+                .await?
+        }
         ClusterCommand::Transfer(args) => {
             let transferred = client.transfer_leadership(args.node, args.patience.ms());
             transferred.await?

@@ -118,8 +118,11 @@ pub struct QueueCounts {
 pub struct RedisState {
     pub connected: bool,
     pub durability: Durability,
+    /// Nodes of the release before do not say; they only inspect.
+    #[serde(default)]
     pub source: DurabilitySource,
     /// The settings that decide, as the server shows them; empty when it shows none.
+    #[serde(default)]
     pub settings: BTreeMap<String, String>,
     /// Why durability is less than the best, or why there is no connection.
     pub warnings: Vec<String>,
@@ -164,10 +167,11 @@ impl Durability {
 }
 
 /// Who says what a write survives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DurabilitySource {
     /// The server: its settings were read.
+    #[default]
     Inspected,
     /// The operator, of a server that does not show its settings.
     Asserted,

@@ -166,6 +166,17 @@ fn enter_queue(request: &mut queue::Request, tenant: &Tenant) -> Result<(), Refu
     Ok(())
 }
 
+/// For an account that cannot be a tenant.
+pub fn no_account() -> Refusal {
+    Box::new(ErrorReply::new(
+        Code::Forbidden,
+        format!(
+            "a tenant's account has 1 to {ACCOUNT_BYTES_MAX} letters, digits, `_` and `-`: others \
+             are not served"
+        ),
+    ))
+}
+
 fn forbidden(operation: Operation) -> Refusal {
     Box::new(ErrorReply::new(
         Code::Forbidden,

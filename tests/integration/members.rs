@@ -6,7 +6,7 @@ use mufakat::ids::NodeId;
 use mufakat::protocol::Code;
 
 use crate::cluster::{Cluster, Options};
-use crate::rolling_restart::{CLIENTS, Counts, pairs};
+use crate::rolling_restart::{self, Counts, pairs};
 
 const PATIENCE_MS: u64 = 60_000;
 
@@ -38,11 +38,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T, ClientError>) -> (Code, String)
 async fn three_become_five_and_three_again_without_a_failed_request() {
     let mut cluster = Cluster::start(Options::default()).await;
     let counts = Counts::default();
-    let mut clients = Vec::new();
-    for number in 0..CLIENTS {
-        let target = [Target::Any, Target::Leader][number % 2];
-        clients.push(cluster.client(target).await);
-    }
+    let clients = rolling_restart::clients(&cluster).await;
     let numbered = (0..).zip(&clients);
     let load = join_all(numbered.map(|(n, client)| pairs(&counts, n, client)));
     let changes = async {

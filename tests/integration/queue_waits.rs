@@ -102,13 +102,7 @@ async fn queue_pops_that_wait_are_handed_on_again_when_their_owner_dies() {
     let body = json!({"topic": "a", "consumer": "waits", "wait_ms": 60_000});
     let mut waiting = pop_by(&queue, other, &body).await;
     pops_wait(&queue, "a", 1).await;
-    cluster.kill(owner);
-    wait::until("another node owns the topic", async || {
-        let now = owner_of(&queue, "a").await?;
-        (now != owner).then_some(())
-    })
-    .await;
-    pops_wait(&queue, "a", 1).await;
+    its_owner_dies(&mut cluster, &queue, owner).await;
     push_is_taken(&queue, "a", 2).await;
     let answer = waiting.answer(ANSWER_MAX).await.expect("an answer");
     let popped = messages(&answer);
@@ -119,6 +113,17 @@ async fn queue_pops_that_wait_are_handed_on_again_when_their_owner_dies() {
     assert_eq!(queue.counts("a").await, [1, 0, 0, 0], "nobody else waits");
     let second = served.answer(Duration::from_millis(1)).await;
     assert_eq!(second, None, "no pop has two answers");
+}
+
+/// The pop that waits for topic `a` waits at another node then.
+async fn its_owner_dies(cluster: &mut Cluster, queue: &Queue, owner: u64) {
+    cluster.kill(owner);
+    wait::until("another node owns the topic", async || {
+        let now = owner_of(queue, "a").await?;
+        (now != owner).then_some(())
+    })
+    .await;
+    pops_wait(queue, "a", 1).await;
 }
 
 #[tokio::test]
@@ -134,13 +139,7 @@ async fn queue_acks_with_a_pop_are_known_when_their_owner_dies() {
     let subject = format!("mufakat.node.{other}.queue.ack");
     let mut waiting = wire::send(&queue.nats, &subject, &body).await;
     pops_wait(&queue, "a", 1).await;
-    cluster.kill(owner);
-    wait::until("another node owns the topic", async || {
-        let now = owner_of(&queue, "a").await?;
-        (now != owner).then_some(())
-    })
-    .await;
-    pops_wait(&queue, "a", 1).await;
+    its_owner_dies(&mut cluster, &queue, owner).await;
     push_is_taken(&queue, "a", 2).await;
     let answer = waiting.answer(ANSWER_MAX).await.expect("an answer");
     assert_eq!(result(&answer), "already_acked");

@@ -161,6 +161,15 @@ async fn what_does_not_exist_is_an_unknown_operation() {
             assert_eq!(answer.body["node"].to_string(), node[..1], "{subject}");
         }
     }
+    for (subject, code) in [
+        ("t.TEAM.lock.x", ("unknown_operation", 400)),
+        ("t.TEAM.node.1.lock.x", ("unknown_operation", 400)),
+        ("t.TEAM.metrics", ("forbidden", 403)),
+        ("t.a+b.lock.list", ("forbidden", 403)),
+    ] {
+        let answer = raw::ask_bytes(&nats, &format!("mufakat.{subject}"), &[], "{}").await;
+        assert_eq!(answer.refusal(), code, "{subject}");
+    }
     let pack = raw::ask_bytes(&nats, "mufakat.cache.get", &[], "\u{0}").await;
     assert_eq!(pack.refusal(), ("bad_request", 400));
 }

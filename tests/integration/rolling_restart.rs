@@ -10,7 +10,7 @@ use mufakat::protocol::lock::{Acquire, Release};
 
 use crate::cluster::{Cluster, Options};
 
-pub const CLIENTS: usize = 8;
+const CLIENTS: usize = 8;
 /// Light load: each client rests so long between two locks.
 const REST: Duration = Duration::from_millis(5);
 
@@ -47,15 +47,21 @@ impl Counts {
     }
 }
 
-#[tokio::test]
-async fn no_request_is_lost() {
-    let mut cluster = Cluster::start(Options::default()).await;
-    let counts = Counts::default();
+/// Those that put load on a cluster: half of them ask any node, half the leader.
+pub async fn clients(cluster: &Cluster) -> Vec<Client> {
     let mut clients = Vec::new();
     for number in 0..CLIENTS {
         let target = [Target::Any, Target::Leader][number % 2];
         clients.push(cluster.client(target).await);
     }
+    clients
+}
+
+#[tokio::test]
+async fn no_request_is_lost() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let counts = Counts::default();
+    let clients = clients(&cluster).await;
     let load = join_all(
         (0..)
             .zip(&clients)
