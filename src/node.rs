@@ -17,6 +17,7 @@ use crate::broker::connection::NatsBroker;
 use crate::broker::discovery::ServiceInfo;
 use crate::broker::dispatch::Dispatch;
 use crate::broker::events::Events;
+use crate::broker::leaving;
 use crate::broker::listen::Listener;
 use crate::broker::options::NatsOptions;
 use crate::broker::relay::Relay;
@@ -113,6 +114,8 @@ struct Node {
     removed: tokio::task::JoinHandle<()>,
     membership: Membership,
     directory: DataDirectory,
+    /// See [`Prefix::fence`].
+    fence: String,
 }
 
 /// Runs a node until it is told to stop, is removed from its cluster, or can't go on. Told twice, it ends
@@ -392,6 +395,7 @@ impl Node {
         let listening = tokio::spawn(listener.run(core.dispatch.clone(), closed));
         Ok(Node {
             handle: core.handle.clone(),
+            fence: core.dispatch.prefix.fence(core.dispatch.me),
             membership: core.dispatch.membership.clone(),
             removed,
             insight,
@@ -440,7 +444,10 @@ impl Node {
             tokio::time::sleep(DRAIN_LOOK_EVERY).await;
         }
         self.handle.shut_down().await;
-        let _ = tokio::time::timeout_at(deadline, self.clients.client().flush()).await;
+        // The last answers are the broker's before this process ends: a socket that is closed with
+        // something unread in it may take back what it has sent.
+        let sent = leaving::round_trip(self.clients.client(), self.fence);
+        let _ = tokio::time::timeout_at(deadline, sent).await;
         let _ = self.stop.send(true);
     }
 }

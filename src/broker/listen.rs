@@ -12,6 +12,7 @@ use futures_util::stream::SelectAll;
 use tokio::sync::watch;
 
 use crate::broker::dispatch::Dispatch;
+use crate::broker::leaving::leave;
 use crate::broker::relay::Incoming;
 use crate::protocol::encoding::CONTENT_TYPE;
 use crate::protocol::request::MESSAGE_ID;
@@ -35,11 +36,8 @@ impl Listener {
     ) -> Result<Self, async_nats::SubscribeError> {
         let mut requests = SelectAll::new();
         for subject in dispatch.prefix.shared_subscriptions() {
-            requests.push(
-                client
-                    .queue_subscribe(subject, QUEUE_GROUP.to_owned())
-                    .await?,
-            );
+            let shared = client.queue_subscribe(subject, QUEUE_GROUP.to_owned());
+            requests.push(shared.await?);
         }
         for subject in dispatch.prefix.node_subscriptions(dispatch.me) {
             requests.push(client.subscribe(subject).await?);
@@ -55,7 +53,8 @@ impl Listener {
         })
     }
 
-    /// Takes messages, and says that the node serves, until `shutdown`; then no more come to this node, and what had come is taken.
+    /// Takes messages, and says that the node serves, until `shutdown`; then
+    /// no more come to this node, and what had come is taken.
     pub async fn run(mut self, dispatch: Arc<Dispatch>, mut shutdown: watch::Receiver<bool>) {
         tokio::select! {
             // Before that the broker may not know of the subscriptions, and no request comes.
@@ -72,12 +71,11 @@ impl Listener {
                 _ = shutdown.changed() => break,
             }
         }
-        for subscriber in self.requests.iter_mut() {
-            let _ = subscriber.drain().await;
-        }
-        while let Some(message) = self.requests.next().await {
+        let fence = dispatch.prefix.fence(dispatch.me);
+        leave(&self.client, fence, self.requests, |message| {
             take(&dispatch, message);
-        }
+        })
+        .await;
     }
 
     async fn discover(&self, dispatch: &Dispatch, message: Message) {

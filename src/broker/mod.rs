@@ -48,6 +48,7 @@ pub mod connection;
 pub mod discovery;
 pub mod dispatch;
 pub mod events;
+pub mod leaving;
 pub mod listen;
 pub mod options;
 pub mod own;

@@ -26,7 +26,8 @@ use crate::time;
 pub(super) const TRAVEL_MS: u64 = 500;
 
 /// How long a node that was asked by its id may take, beyond the wait asked for, before any other
-/// is asked: longer than a loaded node needs, shorter than the default timeout.
+/// is asked, if the request allows that: longer than a loaded node needs, shorter than the default
+/// timeout.
 const DIRECT_MS: u64 = 1_500;
 
 /// The pause before asking again doubles from the first to the second.
@@ -210,8 +211,10 @@ impl Client {
             None => (self.inner.shared.of(call.operation), left_ms),
             Some(direct) => {
                 let direct_ms = match self.inner.options.target {
-                    Target::Leader => call.direct_ms() + call.wait_ms.saturating_sub(elapsed_ms),
-                    Target::Any | Target::Node(_) => left_ms,
+                    Target::Leader if call.repeatable => {
+                        call.direct_ms() + call.wait_ms.saturating_sub(elapsed_ms)
+                    }
+                    Target::Leader | Target::Any | Target::Node(_) => left_ms,
                 };
                 (direct.subjects.of(call.operation), left_ms.min(direct_ms))
             }

@@ -214,6 +214,11 @@ impl Prefix {
         subjects
     }
 
+    /// What a node sends to itself, to know that all before it has arrived.
+    pub fn fence(&self, node: NodeId) -> String {
+        format!("{}.int.fence.{node}", self.0)
+    }
+
     /// What one node subscribes to alone.
     pub fn node_subscriptions(&self, node: NodeId) -> [String; 2] {
         [

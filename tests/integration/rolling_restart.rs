@@ -1,9 +1,11 @@
 //! Each node in turn is told to stop, under load.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use async_nats::client::RequestErrorKind;
+use futures_util::StreamExt;
 use futures_util::future::join_all;
 use mufakat::client::{Client, ClientError, Target};
 use mufakat::protocol::lock::{Acquire, Release};
@@ -13,6 +15,8 @@ use crate::cluster::{Cluster, Options};
 const CLIENTS: usize = 8;
 /// Light load: each client rests so long between two locks.
 const REST: Duration = Duration::from_millis(5);
+/// Longer than a node takes to stop: what is not answered by then never is.
+const SILENCE: Duration = Duration::from_secs(8);
 
 /// How the calls of a load ended.
 #[derive(Default)]
@@ -87,6 +91,75 @@ async fn no_request_is_lost() {
     );
     assert!(counts.ok.get() > 40, "there was hardly any load");
     cluster.state_hashes().await;
+}
+
+/// Requests under way at a time, while one node after the other is told to stop: so many that some are
+/// on their way to it.
+const STORM: usize = 1000;
+
+/// A subscription that ends while the broker delivers to it loses what is on its way, unless both
+/// sides agree on the last message. Whoever is told that nobody listens can ask again; who is told
+/// nothing cannot know.
+#[tokio::test]
+async fn what_the_broker_gave_to_a_node_that_stops_is_answered() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let nats = cluster.nats().await;
+    let inbox = nats.new_inbox();
+    let mut answers = nats
+        .subscribe(format!("{inbox}.*"))
+        .await
+        .expect("connected");
+    let told_to_stop = Cell::new(false);
+    let storm = async {
+        let mut waits: BTreeSet<usize> = BTreeSet::new();
+        for number in 0.. {
+            let stopped = told_to_stop.get();
+            if stopped && waits.is_empty() {
+                return number;
+            }
+            if !stopped {
+                let subject = ["mufakat.node.1.status", "mufakat.lock.unknown"][number % 2];
+                let reply = format!("{inbox}.{number}");
+                let sent = nats.publish_with_reply(subject, reply, "{}".into()).await;
+                sent.expect("connected");
+                waits.insert(number);
+            }
+            while waits.len() >= STORM || (stopped && !waits.is_empty()) {
+                let next = tokio::time::timeout(SILENCE, answers.next()).await;
+                let Ok(answer) = next else {
+                    panic!("never answered: {waits:?} of {number}");
+                };
+                let subject = answer.expect("connected").subject;
+                let answered = subject.rsplit('.').next().and_then(|n| n.parse().ok());
+                waits.remove(&answered.expect("a number was asked for"));
+            }
+        }
+        unreachable!("there are not so many numbers")
+    };
+    let stops = async {
+        for node in [1, 2] {
+            let ended = cluster.stop(node).await;
+            assert_eq!(ended.code(), Some(0), "{ended}");
+            cluster.start_node(node);
+            cluster.all_follow().await;
+        }
+        told_to_stop.set(true);
+    };
+    let (asked, ()) = futures_util::join!(storm, stops);
+    println!("{asked} requests, all answered");
+}
+
+/// What the nodes rely on when they leave their subscriptions (`broker::leaving`).
+#[tokio::test]
+async fn the_broker_ends_a_subscription_at_once_after_a_count_that_it_cannot_read() {
+    let mut cluster = Cluster::prepare(Options::default()).await;
+    cluster.start_broker().await;
+    let nats = cluster.nats().await;
+    let mut left = nats.subscribe("left").await.expect("connected");
+    left.unsubscribe_after(u64::MAX).await.expect("connected");
+    let asked = nats.request("left", "anybody?".into()).await;
+    let error = asked.expect_err("nobody listens");
+    assert_eq!(error.kind(), RequestErrorKind::NoResponders, "{error}");
 }
 
 /// Stops a node, which hands over first, and starts it again.
