@@ -392,13 +392,15 @@ impl<T> Cache<T> {
         self.evict_above(aim, "", now_ms);
     }
 
-    /// Evicts the least recently used of all tables, `but` one of this node's home, until no more than `aim` is taken, or nothing
-    /// is left that can be evicted now.
+    /// Evicts the least recently used of all tables, `but` one of this node's home, until no more than
+    /// `aim` is taken, or nothing is left that can be evicted now.
     fn evict_above(&mut self, aim: usize, but: &str, now_ms: u64) {
+        let mut all_held_in_use = false;
         while self.bytes() > aim {
             let copy = self.copies.oldest().map(|(_, used)| used);
             let backup = self.backups.oldest().map(|(_, used)| used);
             let held = self.held.oldest().map(|(_, used)| used);
+            let held = held.filter(|_| !all_held_in_use);
             let Some(oldest) = [copy, backup, held].into_iter().flatten().min() else {
                 return;
             };
@@ -410,7 +412,8 @@ impl<T> Cache<T> {
                 self.backups
                     .remove(&key.expect("there is an oldest backup"));
             } else if !self.evict_held(but, now_ms) {
-                return;
+                all_held_in_use = true;
+                continue;
             }
             self.counts.evictions += 1;
         }

@@ -112,6 +112,10 @@ impl<T> Writes<T> {
     }
 }
 
+fn removal_cost(key: &str) -> usize {
+    REMOVAL_BYTES + key.len()
+}
+
 impl<T> Cache<T> {
     /// Changes a key that this node is home to, for a client.
     pub fn write(&mut self, key: Key, operation: Operation, waiter: Waiter<T>, now_ms: u64) {
@@ -156,6 +160,10 @@ impl<T> Cache<T> {
     pub(super) fn end_if_over(&mut self, key: &Key, now_ms: u64) {
         let is_over = |held: &Held| !held.entry.is_live(now_ms);
         if !self.writes.by_key.contains_key(key) && self.held.peek(key).is_some_and(is_over) {
+            // Without room it goes on being there, and being over.
+            if !self.make_room(removal_cost(key), key, now_ms) {
+                return;
+            }
             let version = self.next_version();
             self.begin(key.clone(), Change::Remove, version, None, now_ms);
         }
@@ -172,10 +180,11 @@ impl<T> Cache<T> {
     ) {
         let bytes = match &change {
             Change::Put(entry) => cost(&key, entry),
-            Change::Remove => REMOVAL_BYTES + key.len(),
+            Change::Remove => removal_cost(&key),
         };
-        let is_put = matches!(change, Change::Put(_));
-        if is_put && !self.make_room(bytes, &key, now_ms) {
+        // An eviction, which nobody asked for, takes less than what it frees.
+        let takes_more = origin.is_some() || matches!(change, Change::Put(_));
+        if takes_more && !self.make_room(bytes, &key, now_ms) {
             if let Some((waiter, _)) = origin {
                 self.refuse(waiter, Why::Full);
             }

@@ -142,11 +142,16 @@ impl Nodes {
         }
     }
 
+    /// Keys that a node is home to.
+    fn keys(&self, home: NodeId) -> impl Iterator<Item = Key> {
+        let is_home = move |key: &Key| self.caches[&HOME].home(key) == Some(home);
+        let keys = (0..1_000).map(|n| Key::from(format!("key-{n}")));
+        keys.filter(is_home)
+    }
+
     /// A key that [`HOME`] is home to.
     fn key(&self) -> Key {
-        let is_home = |key: &String| self.caches[&HOME].home(key) == Some(HOME);
-        let key = (0..100).map(|n| format!("key-{n}")).find(is_home);
-        key.expect("some key lives there").as_str().into()
+        self.keys(HOME).next().expect("some key lives there")
     }
 
     fn waiter(&mut self) -> Waiter<u64> {
@@ -176,6 +181,11 @@ impl Nodes {
             condition: Condition::Always,
         };
         self.write(key, operation)
+    }
+
+    fn delete(&mut self, key: &Key) -> u64 {
+        let condition = Condition::Always;
+        self.write(key, Operation::Delete { condition })
     }
 
     fn hit(&mut self, node: NodeId, key: &Key) -> Option<String> {
@@ -417,4 +427,54 @@ fn memory_stays_bounded_when_keys_are_written_again_and_again() {
     for cache in nodes.caches.values() {
         assert!(cache.counts().evictions > 100, "{:?}", cache.counts());
     }
+}
+
+/// A removal takes memory until all have heard of it.
+#[test]
+fn memory_stays_bounded_when_many_keys_are_removed_at_once() {
+    const BYTES_MAX: usize = 3_000;
+    let mut nodes = Nodes::start(BYTES_MAX);
+    let keys: Vec<Key> = nodes.keys(HOME).take(9).collect();
+    for key in &keys {
+        nodes.share(key, &"x".repeat(100));
+    }
+    let (entries, full) = nodes.caches[&HOME].size();
+    assert_eq!(entries, keys.len(), "{full}");
+    for key in &keys {
+        nodes.delete(key);
+    }
+    let (_, bytes) = nodes.caches[&HOME].size();
+    assert!(bytes <= BYTES_MAX, "{bytes}");
+    nodes.settle();
+    // Those that found no room were refused.
+    for key in &keys {
+        let again = nodes.delete(key);
+        nodes.settle();
+        assert!(!matches!(nodes.answers[&again], Answer::Refused(_)));
+        assert_eq!(nodes.get(READER, key), None);
+    }
+}
+
+#[test]
+fn copies_make_room_when_all_that_a_node_is_home_to_is_being_written() {
+    let mut nodes = Nodes::start(3_000);
+    let mine: Vec<Key> = nodes.keys(HOME).take(3).collect();
+    let others: Vec<Key> = nodes.keys(OTHER).take(8).collect();
+    nodes.share(&mine[0], "old");
+    for key in &others {
+        nodes.set(key, &"x".repeat(100));
+        nodes.settle();
+        assert_eq!(nodes.get(HOME, key).map(|text| text.len()), Some(100));
+    }
+    // Its sharer does not answer yet.
+    let pending = nodes.set(&mine[0], "new");
+    let added = nodes.set(&mine[1], &"x".repeat(1_000));
+    assert!(!nodes.is_answered(pending));
+    assert!(
+        matches!(nodes.answers[&added], Answer::Wrote { .. }),
+        "{:?}",
+        nodes.answers[&added]
+    );
+    nodes.settle();
+    assert!(matches!(nodes.answers[&pending], Answer::Wrote { .. }));
 }
