@@ -37,11 +37,11 @@ pub const STOP_MAX: Duration = Duration::from_secs(1);
 
 /// What the server tells about its node. Called for each request: must be quick and not wait.
 pub trait NodeInfo: Send + Sync + 'static {
-    /// Whether clients are served.
+    /// That clients are served, and the services that can't be at the moment though they are meant to.
     ///
     /// # Errors
     /// Why they are not, for people.
-    fn ready(&self) -> Result<(), String>;
+    fn ready(&self) -> Result<Vec<&'static str>, String>;
 
     /// The reply to `status`, as JSON.
     fn status_json(&self) -> Bytes;
@@ -142,7 +142,8 @@ fn routes(info: Arc<dyn NodeInfo>, dashboard: Arc<dyn Dashboard>) -> Router {
 
 async fn readyz(State(info): State<Arc<dyn NodeInfo>>) -> (StatusCode, String) {
     match info.ready() {
-        Ok(()) => (StatusCode::OK, "ready\n".into()),
+        Ok(degraded) if degraded.is_empty() => (StatusCode::OK, "ready\n".into()),
+        Ok(degraded) => (StatusCode::OK, format!("ready\ndegraded: {degraded:?}\n")),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }
 }
@@ -268,9 +269,9 @@ mod tests {
     }
 
     impl NodeInfo for Node {
-        fn ready(&self) -> Result<(), String> {
+        fn ready(&self) -> Result<Vec<&'static str>, String> {
             let is_ready = self.is_ready.load(Ordering::Relaxed);
-            is_ready.then_some(()).ok_or("no leader is known".into())
+            is_ready.then(Vec::new).ok_or("no leader is known".into())
         }
 
         fn status_json(&self) -> Bytes {

@@ -180,18 +180,21 @@ fn redis_state(link: &RedisLink) -> RedisState {
 }
 
 impl NodeInfo for Insight {
-    /// Clients are served while requests reach this node, once it knows a leader.
-    fn ready(&self) -> Result<(), String> {
+    /// Clients are served while requests reach this node, once it knows a leader. Without Redis all but
+    /// the queue is.
+    fn ready(&self) -> Result<Vec<&'static str>, String> {
         if !self.clients.is_connected() {
             return Err("not connected to NATS".to_owned());
         }
         if self.handle.leader().is_none() {
             return Err("no leader is known".to_owned());
         }
-        match self.serving.load(Ordering::Relaxed) {
-            true => Ok(()),
-            false => Err("starting or stopping: takes no requests".to_owned()),
+        if !self.serving.load(Ordering::Relaxed) {
+            return Err("starting or stopping: takes no requests".to_owned());
         }
+        let lacks_redis = |redis: &Arc<RedisLink>| !redis.status().connected;
+        let degraded = self.redis.as_ref().is_some_and(lacks_redis);
+        Ok(degraded.then_some("queue").into_iter().collect())
     }
 
     fn status_json(&self) -> Bytes {

@@ -3,7 +3,7 @@
 //! | path | answer |
 //! |---|---|
 //! | `/livez` | 200 while the process runs its event loop: restart it if there is no answer |
-//! | `/readyz` | 200 when the node serves clients, else 503 with the reason |
+//! | `/readyz` | 200 when the node serves clients, with what it can't serve; else 503 with the reason |
 //! | `/statusz` | the same JSON as the `status` operation |
 //! | `/metrics` | OpenMetrics text |
 //! | `/` | the dashboard ([`pages`]) |

@@ -63,6 +63,27 @@ async fn a_node_is_alive_at_once_and_ready_with_a_leader() {
 }
 
 #[tokio::test]
+async fn a_node_without_its_redis_is_ready_for_all_but_the_queue() {
+    let mut cluster = Cluster::start(Options {
+        redis: true,
+        ..Options::default()
+    })
+    .await;
+    let whole = async |cluster: &Cluster| {
+        wait::until("node 1 is ready for everything", async || {
+            let answer = get(cluster, 1, "/readyz").await?;
+            (answer == (200, "ready\n".to_owned())).then_some(())
+        })
+        .await;
+    };
+    whole(&cluster).await;
+    cluster.kill_redis();
+    until_answered(&cluster, 1, "/readyz", (200, "degraded: [\"queue\"]")).await;
+    cluster.start_redis().await;
+    whole(&cluster).await;
+}
+
+#[tokio::test]
 async fn the_health_check_says_what_ready_says() {
     let mut cluster = Cluster::start(Options::default()).await;
     let address = format!("127.0.0.1:{}", cluster.http_port(1));
