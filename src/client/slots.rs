@@ -10,9 +10,9 @@ use crate::ids::NodeId;
 /// However long a node owes answers, it is asked whether it lives once in so many looks.
 const PROBE_LOOKS_MAX: u32 = 32;
 
-/// Silent looks after which a node that is gone has nobody else answer for it either: 0.8 s, since
+/// Silent looks after which a node that is gone has nobody else answer for it either: 1.6 s, since
 /// on a loaded machine it takes that long until the next leader has answered what a node left to it.
-const GONE_LOOKS: u32 = 16;
+const GONE_LOOKS: u32 = 32;
 
 /// Place in the table (low 32 bits) and generation (high 32 bits), so that a late answer to an
 /// earlier user of the place is told apart.

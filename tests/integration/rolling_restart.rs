@@ -95,7 +95,7 @@ async fn no_request_is_lost() {
 
 /// Requests under way at a time, while one node after the other is told to stop: so many that some are
 /// on their way to it.
-const STORM: usize = 1000;
+const STORM: usize = 300;
 
 /// A subscription that ends while the broker delivers to it loses what is on its way, unless both
 /// sides agree on the last message. Whoever is told that nobody listens can ask again; who is told
