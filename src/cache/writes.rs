@@ -160,10 +160,8 @@ impl<T> Cache<T> {
     pub(super) fn end_if_over(&mut self, key: &Key, now_ms: u64) {
         let is_over = |held: &Held| !held.entry.is_live(now_ms);
         if !self.writes.by_key.contains_key(key) && self.held.peek(key).is_some_and(is_over) {
-            // Without room it goes on being there, and being over.
-            if !self.make_room(removal_cost(key), key, now_ms) {
-                return;
-            }
+            // It begins without room, too: readers wait for its end.
+            self.make_room(removal_cost(key), key, now_ms);
             let version = self.next_version();
             self.begin(key.clone(), Change::Remove, version, None, now_ms);
         }
@@ -178,15 +176,15 @@ impl<T> Cache<T> {
         origin: Option<(Waiter<T>, Answer)>,
         now_ms: u64,
     ) {
-        let bytes = match &change {
-            Change::Put(entry) => cost(&key, entry),
-            Change::Remove => removal_cost(&key),
+        let (bytes, without_room) = match &change {
+            Change::Put(entry) => (cost(&key, entry), Why::Full),
+            Change::Remove => (removal_cost(&key), Why::TooMany),
         };
         // An eviction, which nobody asked for, takes less than what it frees.
         let takes_more = origin.is_some() || matches!(change, Change::Put(_));
         if takes_more && !self.make_room(bytes, &key, now_ms) {
             if let Some((waiter, _)) = origin {
-                self.refuse(waiter, Why::Full);
+                self.refuse(waiter, without_room);
             }
             return;
         }

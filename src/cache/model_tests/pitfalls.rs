@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::cache::entry::Key;
+use crate::cache::entry::{ENTRY_BYTES, Key};
 use crate::cache::message::{Found, Invalidation, Message};
 use crate::cache::operation::{Answer, Condition, Hit, Operation};
 use crate::cache::state::{Cache, Effect, Settings, Waiter};
@@ -15,6 +15,8 @@ const HOME: NodeId = NodeId(1);
 const READER: NodeId = NodeId(2);
 const OTHER: NodeId = NodeId(3);
 const LEASE_MS: u64 = 1_000;
+/// Room for a few entries.
+const BYTES_MAX: usize = 3_000;
 
 #[derive(Clone, Debug)]
 enum What {
@@ -406,7 +408,6 @@ fn a_question_to_the_wrong_node_goes_no_further() {
 /// another was counted twice.
 #[test]
 fn memory_stays_bounded_when_keys_are_written_again_and_again() {
-    const BYTES_MAX: usize = 3_000;
     let mut nodes = Nodes::start(BYTES_MAX);
     for n in 0..4_000_u64 {
         let key: Key = format!("key-{}", n * 7 % 61).as_str().into();
@@ -432,7 +433,6 @@ fn memory_stays_bounded_when_keys_are_written_again_and_again() {
 /// A removal takes memory until all have heard of it.
 #[test]
 fn memory_stays_bounded_when_many_keys_are_removed_at_once() {
-    const BYTES_MAX: usize = 3_000;
     let mut nodes = Nodes::start(BYTES_MAX);
     let keys: Vec<Key> = nodes.keys(HOME).take(9).collect();
     for key in &keys {
@@ -457,7 +457,7 @@ fn memory_stays_bounded_when_many_keys_are_removed_at_once() {
 
 #[test]
 fn copies_make_room_when_all_that_a_node_is_home_to_is_being_written() {
-    let mut nodes = Nodes::start(3_000);
+    let mut nodes = Nodes::start(BYTES_MAX);
     let mine: Vec<Key> = nodes.keys(HOME).take(3).collect();
     let others: Vec<Key> = nodes.keys(OTHER).take(8).collect();
     nodes.share(&mine[0], "old");
@@ -470,11 +470,28 @@ fn copies_make_room_when_all_that_a_node_is_home_to_is_being_written() {
     let pending = nodes.set(&mine[0], "new");
     let added = nodes.set(&mine[1], &"x".repeat(1_000));
     assert!(!nodes.is_answered(pending));
-    assert!(
-        matches!(nodes.answers[&added], Answer::Wrote { .. }),
-        "{:?}",
-        nodes.answers[&added]
-    );
+    assert!(matches!(nodes.answers[&added], Answer::Wrote { .. }));
     nodes.settle();
     assert!(matches!(nodes.answers[&pending], Answer::Wrote { .. }));
+}
+
+#[test]
+fn what_is_over_is_removed_when_memory_is_full_of_writes() {
+    let mut nodes = Nodes::start(BYTES_MAX);
+    let keys: Vec<Key> = nodes.keys(HOME).take(2).collect();
+    let brief = Operation::Set {
+        value: Value::text("brief"),
+        ttl_ms: Some(500),
+        idle_ms: 0,
+        condition: Condition::Always,
+    };
+    nodes.share(&keys[0], "old");
+    nodes.write(&keys[1], brief);
+    let (_, bytes) = nodes.caches[&HOME].size();
+    let rest = BYTES_MAX - bytes - ENTRY_BYTES - keys[0].len();
+    let pending = nodes.set(&keys[0], &"x".repeat(rest));
+    nodes.now += 500;
+    let read = nodes.read(HOME, &keys[1]);
+    assert_eq!(nodes.read_value(read), None);
+    assert!(!nodes.is_answered(pending));
 }
