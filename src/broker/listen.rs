@@ -53,8 +53,8 @@ impl Listener {
         })
     }
 
-    /// Takes messages, and says that the node serves, until `shutdown`; then
-    /// no more come to this node, and what had come is taken.
+    /// Takes messages, and says that the node serves, until `shutdown`; then no more come to this
+    /// node, and what had come is taken.
     pub async fn run(mut self, dispatch: Arc<Dispatch>, mut shutdown: watch::Receiver<bool>) {
         tokio::select! {
             // Before that the broker may not know of the subscriptions, and no request comes.

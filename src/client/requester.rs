@@ -7,7 +7,8 @@
 //! Limits: [`PENDING_MAX`] requests at a time, more are refused at once. A request that is on its
 //! way when the connection breaks fails within [`WATCH_INTERVAL`] instead of at its timeout. So does,
 //! within about two of them, a request to one node whose process has died: a node that owes answers
-//! and gives none is probed, and the broker says whether anybody listens there.
+//! and gives none is probed, and the broker says whether anybody listens there. A request that may
+//! not be asked again is given longer, since a node that stops in good order leaves it to another.
 
 use std::future::Future;
 use std::pin::Pin;

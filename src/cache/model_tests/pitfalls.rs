@@ -1,5 +1,5 @@
 //! What made other caches serve old values, fill up or hang, each with the place where it was
-//! reported: their order of messages, played by hand on three nodes.
+//! reported: their order of messages, played by hand on three nodes. The last ones were found here.
 
 use std::collections::BTreeMap;
 
