@@ -1,31 +1,42 @@
 //! The commands: which workloads each one runs, and what it reports.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use async_nats::Subject;
 use bytes::Bytes;
 use mufakat::client::Client;
-use serde_json::{Value, json};
 
 use crate::batching::Batches;
+use crate::check::cache::CacheCheck;
+use crate::check::counters::CounterCheck;
+use crate::check::locks::LockCheck;
+use crate::check::queue::QueueCheck;
 use crate::check::{History, Shared};
-use crate::cli::{CacheFlags, Cli, Command, LocksFlags, QueueFlags, ReferenceFlags, Target};
+use crate::cli::{
+    CacheFlags, CacheShape, Cli, Command, LocksFlags, LocksShape, MixFlags, QueueFlags, QueueShape,
+    ReferenceFlags, Target,
+};
 use crate::progress::Progress;
+use crate::report::Report;
 use crate::report::environment::Environment;
 use crate::report::figures::Run;
-use crate::report::summary::{CacheSummary, LocksSummary, QueueSummary};
-use crate::report::{Report, Settings, milliseconds};
+use crate::report::summary::{CacheSummary, LocksSummary, QueueSummary, RequestsSummary};
 use crate::responder::Responder;
 use crate::run::{Recording, Setup, run};
 use crate::workload::Workload;
 use crate::workload::cache::{Cache, Keys};
 use crate::workload::echo::Echo;
 use crate::workload::locks::Locks;
+use crate::workload::mix::Mix;
 use crate::workload::queue::{Cycles, Pushes, Topics};
 use crate::workload::reference::Reference;
 use crate::workload::resource::RunName;
+use crate::workload::status::Status;
+
+mod settings;
+
+use settings::settings;
 
 /// Runs the command and returns its figures, and the recordings that they come from.
 ///
@@ -62,6 +73,8 @@ pub async fn execute(cli: &Cli) -> Result<(Report, Vec<Recording>)> {
         Command::Locks(flags) => call.locks(flags).await?,
         Command::Queue(flags) => call.queue(flags).await?,
         Command::Cache(flags) => call.cache(flags).await?,
+        Command::Status(_) => call.status().await?,
+        Command::Mix(flags) => call.mix(flags).await?,
         Command::Echo(_) => {
             call.echo().await?;
         }
@@ -99,19 +112,10 @@ impl Call<'_> {
             return Ok(());
         }
         let before = Batches::read(&self.client).await;
-        let check = Shared::new(flags.check.check);
-        let workload = Locks {
-            run: self.name.clone(),
-            shared_locks: flags.locks,
-            set: flags.set,
-            shared_mode: flags.shared,
-            hold: flags.hold,
-            wait: flags.wait(),
-            timeout: self.cli.target.timeout,
-            check: check.clone(),
-        };
+        let checks = Checks::new(flags.check.check);
+        let workload = self.locks_of(&flags.shape, &checks);
         self.run(workload).await?;
-        self.checked(check.tell(|check, _| std::mem::take(&mut check.history)));
+        self.found(&checks);
         let after = Batches::read(&self.client).await;
         let commands_per_entry = match (before, after) {
             (Ok(before), Ok(after)) => after.commands_per_entry_since(&before),
@@ -128,26 +132,20 @@ impl Call<'_> {
         if self.echo().await? {
             return Ok(());
         }
-        let check = Shared::new(flags.check.check);
-        let topics = Topics {
-            run: self.name.clone(),
-            count: flags.topics,
-            timeout: self.cli.target.timeout,
-            check: check.clone(),
-        };
+        let checks = Checks::new(flags.check.check);
+        let topics = self.topics_of(&flags.shape, &checks);
         if !self.run(Pushes(topics.clone())).await? {
             self.run(Cycles(topics.clone())).await?;
         }
-        let emptied = topics.empty(&self.client).await;
-        emptied.context("cannot tell what is left in the topics")?;
-        self.checked(check.tell(|check, _| std::mem::take(&mut check.history)));
+        self.empty(&topics).await?;
+        self.found(&checks);
         let (pushes, cycles) = (
             self.result_of("queue pushes"),
             self.result_of("queue cycles"),
         );
-        let summary = pushes
-            .zip(cycles)
-            .map(|(pushes, cycles)| QueueSummary::new(pushes, cycles, self.limit()));
+        let summary = pushes.zip(cycles).map(|(pushes, cycles)| {
+            QueueSummary::new(pushes, cycles, flags.shape.batch, self.limit())
+        });
         self.report.queue = summary;
         Ok(())
     }
@@ -157,26 +155,90 @@ impl Call<'_> {
         if self.echo().await? {
             return Ok(());
         }
-        let (check, counter_check) = (
-            Shared::new(flags.check.check),
-            Shared::new(flags.check.check),
-        );
-        let workload = Cache {
-            run: self.name.clone(),
-            keys: Keys::new(flags.keys, flags.zipf),
-            increments: flags.increments,
-            reads: flags.reads,
-            value_bytes: flags.value_bytes.clone(),
-            timeout: self.cli.target.timeout,
-            check: check.clone(),
-            counter_check: counter_check.clone(),
-        };
+        let checks = Checks::new(flags.check.check);
+        let workload = self.cache_of(&flags.shape, &checks);
         self.run(workload).await?;
-        self.checked(check.tell(|check, _| std::mem::take(&mut check.history)));
-        self.checked(counter_check.tell(|check, _| std::mem::take(&mut check.history)));
+        self.found(&checks);
         let (cache, echo) = (self.result_of("cache"), self.limit());
         self.report.cache = cache.map(|cache| CacheSummary::new(cache, echo));
         Ok(())
+    }
+
+    /// The echo first, the status after it, on connections of their own each.
+    async fn status(&mut self) -> Result<()> {
+        if self.echo().await? {
+            return Ok(());
+        }
+        let timeout = self.cli.target.timeout;
+        self.run(Status { timeout }).await?;
+        self.report.requests = self.requests_summary("status");
+        Ok(())
+    }
+
+    /// The echo first, the mix after it, on connections of their own each.
+    async fn mix(&mut self, flags: &MixFlags) -> Result<()> {
+        if self.echo().await? {
+            return Ok(());
+        }
+        let checks = Checks::new(flags.check.check);
+        let topics = self.topics_of(&flags.queue, &checks);
+        let workload = Mix {
+            weights: flags.weights,
+            locks: self.locks_of(&flags.locks, &checks),
+            queue: Cycles(topics.clone()),
+            cache: self.cache_of(&flags.cache, &checks),
+            status: Status {
+                timeout: self.cli.target.timeout,
+            },
+        };
+        self.run(workload).await?;
+        self.empty(&topics).await?;
+        self.found(&checks);
+        self.report.requests = self.requests_summary("mix");
+        Ok(())
+    }
+
+    fn locks_of(&self, shape: &LocksShape, checks: &Checks) -> Locks {
+        Locks {
+            run: self.name.clone(),
+            shared_locks: shape.locks,
+            set: shape.set,
+            shared_mode: shape.shared,
+            hold: shape.hold,
+            wait: shape.wait(),
+            timeout: self.cli.target.timeout,
+            check: checks.locks.clone(),
+        }
+    }
+
+    fn topics_of(&self, shape: &QueueShape, checks: &Checks) -> Topics {
+        Topics {
+            run: self.name.clone(),
+            count: shape.topics,
+            batch: shape.batch,
+            message_bytes: shape.message_bytes.clone(),
+            timeout: self.cli.target.timeout,
+            check: checks.queue.clone(),
+        }
+    }
+
+    fn cache_of(&self, shape: &CacheShape, checks: &Checks) -> Cache {
+        Cache {
+            run: self.name.clone(),
+            keys: Keys::new(shape.keys, shape.zipf),
+            increments: shape.increments,
+            reads: shape.reads,
+            value_bytes: shape.value_bytes.clone(),
+            timeout: self.cli.target.timeout,
+            check: checks.cache.clone(),
+            counter_check: checks.counters.clone(),
+        }
+    }
+
+    /// Takes what is left in topics that are checked.
+    async fn empty(&self, topics: &Topics) -> Result<()> {
+        let emptied = topics.empty(&self.client).await;
+        emptied.context("cannot tell what is left in the topics")
     }
 
     /// Unless it is left out. Returns whether the run was stopped early.
@@ -208,12 +270,18 @@ impl Call<'_> {
         Ok(stopped)
     }
 
-    /// Reports what a checker found, if there was one.
-    fn checked(&mut self, history: Option<History>) {
-        let Some(history) = history else { return };
-        let check = self.report.check.get_or_insert_default();
-        check.violations += history.violation_count();
-        check.history.push_str(&history.text());
+    /// Reports what the checkers found, if there were any.
+    fn found(&mut self, checks: &Checks) {
+        for history in checks.histories() {
+            let check = self.report.check.get_or_insert_default();
+            check.violations += history.violation_count();
+            check.history.push_str(&history.text());
+        }
+    }
+
+    fn requests_summary(&self, workload: &str) -> Option<RequestsSummary> {
+        let run = self.result_of(workload)?;
+        Some(RequestsSummary::new(run, self.limit()))
     }
 
     fn result_of(&self, workload: &str) -> Option<&Run> {
@@ -228,64 +296,36 @@ impl Call<'_> {
     }
 }
 
-fn settings(cli: &Cli) -> Settings {
-    let (plan, target, echo) = (cli.plan(), &cli.target, cli.command.echo());
-    let echo = echo.filter(|flags| !flags.skip_echo);
-    let open_loop = plan.open_loop.as_ref();
-    Settings {
-        command: cli.command.name().to_owned(),
-        users: plan.users,
-        spawn_per_second: plan.spawn_rate,
-        think_ms: milliseconds(plan.think),
-        rate_per_second: open_loop.map(|open_loop| open_loop.rate),
-        arrivals: open_loop.map(|open_loop| open_loop.arrivals.name().to_owned()),
-        warm_up_ms: milliseconds(plan.warm_up),
-        duration_ms: milliseconds(plan.duration),
-        requests: plan.requests,
-        seed: plan.seed,
-        workload: own_settings(&cli.command),
-        echo_payload_bytes: echo.map(|flags| flags.payload),
-        echo_responder: echo.map(|flags| flags.responder.name().to_owned()),
-        prefix: target.prefix.to_string(),
-        encoding: target.encoding.name().to_owned(),
-        target: target.target.to_string(),
-        timeout_ms: milliseconds(target.timeout),
-        connections: cli.setup().connections,
-        threads: target.threads,
-    }
+/// A checker for each service, or none where nothing is to be checked.
+struct Checks {
+    locks: Shared<LockCheck>,
+    queue: Shared<QueueCheck>,
+    cache: Shared<CacheCheck>,
+    counters: Shared<CounterCheck>,
 }
 
-/// The flags that only this command has.
-fn own_settings(command: &Command) -> BTreeMap<String, Value> {
-    let own = match command {
-        Command::Reference(flags) => vec![
-            ("hold_ms", json!(milliseconds(flags.hold))),
-            ("think_ms", json!(milliseconds(flags.think))),
-        ],
-        Command::Locks(flags) => vec![
-            ("locks", json!(flags.locks)),
-            ("set", json!(flags.set)),
-            ("shared", json!(flags.shared)),
-            ("hold_ms", json!(milliseconds(flags.hold))),
-            ("wait_ms", json!(milliseconds(flags.wait()))),
-            ("check", json!(flags.check.check)),
-        ],
-        Command::Queue(flags) => vec![
-            ("topics", json!(flags.topics)),
-            ("check", json!(flags.check.check)),
-        ],
-        Command::Cache(flags) => vec![
-            ("increments", json!(flags.increments)),
-            ("reads", json!(flags.reads)),
-            ("keys", json!(flags.keys)),
-            ("zipf", json!(flags.zipf)),
-            ("value_bytes_min", json!(flags.value_bytes.start())),
-            ("value_bytes_max", json!(flags.value_bytes.end())),
-            ("check", json!(flags.check.check)),
-        ],
-        Command::Echo(_) | Command::Compare(_) => Vec::new(),
-    };
-    own.into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect()
+impl Checks {
+    fn new(checks: bool) -> Self {
+        Self {
+            locks: Shared::new(checks),
+            queue: Shared::new(checks),
+            cache: Shared::new(checks),
+            counters: Shared::new(checks),
+        }
+    }
+
+    /// What each of them heard and found; each can be taken once.
+    fn histories(&self) -> impl Iterator<Item = History> {
+        let all = [
+            self.locks
+                .tell(|check, _| std::mem::take(&mut check.history)),
+            self.queue
+                .tell(|check, _| std::mem::take(&mut check.history)),
+            self.cache
+                .tell(|check, _| std::mem::take(&mut check.history)),
+            self.counters
+                .tell(|check, _| std::mem::take(&mut check.history)),
+        ];
+        all.into_iter().flatten()
+    }
 }

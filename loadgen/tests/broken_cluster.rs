@@ -68,8 +68,22 @@ impl StandIn {
                 self.locks.remove(&text("resource"));
                 json!({"released": true})
             }
-            "queue.push" => self.push(text("topic"), text("payload")),
-            "queue.pop" => self.pop(text("topic")),
+            "queue.push" => match request["messages"].as_array() {
+                None => self.push(text("topic"), text("payload")),
+                Some(messages) => {
+                    let mut results = Vec::new();
+                    for message in messages {
+                        let payload = message["payload"].as_str().unwrap_or_default();
+                        results.push(self.push(text("topic"), payload.to_owned()));
+                    }
+                    json!({"results": results, "durability": results[0]["durability"]})
+                }
+            },
+            "queue.pop" => {
+                let max = request["max"].as_u64().unwrap_or(1);
+                let messages = (0..max).map_while(|_| self.pop(text("topic")));
+                json!({"messages": messages.collect::<Vec<_>>()})
+            }
             "queue.ack" => {
                 let receipts = request["receipts"].as_array().cloned().unwrap_or_default();
                 let one = |receipt| json!({"receipt": receipt, "result": "acked"});
@@ -119,7 +133,7 @@ impl StandIn {
             "durability": {"level": "fsync", "source": "inspected", "checked_at_ms": 0}})
     }
 
-    fn pop(&mut self, topic: String) -> Value {
+    fn pop(&mut self, topic: String) -> Option<Value> {
         let queue = self.queues.entry(topic).or_default();
         let next = match self.fault {
             Fault::ReversesMessages => queue.pop_back(),
@@ -129,12 +143,12 @@ impl StandIn {
             }
             _ => queue.pop_front(),
         };
-        let message = |(seq, payload): (u64, String)| {
+        let (seq, payload) = next?;
+        Some(
             json!({"id": format!("m{seq}"), "seq": seq, "payload": payload, "encoding": "text",
                 "receipt": format!("{seq}.1.00000000000000ff"), "deliveries": 1, "pushed_at_ms": 0,
-                "visible_until_ms": 0})
-        };
-        json!({"messages": next.into_iter().map(message).collect::<Vec<_>>()})
+                "visible_until_ms": 0}),
+        )
     }
 
     fn get(&self, key: &str) -> Value {
@@ -251,6 +265,9 @@ async fn load(fault: Fault, command: &str) -> (Option<i32>, String) {
 
 const LOCKS: &str = "locks --locks 2 --hold 2ms --wait 0s";
 const QUEUE: &str = "queue";
+const BATCHES: &str = "queue --batch 5 --message-bytes 10-50";
+const MIX: &str =
+    "mix lock=1,queue=2,cache=3 --locks 2 --wait 0s --keys 3 --reads 0.5 --increments 0.3";
 const CACHE: &str = "cache --keys 3 --reads 0.5 --increments 0.3";
 
 async fn is_found(fault: Fault, command: &str, what: &str) {
@@ -264,7 +281,7 @@ async fn is_found(fault: Fault, command: &str, what: &str) {
 
 #[tokio::test]
 async fn a_cluster_that_keeps_its_promises_passes() {
-    for command in [LOCKS, QUEUE, CACHE] {
+    for command in [LOCKS, QUEUE, BATCHES, CACHE, MIX] {
         let (code, text) = load(Fault::None, command).await;
         assert_eq!(code, Some(0), "{command}: {text}");
         assert!(text.contains("Check: no violation."), "{command}: {text}");
@@ -279,7 +296,9 @@ async fn broken_locks_are_found() {
 
 #[tokio::test]
 async fn a_broken_queue_is_found() {
-    is_found(Fault::LosesMessages, QUEUE, "is lost").await;
+    for command in [QUEUE, BATCHES, MIX] {
+        is_found(Fault::LosesMessages, command, "is lost").await;
+    }
     is_found(
         Fault::InventsMessages,
         QUEUE,

@@ -1,17 +1,18 @@
 //! The flags of each command, and those of all.
 
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use mufakat::protocol::Prefix;
 
+use super::shapes::{CacheShape, LocksShape, QueueShape};
 use super::values::{self, EncodingName, Target};
 use crate::pacer::Plan;
 use crate::report::threshold::Threshold;
 use crate::responder;
 use crate::schedule::Arrivals;
+use crate::workload::mix::Weights;
 
 #[derive(Args)]
 pub struct ReferenceFlags {
@@ -63,35 +64,59 @@ pub struct LocksFlags {
     pub echo: ResponderFlags,
     #[command(flatten)]
     pub check: CheckFlags,
-    /// Locks that all clients share; absent: each client has its own
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub locks: Option<u32>,
-    /// How many of the shared locks are taken together
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=32), requires = "locks")]
-    pub set: u32,
-    /// How many of the rounds take their locks in shared mode, 0 to 1
-    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = values::share)]
-    pub shared: f64,
-    /// How long a lock is held
-    #[arg(long, default_value = "0s", value_parser = values::hold)]
-    pub hold: Duration,
-    /// How long to wait for a lock that others hold; absent: 5s for shared locks, not at all for a client's own
-    #[arg(long, value_parser = values::wait)]
-    pub wait: Option<Duration>,
+    #[command(flatten)]
+    pub shape: LocksShape,
 }
 
-/// A wait for a lock that others hold.
-const WAIT_DEFAULT: Duration = Duration::from_secs(5);
+#[derive(Args)]
+pub struct QueueFlags {
+    #[command(flatten)]
+    pub pace: PaceFlags,
+    #[command(flatten)]
+    pub echo: ResponderFlags,
+    #[command(flatten)]
+    pub check: CheckFlags,
+    #[command(flatten)]
+    pub shape: QueueShape,
+}
 
-impl LocksFlags {
-    /// How long an acquire waits.
-    pub fn wait(&self) -> Duration {
-        let default = match self.locks {
-            Some(_) => WAIT_DEFAULT,
-            None => Duration::ZERO,
-        };
-        self.wait.unwrap_or(default)
-    }
+#[derive(Args)]
+pub struct CacheFlags {
+    #[command(flatten)]
+    pub pace: PaceFlags,
+    #[command(flatten)]
+    pub echo: ResponderFlags,
+    #[command(flatten)]
+    pub check: CheckFlags,
+    #[command(flatten)]
+    pub shape: CacheShape,
+}
+
+#[derive(Args)]
+pub struct MixFlags {
+    /// How often a round is one of each workload, as in lock=3,queue=1,cache=6; of lock, queue, cache and status
+    #[arg(value_name = "WEIGHTS", default_value = "lock=3,queue=1,cache=6")]
+    pub weights: Weights,
+    #[command(flatten)]
+    pub pace: PaceFlags,
+    #[command(flatten)]
+    pub echo: ResponderFlags,
+    #[command(flatten)]
+    pub check: CheckFlags,
+    #[command(flatten)]
+    pub locks: LocksShape,
+    #[command(flatten)]
+    pub queue: QueueShape,
+    #[command(flatten)]
+    pub cache: CacheShape,
+}
+
+#[derive(Args)]
+pub struct StatusFlags {
+    #[command(flatten)]
+    pub pace: PaceFlags,
+    #[command(flatten)]
+    pub echo: ResponderFlags,
 }
 
 #[derive(Args)]
@@ -103,44 +128,6 @@ pub struct CheckFlags {
     /// older than a write that was acknowledged before, and no increment is lost.
     #[arg(long)]
     pub check: bool,
-}
-
-#[derive(Args)]
-pub struct QueueFlags {
-    #[command(flatten)]
-    pub pace: PaceFlags,
-    #[command(flatten)]
-    pub echo: ResponderFlags,
-    #[command(flatten)]
-    pub check: CheckFlags,
-    /// Topics that the clients share
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub topics: u32,
-}
-
-#[derive(Args)]
-pub struct CacheFlags {
-    #[command(flatten)]
-    pub pace: PaceFlags,
-    #[command(flatten)]
-    pub echo: ResponderFlags,
-    #[command(flatten)]
-    pub check: CheckFlags,
-    /// How many of the rounds add to one of ten counters, 0 to 1
-    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = values::share)]
-    pub increments: f64,
-    /// How many of the other rounds are reads, 0 to 1
-    #[arg(long, value_name = "SHARE", default_value = "0.9", value_parser = values::share)]
-    pub reads: f64,
-    /// Keys that the clients share
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
-    pub keys: u32,
-    /// Use the n-th key 1/n^EXPONENT times as often as the first; absent: all keys alike
-    #[arg(long, value_name = "EXPONENT", value_parser = values::exponent)]
-    pub zipf: Option<f64>,
-    /// Bytes of a value: a number, or a range to draw from, as in 100-4096
-    #[arg(long, value_name = "BYTES", default_value = "100", value_parser = values::sizes)]
-    pub value_bytes: RangeInclusive<usize>,
 }
 
 #[derive(Args)]

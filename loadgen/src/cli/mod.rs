@@ -10,12 +10,14 @@ use crate::run::Setup;
 use crate::schedule::OpenLoop;
 
 mod flags;
+mod shapes;
 mod values;
 
 pub use flags::{
-    CacheFlags, CompareFlags, EchoFlags, LocksFlags, OutputFlags, PaceFlags, QueueFlags,
-    ReferenceFlags, ResponderFlags, TargetFlags,
+    CacheFlags, CompareFlags, EchoFlags, LocksFlags, MixFlags, OutputFlags, PaceFlags, QueueFlags,
+    ReferenceFlags, ResponderFlags, StatusFlags, TargetFlags,
 };
+pub use shapes::{CacheShape, LocksShape, QueueShape};
 pub use values::{EncodingName, Target};
 
 /// Puts load on a Mufakat cluster and measures it.
@@ -41,6 +43,7 @@ Examples:
   loadgen locks --locks 5 --hold 2ms --shared 0.5 --check
   loadgen queue --clients 20 --think 10ms          20 clients that pause between rounds
   loadgen cache --reads 0.95 --zipf 1 --keys 10000
+  loadgen mix lock=3,queue=1,cache=6 --check
   loadgen reference --report run.html --json run.json
   loadgen locks --threshold 'lock.acquire.p99<20ms' --threshold 'lock.acquire.errors<0.1%'
   loadgen queue --baseline yesterday.json --noise 5%
@@ -71,7 +74,7 @@ pub enum Command {
     /// Push, then push, pop and acknowledge, beside the raw echo of the broker
     ///
     /// First the same clients send raw NATS requests to a responder in this program. A push is one request, a cycle
-    /// of push, pop and acknowledgement is three.
+    /// of push, pop and acknowledgement is three; with --batch each is about so many messages.
     Queue(QueueFlags),
     /// Read and write keys of the cache, beside the raw echo of the broker
     ///
@@ -80,6 +83,13 @@ pub enum Command {
     /// answers from its own memory is told apart: unless --target says otherwise the broker picks one for each
     /// request, and with `--target spread` each client asks a node of its own.
     Cache(CacheFlags),
+    /// Ask for the status, beside the raw echo of the broker
+    Status(StatusFlags),
+    /// A bit of everything: each round is one of another workload, drawn by weight
+    ///
+    /// The rounds are those of `locks`, `status` and `cache`, and the cycles of `queue`. Each operation has figures of
+    /// its own; with --check all services are checked. First the same clients send raw NATS requests.
+    Mix(MixFlags),
     /// The raw echo of the broker alone
     Echo(EchoFlags),
     /// Two reports side by side, as --json writes them
@@ -97,6 +107,8 @@ impl Command {
             Self::Locks(_) => "locks",
             Self::Queue(_) => "queue",
             Self::Cache(_) => "cache",
+            Self::Status(_) => "status",
+            Self::Mix(_) => "mix",
             Self::Echo(_) => "echo",
             Self::Compare(_) => "compare",
         }
@@ -108,6 +120,8 @@ impl Command {
             Self::Locks(flags) => Some(&flags.pace),
             Self::Queue(flags) => Some(&flags.pace),
             Self::Cache(flags) => Some(&flags.pace),
+            Self::Status(flags) => Some(&flags.pace),
+            Self::Mix(flags) => Some(&flags.pace),
             Self::Echo(flags) => Some(&flags.pace),
         }
     }
@@ -119,6 +133,8 @@ impl Command {
             Self::Locks(flags) => Some(&flags.echo),
             Self::Queue(flags) => Some(&flags.echo),
             Self::Cache(flags) => Some(&flags.echo),
+            Self::Status(flags) => Some(&flags.echo),
+            Self::Mix(flags) => Some(&flags.echo),
             Self::Echo(flags) => Some(&flags.echo),
         }
     }

@@ -19,7 +19,7 @@ pub mod threshold;
 
 use environment::Environment;
 use figures::Run;
-use summary::{CacheSummary, LocksSummary, QueueSummary};
+use summary::{CacheSummary, LocksSummary, QueueSummary, RequestsSummary};
 
 /// All figures of one call of the program.
 #[derive(Serialize, Deserialize)]
@@ -35,6 +35,9 @@ pub struct Report {
     pub queue: Option<QueueSummary>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheSummary>,
+    /// Of `status` and `mix`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<RequestsSummary>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<CheckSummary>,
 }
@@ -97,6 +100,7 @@ impl Report {
             locks: None,
             queue: None,
             cache: None,
+            requests: None,
             check: None,
         }
     }

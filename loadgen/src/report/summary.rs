@@ -24,6 +24,9 @@ pub struct LocksSummary {
 pub struct QueueSummary {
     pub pushes_per_second: f64,
     pub cycles_per_second: f64,
+    /// Messages in one push.
+    #[serde(default = "batch_default")]
+    pub batch: u32,
     /// Pushes beside the echo's rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pushes_beside_echo: Option<BesideEcho>,
@@ -44,6 +47,21 @@ pub struct CacheSummary {
     /// All requests beside the echo's rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub beside_echo: Option<BesideEcho>,
+}
+
+/// What `status` and `mix` are about.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RequestsSummary {
+    pub workload: String,
+    /// Requests of all kinds.
+    pub requests_per_second: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside_echo: Option<BesideEcho>,
+}
+
+/// The batch of reports that do not name it.
+fn batch_default() -> u32 {
+    1
 }
 
 /// A rate beside that of the raw echo.
@@ -89,13 +107,26 @@ impl LocksSummary {
 
 impl QueueSummary {
     /// Sets pushes and cycles beside the echo.
-    pub fn new(pushes: &Run, cycles: &Run, echo: Option<&Run>) -> Self {
+    pub fn new(pushes: &Run, cycles: &Run, batch: u32, echo: Option<&Run>) -> Self {
         let (pushes, cycles) = (pushes.rate("queue.push"), cycles.rate("queue.ack"));
         Self {
             pushes_per_second: pushes,
             cycles_per_second: cycles,
+            batch,
             pushes_beside_echo: echo.map(|echo| BesideEcho::new(pushes, 1.0, echo)),
             cycles_beside_echo: echo.map(|echo| BesideEcho::new(cycles, 3.0, echo)),
+        }
+    }
+}
+
+impl RequestsSummary {
+    /// Sets all requests of a run beside the echo's.
+    pub fn new(run: &Run, echo: Option<&Run>) -> Self {
+        let requests_per_second = run.rate_of_all();
+        Self {
+            workload: run.workload.clone(),
+            requests_per_second,
+            beside_echo: echo.map(|echo| BesideEcho::new(requests_per_second, 1.0, echo)),
         }
     }
 }
@@ -167,7 +198,7 @@ mod tests {
     fn cycles_are_measured_by_a_third_of_the_echo() {
         let pushes = run(&[("queue.push", 60.0)]);
         let cycles = run(&[("queue.push", 41.0), ("queue.ack", 40.0)]);
-        let summary = QueueSummary::new(&pushes, &cycles, Some(&run(&[("echo", 240.0)])));
+        let summary = QueueSummary::new(&pushes, &cycles, 1, Some(&run(&[("echo", 240.0)])));
         let percent = |beside: Option<BesideEcho>| beside.map(|beside| beside.percent);
         assert_eq!(percent(summary.pushes_beside_echo), Some(25.0));
         assert_eq!(percent(summary.cycles_beside_echo), Some(50.0));

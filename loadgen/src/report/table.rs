@@ -4,7 +4,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use super::figures::{Figures, Percentiles, Run};
 use super::prototype::{PROTOTYPE, Prototype, REQUESTS_PER_SECOND};
-use super::summary::{BesideEcho, CacheSummary, LocksSummary, QueueSummary};
+use super::summary::{BesideEcho, CacheSummary, LocksSummary, QueueSummary, RequestsSummary};
 use super::{CheckSummary, Report};
 
 pub const HEADER: [&str; 9] = [
@@ -51,7 +51,11 @@ pub fn summaries(report: &Report) -> Vec<String> {
     let locks = report.locks.as_ref().map(locks_summary);
     let queue = report.queue.as_ref().map(queue_summary);
     let cache = report.cache.as_ref().map(cache_summary);
-    [locks, queue, cache].into_iter().flatten().collect()
+    let requests = report.requests.as_ref().map(requests_summary);
+    [locks, queue, cache, requests]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn head(run: &Run, encoding: &str) -> String {
@@ -245,6 +249,11 @@ fn locks_summary(summary: &LocksSummary) -> String {
 
 fn queue_summary(summary: &QueueSummary) -> String {
     let mut text = format!("Queue: {} pushes/s", rate(summary.pushes_per_second));
+    if summary.batch > 1 {
+        let messages = summary.pushes_per_second * f64::from(summary.batch);
+        let (batch, messages) = (summary.batch, rate(messages));
+        text.push_str(&format!(" of {batch}, that is {messages} messages/s"));
+    }
     if let Some(echo) = &summary.pushes_beside_echo {
         text.push_str(&of_echo(echo));
     }
@@ -269,6 +278,12 @@ fn cache_summary(summary: &CacheSummary) -> String {
         summary.hits_percent, summary.local_percent
     ));
     text
+}
+
+fn requests_summary(summary: &RequestsSummary) -> String {
+    let (name, rate) = (&summary.workload, rate(summary.requests_per_second));
+    let beside_echo = summary.beside_echo.as_ref().map_or(String::new(), of_echo);
+    format!("All of {name}: {rate} requests/s{beside_echo}.")
 }
 
 fn check_summary(check: &CheckSummary) -> String {

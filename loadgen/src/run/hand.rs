@@ -1,7 +1,5 @@
 //! One load thread, as the main thread sees it and from inside.
 
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -171,10 +169,7 @@ impl<W: Workload> Work<W> {
         let pacer = Pacer::new(plan.clone(), start, requests, schedule, stop);
         let series = self.workload.operations().len() + self.workload.details().len();
         let recorder = Recorder::new(series, pacer.records_from(), self.workload.foreseen());
-        Turn {
-            pacer: Rc::new(pacer),
-            recorder: Rc::new(RefCell::new(recorder)),
-        }
+        Turn::new(pacer, recorder)
     }
 
     /// This thread's connections, each once for every node among which users are spread.

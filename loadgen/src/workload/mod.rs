@@ -4,9 +4,11 @@
 //! |---|---|
 //! | `reference` | acquire the user's own lock, hold it, release it, ask for the status twice |
 //! | `locks` | acquire a lock, the user's own or one of some that all share, hold it and release it |
-//! | `queue pushes` | push one message |
-//! | `queue cycles` | push a message, pop one, acknowledge it: three requests |
+//! | `queue pushes` | push a message or a batch of them |
+//! | `queue cycles` | push as many, pop as many, acknowledge them: three requests |
 //! | `cache` | read a key, write it, or add to a counter; a read that finds nothing is followed by a write |
+//! | `status` | ask for the status |
+//! | `mix` | a round of one of `locks`, `queue cycles`, `cache` and `status`, by their weights |
 //! | `echo` | one raw NATS request to a responder that only sends it back |
 
 use std::cell::RefCell;
@@ -25,9 +27,11 @@ use crate::recorder::{Fault, Operation, Recorder, Sample};
 pub mod cache;
 pub mod echo;
 pub mod locks;
+pub mod mix;
 pub mod queue;
 pub mod reference;
 pub mod resource;
+pub mod status;
 
 pub use mufakat::client::RequestError;
 
@@ -84,9 +88,33 @@ pub struct Seat {
 pub struct Turn {
     pub pacer: Rc<Pacer>,
     pub recorder: Rc<RefCell<Recorder>>,
+    /// Where each operation of a workload within a mix is recorded; `None`: where its own number says.
+    places: Option<&'static [usize]>,
 }
 
 impl Turn {
+    pub fn new(pacer: Pacer, recorder: Recorder) -> Self {
+        Self {
+            pacer: Rc::new(pacer),
+            recorder: Rc::new(RefCell::new(recorder)),
+            places: None,
+        }
+    }
+
+    /// The turn of a workload that is part of a mix: its operations, and its details after them, are recorded at
+    /// these places of the mix's.
+    fn within(&self, places: &'static [usize]) -> Self {
+        Self {
+            places: Some(places),
+            ..self.clone()
+        }
+    }
+
+    fn place(&self, operation: Operation) -> Operation {
+        self.places
+            .map_or(operation, |places| Operation(places[operation.0]))
+    }
+
     /// Runs a request and records it as one of `operation`, its latency counted from `intended`. A failure is
     /// recorded and followed by a pause; its answer is `None`.
     pub async fn measure<T, E: Failure>(
@@ -123,13 +151,15 @@ impl Turn {
         };
         self.recorder
             .borrow_mut()
-            .record(operation, sample, recorded);
+            .record(self.place(operation), sample, recorded);
         (result, sample)
     }
 
     /// Records a success once more, under a detail of its operation.
     pub fn detail(&self, detail: Operation, sample: Sample) {
-        self.recorder.borrow_mut().record_detail(detail, sample);
+        self.recorder
+            .borrow_mut()
+            .record_detail(self.place(detail), sample);
     }
 
     /// The answer; after a failure `None`, a while later.

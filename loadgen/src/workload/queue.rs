@@ -1,27 +1,28 @@
-//! Users that push, or push, pop and acknowledge, each its own request.
+//! Users that push, or push, pop and acknowledge, each its own request about one message or a batch.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use anyhow::Result;
 use mufakat::client::{Client, ClientError};
 use mufakat::protocol::queue::{
-    Delivered, Demand, Message, Pop, Popped, Push, ReceiptResult, Receipts, Results, Verdict,
+    Delivered, Demand, Message, Pop, Popped, Push, Pushed, ReceiptResult, Receipts, Results,
+    Verdict,
 };
 use mufakat::protocol::value::Value;
+use rand::RngExt;
 use tokio::time::Instant;
 
 use super::resource::RunName;
-use super::{Failure, Seat, Turn, Workload, milliseconds};
+use super::{Failure, Random, Seat, Turn, Workload, milliseconds};
 use crate::check::Shared;
-use crate::check::queue::{Got, QueueCheck, payload};
+use crate::check::queue::{Got, Pushing, QueueCheck, payload};
 use crate::recorder::Operation;
 
 const PUSH: Operation = Operation(0);
 const POP: Operation = Operation(1);
 const ACK: Operation = Operation(2);
 
-/// Bytes of a payload.
-const PAYLOAD_BYTES: usize = 100;
 /// How long a message that was popped is nobody else's: short, since a check waits for what got lost on its way.
 const VISIBILITY: Duration = Duration::from_secs(10);
 /// Messages that are taken at once when a topic is emptied.
@@ -35,6 +36,10 @@ pub struct Topics {
     pub run: RunName,
     /// How many topics the users share.
     pub count: u32,
+    /// Messages in one push, and most in one pop and one acknowledgement.
+    pub batch: u32,
+    /// Bytes of a payload, drawn evenly.
+    pub message_bytes: RangeInclusive<usize>,
     /// How long a request may take.
     pub timeout: Duration,
     pub check: Shared<QueueCheck>,
@@ -43,6 +48,7 @@ pub struct Topics {
 /// One user's requests.
 pub struct User {
     client: Client,
+    random: Random,
     topic: String,
     push: Push,
     pop: Pop,
@@ -53,23 +59,32 @@ impl Topics {
         let topic = self
             .run
             .with(format!("{kind}.{}", seat.number % self.count));
-        let mut push = Push::one(
-            topic.clone(),
-            Message::new(Value::text("x".repeat(PAYLOAD_BYTES))),
-        );
-        push.timeout_ms = milliseconds(self.timeout);
+        let messages = vec![self.message(*self.message_bytes.start()); self.batch as usize];
+        let push = Push {
+            topic: topic.clone(),
+            messages,
+            batch: self.batch > 1,
+            require_durability: None,
+            timeout_ms: milliseconds(self.timeout),
+        };
         User {
             client: seat.client,
+            random: seat.random,
             pop: self.pop(&topic, format!("user-{}", seat.number)),
             topic,
             push,
         }
     }
 
+    fn message(&self, bytes: usize) -> Message {
+        Message::new(Value::text("x".repeat(bytes)))
+    }
+
     fn pop(&self, topic: &str, consumer: String) -> Pop {
         Pop {
             topic: topic.to_owned(),
             demand: Demand {
+                max: u64::from(self.batch),
                 visibility_ms: milliseconds(VISIBILITY),
                 ..Demand::new(consumer)
             },
@@ -77,19 +92,15 @@ impl Topics {
         }
     }
 
-    /// Pushes a message; whether it was acknowledged.
+    /// Pushes a message or a batch; whether it was acknowledged.
     async fn push(&self, user: &mut User, intended: Instant, turn: &Turn) -> bool {
-        let topic = &user.topic;
-        let pushing = self.check.tell(|check, now| check.pushes(now, topic));
-        if let Some(pushing) = &pushing {
-            let text = payload(pushing.number, PAYLOAD_BYTES);
-            user.push.messages[0].payload = Value::text(text);
-        }
+        let pushing = self.fill(user);
         let request = user.client.push(&user.push);
         let (result, _) = turn.sample(PUSH, intended, request).await;
-        if let Some(pushing) = &pushing {
+        let topic = &user.topic;
+        for (place, pushing) in pushing.iter().enumerate() {
             self.check.tell(|check, now| match &result {
-                Ok(pushed) => check.pushed(now, topic, pushing, pushed.seq.unwrap_or(0)),
+                Ok(pushed) => check.pushed(now, topic, pushing, seq(pushed, place)),
                 Err(error) => {
                     let fault = error.fault();
                     check.not_pushed(now, topic, pushing, fault.code, fault.unknown);
@@ -97,6 +108,31 @@ impl Topics {
             });
         }
         turn.pause_after_failure(result).await.is_some()
+    }
+
+    /// Gives the messages of the next push their sizes, and their numbers where they are checked: one for each.
+    fn fill(&self, user: &mut User) -> Vec<Pushing> {
+        let User {
+            random,
+            topic,
+            push,
+            ..
+        } = user;
+        let varies = self.message_bytes.start() < self.message_bytes.end();
+        let mut numbers = Vec::new();
+        for message in &mut push.messages {
+            let pushing = self.check.tell(|check, now| check.pushes(now, topic));
+            if pushing.is_none() && !varies {
+                break;
+            }
+            let bytes = random.random_range(self.message_bytes.clone());
+            *message = match &pushing {
+                Some(pushing) => Message::new(Value::text(payload(pushing.number, bytes))),
+                None => self.message(bytes),
+            };
+            numbers.extend(pushing);
+        }
+        numbers
     }
 
     /// Runs a pop and tells the check of it.
@@ -198,6 +234,15 @@ impl Topics {
     }
 }
 
+/// The sequence that a message of a push was given; 0, which none has, if the answer names none.
+fn seq(pushed: &Pushed, place: usize) -> u64 {
+    let seq = match &pushed.results {
+        Some(results) => results.get(place).map(|one| one.seq),
+        None => pushed.seq,
+    };
+    seq.unwrap_or(0)
+}
+
 /// A payload that does not fit together is none that was pushed.
 fn bytes(message: &Delivered) -> Vec<u8> {
     message
@@ -229,7 +274,7 @@ impl Workload for Pushes {
     }
 }
 
-/// Users that push a message, pop one and acknowledge it.
+/// Users that push, pop as many messages as they pushed, and acknowledge what they got.
 pub struct Cycles(pub Topics);
 
 impl Workload for Cycles {
