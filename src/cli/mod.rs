@@ -146,23 +146,25 @@ impl Connection {
         answer: &T,
         lines: impl FnOnce(&T) -> String,
     ) -> Result<(), Failure> {
+        self.print_to_reader(answer, lines).map(drop)
+    }
+
+    /// The same of one of many answers: false once nobody reads any more, as behind `head`.
+    fn print_to_reader<T: Serialize>(
+        &self,
+        answer: &T,
+        lines: impl FnOnce(&T) -> String,
+    ) -> Result<bool, Failure> {
         let out = if self.json || !io::stdout().is_terminal() {
             serde_json::to_string(answer).expect("an answer that was JSON is JSON again")
         } else {
             lines(answer)
         };
-        self.print_text(out)
+        write_out(out)
     }
 
-    fn print_text(&self, mut out: String) -> Result<(), Failure> {
-        if !out.ends_with('\n') {
-            out.push('\n');
-        }
-        match io::stdout().write_all(out.as_bytes()) {
-            // Whoever reads has seen enough, as `head` does.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            written => Ok(written?),
-        }
+    fn print_text(&self, out: String) -> Result<(), Failure> {
+        write_out(out).map(drop)
     }
 
     fn conclude(&self, done: Result<ExitStatus, Failure>) -> ExitStatus {
@@ -170,6 +172,17 @@ impl Connection {
             failure.report(self);
             failure.exit_status()
         })
+    }
+}
+
+/// Writes lines to stdout; false when whoever reads has seen enough, as `head` does.
+fn write_out(mut out: String) -> Result<bool, Failure> {
+    if !out.ends_with('\n') {
+        out.push('\n');
+    }
+    match io::stdout().write_all(out.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        written => Ok(written.map(|()| true)?),
     }
 }
 

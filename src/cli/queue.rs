@@ -15,6 +15,7 @@ use crate::protocol::queue::{
 use crate::protocol::value::{Kind, Value};
 
 mod args;
+mod tail;
 
 pub(super) use args::{QueueArgs, QueueCommand};
 
@@ -24,9 +25,14 @@ pub(super) async fn run(
     connection: &Connection,
     command: QueueCommand,
 ) -> Result<ExitStatus, Failure> {
-    if let QueueCommand::Work(args) = command {
-        return work::run(connection, args).await;
-    }
+    let command = match command {
+        QueueCommand::Work(args) => return work::run(connection, args).await,
+        QueueCommand::Tail(args) => {
+            tail::run(connection, args).await?;
+            return Ok(ExitStatus::Done);
+        }
+        other => other,
+    };
     let client = connection.client(Target::Any).await?;
     match command {
         QueueCommand::Push(args) => {
@@ -140,6 +146,7 @@ async fn operate(
         | QueueCommand::Ack(_)
         | QueueCommand::Nack(_)
         | QueueCommand::Extend(_)
+        | QueueCommand::Tail(_)
         | QueueCommand::Work(_) => unreachable!("these have their own road"),
     }
 }
@@ -242,17 +249,22 @@ fn popped_lines(popped: &Popped) -> String {
     if popped.messages.is_empty() {
         return "no message".to_owned();
     }
-    let lines = popped.messages.iter().map(|message| {
-        let payload = match message.payload() {
-            Ok(payload) if payload.kind() != Kind::Binary => {
-                String::from_utf8_lossy(payload.bytes()).into_owned()
-            }
-            Ok(payload) => format!("{} bytes", payload.bytes().len()),
-            Err(why) => why,
-        };
-        format!("{} {payload}", message.receipt)
-    });
+    let lines = popped
+        .messages
+        .iter()
+        .map(|message| format!("{} {}", message.receipt, payload_text(message.payload())));
     lines.collect::<Vec<String>>().join("\n")
+}
+
+/// A payload for people; of a binary one its length.
+fn payload_text(payload: Result<Value, String>) -> String {
+    match payload {
+        Ok(payload) if payload.kind() != Kind::Binary => {
+            String::from_utf8_lossy(payload.bytes()).into_owned()
+        }
+        Ok(payload) => format!("{} bytes", payload.bytes().len()),
+        Err(why) => why,
+    }
 }
 
 fn stats_line(stats: &Stats) -> String {

@@ -362,7 +362,7 @@ pub enum Request {
 }
 
 mod admin;
-pub use admin::{Act, Admin, Backoff, Change, State};
+pub use admin::{Act, Admin, Backoff, Change, Look, State};
 
 impl Request {
     pub(super) fn build(operation: Operation, mut given: Fields<'_>) -> Result<Self, Refusal> {

@@ -31,6 +31,7 @@ use crate::view::rendezvous::Placement;
 
 mod acts;
 mod answers;
+mod looking;
 mod marking;
 mod moving;
 mod running;

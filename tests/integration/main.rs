@@ -43,6 +43,7 @@ mod queue_loss;
 mod queue_model;
 mod queue_pitfalls;
 mod queue_reference;
+mod queue_tail;
 mod queue_waits;
 mod queue_work;
 mod raw;

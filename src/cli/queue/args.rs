@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::tail::TailArgs;
 use crate::cli::work::WorkArgs;
 use crate::cli::{Connection, length_ms};
 use crate::protocol::meta::Meta;
@@ -26,6 +27,7 @@ pub(in crate::cli) enum QueueCommand {
     List(ListArgs),
     Dead(TopicArgs),
     Peek(PeekArgs),
+    Tail(TailArgs),
     Redrive(RedriveArgs),
     Cancel(CancelArgs),
     Configure(ConfigureArgs),

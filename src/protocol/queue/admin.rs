@@ -22,11 +22,53 @@ pub enum State {
 }
 
 impl State {
-    const NAMES: &[&str] = &["ready", "delayed", "in_flight", "dead"];
+    pub const NAMES: &[&str] = &["ready", "delayed", "in_flight", "dead"];
     const ALL: [State; 4] = [State::Ready, State::Delayed, State::InFlight, State::Dead];
 
     pub fn name(self) -> &'static str {
         State::NAMES[self as usize]
+    }
+
+    pub fn of_name(name: &str) -> Option<State> {
+        let nth = State::NAMES.iter().position(|known| *known == name)?;
+        Some(State::ALL[nth])
+    }
+}
+
+/// Which messages a peek shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Those of one state, from a place that an earlier answer told.
+    In { state: State, cursor: u64 },
+    /// Those of every state with a greater sequence number, in its order.
+    After { seq: u64 },
+}
+
+impl Look {
+    const ALL: &str = "all";
+    /// What `state` of a peek can be.
+    pub const NAMES: &[&str] = &["ready", "delayed", "in_flight", "dead", Look::ALL];
+
+    fn build(given: &mut Fields<'_>) -> Result<Self, Refusal> {
+        let name = Look::NAMES[given.choice("state")];
+        let (cursor, after_seq) = (given.integer("cursor"), given.integer("after_seq"));
+        let (state, unfit) = match State::of_name(name) {
+            Some(state) => (Some(state), after_seq.map(|_| "after_seq")),
+            None => (None, cursor.map(|_| "cursor")),
+        };
+        if let Some(unfit) = unfit {
+            let message = "`after_seq` goes with the state `all`, `cursor` with any other";
+            return Err(ErrorReply::bad_field(unfit, message).into());
+        }
+        Ok(match state {
+            Some(state) => Look::In {
+                state,
+                cursor: cursor.unwrap_or(0),
+            },
+            None => Look::After {
+                seq: after_seq.unwrap_or(0),
+            },
+        })
     }
 }
 
@@ -56,10 +98,8 @@ pub struct Admin {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
     Peek {
-        state: State,
+        look: Look,
         limit: u64,
-        /// From an earlier answer.
-        cursor: u64,
     },
     Cancel {
         id: String,
@@ -186,9 +226,10 @@ impl Admin {
     pub(in crate::protocol) const TOPIC_FIELDS: &[Field] = &[Admin::TOPIC, TIMEOUT_MS_FIELD];
     pub(in crate::protocol) const PEEK_FIELDS: &[Field] = &[
         Admin::TOPIC,
-        Field::new("state", Rule::Choice(State::NAMES)),
+        Field::new("state", Rule::Choice(Look::NAMES)),
         Field::new("limit", Rule::Integer(1, BATCH_MAX as u64)),
         Field::new("cursor", Rule::Integer(0, INTEGER_MAX)),
+        Field::new("after_seq", Rule::Integer(0, INTEGER_MAX)),
         TIMEOUT_MS_FIELD,
     ];
     pub(in crate::protocol) const CANCEL_FIELDS: &[Field] =
@@ -234,9 +275,8 @@ impl Admin {
         };
         let act = match operation {
             Operation::QueuePeek => Act::Peek {
-                state: State::ALL[given.choice("state")],
+                look: Look::build(&mut given)?,
                 limit: given.integer("limit").unwrap_or(LIMIT_DEFAULT),
-                cursor: given.integer("cursor").unwrap_or(0),
             },
             Operation::QueueCancel => Act::Cancel {
                 id: given.required_text("id")?,
@@ -295,10 +335,7 @@ fn purge(given: &mut Fields<'_>, topic: &str) -> Result<Act, Refusal> {
         return Err(ErrorReply::bad_field("confirm", message).into());
     }
     let names = given.names("states").unwrap_or_default();
-    let states = names.iter().map(|name| {
-        let nth = State::NAMES.iter().position(|known| known == name);
-        nth.map(|nth| State::ALL[nth])
-    });
+    let states = names.iter().map(|name| State::of_name(name));
     match states.collect::<Option<Vec<State>>>() {
         Some(states) if !states.is_empty() => Ok(Act::Purge { states }),
         _ => {

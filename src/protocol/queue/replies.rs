@@ -188,6 +188,8 @@ pub struct Dead {
 pub struct Shown {
     pub id: String,
     pub seq: u64,
+    /// `ready` (also behind others of its group), `delayed`, `in_flight` or `dead`.
+    pub state: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<Plain>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -212,12 +214,31 @@ pub struct Shown {
     pub failures: Vec<Failed>,
 }
 
+impl Shown {
+    /// # Errors
+    /// When the fields do not fit together, which no node sends.
+    pub fn payload(&self) -> Result<Value, String> {
+        Value::from_reply(InFields {
+            plain: self.payload.clone(),
+            base64: self.payload_base64.clone(),
+            kind: self.encoding,
+        })
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peeked {
     pub messages: Vec<Shown>,
     /// Where to go on; absent at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<u64>,
+    /// Of all states: every message up to this number that is there was shown, now or before. Ask
+    /// with it next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_seq: Option<u64>,
+    /// Of all states: the newest number that a message has got.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seq: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -35,6 +35,32 @@ fn a_push_is_one_message_or_a_batch() {
 }
 
 #[test]
+fn a_peek_goes_on_by_cursor_or_by_sequence() {
+    let look = |body| match decoded(Operation::QueuePeek, body) {
+        Ok(Request::Admin(Admin {
+            act: Act::Peek { look, .. },
+            ..
+        })) => look,
+        other => panic!("{body}: {other:?}"),
+    };
+    let state = State::Ready;
+    assert_eq!(look(r#"{"topic":"a"}"#), Look::In { state, cursor: 0 });
+    let state = State::Dead;
+    let dead = look(r#"{"topic":"a","state":"dead","cursor":3}"#);
+    assert_eq!(dead, Look::In { state, cursor: 3 });
+    let all = look(r#"{"topic":"a","state":"all","after_seq":7}"#);
+    assert_eq!(all, Look::After { seq: 7 });
+    for (body, field) in [
+        (r#"{"topic":"a","after_seq":7}"#, "after_seq"),
+        (r#"{"topic":"a","state":"all","cursor":3}"#, "cursor"),
+        (r#"{"topic":"a","state":"gone"}"#, "state"),
+    ] {
+        let expected = (Code::BadRequest, field.to_owned());
+        assert_eq!(refused(Operation::QueuePeek, body), expected, "{body}");
+    }
+}
+
+#[test]
 fn what_is_wrong_with_a_push_is_named() {
     for (body, field) in [
         (r#"{"payload":1}"#, "topic"),

@@ -1,11 +1,14 @@
 -- Counts the messages of a topic, and shows some. Changes nothing.
 --
--- ARGV: state to show (ready, delayed, in_flight, dead) or '', how many at most, cursor (how many to
---   pass over), bytes at most
+-- ARGV: state to show (ready, delayed, in_flight, dead; all: by sequence number) or '', how many at
+--   most, cursor (how many to pass over; of all: the sequence number to begin behind), bytes at most
 -- Result: {'ok', operation sequence, sequence, now, ready, delayed, in flight, dead, 1 if paused,
---   push time of the oldest that waits or 0, acked, settings, shown}; shown has for each: sequence
---   number, what is kept of it, due time or deadline or time of death or 0, deliveries, consumer or
---   '', why it is dead or '', failures in MessagePack or ''
+--   push time of the oldest that waits or 0, acked, settings, shown, cursor to go on with or -1}; shown
+--   has for each: sequence number, what is kept of it, state, due time or deadline or time of death or
+--   0, deliveries, consumer or '', why it is dead or '', failures in MessagePack or ''. Of all, the
+--   cursor is the number up to which was looked, also at the end
+local PARTS = 8             -- of a message that is shown
+local LOOK_MAX = 5000       -- sequence numbers that one call looks at: a few milliseconds
 local state, most, cursor, bytes = take(), take_number(), take_number(), take_number()
 local live = call('HLEN', BODY)
 local delayed, in_flight, dead = call('ZCARD', DELAYED), call('ZCARD', LEASED), call('ZCARD', DEAD)
@@ -26,7 +29,7 @@ for priority in string.gmatch(used, '%d') do
 end
 note_oldest(call('ZRANGE', LEASED, 0, 0)[1])
 local shown = {}
-local function show(id, at)
+local function show(id, state, at)
   local body = call('HGET', BODY, id)
   if not body then
     return
@@ -38,11 +41,43 @@ local function show(id, at)
     _, deliveries, _, _, consumer = lease_parts(lease)
   end
   local n = #shown
-  shown[n + 1], shown[n + 2], shown[n + 3] = id, body, at
-  shown[n + 4], shown[n + 5] = deliveries, consumer
-  shown[n + 6] = info_of(id).why or ''
-  shown[n + 7] = call('HGET', ERRORS, id) or ''
+  shown[n + 1], shown[n + 2], shown[n + 3], shown[n + 4] = id, body, state, at
+  shown[n + 5], shown[n + 6] = deliveries, consumer
+  shown[n + 7] = info_of(id).why or ''
+  shown[n + 8] = call('HGET', ERRORS, id) or ''
   bytes = bytes - #body
+end
+local function is_full()
+  return bytes <= 0 or #shown / PARTS >= most
+end
+local function show_wherever(id)
+  for _, place in ipairs({{'in_flight', LEASED}, {'delayed', DELAYED}, {'dead', DEAD}}) do
+    local at = call('ZSCORE', place[2], id)
+    if at then
+      return show(id, place[1], at)
+    end
+  end
+  show(id, 'ready', '0')
+end
+-- The sequence numbers above the cursor that may have a message, in order, and up to which number these
+-- are all: where few messages are left, whatever the numbers between them, else the next numbers.
+local function numbers_above()
+  local numbers = {}
+  if live <= LOOK_MAX then
+    for _, id in ipairs(call('HKEYS', BODY)) do
+      local number = tonumber(id)
+      if number > cursor then
+        numbers[#numbers + 1] = number
+      end
+    end
+    table.sort(numbers)
+    return numbers, seq
+  end
+  local last = math.min(cursor + LOOK_MAX, seq)
+  for number = cursor + 1, last do
+    numbers[#numbers + 1] = number
+  end
+  return numbers, last
 end
 local passed = 0
 if state == 'ready' then
@@ -50,17 +85,28 @@ if state == 'ready' then
     local key = KEYS[14 + priority]
     local length = call('LLEN', key)
     local from = math.max(cursor - passed, 0)
-    if from < length and #shown / 7 < most then
-      for _, id in ipairs(call('LRANGE', key, from, from + most - #shown / 7 - 1)) do
+    if from < length and not is_full() then
+      for _, id in ipairs(call('LRANGE', key, from, from + most - #shown / PARTS - 1)) do
         if bytes <= 0 then
           break
         end
-        show(id, '0')
+        show(id, state, '0')
         cursor = cursor + 1
       end
     end
     passed = passed + length
   end
+elseif state == 'all' then
+  local numbers, last = numbers_above()
+  for _, number in ipairs(numbers) do
+    if is_full() then
+      last = number - 1
+      break
+    end
+    show_wherever(string.format('%.0f', number))
+  end
+  cursor = math.max(cursor, last)
+  passed = cursor + 1
 elseif state ~= '' then
   local key = ({delayed = DELAYED, in_flight = LEASED, dead = DEAD})[state]
   local found = call('ZRANGE', key, cursor, cursor + most - 1, 'WITHSCORES')
@@ -69,7 +115,7 @@ elseif state ~= '' then
     if bytes <= 0 then
       break
     end
-    show(found[i], found[i + 1])
+    show(found[i], state, found[i + 1])
     cursor = cursor + 1
   end
 end

@@ -9,11 +9,9 @@ use super::running::refusal_of;
 use super::{ACTS_MAX, Body, Origin, QueueService, Shared, lock, reconfiguring};
 use crate::protocol::error::{Code, ErrorReply};
 use crate::protocol::queue::{
-    Act, Admin, Backoff, Cancelled, Change, Configured, DEDUP_MS_DEFAULT, Dead, Failed, Listed,
-    MAX_DELIVERIES_DEFAULT, Paused, Peeked, Purged, Redriven, Settings, Shown, State, Stats,
-    VISIBILITY_MS_DEFAULT,
+    Act, Admin, Backoff, Cancelled, Change, Configured, DEDUP_MS_DEFAULT, Look,
+    MAX_DELIVERIES_DEFAULT, Paused, Purged, Redriven, Settings, State, VISIBILITY_MS_DEFAULT,
 };
-use crate::protocol::value::InFields;
 use crate::protocol::{Encoding, Refusal};
 use crate::queue::script::{Args, Caller, Denied, Done, Reply, Script, Stored};
 
@@ -56,11 +54,9 @@ impl Shared {
                 cursor,
             } => self.list(&prefix, limit, cursor).await,
             Act::Stats => Ok(Body::Stats(self.stats(&topic).await?)),
-            Act::Peek {
-                state,
-                limit,
-                cursor,
-            } => self.peek(&topic, (state, limit, cursor), encoding).await,
+            Act::Peek { look, limit } => Ok(Body::Peeked(
+                self.peek(&topic, (look, limit), encoding).await?,
+            )),
             Act::Cancel { id } => {
                 let mut args = Args::default();
                 let seq = Stored::seq_of(&id);
@@ -105,7 +101,7 @@ impl Shared {
         Ok(done)
     }
 
-    async fn run_script(
+    pub(super) async fn run_script(
         &self,
         topic: &Arc<str>,
         script: Script,
@@ -219,10 +215,9 @@ impl Shared {
         let mut chosen = Vec::new();
         let mut cursor = 0;
         loop {
-            let wanted = (State::Dead, PURGE_STEP, cursor);
-            let Body::Peeked(page) = self.peek(topic, wanted, Encoding::MessagePack).await? else {
-                unreachable!("a peek shows messages");
-            };
+            let state = State::Dead;
+            let wanted = (Look::In { state, cursor }, PURGE_STEP);
+            let page = self.peek(topic, wanted, Encoding::MessagePack).await?;
             let found = page
                 .messages
                 .iter()
@@ -252,153 +247,6 @@ impl Shared {
             }
         }
     }
-
-    async fn inspect(
-        &self,
-        topic: &Arc<str>,
-        (state, limit, cursor): (&str, u64, u64),
-    ) -> Result<Done, Refusal> {
-        let mut args = Args::default();
-        args.text(state);
-        args.number(limit);
-        args.number(cursor);
-        args.number(self.parts.answers.payload_max() as u64 / 2);
-        self.run_script(topic, Script::Inspect, (Caller::READER, args))
-            .await
-    }
-
-    async fn stats(&self, topic: &Arc<str>) -> Result<Stats, Refusal> {
-        let mut done = self.inspect(topic, ("", 0, 0)).await?;
-        let pushed = done.seq;
-        let mut number = || done.number().ok_or_else(nonsense);
-        let now_ms = number()?;
-        let (ready, delayed, in_flight, dead) = (number()?, number()?, number()?, number()?);
-        let paused = number()? == 1;
-        let oldest_at_ms = number()?;
-        let acked = number()?;
-        let waiters = lock(&self.topics)
-            .get(topic)
-            .map_or(0, |topic| topic.owner.waiters());
-        Ok(Stats {
-            topic: topic.to_string(),
-            ready,
-            delayed,
-            in_flight,
-            dead,
-            oldest_age_ms: match oldest_at_ms {
-                0 => 0,
-                at_ms => now_ms.saturating_sub(at_ms),
-            },
-            waiters: waiters as u64,
-            pushed,
-            acked,
-            marked_seq: self.marked_seq(topic),
-            paused,
-            owner_node: self.placement().home(topic.as_bytes()),
-        })
-    }
-
-    async fn list(
-        &self,
-        prefix: &str,
-        limit: u64,
-        cursor: Option<String>,
-    ) -> Result<Body, Refusal> {
-        let keyspace = self.keyspace().ok_or_else(reconfiguring)?;
-        let store = self.store()?;
-        let mut names = std::collections::BTreeSet::new();
-        let mut scan = 0;
-        loop {
-            let found = store.topics(&keyspace.topics(), prefix, scan).await;
-            let found = found.map_err(|error| refusal_of(&error))?;
-            names.extend(found.names);
-            match found.cursor {
-                Some(next) => scan = next,
-                None => break,
-            }
-        }
-        let after = cursor.unwrap_or_default();
-        let mut left = names.into_iter().filter(|name| *name > after);
-        let mut topics = Vec::new();
-        for name in left.by_ref().take(limit as usize) {
-            topics.push(self.stats(&name.into()).await?);
-        }
-        let cursor = topics.last().map(|last: &Stats| last.topic.clone());
-        Ok(Body::Listed(Listed {
-            cursor: cursor.filter(|_| left.next().is_some()),
-            topics,
-        }))
-    }
-
-    async fn peek(
-        &self,
-        topic: &Arc<str>,
-        (state, limit, cursor): (State, u64, u64),
-        encoding: Encoding,
-    ) -> Result<Body, Refusal> {
-        let mut done = self.inspect(topic, (state.name(), limit, cursor)).await?;
-        // Past the counts, to what is shown.
-        let mut list = done.rest.by_ref().skip(9);
-        let shown = match list.next() {
-            Some(Reply::List(shown)) => shown,
-            _ => return Err(nonsense()),
-        };
-        let cursor = list.next().and_then(|cursor| cursor.number());
-        let messages = shown
-            .chunks_exact(7)
-            .map(|parts| shown_message(parts, state, encoding));
-        Ok(Body::Peeked(Peeked {
-            messages: messages.collect::<Option<_>>().ok_or_else(nonsense)?,
-            cursor,
-        }))
-    }
-}
-
-fn shown_message(parts: &[Reply], state: State, encoding: Encoding) -> Option<Shown> {
-    let [seq, kept, at, deliveries, consumer, why, failures] = parts else {
-        return None;
-    };
-    let stored = Stored::unpack(&kept.clone().into_bytes()?);
-    let InFields {
-        plain,
-        base64,
-        kind,
-    } = stored.payload.in_reply(encoding);
-    let (seq, at_ms) = (seq.number()?, at.text()?.parse::<f64>().ok()? as u64);
-    Some(Shown {
-        id: Stored::id_of(stored.id.as_deref(), seq),
-        seq,
-        payload: plain,
-        payload_base64: base64,
-        encoding: kind,
-        headers: stored.headers,
-        pushed_at_ms: stored.pushed_at_ms,
-        due_at_ms: (state == State::Delayed).then_some(at_ms),
-        visible_until_ms: (state == State::InFlight).then_some(at_ms),
-        consumer: consumer.text().filter(|_| state == State::InFlight),
-        deliveries: deliveries.number()?,
-        dead: (state == State::Dead).then_some(Dead {
-            why: why.text()?,
-            at_ms,
-        }),
-        failures: failures_of(failures),
-    })
-}
-
-fn failures_of(packed: &Reply) -> Vec<Failed> {
-    let Reply::Bytes(packed) = packed else {
-        return Vec::new();
-    };
-    let list: Vec<(f64, u64, String, String)> = rmp_serde::from_slice(packed).unwrap_or_default();
-    let each = list
-        .into_iter()
-        .map(|(at_ms, delivery, consumer, reason)| Failed {
-            at_ms: at_ms as u64,
-            delivery,
-            consumer,
-            reason,
-        });
-    each.collect()
 }
 
 /// The settings in force, from those that were changed.
@@ -428,6 +276,6 @@ fn settings(changed: &[Reply]) -> Settings {
     }
 }
 
-fn nonsense() -> Refusal {
+pub(super) fn nonsense() -> Refusal {
     ErrorReply::new(Code::Internal, "Redis answered what no script says").into()
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{boolean, component, describe, integer, list, object, one_of, or_null, text};
 use crate::protocol::Operation;
-use crate::protocol::queue::{DEDUP_MS_DEFAULT, PRIORITY_DEFAULT, ReceiptResult};
+use crate::protocol::queue::{DEDUP_MS_DEFAULT, PRIORITY_DEFAULT, ReceiptResult, State};
 
 pub(super) fn is_of_queue(operation: Operation) -> bool {
     let name = operation.name();
@@ -18,7 +18,9 @@ pub(super) fn summary(operation: Operation) -> &'static str {
         Operation::QueueAck => "Messages are done; more may be taken in the same trip.",
         Operation::QueueNack => "Messages are not done: they come again, or are dead.",
         Operation::QueueExtend => "Messages are not done yet.",
-        Operation::QueuePeek => "Shows messages of one state.",
+        Operation::QueuePeek => {
+            "Shows messages of one state, or of all in the order of their pushes."
+        }
         Operation::QueueCancel => "Takes a message back that nobody has got.",
         Operation::QueueConfigure => "Changes settings of a topic, and tells those in force.",
         Operation::QueueStats => "How many messages a topic has in each state.",
@@ -58,6 +60,9 @@ pub(super) fn request_field(operation: Operation, name: &str) -> (&'static str, 
         (_, "reason") => "Why; kept with the message.",
         (_, "state") => "Which messages.",
         (_, "cursor") => "Where to go on, from an earlier answer.",
+        (_, "after_seq") => {
+            "With the state `all`: only messages with a greater `seq`; 0 when absent."
+        }
         (_, "id") => "The id of the message.",
         (_, "max_deliveries") => "So many failures make a message dead; 10 at first.",
         (_, "backoff") => "How long a message rests after a failure; none at first.",
@@ -128,7 +133,12 @@ pub(super) fn success(operation: Operation) -> Vec<(&'static str, Value)> {
             ("messages?", list(component("message"))),
         ],
         Operation::QueueNack | Operation::QueueExtend => vec![("results", results())],
-        Operation::QueuePeek => vec![("messages", list(shown())), ("cursor?", integer())],
+        Operation::QueuePeek => vec![
+            ("messages", list(shown())),
+            ("cursor?", integer()),
+            ("after_seq?", integer()),
+            ("last_seq?", integer()),
+        ],
         Operation::QueueCancel => vec![("cancelled", boolean())],
         Operation::QueueConfigure => vec![
             ("visibility_ms", integer()),
@@ -210,6 +220,7 @@ fn shown() -> Value {
     ];
     let mut fields = payload();
     fields.extend([
+        ("state", one_of(State::NAMES)),
         ("due_at_ms?", integer()),
         ("visible_until_ms?", integer()),
         ("consumer?", text()),

@@ -1,0 +1,133 @@
+//! `mufakat queue tail`: what comes into a topic, shown without taking it.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+
+use super::payload_text;
+use crate::cli::{Connection, Failure, length_ms};
+use crate::client::{Client, ClientError, Target};
+use crate::protocol::queue::{Peeked, Shown, Stats};
+use crate::protocol::{Code, Operation};
+
+/// Messages of one look, at first; fewer when they are too large for one answer.
+const LIMIT: u64 = 1_000;
+/// The shortest time between two looks that find nothing new: each is a script in Redis.
+const EVERY_MS_MIN: u64 = 20;
+
+/// Follow what is pushed to a topic, without taking it, until Ctrl-C.
+///
+/// Looks again and again for messages that are newer than those seen, whatever their state, and shows
+/// each once. A message that was pushed and acknowledged (or expired, cancelled, purged) between two
+/// looks is not seen: for all of them use a consumer, or --every with a time shorter than the work takes.
+///
+/// Examples:
+///   mufakat queue tail mails
+///   mufakat queue tail mails --after 0 --count 10
+///   mufakat queue tail mails --json | jq .payload
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(in crate::cli) struct TailArgs {
+    #[arg(value_name = "TOPIC")]
+    topic: String,
+    /// Begin with what is there of messages with a greater sequence number (0: all); absent: only new ones.
+    #[arg(long, value_name = "SEQ")]
+    after: Option<u64>,
+    /// End after so many messages.
+    #[arg(long, value_name = "COUNT")]
+    count: Option<u64>,
+    /// How long to rest when a look found nothing new, 20ms or more.
+    #[arg(long, value_name = "LENGTH", default_value = "500ms", value_parser = rest_ms)]
+    every: u64,
+}
+
+fn rest_ms(text: &str) -> Result<u64, String> {
+    match length_ms(text)? {
+        ms if ms >= EVERY_MS_MIN => Ok(ms),
+        _ => Err(format!("{EVERY_MS_MIN}ms is the least")),
+    }
+}
+
+pub(super) async fn run(connection: &Connection, args: TailArgs) -> Result<(), Failure> {
+    let client = connection.client(Target::Leader).await?;
+    let mut tail = Tail {
+        after_seq: match args.after {
+            Some(seq) => seq,
+            None => newest(&client, &args.topic).await?,
+        },
+        limit: LIMIT,
+        left: args.count.unwrap_or(u64::MAX),
+        is_cut_off: false,
+    };
+    while tail.left > 0 {
+        let Some(page) = tail.look(&client, &args).await? else {
+            tokio::time::sleep(Duration::from_millis(args.every)).await;
+            continue;
+        };
+        for message in &page.messages {
+            if !connection.print_to_reader(message, line)? {
+                return Ok(());
+            }
+        }
+        tail.left -= page.messages.len() as u64;
+        tail.after_seq = page.after_seq.unwrap_or(tail.after_seq);
+        if page.last_seq.is_none_or(|last| last <= tail.after_seq) {
+            tokio::time::sleep(Duration::from_millis(args.every)).await;
+        }
+    }
+    Ok(())
+}
+
+/// The sequence number of the topic's newest message, whatever became of it.
+async fn newest(client: &Client, topic: &str) -> Result<u64, ClientError> {
+    let body = json!({"topic": topic});
+    let stats: Stats = client
+        .ask_queue(Operation::QueueStats, topic, &body)
+        .await?;
+    Ok(stats.pushed)
+}
+
+/// How far the topic was followed.
+struct Tail {
+    after_seq: u64,
+    limit: u64,
+    /// Messages that are still to be shown.
+    left: u64,
+    /// The newest look failed, which was said.
+    is_cut_off: bool,
+}
+
+impl Tail {
+    /// What is new; none if that cannot be told now, which passes.
+    async fn look(&mut self, client: &Client, args: &TailArgs) -> Result<Option<Peeked>, Failure> {
+        let body = json!({"topic": args.topic, "state": "all", "after_seq": self.after_seq,
+            "limit": self.limit.min(self.left)});
+        let looked = client.ask_queue(Operation::QueuePeek, &args.topic, &body);
+        match looked.await {
+            Ok(page) => {
+                self.is_cut_off = false;
+                Ok(Some(page))
+            }
+            Err(error) if error.code() == Some(Code::PayloadTooLarge) && self.limit > 1 => {
+                self.limit /= 2;
+                Ok(None)
+            }
+            Err(error) if error.retryable() => {
+                if !std::mem::replace(&mut self.is_cut_off, true) {
+                    eprintln!("mufakat: {error}; looking again");
+                }
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn line(message: &Shown) -> String {
+    let state = match message.state.as_str() {
+        "ready" => String::new(),
+        other => format!(" [{}]", other.replace('_', " ")),
+    };
+    format!("{}{state} {}", message.seq, payload_text(message.payload()))
+}

@@ -1,0 +1,182 @@
+//! What is only looked at: the counts of topics, and their messages without taking them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::acts::nonsense;
+use super::running::refusal_of;
+use super::{Body, Shared, lock, reconfiguring};
+use crate::protocol::queue::{Dead, Failed, Listed, Look, Peeked, Shown, State, Stats};
+use crate::protocol::value::InFields;
+use crate::protocol::{Encoding, Refusal};
+use crate::queue::script::{Args, Caller, Done, Reply, Script, Stored};
+
+/// What the script tells of a message that it shows.
+const PARTS: usize = 8;
+
+impl Shared {
+    async fn inspect(
+        &self,
+        topic: &Arc<str>,
+        (state, limit, cursor): (&str, u64, u64),
+    ) -> Result<Done, Refusal> {
+        let mut args = Args::default();
+        args.text(state);
+        args.number(limit);
+        args.number(cursor);
+        args.number(self.parts.answers.payload_max() as u64 / 2);
+        self.run_script(topic, Script::Inspect, (Caller::READER, args))
+            .await
+    }
+
+    pub(super) async fn stats(&self, topic: &Arc<str>) -> Result<Stats, Refusal> {
+        let mut done = self.inspect(topic, ("", 0, 0)).await?;
+        let pushed = done.seq;
+        let mut number = || done.number().ok_or_else(nonsense);
+        let now_ms = number()?;
+        let (ready, delayed, in_flight, dead) = (number()?, number()?, number()?, number()?);
+        let paused = number()? == 1;
+        let oldest_at_ms = number()?;
+        let acked = number()?;
+        let waiters = lock(&self.topics)
+            .get(topic)
+            .map_or(0, |topic| topic.owner.waiters());
+        Ok(Stats {
+            topic: topic.to_string(),
+            ready,
+            delayed,
+            in_flight,
+            dead,
+            oldest_age_ms: match oldest_at_ms {
+                0 => 0,
+                at_ms => now_ms.saturating_sub(at_ms),
+            },
+            waiters: waiters as u64,
+            pushed,
+            acked,
+            marked_seq: self.marked_seq(topic),
+            paused,
+            owner_node: self.placement().home(topic.as_bytes()),
+        })
+    }
+
+    pub(super) async fn list(
+        &self,
+        prefix: &str,
+        limit: u64,
+        cursor: Option<String>,
+    ) -> Result<Body, Refusal> {
+        let keyspace = self.keyspace().ok_or_else(reconfiguring)?;
+        let store = self.store()?;
+        let mut names = BTreeSet::new();
+        let mut scan = 0;
+        loop {
+            let found = store.topics(&keyspace.topics(), prefix, scan).await;
+            let found = found.map_err(|error| refusal_of(&error))?;
+            names.extend(found.names);
+            match found.cursor {
+                Some(next) => scan = next,
+                None => break,
+            }
+        }
+        let after = cursor.unwrap_or_default();
+        let mut left = names.into_iter().filter(|name| *name > after);
+        let mut topics = Vec::new();
+        for name in left.by_ref().take(limit as usize) {
+            topics.push(self.stats(&name.into()).await?);
+        }
+        let cursor = topics.last().map(|last: &Stats| last.topic.clone());
+        Ok(Body::Listed(Listed {
+            cursor: cursor.filter(|_| left.next().is_some()),
+            topics,
+        }))
+    }
+
+    pub(super) async fn peek(
+        &self,
+        topic: &Arc<str>,
+        (look, limit): (Look, u64),
+        encoding: Encoding,
+    ) -> Result<Peeked, Refusal> {
+        let (name, from) = match look {
+            Look::In { state, cursor } => (state.name(), cursor),
+            Look::After { seq } => ("all", seq),
+        };
+        let mut done = self.inspect(topic, (name, limit, from)).await?;
+        let last_seq = done.seq;
+        // Past the counts, to what is shown.
+        let mut list = done.rest.by_ref().skip(9);
+        let shown = match list.next() {
+            Some(Reply::List(shown)) => shown,
+            _ => return Err(nonsense()),
+        };
+        let next = list.next().and_then(|next| next.number());
+        let messages = shown
+            .chunks_exact(PARTS)
+            .map(|parts| shown_message(parts, encoding));
+        let messages = messages.collect::<Option<_>>().ok_or_else(nonsense)?;
+        Ok(match look {
+            Look::In { .. } => Peeked {
+                messages,
+                cursor: next,
+                after_seq: None,
+                last_seq: None,
+            },
+            Look::After { .. } => Peeked {
+                messages,
+                cursor: None,
+                after_seq: next,
+                last_seq: Some(last_seq),
+            },
+        })
+    }
+}
+
+fn shown_message(parts: &[Reply], encoding: Encoding) -> Option<Shown> {
+    let [seq, kept, state, at, deliveries, consumer, why, failures] = parts else {
+        return None;
+    };
+    let state = State::of_name(&state.text()?)?;
+    let stored = Stored::unpack(&kept.clone().into_bytes()?);
+    let InFields {
+        plain,
+        base64,
+        kind,
+    } = stored.payload.in_reply(encoding);
+    let (seq, at_ms) = (seq.number()?, at.text()?.parse::<f64>().ok()? as u64);
+    Some(Shown {
+        id: Stored::id_of(stored.id.as_deref(), seq),
+        seq,
+        state: state.name().to_owned(),
+        payload: plain,
+        payload_base64: base64,
+        encoding: kind,
+        headers: stored.headers,
+        pushed_at_ms: stored.pushed_at_ms,
+        due_at_ms: (state == State::Delayed).then_some(at_ms),
+        visible_until_ms: (state == State::InFlight).then_some(at_ms),
+        consumer: consumer.text().filter(|_| state == State::InFlight),
+        deliveries: deliveries.number()?,
+        dead: (state == State::Dead).then_some(Dead {
+            why: why.text()?,
+            at_ms,
+        }),
+        failures: failures_of(failures),
+    })
+}
+
+fn failures_of(packed: &Reply) -> Vec<Failed> {
+    let Reply::Bytes(packed) = packed else {
+        return Vec::new();
+    };
+    let list: Vec<(f64, u64, String, String)> = rmp_serde::from_slice(packed).unwrap_or_default();
+    let each = list
+        .into_iter()
+        .map(|(at_ms, delivery, consumer, reason)| Failed {
+            at_ms: at_ms as u64,
+            delivery,
+            consumer,
+            reason,
+        });
+    each.collect()
+}
