@@ -47,8 +47,9 @@ lint: ## Check format and lints
 tools: ## Install nats-server and redis-server where they are missing
 	@.ci/install-tools
 
-bench: tools ## Run the reference load against a cluster that is up (BENCH_ARGS="--help")
-	cargo run --release --locked --package loadgen -- reference $(BENCH_ARGS)
+bench: tools ## Measure the standard set on a cluster of its own, write docs/benchmarks.md (4 minutes)
+	cargo build --release --locked
+	./target/release/loadgen bench $(BENCH_ARGS)
 
 failover: tools ## Kill and stop the leader 20 times each under load, and print how long nobody is served
 	FAILOVER_ROUNDS=20 cargo test --release --locked --test integration -- --nocapture --test-threads 1 failover

@@ -15,7 +15,7 @@ use crate::check::queue::QueueCheck;
 use crate::check::{History, Shared};
 use crate::cli::{
     CacheFlags, CacheShape, Cli, Command, LocksFlags, LocksShape, MixFlags, QueueFlags, QueueShape,
-    ReferenceFlags, Target,
+    RedisFlags, ReferenceFlags, Target,
 };
 use crate::progress::Progress;
 use crate::report::Report;
@@ -30,6 +30,7 @@ use crate::workload::echo::Echo;
 use crate::workload::locks::Locks;
 use crate::workload::mix::Mix;
 use crate::workload::queue::{Cycles, Pushes, Topics};
+use crate::workload::raw_redis::RawRedis;
 use crate::workload::reference::Reference;
 use crate::workload::resource::RunName;
 use crate::workload::status::Status;
@@ -47,7 +48,7 @@ pub async fn execute(cli: &Cli) -> Result<(Report, Vec<Recording>)> {
     let client = Client::connect(&setup.connect).await?;
     let mut environment = Environment::read();
     environment.broker_version = Some(client.requester().nats().server_info().version);
-    if !matches!(cli.command, Command::Echo(_)) {
+    if !matches!(cli.command, Command::Echo(_) | Command::Redis(_)) {
         let status = client
             .status()
             .await
@@ -78,7 +79,10 @@ pub async fn execute(cli: &Cli) -> Result<(Report, Vec<Recording>)> {
         Command::Echo(_) => {
             call.echo().await?;
         }
-        Command::Compare(_) => unreachable!("a comparison makes no run"),
+        Command::Redis(flags) => call.redis(flags).await?,
+        Command::Bench(_) | Command::Compare(_) => {
+            unreachable!("a benchmark consists of other commands, a comparison makes no run")
+        }
     }
     Ok((call.report, call.recordings))
 }
@@ -198,6 +202,20 @@ impl Call<'_> {
         Ok(())
     }
 
+    /// Redis alone.
+    async fn redis(&mut self, flags: &RedisFlags) -> Result<()> {
+        let (key, bytes) = (self.name.with("list"), flags.value_bytes as usize);
+        let workload = RawRedis::new(&flags.redis, key, bytes, self.cli.target.timeout)?;
+        // What is in the way of the first command is told as the reason, not as so many failures.
+        workload.remove().await.context("cannot use Redis")?;
+        let workload = Arc::new(workload);
+        self.run_shared(workload.clone()).await?;
+        workload
+            .remove()
+            .await
+            .context("the list cannot be removed")
+    }
+
     fn locks_of(&self, shape: &LocksShape, checks: &Checks) -> Locks {
         Locks {
             run: self.name.clone(),
@@ -263,7 +281,11 @@ impl Call<'_> {
 
     /// Runs a workload and reports its figures. Returns whether it was stopped early.
     async fn run(&mut self, workload: impl Workload) -> Result<bool> {
-        let recording = run(Arc::new(workload), &self.setup, &mut self.progress).await?;
+        self.run_shared(Arc::new(workload)).await
+    }
+
+    async fn run_shared(&mut self, workload: Arc<impl Workload>) -> Result<bool> {
+        let recording = run(workload, &self.setup, &mut self.progress).await?;
         self.report.runs.push(Run::new(&recording));
         let stopped = recording.stopped;
         self.recordings.push(recording);

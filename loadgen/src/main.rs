@@ -2,7 +2,7 @@
 //!
 //! A command runs workloads (`workload`), each through `run`: load threads whose users are paced by `pacer` (in an
 //! open loop by `schedule`), checked by `check` and recorded by `recorder`; `timeline` adds up what the threads tell each second. `report`
-//! holds what is left of that and judges it.
+//! holds what is left of that and judges it. `bench` runs a set of commands against a cluster of its own.
 
 use std::process::ExitCode;
 
@@ -10,6 +10,7 @@ use anyhow::Result;
 use clap::Parser;
 
 mod batching;
+mod bench;
 mod check;
 mod cli;
 mod commands;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         .init();
     let executed = match &cli.command {
         cli::Command::Compare(flags) => show_changes(flags),
+        cli::Command::Bench(flags) => benchmark(flags),
         _ => execute(&cli),
     };
     match executed {
@@ -61,16 +63,23 @@ fn show_changes(flags: &cli::CompareFlags) -> Result<u8> {
     Ok(0)
 }
 
+fn benchmark(flags: &cli::BenchFlags) -> Result<u8> {
+    let all_well = runtime()?.block_on(bench::run(flags))?;
+    Ok(if all_well { 0 } else { ERROR })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    Ok(builder.enable_all().build()?)
+}
+
 /// Runs the command, prints its figures and judges them; returns the exit code.
 fn execute(cli: &cli::Cli) -> Result<u8> {
     let output = &cli.output;
     // A baseline that cannot be read is told before the run, not after it.
     let baseline = output.baseline.as_deref().map(Report::read_json);
     let baseline = baseline.transpose()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let (report, recordings) = runtime.block_on(commands::execute(cli))?;
+    let (report, recordings) = runtime()?.block_on(commands::execute(cli))?;
     print!("{}", report::table::text(&report));
     if let Some(path) = &output.json {
         report.write_json(path)?;

@@ -139,6 +139,45 @@ pub struct EchoFlags {
 }
 
 #[derive(Args)]
+pub struct RedisFlags {
+    #[command(flatten)]
+    pub pace: PaceFlags,
+    /// Address of Redis
+    #[arg(
+        long,
+        env = "REDIS_URL",
+        hide_env_values = true,
+        default_value = "redis://127.0.0.1:6379"
+    )]
+    pub redis: String,
+    /// Bytes of a value
+    #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=900_000))]
+    pub value_bytes: u32,
+}
+
+#[derive(Args)]
+pub struct BenchFlags {
+    /// Where to write the page
+    #[arg(long, value_name = "FILE", default_value = "docs/benchmarks.md")]
+    pub page: PathBuf,
+    /// The program that starts the cluster; absent: `mufakat` beside this program
+    #[arg(long, value_name = "PATH")]
+    pub mufakat: Option<PathBuf>,
+    /// Added to every usual port of the cluster, as `mufakat dev` does
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u16).range(0..=50_000))]
+    pub port_base: u16,
+    /// Clients of each workload
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=30_000))]
+    pub clients: u32,
+    /// How long to record each workload
+    #[arg(long, default_value = "8s", value_parser = values::duration)]
+    pub duration: Duration,
+    /// Time before each that is not recorded
+    #[arg(long, default_value = "2s", value_parser = values::duration)]
+    pub warm_up: Duration,
+}
+
+#[derive(Args)]
 #[command(next_help_heading = "Pace")]
 pub struct PaceFlags {
     /// Clients, each with one round under way at a time; with --rate the most rounds under way at once

@@ -14,8 +14,8 @@ mod shapes;
 mod values;
 
 pub use flags::{
-    CacheFlags, CompareFlags, EchoFlags, LocksFlags, MixFlags, OutputFlags, PaceFlags, QueueFlags,
-    ReferenceFlags, ResponderFlags, StatusFlags, TargetFlags,
+    BenchFlags, CacheFlags, CompareFlags, EchoFlags, LocksFlags, MixFlags, OutputFlags, PaceFlags,
+    QueueFlags, RedisFlags, ReferenceFlags, ResponderFlags, StatusFlags, TargetFlags,
 };
 pub use shapes::{CacheShape, LocksShape, QueueShape};
 pub use values::{EncodingName, Target};
@@ -92,6 +92,16 @@ pub enum Command {
     Mix(MixFlags),
     /// The raw echo of the broker alone
     Echo(EchoFlags),
+    /// Commands to Redis itself: what it can do without a queue around it
+    ///
+    /// Each round is one RPUSH to a list that is removed at the end. The broker has to be there too: connections to it
+    /// are opened as for every other workload.
+    Redis(RedisFlags),
+    /// The standard set against a cluster that it starts itself; writes a page with what came out
+    ///
+    /// Starts `mufakat dev` with other ports and data that goes away with it, runs one workload after another, and
+    /// sets each beside the raw echo of that broker and beside Redis alone.
+    Bench(BenchFlags),
     /// Two reports side by side, as --json writes them
     ///
     /// The noise is twice the standard error of a figure from second to second, of both runs together. A change that
@@ -110,13 +120,16 @@ impl Command {
             Self::Status(_) => "status",
             Self::Mix(_) => "mix",
             Self::Echo(_) => "echo",
+            Self::Redis(_) => "redis",
+            Self::Bench(_) => "bench",
             Self::Compare(_) => "compare",
         }
     }
 
     fn pace(&self) -> Option<&PaceFlags> {
         match self {
-            Self::Reference(_) | Self::Compare(_) => None,
+            Self::Reference(_) | Self::Bench(_) | Self::Compare(_) => None,
+            Self::Redis(flags) => Some(&flags.pace),
             Self::Locks(flags) => Some(&flags.pace),
             Self::Queue(flags) => Some(&flags.pace),
             Self::Cache(flags) => Some(&flags.pace),
@@ -129,7 +142,7 @@ impl Command {
     /// How the echo beside the workload is made, if there is one.
     pub fn echo(&self) -> Option<&ResponderFlags> {
         match self {
-            Self::Reference(_) | Self::Compare(_) => None,
+            Self::Reference(_) | Self::Redis(_) | Self::Bench(_) | Self::Compare(_) => None,
             Self::Locks(flags) => Some(&flags.echo),
             Self::Queue(flags) => Some(&flags.echo),
             Self::Cache(flags) => Some(&flags.echo),

@@ -62,7 +62,8 @@ fn own_settings(command: &Command) -> BTreeMap<String, Value> {
             own.cache(&flags.cache);
             own.add("check", json!(flags.check.check));
         }
-        Command::Status(_) | Command::Echo(_) | Command::Compare(_) => {}
+        Command::Redis(flags) => own.add("value_bytes", json!(flags.value_bytes)),
+        Command::Status(_) | Command::Echo(_) | Command::Bench(_) | Command::Compare(_) => {}
     }
     own.0
 }

@@ -10,6 +10,7 @@
 //! | `status` | ask for the status |
 //! | `mix` | a round of one of `locks`, `queue cycles`, `cache` and `status`, by their weights |
 //! | `echo` | one raw NATS request to a responder that only sends it back |
+//! | `redis` | one command to Redis itself |
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -29,6 +30,7 @@ pub mod echo;
 pub mod locks;
 pub mod mix;
 pub mod queue;
+pub mod raw_redis;
 pub mod reference;
 pub mod resource;
 pub mod status;
