@@ -1,8 +1,9 @@
 //! One node: the only place that builds the parts and hands them out.
 //!
 //! Start: data directory, broker connections, log and state, Raft, then the doors to clients and
-//! HTTP. Stop (SIGTERM, Ctrl-C, or removal from the cluster): not ready, hand over leadership, take no more requests, finish
-//! what is in flight, end Raft.
+//! HTTP. Stop (SIGTERM, Ctrl-C, or removal from the cluster): not ready, leave the view (topics and
+//! cached values move to others while this node still answers), hand over leadership, take no more
+//! requests, finish what is in flight, end Raft.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,11 +50,11 @@ use crate::raft::state_machine::StateMachine;
 use crate::raft::types::RaftLog;
 use crate::stats::{Connection, Stats};
 use crate::time::LeaseClock;
-use crate::view::cluster::View;
 use crate::view::service::Keeper;
 use crate::{raft, time};
 
 mod answering;
+mod departure;
 
 /// How long a change of leader prolongs leases: time for holders to reach the new one.
 const GRACE: Duration = Duration::from_secs(1);
@@ -64,11 +65,6 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(1);
 const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How often a lease on the view is renewed while it lasts: three may be lost.
 const RENEWALS: u32 = 4;
-/// How long a node that was removed waits until the view knows.
-const LEAVE_VIEW_MAX: Duration = Duration::from_secs(3);
-/// How long no leader may be heard of before a node asks whether it was removed, and how often it looks.
-const ALONE_MAX: Duration = Duration::from_secs(2);
-const REMOVAL_LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often a node looks whether Raft had to stop.
 const HEALTH_LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -97,10 +93,13 @@ pub struct Core {
     pub dispatch: Arc<Dispatch>,
     clock: LeaseClock,
     config: Config,
+    /// Becomes true when this node is to leave the view.
+    leaving: watch::Sender<bool>,
 }
 
 /// The tasks and connections of a running node, in the order in which they end.
 struct Node {
+    core: Arc<Core>,
     handle: Handle,
     insight: Arc<Insight>,
     queues: QueueService,
@@ -272,6 +271,7 @@ impl Core {
             dispatch,
             clock,
             config,
+            leaving: watch::Sender::new(false),
         })
     }
 
@@ -293,43 +293,10 @@ impl Core {
             clock: self.clock,
             suspicion: self.config.suspicion,
             renew_every: self.config.view_lease / RENEWALS,
+            leaving: self.leaving.subscribe(),
         };
         tokio::spawn(keeper.run(stopped));
         Ok(())
-    }
-
-    /// Returns once this node, which had a vote, was removed and has left the view.
-    pub async fn removed(&self) {
-        tokio::select! {
-            () = self.handle.voted_out() => {}
-            () = self.told_of_removal() => {}
-        }
-        tracing::info!("removed from the cluster");
-        let mut changed = self.handle.view_changes();
-        let left_view = async {
-            let me = self.network.identity().node;
-            let acts = |view: &View| view.member(me).is_some();
-            while self.handle.read(|state, _| acts(&state.view)) && changed.changed().await.is_ok()
-            {
-            }
-        };
-        // Without it, others wait for the end of this node's lease.
-        let _ = tokio::time::timeout(LEAVE_VIEW_MAX, left_view).await;
-    }
-
-    /// Who was away while it was removed hears of no leader, and asks the others why.
-    async fn told_of_removal(&self) {
-        let mut alone_since = time::now();
-        loop {
-            tokio::time::sleep(REMOVAL_LOOK_EVERY).await;
-            if self.handle.leader().is_some() {
-                alone_since = time::now();
-            } else if alone_since.elapsed() > ALONE_MAX
-                && bootstrap::was_removed(&self.handle, &self.network).await
-            {
-                return;
-            }
-        }
     }
 }
 
@@ -397,6 +364,7 @@ impl Node {
             handle: core.handle.clone(),
             fence: core.dispatch.prefix.fence(core.dispatch.me),
             membership: core.dispatch.membership.clone(),
+            core,
             removed,
             insight,
             queues,
@@ -429,9 +397,12 @@ impl Node {
 
     /// Ends service without losing what was accepted.
     async fn drain(self) {
-        tracing::info!("stopping: handing over leadership and finishing what is in flight");
+        tracing::info!(
+            "stopping: handing over what is this node's and finishing what is in flight"
+        );
         let deadline = time::now() + DRAIN_MAX;
         self.insight.serving.store(false, Ordering::Relaxed);
+        self.core.leave_view().await;
         self.handle
             .hand_over(None, time::now() + HAND_OVER_MAX)
             .await;

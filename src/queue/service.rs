@@ -9,7 +9,7 @@
 //! pops that wait here to the new owner.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -75,6 +75,8 @@ struct Shared {
     claiming: tokio::sync::Mutex<()>,
     sent: Mutex<VecDeque<Sent>>,
     sent_number: AtomicU64,
+    /// Pops that waited here and are about to be handed on to the topic's next owner.
+    moving: AtomicUsize,
     acts: tokio::sync::Semaphore,
 }
 
@@ -165,6 +167,7 @@ impl QueueService {
             claiming: tokio::sync::Mutex::default(),
             sent: Mutex::default(),
             sent_number: AtomicU64::new(0),
+            moving: AtomicUsize::new(0),
             acts: tokio::sync::Semaphore::new(ACTS_MAX),
         }))
     }
@@ -288,9 +291,9 @@ impl QueueService {
 
     /// Whether every request but pops that wait is answered.
     pub fn is_settled(&self) -> bool {
-        lock(&self.0.topics)
-            .values()
-            .all(|topic| topic.owner.is_settled())
+        let nothing_moves = self.0.moving.load(Ordering::Acquire) == 0;
+        let topics = lock(&self.0.topics);
+        nothing_moves && topics.values().all(|topic| topic.owner.is_settled())
     }
 
     /// Takes the broker's word that nobody got an answer with messages: they are handed back, and

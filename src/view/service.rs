@@ -1,7 +1,7 @@
 //! Keeps the replicated cluster view true, and reads it in time: this node joins under a new
 //! incarnation after each start and after each removal, if it has a vote; the leader removes who has
-//! been silent too long or has no vote any more; everybody says what it has to say about a view that
-//! is prepared.
+//! been silent too long or has no vote any more; who is about to stop leaves by itself, so that nobody
+//! waits for the end of its lease; everybody says what it has to say about a view that is prepared.
 //!
 //! A read is linearizable: the leader confirms that it leads, by a round that begins after the read
 //! was sent. What this node applied itself is looked at too, without that round, so that a change is
@@ -51,6 +51,8 @@ pub struct Keeper {
     pub suspicion: Duration,
     /// How often the lease is renewed.
     pub renew_every: Duration,
+    /// Becomes true when this node is to leave the view, for good.
+    pub leaving: watch::Receiver<bool>,
 }
 
 /// A term in which this node leads, and since when it knows.
@@ -66,6 +68,7 @@ impl Keeper {
         let keeper = Arc::new(self);
         tokio::spawn(keeper.clone().renew(shutdown.clone()));
         let mut changed = keeper.handle.view_changes();
+        let mut leaving = keeper.leaving.clone();
         let mut leading = None;
         loop {
             changed.borrow_and_update();
@@ -90,6 +93,7 @@ impl Keeper {
                 biased;
                 _ = shutdown.changed() => return,
                 _ = changed.changed() => {}
+                Ok(()) = leaving.changed() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -104,8 +108,15 @@ impl Keeper {
         let leads = leader == Some(self.me());
         let mut changes = self.tenant.commands(view, leads);
         let members = self.handle.agreed_members().borrow().clone();
-        if !members.is_voter(self.me()) {
+        let leaves = *self.leaving.borrow();
+        if leaves || !members.is_voter(self.me()) {
             changes.retain(|change| !matches!(change, cluster::Command::Join { .. }));
+        }
+        if leaves && let Some(member) = view.latest().get(&self.me()) {
+            changes.push(cluster::Command::Leave {
+                node: self.me(),
+                incarnation: member.incarnation,
+            });
         }
         let Some(leading) = leading else {
             return changes;

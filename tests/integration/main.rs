@@ -41,6 +41,7 @@ mod queue_connections;
 mod queue_failures;
 mod queue_loss;
 mod queue_model;
+mod queue_moves;
 mod queue_pitfalls;
 mod queue_reference;
 mod queue_tail;

@@ -4,7 +4,10 @@
 //! have ended, or to be handed on from here, or to be left to that node: in each case by one of them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use tokio::sync::watch;
 
 use super::{QueueService, Raw, Shape, Shared, Ticket, lock, reconfiguring};
 use crate::broker::relay::{Incoming, Keep, Keeper};
@@ -20,6 +23,31 @@ use crate::view::tenure::Stay;
 const HAND_ON_DELAY: Duration = Duration::from_millis(300);
 
 impl QueueService {
+    /// Gives up topics as soon as the view gives them to others, until `stopped`: a pop that waits here
+    /// hears nothing of what is pushed there.
+    pub(super) async fn follow_view(self, mut stopped: watch::Receiver<bool>) {
+        let mut changed = self.0.parts.handle.view_changes();
+        loop {
+            tokio::select! {
+                biased;
+                _ = stopped.changed() => return,
+                _ = changed.changed() => {}
+            }
+            let placement = self.0.placement();
+            let moved = |name: &&Arc<str>| {
+                let home = placement.home(name.as_bytes());
+                home != Some(self.0.parts.me)
+            };
+            let moved: Vec<Arc<str>> = {
+                let topics = lock(&self.0.topics);
+                topics.keys().filter(moved).cloned().collect()
+            };
+            for name in &moved {
+                self.0.give_up(name, false);
+            }
+        }
+    }
+
     /// Tells the pops that wait here that this node is stopping: another one takes them.
     pub fn dismiss(&self) {
         let waiting: Vec<(Arc<str>, Vec<Dismissed<Ticket>>)> = lock(&self.0.topics)
@@ -64,6 +92,7 @@ impl Shared {
             }
         }
         if !on.is_empty() {
+            self.moving.fetch_add(1, Ordering::AcqRel);
             tokio::spawn(self.clone().hand_on(name.clone(), on));
         }
     }
@@ -71,6 +100,11 @@ impl Shared {
     /// Hands pops that wait to the node that owns their topic now.
     async fn hand_on(self: Arc<Self>, name: Arc<str>, waiting: Vec<(Ticket, Wanted)>) {
         tokio::time::sleep(HAND_ON_DELAY).await;
+        self.hand_on_now(&name, waiting);
+        self.moving.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    fn hand_on_now(self: &Arc<Self>, name: &Arc<str>, waiting: Vec<(Ticket, Wanted)>) {
         let home = self.placement().home(name.as_bytes());
         let executor = home.and_then(|node| {
             let member = self.parts.handle.read(|state, _| state.view.member(node))?;
@@ -89,7 +123,7 @@ impl Shared {
             }
             let result = match executor {
                 Some(executor) if executor.node == self.parts.me && raw.deadline > time::now() => {
-                    self.submit(&name, Some(ticket), Ask::Pop(wanted));
+                    self.submit(name, Some(ticket), Ask::Pop(wanted));
                     continue;
                 }
                 Some(executor) if executor.node != self.parts.me => {

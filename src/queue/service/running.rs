@@ -32,6 +32,7 @@ impl QueueService {
         let subject = format!("{}.>", self.0.gone_inbox());
         let mut inbox = broker.subscribe(subject, GONE_MAX).await?;
         tokio::spawn(self.clone().report(stopped.clone()));
+        tokio::spawn(self.clone().follow_view(stopped.clone()));
         let service = self.clone();
         tokio::spawn(async move {
             loop {

@@ -1,0 +1,61 @@
+//! How a node leaves the view: since it stops, or since it was removed from the cluster.
+
+use std::time::Duration;
+
+use super::Core;
+use crate::raft::bootstrap;
+use crate::time;
+use crate::view::cluster::View;
+
+/// How long a stopping node waits until the view is without it: a few entries of the log, and the others'
+/// words that they are ready. Without a leader it does not wait.
+const LEAVE_MAX: Duration = Duration::from_secs(1);
+/// How long a node that was removed waits until the view knows.
+const LEAVE_VIEW_MAX: Duration = Duration::from_secs(3);
+/// How long no leader may be heard of before a node asks whether it was removed, and how often it looks.
+const ALONE_MAX: Duration = Duration::from_secs(2);
+const REMOVAL_LOOK_EVERY: Duration = Duration::from_millis(500);
+
+impl Core {
+    /// Returns once this node, which had a vote, was removed and has left the view.
+    pub async fn removed(&self) {
+        tokio::select! {
+            () = self.handle.voted_out() => {}
+            () = self.told_of_removal() => {}
+        }
+        tracing::info!("removed from the cluster");
+        // Without it, others wait for the end of this node's lease.
+        let _ = tokio::time::timeout(LEAVE_VIEW_MAX, self.left_view()).await;
+    }
+
+    /// Leaves the view for good, as far as that goes within a second.
+    pub async fn leave_view(&self) {
+        self.leaving.send_replace(true);
+        if self.handle.leader().is_some() {
+            let _ = tokio::time::timeout(LEAVE_MAX, self.left_view()).await;
+        }
+    }
+
+    /// Returns once the active view is without this node.
+    async fn left_view(&self) {
+        let mut changed = self.handle.view_changes();
+        let me = self.network.identity().node;
+        let acts = |view: &View| view.member(me).is_some();
+        while self.handle.read(|state, _| acts(&state.view)) && changed.changed().await.is_ok() {}
+    }
+
+    /// Who was away while it was removed hears of no leader, and asks the others why.
+    async fn told_of_removal(&self) {
+        let mut alone_since = time::now();
+        loop {
+            tokio::time::sleep(REMOVAL_LOOK_EVERY).await;
+            if self.handle.leader().is_some() {
+                alone_since = time::now();
+            } else if alone_since.elapsed() > ALONE_MAX
+                && bootstrap::was_removed(&self.handle, &self.network).await
+            {
+                return;
+            }
+        }
+    }
+}
