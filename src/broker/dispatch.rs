@@ -201,6 +201,7 @@ impl Dispatch {
             | Request::AdminSessionClose(_)
             | Request::CacheGet(_)
             | Request::CacheGetMany(_)
+            | Request::CacheInvalidate(_)
             | Request::CacheExplain(_)
             | Request::CacheStats(_)
             | Request::Cluster(_)
@@ -317,7 +318,8 @@ impl Dispatch {
             | Request::CacheSet(_)
             | Request::CacheDelete(_)
             | Request::CacheIncrement(_)
-            | Request::CacheTouch(_)) => self.of_cache(request, to, received),
+            | Request::CacheTouch(_)
+            | Request::CacheInvalidate(_)) => self.of_cache(request, to, received),
             Request::CacheExplain(explain) => {
                 let explained = cache::answer::explained(self.cache.explain(&explain.key));
                 self.answer(&to, (Some(asked), received.at), Ok(&explained));
@@ -357,6 +359,9 @@ impl Dispatch {
             Request::CacheGet(get) => self.cache.get(&get.key, any(get.consistency), ask),
             Request::CacheGetMany(get) => {
                 self.cache.get_many(&get.keys, any(get.consistency), ask);
+            }
+            Request::CacheInvalidate(asked) => {
+                self.cache.invalidate(cache::change::matching(asked), ask);
             }
             change => match cache::change::of(change) {
                 Ok((key, operation)) => self.cache.write(&key, operation, ask),

@@ -22,6 +22,9 @@ pub fn rendered(to: &ReplyTo, from: From, answer: Answer) -> (Rendered, Option<C
             let version = version.to_string();
             reply::success(to, from, &wire::Counted { value, version })
         }
+        Answer::Swept { removed } => {
+            reply::success(to, from, &wire::Invalidated { count: removed })
+        }
         Answer::Refused(why) => {
             let error = refusal(why);
             return (reply::failure(to, from, &error), Some(error.code));

@@ -1,5 +1,7 @@
 //! Changes of keys, from what the wire asks for.
 
+use crate::cache::entry::{Key, Tags};
+use crate::cache::message::Matching;
 use crate::cache::operation::{Condition, Operation};
 use crate::protocol::cache as wire;
 use crate::protocol::{Code, ErrorReply, Refusal, Request};
@@ -19,6 +21,7 @@ pub fn of(request: Request) -> Result<(String, Operation), Refusal> {
                 ttl_ms: set.ttl_ms,
                 idle_ms: set.idle_ms.unwrap_or(0),
                 condition: condition(set.condition.as_ref())?,
+                tags: tags(set.tags),
             };
             (set.key, operation)
         }
@@ -40,6 +43,21 @@ pub fn of(request: Request) -> Result<(String, Operation), Refusal> {
         }
         other => unreachable!("{} changes no key", other.operation()),
     })
+}
+
+/// What an invalidation removes.
+pub fn matching(asked: wire::Invalidate) -> Matching {
+    match (asked.tag, asked.prefix) {
+        (Some(tag), _) => Matching::Tag(tag.into()),
+        (None, Some(prefix)) => Matching::Prefix(prefix.into()),
+        (None, None) => Matching::All,
+    }
+}
+
+fn tags(mut asked: Vec<String>) -> Option<Tags> {
+    asked.sort_unstable();
+    asked.dedup();
+    (!asked.is_empty()).then(|| asked.into_iter().map(Key::from).collect())
 }
 
 /// The condition that a request names.

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use crate::cache::entry::{Entry, Key, NEVER, Sent, cost};
 use crate::cache::message::{Found, Invalidation, Message};
 use crate::cache::operation::{Answer, Hit, Source, Why};
-use crate::cache::state::{Cache, Waiter};
+use crate::cache::state::{By, Cache, Waiter};
 use crate::ids::{Epoch, Incarnation, NodeId};
 use crate::view::tenure::{DRIFT_PERCENT, Stay};
 
@@ -85,7 +85,7 @@ impl<T> Fills<T> {
 
 impl<T> Cache<T> {
     /// Asks the key's home, or waits for who asked before.
-    pub(super) fn fill(&mut self, key: Key, home: Stay, waiter: Waiter<T>, now_ms: u64) {
+    pub(super) fn fill(&mut self, key: Key, home: Stay, waiter: Waiter<By<T>>, now_ms: u64) {
         if let Some(id) = self.fills.by_key.get(&key) {
             let fill = self
                 .fills
@@ -103,7 +103,7 @@ impl<T> Cache<T> {
         self.begin_fill(key, home, vec![waiter], now_ms);
     }
 
-    fn begin_fill(&mut self, key: Key, home: Stay, starters: Vec<Waiter<T>>, now_ms: u64) {
+    fn begin_fill(&mut self, key: Key, home: Stay, starters: Vec<Waiter<By<T>>>, now_ms: u64) {
         if self.fills.by_id.len() >= FILLS_MAX {
             for waiter in starters {
                 self.refuse(waiter, Why::TooMany);
@@ -149,7 +149,7 @@ impl<T> Cache<T> {
         let Some(acting) = self.tenure.acting() else {
             return;
         };
-        let is_asked = |fill: &Fill<T>| fill.home.node == from;
+        let is_asked = |fill: &Fill<By<T>>| fill.home.node == from;
         if acting.stay.incarnation != asker || !self.fills.by_id.get(&id).is_some_and(is_asked) {
             return;
         }
@@ -270,7 +270,7 @@ impl<T> Cache<T> {
         let mut again = Vec::new();
         let mut late = Vec::new();
         for (id, fill) in &mut self.fills.by_id {
-            let is_late = |waiter: &mut Waiter<T>| waiter.deadline_ms <= now_ms;
+            let is_late = |waiter: &mut Waiter<By<T>>| waiter.deadline_ms <= now_ms;
             late.extend(fill.starters.extract_if(.., is_late));
             late.extend(fill.joined.extract_if(.., is_late));
             if fill.again_at_ms <= now_ms {

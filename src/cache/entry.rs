@@ -13,7 +13,10 @@ use crate::protocol::value::{Kind, Value};
 pub const NEVER: u64 = u64::MAX;
 
 /// What an entry takes beside its key and value: links, pointers and numbers, about.
-pub const ENTRY_BYTES: usize = 192;
+pub const ENTRY_BYTES: usize = 208;
+
+/// What a tag takes beside its name.
+const TAG_BYTES: usize = 32;
 
 /// Names one write of one key. The epoch is that of the view under which it was made, so that no
 /// two homes of a key ever give the same version, and a later one is greater.
@@ -59,7 +62,12 @@ pub struct Entry {
     pub idle_ms: u64,
     /// When it will have lain idle; [`NEVER`] if it may.
     pub idle_at_ms: u64,
+    /// The names under which a sweep finds it; none in a copy.
+    pub tags: Option<Tags>,
 }
+
+/// Tags of one entry: at least one.
+pub type Tags = Arc<[Key]>;
 
 impl Entry {
     pub fn is_live(&self, now_ms: u64) -> bool {
@@ -78,13 +86,24 @@ impl Entry {
         (self.expires_at_ms != NEVER).then(|| self.expires_at_ms.saturating_sub(now_ms))
     }
 
+    /// As another node gets it that keeps all of it.
     pub fn sent(&self, now_ms: u64) -> Sent {
+        let tags = self.tags.iter().flat_map(|tags| tags.iter().cloned());
+        Sent {
+            tags: tags.collect(),
+            ..self.sent_copy(now_ms)
+        }
+    }
+
+    /// As another node gets it that only reads it.
+    pub fn sent_copy(&self, now_ms: u64) -> Sent {
         Sent {
             kind: self.value.kind(),
             bytes: self.value.bytes().clone(),
             version: self.version,
             left_ms: self.left_ms(now_ms),
             idle_ms: self.idle_ms,
+            tags: Vec::new(),
         }
     }
 }
@@ -97,12 +116,14 @@ pub struct Sent {
     pub version: Version,
     pub left_ms: Option<u64>,
     pub idle_ms: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<Key>,
 }
 
 impl Sent {
     /// About how many bytes it takes.
     pub fn size_hint(&self) -> usize {
-        48 + self.bytes.len()
+        48 + self.bytes.len() + tags_bytes(&self.tags)
     }
 
     /// The entry as it is kept by whose clock it was sent at `sent_at_ms` or later.
@@ -117,13 +138,20 @@ impl Sent {
                 0 => NEVER,
                 idle_ms => until(idle_ms),
             },
+            tags: (!self.tags.is_empty()).then(|| self.tags.into()),
         }
     }
 }
 
 /// What an entry counts in the memory that the cache may take.
 pub fn cost(key: &str, entry: &Entry) -> usize {
-    ENTRY_BYTES + key.len() + entry.value.bytes().len()
+    let tags = entry.tags.as_deref().map_or(0, tags_bytes);
+    ENTRY_BYTES + key.len() + entry.value.bytes().len() + tags
+}
+
+/// What tags take: each is counted as if no other entry had it.
+fn tags_bytes(tags: &[Key]) -> usize {
+    tags.iter().map(|tag| TAG_BYTES + tag.len()).sum()
 }
 
 /// A key, shared by the tables that have it.

@@ -9,7 +9,7 @@
 use crate::cache::entry::{Entry, Key};
 use crate::cache::message::{Found, Message};
 use crate::cache::operation::{Answer, Change, Hit, Source, Why};
-use crate::cache::state::{Cache, Waiter};
+use crate::cache::state::{By, Cache, Waiter};
 use crate::cache::writes::{QUEUE_MAX, WRITES_MAX};
 use crate::ids::{Epoch, Incarnation, NodeId};
 use crate::view::tenure::Roster;
@@ -47,7 +47,7 @@ pub enum Reader<T> {
 
 impl<T> Cache<T> {
     /// Reads a key that this node is home to, and may decide about, for a client.
-    pub(super) fn read_here(&mut self, key: Key, waiter: Waiter<T>, now_ms: u64) {
+    pub(super) fn read_here(&mut self, key: Key, waiter: Waiter<By<T>>, now_ms: u64) {
         self.read_for(key, Reader::Client(waiter), now_ms);
     }
 
@@ -71,7 +71,7 @@ impl<T> Cache<T> {
         }
     }
 
-    pub(super) fn read_for(&mut self, key: Key, reader: Reader<T>, now_ms: u64) {
+    pub(super) fn read_for(&mut self, key: Key, reader: Reader<By<T>>, now_ms: u64) {
         if !self.may_decide(&key, now_ms) {
             return match reader {
                 Reader::Client(waiter) => self.park(key, None, waiter),
@@ -94,7 +94,7 @@ impl<T> Cache<T> {
             return;
         }
         held.entry.read(now_ms);
-        let entry = held.entry.sent(now_ms);
+        let entry = held.entry.sent_copy(now_ms);
         let is_written = self.writes.contains(&key);
         let shared = !is_written && self.note_sharer(&key, &reader);
         self.say(reader, Found::Hit { entry, shared });
@@ -102,7 +102,7 @@ impl<T> Cache<T> {
 
     /// Enters the reader among those who are told when the value is old, if both nodes act on the
     /// same view.
-    fn note_sharer(&mut self, key: &str, reader: &Reader<T>) -> bool {
+    fn note_sharer(&mut self, key: &str, reader: &Reader<By<T>>) -> bool {
         let Reader::Peer {
             node, epoch, asker, ..
         } = reader
@@ -122,7 +122,7 @@ impl<T> Cache<T> {
         }
     }
 
-    pub(super) fn say(&mut self, reader: Reader<T>, found: Found) {
+    pub(super) fn say(&mut self, reader: Reader<By<T>>, found: Found) {
         match (reader, found) {
             (
                 Reader::Peer {

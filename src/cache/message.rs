@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::cache::entry::{Key, Sent, Version};
+use crate::cache::entry::{Entry, Key, Sent, Version};
 use crate::ids::{Epoch, Incarnation, NodeId};
 use crate::view::cluster::Preparation;
 
@@ -49,6 +49,41 @@ pub enum Message {
     Invalidated { home: Incarnation, writes: Vec<u64> },
     /// The sender keeps what these writes of the home's left.
     Stored { home: Incarnation, writes: Vec<u64> },
+    /// Remove everything that matches and that the receiver is home to under this epoch.
+    Sweep {
+        epoch: Epoch,
+        asker: Incarnation,
+        /// Every sweep of the sender's below this one is over.
+        floor: u64,
+        sweep: u64,
+        matching: Matching,
+    },
+    /// It is removed, and nobody has a copy of it any more.
+    Swept {
+        asker: Incarnation,
+        sweep: u64,
+        removed: u64,
+    },
+}
+
+/// What a sweep removes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Matching {
+    All,
+    /// Keys that begin with this.
+    Prefix(Key),
+    /// Entries that have this tag.
+    Tag(Key),
+}
+
+impl Matching {
+    pub fn is_of(&self, key: &str, entry: &Entry) -> bool {
+        match self {
+            Matching::All => true,
+            Matching::Prefix(prefix) => key.starts_with(&**prefix),
+            Matching::Tag(tag) => entry.tags.iter().flat_map(|t| t.iter()).any(|t| t == tag),
+        }
+    }
 }
 
 impl Message {
@@ -66,7 +101,11 @@ impl Message {
                 let each = |(key, entry): &(Key, Sent)| key.len() + sent(entry);
                 entries.iter().map(each).sum()
             }
-            Message::Moved { .. } => 0,
+            Message::Moved { .. } | Message::Swept { .. } => 0,
+            Message::Sweep { matching, .. } => match matching {
+                Matching::All => 0,
+                Matching::Prefix(name) | Matching::Tag(name) => name.len(),
+            },
             Message::Invalidated { writes, .. } | Message::Stored { writes, .. } => {
                 9 * writes.len()
             }

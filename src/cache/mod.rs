@@ -31,7 +31,7 @@
 //! - [`memory`]: tables in the order of use
 //! - [`message`]: what nodes say to each other
 //! - [`state`]: the cache of one node; [`home`], [`writes`], [`copies`], [`backups`],
-//!   [`moving`], [`explain`]: its parts
+//!   [`moving`], [`sweeps`], [`explain`]: its parts
 //! - [`service`]: the same with messages and time
 //! - [`change`], [`answer`]: what the wire asks for, and what it is told
 
@@ -48,6 +48,7 @@ pub mod moving;
 pub mod operation;
 pub mod service;
 pub mod state;
+pub mod sweeps;
 pub mod writes;
 
 #[cfg(test)]

@@ -3,7 +3,9 @@
 
 mod checker;
 mod clients;
+mod nodes;
 mod pitfalls;
+mod sweeps;
 mod world;
 
 use crate::cache::state::Flaws;
@@ -35,7 +37,7 @@ fn what_clients_see_is_linearizable_whatever_happens() {
         "{total:?}"
     );
     assert!(
-        total.promoted > 0 && total.crashes > 0 && total.pauses > 0,
+        total.promoted > 0 && total.swept > 0 && total.crashes > 0 && total.pauses > 0,
         "{total:?}"
     );
 }

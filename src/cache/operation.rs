@@ -1,6 +1,6 @@
 //! What clients can do to one key, and what comes of it. Plain code.
 
-use crate::cache::entry::{Entry, NEVER, Version};
+use crate::cache::entry::{Entry, NEVER, Tags, Version};
 use crate::protocol::INTEGER_MAX;
 use crate::protocol::value::{Kind, Value};
 
@@ -12,6 +12,7 @@ pub enum Operation {
         ttl_ms: Option<u64>,
         idle_ms: u64,
         condition: Condition,
+        tags: Option<Tags>,
     },
     Delete {
         condition: Condition,
@@ -65,9 +66,20 @@ pub enum Source {
 pub enum Answer {
     Found(Hit),
     Missed,
-    Wrote { version: Version },
-    Removed { existed: bool },
-    Counted { value: u64, version: Version },
+    Wrote {
+        version: Version,
+    },
+    Removed {
+        existed: bool,
+    },
+    Counted {
+        value: u64,
+        version: Version,
+    },
+    /// So many values were removed by an invalidation.
+    Swept {
+        removed: u64,
+    },
     Refused(Why),
 }
 
@@ -114,6 +126,7 @@ pub fn decide(
             ttl_ms,
             idle_ms,
             condition,
+            tags,
         } => {
             check(*condition, current)?;
             let mut entry = Entry {
@@ -122,6 +135,7 @@ pub fn decide(
                 expires_at_ms: expires_at(ttl_ms),
                 idle_ms: *idle_ms,
                 idle_at_ms: NEVER,
+                tags: tags.clone(),
             };
             entry.read(now_ms);
             entry
@@ -160,6 +174,7 @@ pub fn decide(
                     expires_at_ms: expires_at(ttl_ms),
                     idle_ms: 0,
                     idle_at_ms: NEVER,
+                    tags: current.and_then(|entry| entry.tags.clone()),
                 },
             };
             return Ok((Change::Put(entry), Answer::Counted { value, version }));
@@ -213,6 +228,7 @@ mod tests {
             expires_at_ms: 5_000,
             idle_ms: 0,
             idle_at_ms: NEVER,
+            tags: None,
         }
     }
 
@@ -222,6 +238,7 @@ mod tests {
             ttl_ms: Some(100),
             idle_ms: 70,
             condition,
+            tags: None,
         }
     }
 

@@ -17,7 +17,7 @@ use crate::broker::SubscribeError;
 use crate::cache::answer;
 use crate::cache::entry::Key;
 use crate::cache::explain::Explanation;
-use crate::cache::message::{Invalidation, Message, Old};
+use crate::cache::message::{Invalidation, Matching, Message, Old};
 use crate::cache::operation::{Answer, Operation};
 use crate::cache::state::{Cache, Effect, Settings, Waiter};
 use crate::ids::{BootId, NodeId};
@@ -169,6 +169,14 @@ impl CacheService {
         let waiter = self.0.waiter(Ticket::One(ask), now_ms);
         self.0
             .with(|cache| cache.write(key.into(), operation, waiter, now_ms));
+    }
+
+    /// `cache.invalidate`.
+    pub fn invalidate(&self, matching: Matching, ask: Ask) {
+        let now_ms = self.0.clock.now_ms();
+        let waiter = self.0.waiter(Ticket::One(ask), now_ms);
+        self.0
+            .with(|cache| cache.invalidate(matching, waiter, now_ms));
     }
 
     /// The node that decides about a key; none if this one does not know.

@@ -12,6 +12,7 @@ use crate::cache::memory::Table;
 use crate::cache::message::{Invalidation, Message, Old};
 use crate::cache::moving::Moving;
 use crate::cache::operation::{Answer, Hit, Operation, Source, Why};
+use crate::cache::sweeps::{SweepId, Sweeps};
 use crate::cache::writes::Writes;
 use crate::ids::{BootId, NodeId};
 use crate::view::cluster::{Command, View};
@@ -25,6 +26,23 @@ const PARKED_MAX: usize = 10_000;
 pub struct Waiter<T> {
     pub ticket: T,
     pub deadline_ms: u64,
+}
+
+/// Who asked for a read or a change of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum By<T> {
+    Client(T),
+    /// A sweep of this node's, which removes the key.
+    Sweep(SweepId, Key),
+}
+
+impl<T> Waiter<T> {
+    pub(super) fn by_client(self) -> Waiter<By<T>> {
+        Waiter {
+            ticket: By::Client(self.ticket),
+            deadline_ms: self.deadline_ms,
+        }
+    }
 }
 
 /// What the cache wants done.
@@ -65,11 +83,11 @@ pub struct Settings {
 }
 
 /// A request that nobody may decide now.
-struct Parked<T> {
+pub(super) struct Parked<T> {
     key: Key,
     /// None to read.
     operation: Option<Operation>,
-    waiter: Waiter<T>,
+    pub(super) waiter: Waiter<T>,
 }
 
 /// The cache of one node. `T` stands for whoever asked.
@@ -83,11 +101,12 @@ pub struct Cache<T> {
     pub(super) held: Table<Held>,
     pub(super) copies: Table<Copied>,
     pub(super) backups: Table<Backup>,
-    pub(super) writes: Writes<T>,
-    pub(super) fills: Fills<T>,
+    pub(super) writes: Writes<By<T>>,
+    pub(super) fills: Fills<By<T>>,
+    pub(super) sweeps: Sweeps<T>,
     /// Of each home that this node is the second of: below which write nothing is true any more.
     pub(super) floors: BTreeMap<NodeId, u64>,
-    parked: VecDeque<Parked<T>>,
+    pub(super) parked: VecDeque<Parked<By<T>>>,
     pub(super) moving: Moving,
     pub(super) effects: Vec<Effect<T>>,
     pub(super) counts: Counts,
@@ -107,6 +126,7 @@ impl<T> Cache<T> {
             backups: Table::default(),
             writes: Writes::default(),
             fills: Fills::default(),
+            sweeps: Sweeps::default(),
             floors: BTreeMap::new(),
             parked: VecDeque::new(),
             moving: Moving::default(),
@@ -185,6 +205,15 @@ impl<T> Cache<T> {
 
     /// Reads a key for a client, wherever its value is.
     pub fn read(&mut self, key: Key, waiter: Waiter<T>, now_ms: u64) {
+        self.read_by(key, waiter.by_client(), now_ms);
+    }
+
+    /// Changes a key that this node is home to, for a client.
+    pub fn write(&mut self, key: Key, operation: Operation, waiter: Waiter<T>, now_ms: u64) {
+        self.write_by(key, operation, waiter.by_client(), now_ms);
+    }
+
+    fn read_by(&mut self, key: Key, waiter: Waiter<By<T>>, now_ms: u64) {
         let Some(acting) = self.tenure.acting() else {
             return self.park(key, None, waiter);
         };
@@ -202,7 +231,7 @@ impl<T> Cache<T> {
             .is_some_and(|acting| acting.is_home(key))
     }
 
-    pub(super) fn park(&mut self, key: Key, operation: Option<Operation>, waiter: Waiter<T>) {
+    pub(super) fn park(&mut self, key: Key, operation: Option<Operation>, waiter: Waiter<By<T>>) {
         if self.parked.len() >= PARKED_MAX {
             return self.refuse(waiter, Why::TooMany);
         }
@@ -213,12 +242,15 @@ impl<T> Cache<T> {
         });
     }
 
-    pub(super) fn refuse(&mut self, waiter: Waiter<T>, why: Why) {
+    pub(super) fn refuse(&mut self, waiter: Waiter<By<T>>, why: Why) {
         self.answer(waiter.ticket, Answer::Refused(why));
     }
 
-    pub(super) fn answer(&mut self, ticket: T, answer: Answer) {
-        self.effects.push(Effect::Answer { ticket, answer });
+    pub(super) fn answer(&mut self, by: By<T>, answer: Answer) {
+        match by {
+            By::Client(ticket) => self.effects.push(Effect::Answer { ticket, answer }),
+            By::Sweep(sweep, key) => self.swept_key(sweep, key, &answer),
+        }
     }
 
     pub(super) fn send(&mut self, to: NodeId, message: Message) {
@@ -230,7 +262,10 @@ impl<T> Cache<T> {
         for step in self.tenure.observe(view, read_at_ms) {
             match step {
                 Step::Discard => self.discard(),
-                Step::Begin => self.adopt_arrivals(now_ms),
+                Step::Begin => {
+                    self.adopt_arrivals(now_ms);
+                    self.begin_sweeps(now_ms);
+                }
                 Step::Extend => {}
                 Step::Freeze => self.freeze(now_ms),
                 Step::Adopt(before) => self.adopt(&before, now_ms),
@@ -238,6 +273,7 @@ impl<T> Cache<T> {
         }
         self.settle_all(now_ms);
         self.retry(now_ms);
+        self.step_sweeps(now_ms);
     }
 
     /// What this node has to say about the view; arguments as for [`Tenure::commands`].
@@ -278,8 +314,24 @@ impl<T> Cache<T> {
             Message::Moved { home, batch } => self.moved(from, home, batch, now_ms),
             Message::Invalidated { home, writes } => {
                 self.acknowledged(from, home, &writes, now_ms);
+                self.step_sweeps(now_ms);
             }
-            Message::Stored { home, writes } => self.stored(from, home, &writes, now_ms),
+            Message::Stored { home, writes } => {
+                self.stored(from, home, &writes, now_ms);
+                self.step_sweeps(now_ms);
+            }
+            Message::Sweep {
+                epoch,
+                asker,
+                floor,
+                sweep,
+                matching,
+            } => self.sweep(from, (epoch, asker, floor), (sweep, matching), now_ms),
+            Message::Swept {
+                asker,
+                sweep,
+                removed,
+            } => self.swept(from, (asker, sweep), removed),
         }
     }
 
@@ -301,6 +353,7 @@ impl<T> Cache<T> {
         self.stop_moving();
         self.abandon_writes(|_| true);
         self.abandon_fills(|_| true);
+        self.forget_sweeps();
     }
 
     /// Copies of what moves are not kept up to date any more.
@@ -333,6 +386,8 @@ impl<T> Cache<T> {
         self.abandon_writes(|key| roster.home(key) != Some(me));
         self.adopt_writes(before, &roster, now_ms);
         self.abandon_fills(|key| !stays_home(key));
+        self.forget_sweeps();
+        self.begin_sweeps(now_ms);
     }
 
     /// Lets time pass: sends again what was not answered, ends what nobody waits for any more.
@@ -349,6 +404,7 @@ impl<T> Cache<T> {
         }
         self.settle_all(now_ms);
         self.retry(now_ms);
+        self.tick_sweeps(now_ms);
         self.trim(now_ms);
     }
 
@@ -358,6 +414,7 @@ impl<T> Cache<T> {
             || !self.writes.is_empty()
             || !self.fills.is_empty()
             || self.moving.waits()
+            || self.sweeps.waits()
     }
 
     fn retry(&mut self, now_ms: u64) {
@@ -368,8 +425,8 @@ impl<T> Cache<T> {
         } in std::mem::take(&mut self.parked)
         {
             match operation {
-                None => self.read(key, waiter, now_ms),
-                Some(operation) => self.write(key, operation, waiter, now_ms),
+                None => self.read_by(key, waiter, now_ms),
+                Some(operation) => self.write_by(key, operation, waiter, now_ms),
             }
         }
     }

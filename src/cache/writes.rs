@@ -16,7 +16,7 @@ use crate::cache::entry::{Key, Version, cost};
 use crate::cache::home::{Held, Reader, moved};
 use crate::cache::message::{Found, Message, Old};
 use crate::cache::operation::{Answer, Change, Operation, Why, decide};
-use crate::cache::state::{Cache, Effect, Waiter};
+use crate::cache::state::{By, Cache, Effect, Waiter};
 use crate::ids::{Incarnation, NodeId};
 use crate::view::tenure::{Acting, Roster};
 
@@ -91,10 +91,15 @@ impl<T> Writes<T> {
         self.bytes
     }
 
+    /// The id of the write that begins next.
+    pub(super) fn next_id(&self) -> u64 {
+        self.last_id + 1
+    }
+
     /// Below this every write is over.
-    fn floor(&self) -> u64 {
+    pub(super) fn floor(&self) -> u64 {
         let first = self.by_id.keys().next();
-        first.copied().unwrap_or(self.last_id + 1)
+        first.copied().unwrap_or(self.next_id())
     }
 
     fn insert(&mut self, key: Key, writing: Writing<T>) {
@@ -117,8 +122,14 @@ fn removal_cost(key: &str) -> usize {
 }
 
 impl<T> Cache<T> {
-    /// Changes a key that this node is home to, for a client.
-    pub fn write(&mut self, key: Key, operation: Operation, waiter: Waiter<T>, now_ms: u64) {
+    /// Changes a key that this node is home to.
+    pub(super) fn write_by(
+        &mut self,
+        key: Key,
+        operation: Operation,
+        waiter: Waiter<By<T>>,
+        now_ms: u64,
+    ) {
         let home = self.tenure.acting().map(|acting| acting.is_home(&key));
         if home == Some(false) && !self.acting().moves(&key) {
             return self.refuse(waiter, Why::NotHome);
@@ -173,7 +184,7 @@ impl<T> Cache<T> {
         key: Key,
         change: Change,
         version: Version,
-        origin: Option<(Waiter<T>, Answer)>,
+        origin: Option<(Waiter<By<T>>, Answer)>,
         now_ms: u64,
     ) {
         let (bytes, without_room) = match &change {
@@ -336,7 +347,7 @@ impl<T> Cache<T> {
 
     /// Lets the key's write take effect if everybody has answered and this node may decide.
     fn settle(&mut self, key: &Key, now_ms: u64) {
-        let is_answered = |w: &Writing<T>| w.pending == 0 && w.backup.is_none();
+        let is_answered = |w: &Writing<By<T>>| w.pending == 0 && w.backup.is_none();
         let answered = self.writes.by_key.get(key).is_some_and(is_answered);
         if !answered || !self.may_decide(key, now_ms) {
             return;
@@ -350,7 +361,7 @@ impl<T> Cache<T> {
             self.read_for(key.clone(), reader, now_ms);
         }
         for (operation, waiter) in writing.queue {
-            self.write(key.clone(), operation, waiter, now_ms);
+            self.write_by(key.clone(), operation, waiter, now_ms);
         }
     }
 
@@ -404,7 +415,7 @@ impl<T> Cache<T> {
         let mut again = Vec::new();
         let mut late = Vec::new();
         for (key, writing) in &mut self.writes.by_key {
-            let is_late = |waiter: &Waiter<T>| waiter.deadline_ms <= now_ms;
+            let is_late = |waiter: &Waiter<By<T>>| waiter.deadline_ms <= now_ms;
             if writing.origin.as_ref().is_some_and(|(w, _)| is_late(w)) {
                 let origin = writing.origin.take();
                 late.extend(origin.map(|(waiter, _)| (waiter, Why::Indeterminate)));

@@ -6,8 +6,8 @@ use crate::cli::{Connection, ExitStatus, Failure, length_ms, node_id};
 use crate::client::Target;
 use crate::ids::NodeId;
 use crate::protocol::cache::{
-    Consistency, Delete, Explain, Explained, Found, Get, GetMany, If, Increment, Set, Stats,
-    Status, Touch,
+    Consistency, Delete, Explain, Explained, Found, Get, GetMany, If, Increment, Invalidate, Set,
+    Stats, Status, Touch,
 };
 use crate::protocol::value::Value;
 
@@ -26,6 +26,7 @@ pub(super) enum CacheCommand {
     Delete(DeleteArgs),
     Increment(IncrementArgs),
     Touch(TouchArgs),
+    Invalidate(InvalidateArgs),
     Explain(ExplainArgs),
     Stats(StatsArgs),
 }
@@ -52,6 +53,7 @@ pub(super) struct GetArgs {
 ///   mufakat cache set user.42 Ada
 ///   mufakat cache set user.42 '{"name":"Ada"}' --as-json --ttl 10m
 ///   mufakat cache set user.42 Grace --if-version 3-17
+///   mufakat cache set page.7 '<html>…' --tag author.42 --tag front-page
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct SetArgs {
@@ -68,6 +70,9 @@ pub(super) struct SetArgs {
     /// How long it lives without being read.
     #[arg(long, value_name = "LENGTH", value_parser = length_ms)]
     idle: Option<u64>,
+    /// A name under which `cache invalidate` finds it; may be given several times.
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
     #[command(flatten)]
     condition: ConditionArgs,
 }
@@ -142,6 +147,24 @@ pub(super) struct TouchArgs {
     ttl: u64,
 }
 
+/// Remove the values with a tag, those whose keys begin with a prefix, or all, and print how many
+/// there were. When it is done, nobody reads a value that was there before.
+///
+/// Examples:
+///   mufakat cache invalidate --tag author.42
+///   mufakat cache invalidate --prefix session.
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+#[group(required = true, multiple = false)]
+pub(super) struct InvalidateArgs {
+    #[arg(long, value_name = "TAG")]
+    tag: Option<String>,
+    #[arg(long, value_name = "PREFIX")]
+    prefix: Option<String>,
+    #[arg(long)]
+    all: bool,
+}
+
 /// Print what a node knows of a key: its home, and what the node itself has.
 ///
 /// Examples:
@@ -183,6 +206,7 @@ pub(super) async fn run(
                 ttl_ms: args.ttl,
                 idle_ms: args.idle,
                 condition: args.condition.condition(),
+                tags: args.tags,
                 ..Set::new(args.key, value)
             };
             let written = connection
@@ -227,6 +251,18 @@ pub(super) async fn run(
             let client = connection.client(Target::Any).await?;
             let written = client.cache_touch(&touch).await?;
             connection.print(&written, |written| written.version.clone())?;
+            Ok(ExitStatus::Done)
+        }
+        CacheCommand::Invalidate(args) => {
+            let invalidate = Invalidate {
+                tag: args.tag,
+                prefix: args.prefix,
+                all: args.all,
+                timeout_ms: None,
+            };
+            let client = connection.client(Target::Any).await?;
+            let invalidated = client.cache_invalidate(&invalidate).await?;
+            connection.print(&invalidated, |invalidated| invalidated.count.to_string())?;
             Ok(ExitStatus::Done)
         }
         CacheCommand::Explain(args) => {

@@ -6,7 +6,7 @@ use crate::ids::NodeId;
 use crate::protocol::Operation;
 use crate::protocol::cache::{
     AskStats, Counted, Delete, Deleted, Explain, Explained, Found, FoundMany, Get, GetMany,
-    Increment, Set, Stats, Touch, Written,
+    Increment, Invalidate, Invalidated, Set, Stats, Touch, Written,
 };
 
 /// Any node answers these.
@@ -18,7 +18,7 @@ macro_rules! answers {
     };
 }
 
-answers! { Found FoundMany Written Deleted Counted Explained Stats }
+answers! { Found FoundMany Written Deleted Counted Invalidated Explained Stats }
 
 impl Client {
     /// Reads a key.
@@ -76,6 +76,16 @@ impl Client {
     /// `not_found` when there is no value.
     pub async fn cache_touch(&self, request: &Touch) -> Result<Written, ClientError> {
         self.once(Operation::CacheTouch, request.timeout_ms, request)
+            .await
+    }
+
+    /// Removes the values with a tag, those whose keys begin with a prefix, or all. When it has
+    /// returned, nobody reads a value that was there before. May be sent again.
+    ///
+    /// # Errors
+    /// `indeterminate` when not every node had done its part in time; some values may be removed.
+    pub async fn cache_invalidate(&self, request: &Invalidate) -> Result<Invalidated, ClientError> {
+        self.repeat(Operation::CacheInvalidate, request.timeout_ms, request)
             .await
     }
 

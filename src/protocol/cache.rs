@@ -14,6 +14,8 @@ pub use answers::*;
 pub const TTL_MS_MAX: u64 = 366 * 24 * 3_600_000;
 /// The most keys that one `cache.get_many` names.
 pub const KEYS_MAX: usize = 256;
+/// The most tags that one value has.
+pub const TAGS_MAX: usize = 16;
 
 const KEY: Field = Field::new("key", Rule::Name);
 const TTL_MS: Field = Field::new("ttl_ms", Rule::Integer(1, TTL_MS_MAX));
@@ -90,6 +92,8 @@ pub struct Set {
     /// How long it lives without being read.
     pub idle_ms: Option<u64>,
     pub condition: Option<If>,
+    /// Names under which `cache.invalidate` finds it: at most [`TAGS_MAX`].
+    pub tags: Vec<String>,
     pub timeout_ms: Option<u64>,
 }
 
@@ -123,6 +127,20 @@ pub struct Increment {
 pub struct Touch {
     pub key: String,
     pub ttl_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// `cache.invalidate`: removes the values that have the tag, whose keys begin with the prefix, or all;
+/// one of the three.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Invalidate {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub all: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
 }
@@ -192,6 +210,7 @@ impl Set {
         TTL_MS,
         Field::new("idle_ms", Rule::Integer(1, TTL_MS_MAX)),
         IF,
+        Field::new("tags", Rule::Names(TAGS_MAX)),
         TIMEOUT_MS_FIELD,
     ];
 
@@ -202,6 +221,7 @@ impl Set {
             ttl_ms: None,
             idle_ms: None,
             condition: None,
+            tags: Vec::new(),
             timeout_ms: None,
         }
     }
@@ -215,6 +235,7 @@ impl Set {
             ttl_ms: given.integer("ttl_ms"),
             idle_ms: given.integer("idle_ms"),
             condition: condition(&mut given)?,
+            tags: given.names("tags").unwrap_or_default(),
             timeout_ms: given.integer("timeout_ms"),
         })
     }
@@ -235,6 +256,8 @@ impl Set {
             idle_ms: Option<u64>,
             #[serde(rename = "if", skip_serializing_if = "Option::is_none")]
             condition: Option<If>,
+            #[serde(skip_serializing_if = "Vec::is_empty")]
+            tags: Vec<String>,
             #[serde(skip_serializing_if = "Option::is_none")]
             timeout_ms: Option<u64>,
         }
@@ -251,6 +274,7 @@ impl Set {
             ttl_ms: self.ttl_ms,
             idle_ms: self.idle_ms,
             condition: self.condition.clone(),
+            tags: self.tags.clone(),
             timeout_ms: self.timeout_ms,
         }
     }
@@ -315,6 +339,35 @@ impl Touch {
             ttl_ms: given.required_integer("ttl_ms")?,
             timeout_ms: given.integer("timeout_ms"),
         })
+    }
+}
+
+impl Invalidate {
+    pub(super) const FIELDS: &[Field] = &[
+        Field::new("tag", Rule::Name),
+        Field::new("prefix", Rule::Name),
+        Field::new("all", Rule::Boolean),
+        TIMEOUT_MS_FIELD,
+    ];
+
+    pub(super) fn build(mut given: Fields<'_>) -> Result<Self, Refusal> {
+        let invalidate = Invalidate {
+            tag: given.text("tag"),
+            prefix: given.text("prefix"),
+            all: given.boolean("all").unwrap_or(false),
+            timeout_ms: given.integer("timeout_ms"),
+        };
+        let count = usize::from(invalidate.tag.is_some())
+            + usize::from(invalidate.prefix.is_some())
+            + usize::from(invalidate.all);
+        match count {
+            1 => Ok(invalidate),
+            _ => Err(ErrorReply::bad_field(
+                "tag",
+                "one of `tag`, `prefix` and `all` (true) says what is to be removed",
+            )
+            .into()),
+        }
     }
 }
 

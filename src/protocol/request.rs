@@ -43,6 +43,7 @@ pub enum Request {
     CacheDelete(cache::Delete),
     CacheIncrement(cache::Increment),
     CacheTouch(cache::Touch),
+    CacheInvalidate(cache::Invalidate),
     CacheExplain(cache::Explain),
     CacheStats(cache::AskStats),
     Cluster(cluster::Request),
@@ -127,6 +128,9 @@ impl Request {
             Operation::CacheDelete => Request::CacheDelete(cache::Delete::build(fields)?),
             Operation::CacheIncrement => Request::CacheIncrement(cache::Increment::build(fields)?),
             Operation::CacheTouch => Request::CacheTouch(cache::Touch::build(fields)?),
+            Operation::CacheInvalidate => {
+                Request::CacheInvalidate(cache::Invalidate::build(fields)?)
+            }
             Operation::CacheExplain => Request::CacheExplain(cache::Explain::build(fields)?),
             Operation::CacheStats => Request::CacheStats(cache::AskStats::build(fields)),
             Operation::ClusterMembers
@@ -182,6 +186,7 @@ impl Request {
             Request::CacheDelete(_) => Operation::CacheDelete,
             Request::CacheIncrement(_) => Operation::CacheIncrement,
             Request::CacheTouch(_) => Operation::CacheTouch,
+            Request::CacheInvalidate(_) => Operation::CacheInvalidate,
             Request::CacheExplain(_) => Operation::CacheExplain,
             Request::CacheStats(_) => Operation::CacheStats,
             Request::Cluster(request) => request.operation(),
@@ -216,6 +221,7 @@ impl Request {
             Request::CacheDelete(delete) => (delete.timeout_ms, 0),
             Request::CacheIncrement(increment) => (increment.timeout_ms, 0),
             Request::CacheTouch(touch) => (touch.timeout_ms, 0),
+            Request::CacheInvalidate(invalidate) => (invalidate.timeout_ms, 0),
             Request::CacheExplain(explain) => (explain.timeout_ms, 0),
             Request::CacheStats(stats) => (stats.timeout_ms, 0),
             Request::Cluster(request) => (request.timeout_ms, 0),
@@ -281,6 +287,7 @@ pub(super) fn schema(operation: Operation) -> &'static [Field] {
         Operation::CacheDelete => cache::Delete::FIELDS,
         Operation::CacheIncrement => cache::Increment::FIELDS,
         Operation::CacheTouch => cache::Touch::FIELDS,
+        Operation::CacheInvalidate => cache::Invalidate::FIELDS,
         Operation::CacheExplain => cache::Explain::FIELDS,
         Operation::CacheStats => cache::AskStats::FIELDS,
         Operation::ClusterMembers => cluster::Request::MEMBERS_FIELDS,

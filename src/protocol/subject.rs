@@ -88,6 +88,7 @@ operations! {
     CacheDelete "cache.delete" "cache_delete" "cache-delete",
     CacheIncrement "cache.increment" "cache_increment" "cache-increment",
     CacheTouch "cache.touch" "cache_touch" "cache-touch",
+    CacheInvalidate "cache.invalidate" "cache_invalidate" "cache-invalidate",
     CacheExplain "cache.explain" "cache_explain" "cache-explain",
     CacheStats "cache.stats" "cache_stats" "cache-stats",
     ClusterMembers "cluster.members" "cluster_members" "cluster-members",

@@ -129,10 +129,20 @@ impl Request {
             Request::CacheGetMany(get) => {
                 get.keys.iter_mut().for_each(|key| tenant.enter(key));
             }
-            Request::CacheSet(set) => tenant.enter(&mut set.key),
+            Request::CacheSet(set) => {
+                tenant.enter(&mut set.key);
+                set.tags.iter_mut().for_each(|tag| tenant.enter(tag));
+            }
             Request::CacheDelete(delete) => tenant.enter(&mut delete.key),
             Request::CacheIncrement(increment) => tenant.enter(&mut increment.key),
             Request::CacheTouch(touch) => tenant.enter(&mut touch.key),
+            Request::CacheInvalidate(invalidate) => {
+                tenant.enter_if_given(&mut invalidate.tag);
+                tenant.enter_if_given(&mut invalidate.prefix);
+                if std::mem::take(&mut invalidate.all) {
+                    invalidate.prefix = Some(tenant.namespace());
+                }
+            }
             Request::CacheExplain(explain) => tenant.enter(&mut explain.key),
             Request::LockGraph(_)
             | Request::LockDeadlocks(_)

@@ -5,6 +5,7 @@ use rand::RngExt;
 use super::checker::{self, Did};
 use super::world::{CLIENTS, Event, KEYS, Mail, PATIENCE_MS, Seen, World};
 use crate::cache::entry::Key;
+use crate::cache::message::Matching;
 use crate::cache::operation::{Answer, Condition, Operation, Why};
 use crate::cache::state::Waiter;
 use crate::ids::NodeId;
@@ -12,7 +13,8 @@ use crate::protocol::value::Value;
 
 /// One client's operation.
 pub(super) struct Asked {
-    key: u64,
+    /// One, or all that an invalidation may be about.
+    keys: Vec<u64>,
     did: Option<Did>,
     asked: u64,
     answered: Option<u64>,
@@ -33,7 +35,11 @@ impl World {
             ttl_ms,
             idle_ms: 0,
             condition,
+            tags: (key % 2 == 0).then(|| [Key::from("even")].into()),
         };
+        if self.rng.random_bool(0.02) {
+            return self.invalidate(client, id);
+        }
         let (operation, did) = match (what, self.known.get(&key).copied()) {
             (0..70, _) => (None, None),
             (70..76, _) => {
@@ -53,8 +59,14 @@ impl World {
             ),
             _ => (Some(set(Condition::Always, None)), Some(Did::Wrote(number))),
         };
+        let waiter = self.note(client, vec![key], did);
+        self.hand_in(id, name, operation, waiter);
+    }
+
+    fn note(&mut self, client: u64, keys: Vec<u64>, did: Option<Did>) -> Waiter<u64> {
+        let number = self.asked.len() as u64;
         self.asked.push(Asked {
-            key,
+            keys,
             did,
             asked: self.now,
             answered: None,
@@ -63,12 +75,25 @@ impl World {
         self.waiting.insert(client, number);
         self.seen.operations += 1;
         self.at(PATIENCE_MS, Event::GiveUp(client, number));
-        let ticket = number * CLIENTS + client;
-        let waiter = Waiter {
-            ticket,
+        Waiter {
+            ticket: number * CLIENTS + client,
             deadline_ms: 0,
+        }
+    }
+
+    /// Removes one key, half of them, or all: for the history of each that is one removal.
+    fn invalidate(&mut self, client: u64, id: NodeId) {
+        let one = self.rng.random_range(0..KEYS);
+        let (matching, keys) = match self.rng.random_range(0..3) {
+            0 => (Matching::All, (0..KEYS).collect()),
+            1 => {
+                let even = (0..KEYS).filter(|key| key % 2 == 0);
+                (Matching::Tag("even".into()), even.collect())
+            }
+            _ => (Matching::Prefix(format!("key-{one}").into()), vec![one]),
         };
-        self.hand_in(id, name, operation, waiter);
+        let waiter = self.note(client, keys, Some(Did::Removed));
+        self.at(0, Event::Mail(id, id, Mail::Invalidate(matching, waiter)));
     }
 
     /// A paused node finds the request when it goes on.
@@ -88,7 +113,7 @@ impl World {
         if asked.is_over {
             return;
         }
-        let key = asked.key;
+        let key = asked.keys[0];
         let mut known = None;
         match answer {
             Answer::Found(hit) => {
@@ -99,6 +124,7 @@ impl World {
             }
             Answer::Wrote { version } => known = Some((number, version)),
             Answer::Removed { existed: true } => {}
+            Answer::Swept { removed } => self.seen.swept += removed,
             Answer::Refused(Why::Indeterminate) => {
                 // It may have happened, or happen yet.
                 self.seen.unknown += 1;
@@ -135,7 +161,7 @@ impl World {
 
     /// One key's history, for whoever looks into a failure.
     fn history(&self, key: u64) -> Vec<checker::Operation> {
-        let of_key = self.asked.iter().filter(|asked| asked.key == key);
+        let of_key = self.asked.iter().filter(|asked| asked.keys.contains(&key));
         of_key
             .filter_map(|asked| {
                 Some(checker::Operation {

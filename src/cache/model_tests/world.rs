@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::clients::Asked;
 use crate::cache::entry::{Key, Version};
-use crate::cache::message::{Invalidation, Message, Old};
+use crate::cache::message::{Invalidation, Matching, Message, Old};
 use crate::cache::operation::{Answer, Operation};
 use crate::cache::state::{Cache, Effect, Flaws, Settings, Waiter};
 use crate::ids::{BootId, NodeId};
@@ -40,6 +40,8 @@ pub struct Seen {
     pub local: u64,
     pub promoted: u64,
     pub evictions: u64,
+    /// Values that invalidations removed.
+    pub swept: u64,
     pub crashes: u64,
     pub pauses: u64,
     pub unknown: u64,
@@ -52,6 +54,7 @@ impl Seen {
         self.local += other.local;
         self.promoted += other.promoted;
         self.evictions += other.evictions;
+        self.swept += other.swept;
         self.crashes += other.crashes;
         self.pauses += other.pauses;
         self.unknown += other.unknown;
@@ -66,6 +69,7 @@ pub(super) enum Mail {
     /// Clients' requests; a write has been handed on to the home.
     Read(Key, Waiter<u64>),
     Write(Key, Operation, Waiter<u64>),
+    Invalidate(Matching, Waiter<u64>),
 }
 
 #[derive(Clone, Debug)]
@@ -386,7 +390,10 @@ impl World {
             return;
         }
         // Requests are told from their repeats on the way.
-        let is_request = matches!(mail, Mail::Read(..) | Mail::Write(..));
+        let is_request = matches!(
+            mail,
+            Mail::Read(..) | Mail::Write(..) | Mail::Invalidate(..)
+        );
         let copies = 1 + u64::from(!is_request && self.rng.random_bool(0.05));
         for _ in 0..copies {
             let slow = if self.rng.random_bool(0.08) { 120 } else { 6 };
@@ -424,6 +431,13 @@ impl World {
                     ..waiter
                 };
                 cache.write(key, operation, waiter, now);
+            }
+            Mail::Invalidate(matching, waiter) => {
+                let waiter = Waiter {
+                    deadline_ms: now + PATIENCE_MS,
+                    ..waiter
+                };
+                cache.invalidate(matching, waiter, now);
             }
         }
         self.flush(to);

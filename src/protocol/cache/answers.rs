@@ -98,6 +98,14 @@ pub struct Counted {
     pub version: String,
 }
 
+/// The answer to `cache.invalidate`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invalidated {
+    /// How many values were removed. A value that was removed while the view of the cluster changed
+    /// may be missing in it.
+    pub count: u64,
+}
+
 /// The answer to `cache.explain`: what the answering node knows, which for a key that is not its
 /// own is only its copy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

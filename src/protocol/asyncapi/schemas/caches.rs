@@ -13,6 +13,9 @@ pub(super) fn summary(operation: Operation) -> &'static str {
         Operation::CacheDelete => "Removes a value.",
         Operation::CacheIncrement => "Adds to an integer.",
         Operation::CacheTouch => "Lets the lifetime of a value begin anew.",
+        Operation::CacheInvalidate => {
+            "Removes the values with a tag, those whose keys begin with a prefix, or all."
+        }
         Operation::CacheExplain => "What a node knows of a key.",
         Operation::CacheStats => "What the cache of a node has and has counted.",
         other => panic!("say in schemas.rs what {other} does"),
@@ -26,6 +29,7 @@ pub(super) fn success(operation: Operation) -> Vec<(&'static str, Value)> {
         Operation::CacheSet | Operation::CacheTouch => vec![("version", text())],
         Operation::CacheDelete => vec![("existed", boolean())],
         Operation::CacheIncrement => vec![("value", integer()), ("version", text())],
+        Operation::CacheInvalidate => vec![("count", integer())],
         Operation::CacheExplain => vec![
             ("home", or_null("integer")),
             ("second", or_null("integer")),

@@ -1,0 +1,242 @@
+//! Three nodes whose messages are delivered by hand.
+
+use std::collections::BTreeMap;
+
+use crate::cache::entry::Key;
+use crate::cache::message::{Invalidation, Message};
+use crate::cache::operation::{Answer, Condition, Hit, Operation};
+use crate::cache::state::{Cache, Effect, Settings, Waiter};
+use crate::ids::{BootId, NodeId};
+use crate::protocol::value::Value;
+use crate::view::cluster::View;
+
+pub(super) const HOME: NodeId = NodeId(1);
+pub(super) const READER: NodeId = NodeId(2);
+pub(super) const OTHER: NodeId = NodeId(3);
+pub(super) const LEASE_MS: u64 = 1_000;
+/// Room for a few entries.
+pub(super) const BYTES_MAX: usize = 3_000;
+
+#[derive(Clone, Debug)]
+pub(super) enum What {
+    Message(Message),
+    News(Invalidation),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Mail {
+    pub(super) from: NodeId,
+    pub(super) to: NodeId,
+    pub(super) what: What,
+}
+
+/// Three nodes on one clock, and the messages that are under way.
+pub(super) struct Nodes {
+    pub(super) now: u64,
+    pub(super) view: View,
+    pub(super) caches: BTreeMap<NodeId, Cache<u64>>,
+    pub(super) mail: Vec<Mail>,
+    pub(super) answers: BTreeMap<u64, Answer>,
+    pub(super) last_ticket: u64,
+    /// Hears and reads nothing.
+    pub(super) deaf: Option<NodeId>,
+}
+
+impl Nodes {
+    /// Nodes that have agreed on a view, and have room for `bytes_max` each.
+    pub(super) fn start(bytes_max: usize) -> Self {
+        let settings = Settings {
+            bytes_max,
+            backups: false,
+        };
+        let cache = |id: NodeId| Cache::new((id, BootId(id.0)), LEASE_MS, settings);
+        let mut nodes = Nodes {
+            now: 1_000,
+            view: View::default(),
+            caches: [HOME, READER, OTHER].map(|id| (id, cache(id))).into(),
+            mail: Vec::new(),
+            answers: BTreeMap::new(),
+            last_ticket: 0,
+            deaf: None,
+        };
+        for _ in 0..20 {
+            nodes.pass(10);
+        }
+        assert_eq!(nodes.view.members().len(), 3);
+        nodes
+    }
+
+    /// Lets time pass. Who hears reads the view and says what it has to.
+    pub(super) fn pass(&mut self, ms: u64) {
+        self.now += ms;
+        let mut commands = Vec::new();
+        for (id, cache) in &mut self.caches {
+            if self.deaf != Some(*id) {
+                cache.observe(&self.view, Some(self.now), self.now);
+                commands.extend(cache.commands(&self.view, self.now, *id == HOME));
+            }
+            cache.tick(self.now);
+        }
+        for command in commands {
+            self.view.apply(&command);
+        }
+        self.collect();
+    }
+
+    pub(super) fn collect(&mut self) {
+        for (from, cache) in &mut self.caches {
+            for effect in cache.take_effects() {
+                match effect {
+                    Effect::Answer { ticket, answer } => {
+                        self.answers.insert(ticket, answer);
+                    }
+                    Effect::Send { to, message } => self.mail.push(Mail {
+                        from: *from,
+                        to,
+                        what: What::Message(message),
+                    }),
+                    Effect::Invalidate(old) => {
+                        let news = cache.news(vec![old]).expect("it acts");
+                        let others = [HOME, READER, OTHER].into_iter().filter(|to| to != from);
+                        self.mail.extend(others.map(|to| Mail {
+                            from: *from,
+                            to,
+                            what: What::News(news.clone()),
+                        }));
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn deliver(&mut self, mail: Mail) {
+        if self.deaf == Some(mail.to) {
+            return;
+        }
+        let cache = self.caches.get_mut(&mail.to).expect("one of three");
+        match mail.what {
+            What::Message(message) => cache.receive(mail.from, message, self.now),
+            What::News(news) => cache.invalidated(mail.from, news),
+        }
+        self.collect();
+    }
+
+    /// Takes what is under way to a node.
+    pub(super) fn take(&mut self, to: NodeId) -> Vec<Mail> {
+        let (taken, rest) = self.mail.drain(..).partition(|mail| mail.to == to);
+        self.mail = rest;
+        taken
+    }
+
+    pub(super) fn deliver_to(&mut self, to: NodeId) {
+        for mail in self.take(to) {
+            self.deliver(mail);
+        }
+    }
+
+    /// Delivers until nothing is under way.
+    pub(super) fn settle(&mut self) {
+        while !self.mail.is_empty() {
+            for mail in std::mem::take(&mut self.mail) {
+                self.deliver(mail);
+            }
+        }
+    }
+
+    /// Keys that a node is home to.
+    pub(super) fn keys(&self, home: NodeId) -> impl Iterator<Item = Key> {
+        let is_home = move |key: &Key| self.caches[&HOME].home(key) == Some(home);
+        let keys = (0..1_000).map(|n| Key::from(format!("key-{n}")));
+        keys.filter(is_home)
+    }
+
+    /// A key that [`HOME`] is home to.
+    pub(super) fn key(&self) -> Key {
+        self.keys(HOME).next().expect("some key lives there")
+    }
+
+    pub(super) fn waiter(&mut self) -> Waiter<u64> {
+        self.last_ticket += 1;
+        Waiter {
+            ticket: self.last_ticket,
+            deadline_ms: self.now + 60_000,
+        }
+    }
+
+    /// Asks a home for a change; the ticket of its answer.
+    pub(super) fn write(&mut self, key: &Key, operation: Operation) -> u64 {
+        let waiter = self.waiter();
+        let ticket = waiter.ticket;
+        let home = self.caches[&OTHER].home(key).expect("it acts");
+        let cache = self.caches.get_mut(&home).expect("one of three");
+        cache.write(key.clone(), operation, waiter, self.now);
+        self.collect();
+        ticket
+    }
+
+    pub(super) fn set(&mut self, key: &Key, text: &str) -> u64 {
+        let operation = Operation::Set {
+            value: Value::text(text),
+            ttl_ms: None,
+            idle_ms: 0,
+            condition: Condition::Always,
+            tags: None,
+        };
+        self.write(key, operation)
+    }
+
+    pub(super) fn delete(&mut self, key: &Key) -> u64 {
+        let condition = Condition::Always;
+        self.write(key, Operation::Delete { condition })
+    }
+
+    pub(super) fn hit(&mut self, node: NodeId, key: &Key) -> Option<String> {
+        let cache = self.caches.get_mut(&node).expect("one of three");
+        cache.hit(key, self.now).map(|hit| text(&hit))
+    }
+
+    /// Asks a node for a value that it does not have.
+    pub(super) fn read(&mut self, node: NodeId, key: &Key) -> u64 {
+        let waiter = self.waiter();
+        let ticket = waiter.ticket;
+        let cache = self.caches.get_mut(&node).expect("one of three");
+        cache.read(key.clone(), waiter, self.now);
+        self.collect();
+        ticket
+    }
+
+    /// What a ticket's question was answered with: a value, or none.
+    pub(super) fn read_value(&self, ticket: u64) -> Option<String> {
+        match &self.answers[&ticket] {
+            Answer::Found(hit) => Some(text(hit)),
+            Answer::Missed => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Reads through a node, with all messages arriving.
+    pub(super) fn get(&mut self, node: NodeId, key: &Key) -> Option<String> {
+        if let Some(value) = self.hit(node, key) {
+            return Some(value);
+        }
+        let ticket = self.read(node, key);
+        self.settle();
+        self.read_value(ticket)
+    }
+
+    pub(super) fn is_answered(&self, ticket: u64) -> bool {
+        self.answers.contains_key(&ticket)
+    }
+
+    /// A value that is written, and that [`READER`] has a copy of.
+    pub(super) fn share(&mut self, key: &Key, text: &str) {
+        self.set(key, text);
+        self.settle();
+        assert_eq!(self.get(READER, key).as_deref(), Some(text));
+        assert_eq!(self.hit(READER, key).as_deref(), Some(text));
+    }
+}
+
+pub(super) fn text(hit: &Hit) -> String {
+    String::from_utf8(hit.value.bytes().to_vec()).expect("text")
+}
