@@ -25,8 +25,6 @@ use crate::broker::relay::Relay;
 use crate::broker::reply::Replier;
 use crate::broker::tenants::Tenants;
 use crate::broker::unheard::Unheard;
-use crate::cache::service::CacheService;
-use crate::cache::state::Settings;
 use crate::config::{Asserted, Config};
 use crate::ids::{BootId, DiskId};
 use crate::lock::service::LockService;
@@ -54,6 +52,7 @@ use crate::view::service::Keeper;
 use crate::{raft, time};
 
 mod answering;
+mod caching;
 mod departure;
 
 /// How long a change of leader prolongs leases: time for holders to reach the new one.
@@ -217,17 +216,11 @@ impl Core {
             answers: Arc::new(replier.clone()),
         });
         queues.listen(&parts.clients, stopped.clone()).await?;
-        let settings = Settings {
-            bytes_max: config.cache_bytes as usize,
-            backups: config.cache_backups,
-        };
         let clock = LeaseClock::start();
-        let cache = CacheService::new(
-            posts,
-            clock,
-            (config.view_lease, settings),
-            Arc::new(replier.clone()),
-        );
+        let locks = LockService::new(handle.clone(), network.clone(), identity.boot);
+        let locks = Arc::new(locks);
+        let answers = Arc::new(replier.clone());
+        let cache = caching::service(&config, (posts, clock), answers, locks.clone());
         cache.run(stopped.clone()).await?;
 
         let insight = Arc::new(Insight {
@@ -247,7 +240,7 @@ impl Core {
             me: identity.node,
             prefix,
             handle: handle.clone(),
-            locks: LockService::new(handle.clone(), network.clone(), identity.boot),
+            locks,
             queues,
             cache,
             membership,

@@ -51,7 +51,7 @@ pub struct Dispatch {
     pub me: NodeId,
     pub prefix: Prefix,
     pub handle: Handle,
-    pub locks: LockService,
+    pub locks: Arc<LockService>,
     pub queues: QueueService,
     pub cache: CacheService,
     pub membership: Membership,

@@ -92,6 +92,19 @@ fn refusal(why: Why) -> ErrorReply {
             Code::VersionMismatch,
             format!("the value is of version {version}"),
         ),
+        Why::StaleToken => ErrorReply::new(
+            Code::StaleToken,
+            "the lock is not held under this token, or a newer one has written the key",
+        ),
+        Why::NotExclusive => ErrorReply::bad_field(
+            "fence",
+            "`fence` takes the token of an exclusive lock: this hold is shared or has permits",
+        ),
+        Why::NoLeader => ErrorReply::new(
+            Code::NoLeader,
+            "it could not be found out in time who holds the lock of `fence`",
+        )
+        .with_outcome(Outcome::NotApplied),
         Why::NotANumber => ErrorReply::new(
             Code::WrongType,
             "the value is no integer from 0 to 2^53 - 1 in JSON",

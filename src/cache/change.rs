@@ -1,6 +1,7 @@
 //! Changes of keys, from what the wire asks for.
 
-use crate::cache::entry::{Key, Tags};
+use crate::cache::entry::Key;
+use crate::cache::fences::Fenced;
 use crate::cache::message::Matching;
 use crate::cache::operation::{Condition, Operation};
 use crate::protocol::cache as wire;
@@ -22,6 +23,9 @@ pub fn of(request: Request) -> Result<(String, Operation), Refusal> {
                 idle_ms: set.idle_ms.unwrap_or(0),
                 condition: condition(set.condition.as_ref())?,
                 tags: tags(set.tags),
+                fence: set
+                    .fence
+                    .map(|fence| Fenced::new(fence.resource.into(), fence.token)),
             };
             (set.key, operation)
         }
@@ -54,10 +58,10 @@ pub fn matching(asked: wire::Invalidate) -> Matching {
     }
 }
 
-fn tags(mut asked: Vec<String>) -> Option<Tags> {
+fn tags(mut asked: Vec<String>) -> Vec<Key> {
     asked.sort_unstable();
     asked.dedup();
-    (!asked.is_empty()).then(|| asked.into_iter().map(Key::from).collect())
+    asked.into_iter().map(Key::from).collect()
 }
 
 /// The condition that a request names.

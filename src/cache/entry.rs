@@ -7,16 +7,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::ids::Token;
 use crate::protocol::value::{Kind, Value};
 
 /// The moment that never comes, in milliseconds.
 pub const NEVER: u64 = u64::MAX;
 
 /// What an entry takes beside its key and value: links, pointers and numbers, about.
-pub const ENTRY_BYTES: usize = 208;
+pub const ENTRY_BYTES: usize = 200;
 
-/// What a tag takes beside its name.
-const TAG_BYTES: usize = 32;
+/// What marks take beside names, and a name beside its text.
+const MARKS_BYTES: usize = 72;
+const NAME_BYTES: usize = 32;
 
 /// Names one write of one key. The epoch is that of the view under which it was made, so that no
 /// two homes of a key ever give the same version, and a later one is greater.
@@ -62,16 +64,48 @@ pub struct Entry {
     pub idle_ms: u64,
     /// When it will have lain idle; [`NEVER`] if it may.
     pub idle_at_ms: u64,
-    /// The names under which a sweep finds it; none in a copy.
-    pub tags: Option<Tags>,
+    /// None in a copy.
+    pub marks: Option<Arc<Marks>>,
 }
 
-/// Tags of one entry: at least one.
-pub type Tags = Arc<[Key]>;
+/// What few entries have, and no reader sees.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marks {
+    /// The names under which a sweep finds the entry.
+    pub tags: Vec<Key>,
+    /// The newest with which it was written.
+    pub fence: Option<Fence>,
+}
+
+impl Marks {
+    /// Marks of an entry, if it has any.
+    pub fn kept(self) -> Option<Arc<Marks>> {
+        (self != Marks::default()).then(|| Arc::new(self))
+    }
+
+    /// What they take in memory: each tag is counted as if no other entry had it.
+    fn bytes(&self) -> usize {
+        let tags: usize = self.tags.iter().map(|tag| NAME_BYTES + tag.len()).sum();
+        let fence = self.fence.iter().map(|fence| fence.resource.len());
+        MARKS_BYTES + tags + fence.sum::<usize>()
+    }
+}
+
+/// A write is made by whoever holds this lock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fence {
+    pub resource: Key,
+    pub token: Token,
+}
 
 impl Entry {
     pub fn is_live(&self, now_ms: u64) -> bool {
         now_ms < self.expires_at_ms && now_ms < self.idle_at_ms
+    }
+
+    /// The newest fence with which it was written.
+    pub fn fence(&self) -> Option<&Fence> {
+        self.marks.as_ref()?.fence.as_ref()
     }
 
     /// Lets its idle time begin anew.
@@ -88,9 +122,8 @@ impl Entry {
 
     /// As another node gets it that keeps all of it.
     pub fn sent(&self, now_ms: u64) -> Sent {
-        let tags = self.tags.iter().flat_map(|tags| tags.iter().cloned());
         Sent {
-            tags: tags.collect(),
+            marks: self.marks.clone(),
             ..self.sent_copy(now_ms)
         }
     }
@@ -103,7 +136,7 @@ impl Entry {
             version: self.version,
             left_ms: self.left_ms(now_ms),
             idle_ms: self.idle_ms,
-            tags: Vec::new(),
+            marks: None,
         }
     }
 }
@@ -116,14 +149,13 @@ pub struct Sent {
     pub version: Version,
     pub left_ms: Option<u64>,
     pub idle_ms: u64,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tags: Vec<Key>,
+    pub marks: Option<Arc<Marks>>,
 }
 
 impl Sent {
     /// About how many bytes it takes.
     pub fn size_hint(&self) -> usize {
-        48 + self.bytes.len() + tags_bytes(&self.tags)
+        48 + self.bytes.len() + self.marks.as_ref().map_or(0, |marks| marks.bytes())
     }
 
     /// The entry as it is kept by whose clock it was sent at `sent_at_ms` or later.
@@ -138,20 +170,15 @@ impl Sent {
                 0 => NEVER,
                 idle_ms => until(idle_ms),
             },
-            tags: (!self.tags.is_empty()).then(|| self.tags.into()),
+            marks: self.marks,
         }
     }
 }
 
 /// What an entry counts in the memory that the cache may take.
 pub fn cost(key: &str, entry: &Entry) -> usize {
-    let tags = entry.tags.as_deref().map_or(0, tags_bytes);
-    ENTRY_BYTES + key.len() + entry.value.bytes().len() + tags
-}
-
-/// What tags take: each is counted as if no other entry had it.
-fn tags_bytes(tags: &[Key]) -> usize {
-    tags.iter().map(|tag| TAG_BYTES + tag.len()).sum()
+    let marks = entry.marks.as_ref().map_or(0, |marks| marks.bytes());
+    ENTRY_BYTES + key.len() + entry.value.bytes().len() + marks
 }
 
 /// A key, shared by the tables that have it.

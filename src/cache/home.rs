@@ -177,7 +177,7 @@ impl<T> Cache<T> {
             }
             let version = self.next_version();
             self.begin(key.clone(), Change::Remove, version, None, now_ms);
-            self.held.remove(&key);
+            self.forget(&key);
             return true;
         }
         false

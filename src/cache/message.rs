@@ -81,7 +81,10 @@ impl Matching {
         match self {
             Matching::All => true,
             Matching::Prefix(prefix) => key.starts_with(&**prefix),
-            Matching::Tag(tag) => entry.tags.iter().flat_map(|t| t.iter()).any(|t| t == tag),
+            Matching::Tag(tag) => entry
+                .marks
+                .as_ref()
+                .is_some_and(|marks| marks.tags.contains(tag)),
         }
     }
 }

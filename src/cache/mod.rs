@@ -31,7 +31,7 @@
 //! - [`memory`]: tables in the order of use
 //! - [`message`]: what nodes say to each other
 //! - [`state`]: the cache of one node; [`home`], [`writes`], [`copies`], [`backups`],
-//!   [`moving`], [`sweeps`], [`explain`]: its parts
+//!   [`moving`], [`sweeps`], [`fences`], [`explain`]: its parts
 //! - [`service`]: the same with messages and time
 //! - [`change`], [`answer`]: what the wire asks for, and what it is told
 
@@ -41,6 +41,7 @@ pub mod change;
 pub mod copies;
 pub mod entry;
 pub mod explain;
+pub mod fences;
 pub mod home;
 pub mod memory;
 pub mod message;

@@ -3,6 +3,7 @@
 
 mod checker;
 mod clients;
+mod fences;
 mod nodes;
 mod pitfalls;
 mod sweeps;

@@ -1,6 +1,7 @@
 //! What clients can do to one key, and what comes of it. Plain code.
 
-use crate::cache::entry::{Entry, NEVER, Tags, Version};
+use crate::cache::entry::{Entry, Key, Marks, NEVER, Version};
+use crate::cache::fences::Fenced;
 use crate::protocol::INTEGER_MAX;
 use crate::protocol::value::{Kind, Value};
 
@@ -12,7 +13,8 @@ pub enum Operation {
         ttl_ms: Option<u64>,
         idle_ms: u64,
         condition: Condition,
-        tags: Option<Tags>,
+        tags: Vec<Key>,
+        fence: Option<Fenced>,
     },
     Delete {
         condition: Condition,
@@ -25,6 +27,16 @@ pub enum Operation {
     Touch {
         ttl_ms: u64,
     },
+}
+
+impl Operation {
+    /// The fence under which it is made.
+    pub fn fenced(&self) -> Option<&Fenced> {
+        match self {
+            Operation::Set { fence, .. } => fence.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 /// What must be so for a change to be made.
@@ -92,6 +104,12 @@ pub enum Why {
     Exists,
     /// There is another version.
     Mismatch(Version),
+    /// A newer holder of the lock may have written the key.
+    StaleToken,
+    /// The token is not that of an exclusive hold.
+    NotExclusive,
+    /// Nobody could say who holds the lock.
+    NoLeader,
     /// The value is no integer.
     NotANumber,
     /// The sum has no form on the wire.
@@ -127,15 +145,21 @@ pub fn decide(
             idle_ms,
             condition,
             tags,
+            fence,
         } => {
             check(*condition, current)?;
+            let fence = fence.as_ref().map(|fenced| &fenced.fence);
+            let marks = Marks {
+                tags: tags.clone(),
+                fence: fence.or(current.and_then(Entry::fence)).cloned(),
+            };
             let mut entry = Entry {
                 value: value.clone(),
                 version,
                 expires_at_ms: expires_at(ttl_ms),
                 idle_ms: *idle_ms,
                 idle_at_ms: NEVER,
-                tags: tags.clone(),
+                marks: marks.kept(),
             };
             entry.read(now_ms);
             entry
@@ -174,7 +198,7 @@ pub fn decide(
                     expires_at_ms: expires_at(ttl_ms),
                     idle_ms: 0,
                     idle_at_ms: NEVER,
-                    tags: current.and_then(|entry| entry.tags.clone()),
+                    marks: current.and_then(|entry| entry.marks.clone()),
                 },
             };
             return Ok((Change::Put(entry), Answer::Counted { value, version }));
@@ -228,7 +252,7 @@ mod tests {
             expires_at_ms: 5_000,
             idle_ms: 0,
             idle_at_ms: NEVER,
-            tags: None,
+            marks: None,
         }
     }
 
@@ -238,7 +262,8 @@ mod tests {
             ttl_ms: Some(100),
             idle_ms: 70,
             condition,
-            tags: None,
+            tags: Vec::new(),
+            fence: None,
         }
     }
 

@@ -11,14 +11,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::{Notify, watch};
 
 use crate::broker::SubscribeError;
 use crate::cache::answer;
-use crate::cache::entry::Key;
+use crate::cache::entry::{Fence, Key};
 use crate::cache::explain::Explanation;
 use crate::cache::message::{Invalidation, Matching, Message, Old};
-use crate::cache::operation::{Answer, Operation};
+use crate::cache::operation::{Answer, Operation, Why};
 use crate::cache::state::{Cache, Effect, Settings, Waiter};
 use crate::ids::{BootId, NodeId};
 use crate::protocol::{self, ReplyTo};
@@ -39,6 +40,15 @@ pub trait Answers: Send + Sync + 'static {
     fn answer(&self, ask: Ask, answer: Answer);
     /// The answers to each key of a request that named several, in its order.
     fn answer_many(&self, ask: Ask, answers: Vec<Answer>);
+}
+
+/// Who knows which locks are held.
+pub trait Fences: Send + Sync + 'static {
+    /// Whether a lock is held exclusively under a token, as it is now or later.
+    ///
+    /// # Errors
+    /// Why the write that it is for is refused.
+    fn look_up(&self, fence: Fence, deadline: Instant) -> BoxFuture<'static, Result<(), Why>>;
 }
 
 /// Who asked, and what.
@@ -75,6 +85,7 @@ struct Shared {
     clock: LeaseClock,
     posts: Posts,
     answers: Arc<dyn Answers>,
+    fences: Arc<dyn Fences>,
     news: Mutex<Vec<Old>>,
     news_wake: Notify,
     ticks: AtomicBool,
@@ -87,7 +98,7 @@ impl CacheService {
         posts: Posts,
         clock: LeaseClock,
         (lease, settings): (Duration, Settings),
-        answers: Arc<dyn Answers>,
+        (answers, fences): (Arc<dyn Answers>, Arc<dyn Fences>),
     ) -> Self {
         let identity = posts.identity();
         let who: (NodeId, BootId) = (identity.node, identity.boot);
@@ -97,6 +108,7 @@ impl CacheService {
             clock,
             posts,
             answers,
+            fences,
             news: Mutex::new(Vec::new()),
             news_wake: Notify::new(),
             ticks: AtomicBool::new(false),
@@ -304,7 +316,7 @@ impl Shared {
     }
 
     /// Runs a decision and does what it wants done.
-    fn with(&self, decide: impl FnOnce(&mut Cache<Ticket>)) {
+    fn with(self: &Arc<Self>, decide: impl FnOnce(&mut Cache<Ticket>)) {
         let (effects, waits) = {
             let mut cache = self.cache();
             decide(&mut cache);
@@ -318,6 +330,11 @@ impl Shared {
                     // What is lost is sent again until it is answered.
                     let _ = self.posts.send(to, Lane::Cache, &message, how);
                 }
+                Effect::LookUp {
+                    key,
+                    operation,
+                    waiter,
+                } => self.look_up(key, operation, waiter),
                 Effect::Invalidate(old) => {
                     self.news.lock().expect("no holder panics").push(old);
                     self.news_wake.notify_one();
@@ -327,6 +344,26 @@ impl Shared {
         if waits && !self.ticks.swap(true, Ordering::Relaxed) {
             self.ticks_wake.notify_one();
         }
+    }
+
+    /// Finds out whether the lock of a write's fence is held, and tries the write again if so.
+    fn look_up(self: &Arc<Self>, key: Key, operation: Operation, waiter: Waiter<Ticket>) {
+        let Some(fenced) = operation.fenced() else {
+            return;
+        };
+        let left = waiter.deadline_ms.saturating_sub(self.clock.now_ms());
+        let deadline = time::now() + Duration::from_millis(left);
+        let looked_up = self.fences.look_up(fenced.fence.clone(), deadline);
+        let shared = self.clone();
+        tokio::spawn(async move {
+            match looked_up.await {
+                Ok(()) => {
+                    let now_ms = shared.clock.now_ms();
+                    shared.with(|cache| cache.write(key, operation, waiter, now_ms));
+                }
+                Err(why) => shared.answer(waiter.ticket, Answer::Refused(why)),
+            }
+        });
     }
 
     fn answer(&self, ticket: Ticket, answer: Answer) {

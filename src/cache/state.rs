@@ -58,6 +58,13 @@ pub enum Effect<T> {
     },
     /// To be said to all nodes, together with others.
     Invalidate(Old),
+    /// Find out whether the lock of a write's fence is held; if so, the write is to be tried again
+    /// as it is here.
+    LookUp {
+        key: Key,
+        operation: Operation,
+        waiter: Waiter<T>,
+    },
 }
 
 /// Parts of the protocol that tests leave out, to see that it is found.
@@ -98,6 +105,8 @@ pub struct Cache<T> {
     pub(super) uses: u64,
     /// Counts the versions that this node gave.
     pub(super) sequence: u64,
+    /// Counts the entries with fences that this node keeps no more.
+    pub(super) fences_forgotten: u64,
     pub(super) held: Table<Held>,
     pub(super) copies: Table<Copied>,
     pub(super) backups: Table<Backup>,
@@ -121,6 +130,7 @@ impl<T> Cache<T> {
             settings,
             uses: 0,
             sequence: 0,
+            fences_forgotten: 0,
             held: Table::default(),
             copies: Table::default(),
             backups: Table::default(),
@@ -346,6 +356,7 @@ impl<T> Cache<T> {
     }
 
     fn discard(&mut self) {
+        self.fences_forgotten += 1;
         self.held.clear();
         self.copies.clear();
         self.backups.clear();
@@ -375,6 +386,7 @@ impl<T> Cache<T> {
             return;
         };
         let (roster, me) = (acting.roster.clone(), acting.stay);
+        self.fences_forgotten += 1;
         let stays_home = |key: &str| roster.home(key) == before.home(key);
         self.copies.retain(|key, _| stays_home(key));
         self.held.retain(|key, _| roster.home(key) == Some(me));

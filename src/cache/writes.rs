@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::cache::entry::{Key, Version, cost};
+use crate::cache::entry::{Entry, Key, Version, cost};
 use crate::cache::home::{Held, Reader, moved};
 use crate::cache::message::{Found, Message, Old};
 use crate::cache::operation::{Answer, Change, Operation, Why, decide};
@@ -144,6 +144,15 @@ impl<T> Cache<T> {
             }
             writing.queue.push_back((operation, waiter));
             return;
+        }
+        let current = self.held.peek(&key).map(|held| &held.entry);
+        match operation
+            .fenced()
+            .map(|fenced| fenced.may_write(current, self.fences_forgotten))
+        {
+            None | Some(Some(true)) => {}
+            Some(Some(false)) => return self.refuse(waiter, Why::StaleToken),
+            Some(None) => return self.look_up(key, operation, waiter),
         }
         let version = self.next_version();
         let current = self.held.peek(&key).map(|held| &held.entry);
@@ -297,13 +306,17 @@ impl<T> Cache<T> {
                 self.counts.writes += 1;
                 let bytes = cost(key, &entry);
                 self.uses += 1;
+                let resource = |entry: &Entry| entry.fence().map(|fence| fence.resource.clone());
+                let after = resource(&entry);
                 let held = Held::unshared(entry);
-                self.held.insert(key.clone(), (held, bytes), self.uses);
+                let before = self.held.insert(key.clone(), (held, bytes), self.uses);
+                let before = before.and_then(|held| resource(&held.entry));
+                self.fences_forgotten += u64::from(before.is_some() && before != after);
                 self.trim(now_ms);
             }
             Change::Remove => {
                 self.counts.writes += 1;
-                self.held.remove(key);
+                self.forget(key);
             }
         }
     }

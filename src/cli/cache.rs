@@ -4,10 +4,10 @@ use clap::{Args, Subcommand};
 
 use crate::cli::{Connection, ExitStatus, Failure, length_ms, node_id};
 use crate::client::Target;
-use crate::ids::NodeId;
+use crate::ids::{NodeId, Token};
 use crate::protocol::cache::{
-    Consistency, Delete, Explain, Explained, Found, Get, GetMany, If, Increment, Invalidate, Set,
-    Stats, Status, Touch,
+    Consistency, Delete, Explain, Explained, Fence, Found, Get, GetMany, If, Increment, Invalidate,
+    Set, Stats, Status, Touch,
 };
 use crate::protocol::value::Value;
 
@@ -73,6 +73,9 @@ pub(super) struct SetArgs {
     /// A name under which `cache invalidate` finds it; may be given several times.
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
+    /// Only while this lock is held under this token, and no newer one has written the key.
+    #[arg(long, value_name = "RESOURCE=TOKEN", value_parser = fence)]
+    fence: Option<Fence>,
     #[command(flatten)]
     condition: ConditionArgs,
 }
@@ -207,6 +210,7 @@ pub(super) async fn run(
                 idle_ms: args.idle,
                 condition: args.condition.condition(),
                 tags: args.tags,
+                fence: args.fence,
                 ..Set::new(args.key, value)
             };
             let written = connection
@@ -317,6 +321,17 @@ async fn get(connection: &Connection, args: GetArgs) -> Result<ExitStatus, Failu
         .iter()
         .all(|found| found.status == Status::Hit);
     Ok(of_existence(all))
+}
+
+/// A lock and the token under which it is held.
+fn fence(text: &str) -> Result<Fence, String> {
+    let parts = text.rsplit_once('=');
+    let parts = parts.and_then(|(resource, token)| Some((resource, token.parse().ok()?)));
+    let (resource, token) = parts.ok_or("expected RESOURCE=TOKEN, such as orders.42=17")?;
+    Ok(Fence {
+        resource: resource.to_owned(),
+        token: Token(token),
+    })
 }
 
 fn of_existence(existed: bool) -> ExitStatus {

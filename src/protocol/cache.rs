@@ -4,11 +4,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::fields::{Field, Fields, Rule};
 use crate::protocol::value::{InFields, Kind, Plain, Value};
-use crate::protocol::{Encoding, ErrorReply, INTEGER_MAX, Refusal, TIMEOUT_MS_FIELD};
+use crate::protocol::{Code, Encoding, ErrorReply, INTEGER_MAX, Refusal, TIMEOUT_MS_FIELD};
 
 mod answers;
+mod conditions;
 
 pub use answers::*;
+use conditions::{FENCE, IF, condition, fence};
+pub use conditions::{Fence, If};
 
 /// The greatest lifetime in milliseconds: a year.
 pub const TTL_MS_MAX: u64 = 366 * 24 * 3_600_000;
@@ -20,15 +23,6 @@ pub const TAGS_MAX: usize = 16;
 const KEY: Field = Field::new("key", Rule::Name);
 const TTL_MS: Field = Field::new("ttl_ms", Rule::Integer(1, TTL_MS_MAX));
 const CONSISTENCY: Field = Field::new("consistency", Rule::Choice(&["linearizable", "any"]));
-const IF: Field = Field::new(
-    "if",
-    Rule::Map(&[
-        Field::new("absent", Rule::Boolean),
-        Field::new("present", Rule::Boolean),
-        Field::new("version", Rule::Name),
-    ]),
-);
-
 /// How new the value that a read gives has to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -48,17 +42,6 @@ impl Consistency {
     fn nth(index: usize) -> Self {
         [Consistency::Linearizable, Consistency::Any][index]
     }
-}
-
-/// What must be so for a change to be made; one of the three.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct If {
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub absent: bool,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub present: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
 }
 
 /// `cache.get`.
@@ -94,6 +77,7 @@ pub struct Set {
     pub condition: Option<If>,
     /// Names under which `cache.invalidate` finds it: at most [`TAGS_MAX`].
     pub tags: Vec<String>,
+    pub fence: Option<Fence>,
     pub timeout_ms: Option<u64>,
 }
 
@@ -211,6 +195,7 @@ impl Set {
         Field::new("idle_ms", Rule::Integer(1, TTL_MS_MAX)),
         IF,
         Field::new("tags", Rule::Names(TAGS_MAX)),
+        FENCE,
         TIMEOUT_MS_FIELD,
     ];
 
@@ -222,11 +207,12 @@ impl Set {
             idle_ms: None,
             condition: None,
             tags: Vec::new(),
+            fence: None,
             timeout_ms: None,
         }
     }
 
-    pub(super) fn build(mut given: Fields<'_>) -> Result<Self, Refusal> {
+    pub(super) fn build(mut given: Fields<'_>, suffix: Option<&str>) -> Result<Self, Refusal> {
         let value = Value::build(&mut given, "value", "value_base64")?;
         let missing = || ErrorReply::bad_field("value", "`value` is missing: text, JSON or binary");
         Ok(Set {
@@ -236,6 +222,7 @@ impl Set {
             idle_ms: given.integer("idle_ms"),
             condition: condition(&mut given)?,
             tags: given.names("tags").unwrap_or_default(),
+            fence: fence(&mut given, suffix)?,
             timeout_ms: given.integer("timeout_ms"),
         })
     }
@@ -259,6 +246,8 @@ impl Set {
             #[serde(skip_serializing_if = "Vec::is_empty")]
             tags: Vec<String>,
             #[serde(skip_serializing_if = "Option::is_none")]
+            fence: Option<Fence>,
+            #[serde(skip_serializing_if = "Option::is_none")]
             timeout_ms: Option<u64>,
         }
         let InFields {
@@ -275,6 +264,7 @@ impl Set {
             idle_ms: self.idle_ms,
             condition: self.condition.clone(),
             tags: self.tags.clone(),
+            fence: self.fence.clone(),
             timeout_ms: self.timeout_ms,
         }
     }
@@ -362,8 +352,8 @@ impl Invalidate {
             + usize::from(invalidate.all);
         match count {
             1 => Ok(invalidate),
-            _ => Err(ErrorReply::bad_field(
-                "tag",
+            _ => Err(ErrorReply::new(
+                Code::BadRequest,
                 "one of `tag`, `prefix` and `all` (true) says what is to be removed",
             )
             .into()),
@@ -389,27 +379,5 @@ impl AskStats {
         AskStats {
             timeout_ms: given.integer("timeout_ms"),
         }
-    }
-}
-
-fn condition(given: &mut Fields<'_>) -> Result<Option<If>, Refusal> {
-    let Some(mut map) = given.map("if") else {
-        return Ok(None);
-    };
-    let condition = If {
-        absent: map.boolean("absent").unwrap_or(false),
-        present: map.boolean("present").unwrap_or(false),
-        version: map.text("version"),
-    };
-    let count = usize::from(condition.absent)
-        + usize::from(condition.present)
-        + usize::from(condition.version.is_some());
-    match count {
-        1 => Ok(Some(condition)),
-        _ => Err(ErrorReply::bad_field(
-            "if",
-            "`if` must be {\"absent\":true}, {\"present\":true} or {\"version\":\"…\"}",
-        )
-        .into()),
     }
 }

@@ -124,7 +124,7 @@ impl Request {
             }
             Operation::CacheGet => Request::CacheGet(cache::Get::build(fields)?),
             Operation::CacheGetMany => Request::CacheGetMany(cache::GetMany::build(fields)?),
-            Operation::CacheSet => Request::CacheSet(cache::Set::build(fields)?),
+            Operation::CacheSet => Request::CacheSet(cache::Set::build(fields, envelope.suffix)?),
             Operation::CacheDelete => Request::CacheDelete(cache::Delete::build(fields)?),
             Operation::CacheIncrement => Request::CacheIncrement(cache::Increment::build(fields)?),
             Operation::CacheTouch => Request::CacheTouch(cache::Touch::build(fields)?),
@@ -354,6 +354,13 @@ pub(super) fn id_field(operation: Operation) -> Option<&'static str> {
             has.then_some("request_id")
         }
     }
+}
+
+/// Whether a name in the body is one that the name in the subject allows: the same, or one of its own
+/// followed by a dot and more.
+pub(super) fn is_under(name: &str, suffix: &str) -> bool {
+    let rest = name.strip_prefix(suffix);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 fn fill_message_id(operation: Operation, fields: &mut Fields<'_>, id: &str) -> Result<(), Refusal> {

@@ -456,3 +456,40 @@ proptest! {
         );
     }
 }
+
+#[test]
+fn a_cache_is_told_what_to_invalidate_and_fences_name_lock_and_token() {
+    let asked = |operation, suffix, body: &str| {
+        let envelope = Envelope {
+            suffix,
+            ..Envelope::default()
+        };
+        let (_, request) = Request::decode(Some(operation), envelope, body.as_bytes());
+        request.map_err(|refusal| (refusal.code, refusal.field))
+    };
+    for body in [
+        "{}",
+        r#"{"all":false}"#,
+        r#"{"tag":"a","prefix":"b"}"#,
+        r#"{"prefix":"b","all":true}"#,
+    ] {
+        let refused = asked(Operation::CacheInvalidate, None, body).unwrap_err();
+        assert_eq!(refused, (Code::BadRequest, None), "{body}");
+    }
+    asked(Operation::CacheInvalidate, None, r#"{"all":true}"#).unwrap();
+    for fence in [r#"{}"#, r#"{"resource":"a"}"#, r#"{"token":1}"#] {
+        let body = format!(r#"{{"value":"x","fence":{fence}}}"#);
+        let refused = asked(Operation::CacheSet, Some("k"), &body).unwrap_err();
+        assert_eq!(refused, (Code::BadRequest, Some("fence".into())), "{body}");
+    }
+    // A name in the subject may be all that the asker's account allows.
+    let set = |resource: &str| {
+        let body = format!(r#"{{"value":"x","fence":{{"resource":"{resource}","token":1}}}}"#);
+        asked(Operation::CacheSet, Some("team.k"), &body).map(|_| ())
+    };
+    assert_eq!(set("team.k"), Ok(()));
+    assert_eq!(set("team.k.lock"), Ok(()));
+    let refused = (Code::BadRequest, Some("fence".into()));
+    assert_eq!(set("team.other"), Err(refused.clone()));
+    assert_eq!(set("team.kk"), Err(refused));
+}

@@ -132,6 +132,9 @@ impl Request {
             Request::CacheSet(set) => {
                 tenant.enter(&mut set.key);
                 set.tags.iter_mut().for_each(|tag| tenant.enter(tag));
+                if let Some(fence) = &mut set.fence {
+                    tenant.enter(&mut fence.resource);
+                }
             }
             Request::CacheDelete(delete) => tenant.enter(&mut delete.key),
             Request::CacheIncrement(increment) => tenant.enter(&mut increment.key),

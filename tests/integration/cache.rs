@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use mufakat::client::{Client, Target};
-use mufakat::ids::NodeId;
+use mufakat::ids::{NodeId, Token};
 use mufakat::protocol::cache::{
-    Counted, Delete, Explain, Found, Get, GetMany, If, Increment, Set, Source, Status, Touch,
+    Counted, Delete, Explain, Fence, Found, Get, GetMany, If, Increment, Invalidate, Set, Source,
+    Status, Touch,
 };
+use mufakat::protocol::lock::{Acquire, Mode, Release};
 use mufakat::protocol::value::Value;
 use mufakat::protocol::{Code, Encoding};
 
@@ -276,4 +278,138 @@ async fn no_acknowledged_write_is_lost_with_one_node() {
     for client in &clients {
         assert_eq!(value(&get(client, "k0").await), Some(Value::text("last")));
     }
+}
+
+#[tokio::test]
+async fn what_is_invalidated_is_read_nowhere_any_more() {
+    let cluster = Cluster::start(Options::default()).await;
+    all_hold(&cluster).await;
+    let clients = clients(&cluster).await;
+    let keys: Vec<String> = (0..30).map(|n| format!("page.{n}")).collect();
+    for (n, key) in keys.iter().enumerate() {
+        let tag = if n % 3 == 0 { "third" } else { "other" };
+        let tagged = Set {
+            tags: vec![tag.to_owned(), "page".to_owned(), tag.to_owned()],
+            ..Set::new(key, Value::text("x"))
+        };
+        clients[n % 3].cache_set(&tagged).await.expect("written");
+        for client in &clients {
+            assert_eq!(get(client, key).await.status, Status::Hit);
+        }
+    }
+    let invalidate = async |client: &Client, asked: Invalidate| {
+        let invalidated = client.cache_invalidate(&asked).await;
+        invalidated.expect("all nodes do their part").count
+    };
+    let third = Invalidate {
+        tag: Some("third".to_owned()),
+        ..Invalidate::default()
+    };
+    assert_eq!(invalidate(&clients[0], third).await, 10);
+    for (n, key) in keys.iter().enumerate() {
+        for client in &clients {
+            let expected = if n % 3 == 0 {
+                Status::Miss
+            } else {
+                Status::Hit
+            };
+            assert_eq!(get(client, key).await.status, expected, "{key}");
+        }
+    }
+    let prefix = Invalidate {
+        prefix: Some("page.1".to_owned()),
+        ..Invalidate::default()
+    };
+    // 1, 10, 11, 13, 14, 16, 17, 19: 12, 15 and 18 are gone already.
+    assert_eq!(invalidate(&clients[1], prefix).await, 8);
+    set(&clients[2], "untagged", Value::text("x")).await;
+    let all = Invalidate {
+        all: true,
+        ..Invalidate::default()
+    };
+    assert_eq!(invalidate(&clients[2], all).await, 13);
+    for client in &clients {
+        assert_eq!(get(client, "untagged").await.status, Status::Miss);
+    }
+}
+
+/// The node that homes some of the keys dies in the middle: the sweep begins anew without it.
+#[tokio::test]
+async fn an_invalidation_outlives_the_death_of_a_node() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    all_hold(&cluster).await;
+    let client = cluster.client(Target::Node(NodeId(1))).await;
+    let tagged = |key: String| Set {
+        tags: vec!["t".to_owned()],
+        ..Set::new(key, Value::text("x"))
+    };
+    for n in 0..20 {
+        let written = client.cache_set(&tagged(format!("key.{n}"))).await;
+        written.expect("written");
+    }
+    cluster.kill(3);
+    let asked = Invalidate {
+        tag: Some("t".to_owned()),
+        timeout_ms: Some(20_000),
+        ..Invalidate::default()
+    };
+    client
+        .cache_invalidate(&asked)
+        .await
+        .expect("the others do");
+    for n in 0..20 {
+        let found = get(&client, &format!("key.{n}")).await;
+        assert_eq!(found.status, Status::Miss);
+    }
+}
+
+#[tokio::test]
+async fn who_lost_the_lock_does_not_overwrite_what_its_successor_wrote() {
+    let cluster = Cluster::start(Options::default()).await;
+    all_hold(&cluster).await;
+    let client = cluster.client(Target::Any).await;
+    let write = async |resource: &str, token: Token, text: &str| {
+        let fenced = Set {
+            fence: Some(Fence {
+                resource: resource.to_owned(),
+                token,
+            }),
+            ..Set::new("report", Value::text(text))
+        };
+        let written = client.cache_set(&fenced).await;
+        written.map(|_| ()).map_err(|error| error.code())
+    };
+    let first = client.acquire(&Acquire::new("lock")).await.expect("free");
+    assert_eq!(write("lock", first.token, "first").await, Ok(()));
+    assert_eq!(write("lock", first.token, "again").await, Ok(()));
+    let release = Release::new("lock", first.token);
+    client.release(&release).await.expect("it is held");
+    // The key has seen no newer token: its former holder is harmless still.
+    assert_eq!(write("lock", first.token, "late").await, Ok(()));
+    let second = client.acquire(&Acquire::new("lock")).await.expect("free");
+    assert_eq!(write("lock", second.token, "second").await, Ok(()));
+    let stale = Err(Some(Code::StaleToken));
+    assert_eq!(write("lock", first.token, "late").await, stale);
+    // What the key has forgotten is looked up among the locks.
+    client
+        .cache_delete(&Delete::new("report"))
+        .await
+        .expect("there");
+    assert_eq!(write("lock", first.token, "late").await, stale);
+    assert_eq!(write("free", second.token, "of another lock").await, stale);
+    assert_eq!(write("lock", second.token, "second").await, Ok(()));
+    let shared = Acquire {
+        mode: Mode::Shared,
+        ..Acquire::new("shared")
+    };
+    let shared = client.acquire(&shared).await.expect("free");
+    let refused = Err(Some(Code::BadRequest));
+    assert_eq!(
+        write("shared", shared.token, "by one of many").await,
+        refused
+    );
+    assert_eq!(
+        value(&get(&client, "report").await),
+        Some(Value::text("second"))
+    );
 }

@@ -315,6 +315,13 @@ async fn values_are_set_read_counted_and_removed() {
     assert!(explained["home"].is_u64(), "{explained}");
     let stats = done(&cluster, &["cache", "stats", "--node", "1"]).await;
     assert!(stats["lease_ms"].is_u64(), "{stats}");
+    let tagged = ["cache", "set", "page.7", "x", "--tag", "author.42"];
+    done(&cluster, &tagged).await;
+    let invalidate = ["cache", "invalidate", "--tag", "author.42"];
+    assert_eq!(done(&cluster, &invalidate).await["count"], 1);
+    fails(&cluster, &["cache", "invalidate"], 2).await;
+    let stale = ["cache", "set", "page.7", "x", "--fence", "page.7=1"];
+    fails(&cluster, &stale, 1).await;
     let deleted = done(&cluster, &["cache", "delete", "user.42"]).await;
     assert_eq!(deleted["existed"], true, "{deleted}");
     let missed = run(&cluster, &["cache", "get", "user.42", "visits"]).await;

@@ -35,7 +35,11 @@ impl World {
             ttl_ms,
             idle_ms: 0,
             condition,
-            tags: (key % 2 == 0).then(|| [Key::from("even")].into()),
+            tags: (key % 2 == 0)
+                .then(|| Key::from("even"))
+                .into_iter()
+                .collect(),
+            fence: None,
         };
         if self.rng.random_bool(0.02) {
             return self.invalidate(client, id);

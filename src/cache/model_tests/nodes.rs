@@ -8,7 +8,7 @@ use crate::cache::operation::{Answer, Condition, Hit, Operation};
 use crate::cache::state::{Cache, Effect, Settings, Waiter};
 use crate::ids::{BootId, NodeId};
 use crate::protocol::value::Value;
-use crate::view::cluster::View;
+use crate::view::cluster::{Command, View};
 
 pub(super) const HOME: NodeId = NodeId(1);
 pub(super) const READER: NodeId = NodeId(2);
@@ -37,6 +37,8 @@ pub(super) struct Nodes {
     pub(super) caches: BTreeMap<NodeId, Cache<u64>>,
     pub(super) mail: Vec<Mail>,
     pub(super) answers: BTreeMap<u64, Answer>,
+    /// Fences to be looked up, and the writes that they are for.
+    pub(super) lookups: Vec<(NodeId, Key, Operation, Waiter<u64>)>,
     pub(super) last_ticket: u64,
     /// Hears and reads nothing.
     pub(super) deaf: Option<NodeId>,
@@ -45,10 +47,11 @@ pub(super) struct Nodes {
 impl Nodes {
     /// Nodes that have agreed on a view, and have room for `bytes_max` each.
     pub(super) fn start(bytes_max: usize) -> Self {
-        let settings = Settings {
-            bytes_max,
-            backups: false,
-        };
+        Self::start_with(bytes_max, false)
+    }
+
+    pub(super) fn start_with(bytes_max: usize, backups: bool) -> Self {
+        let settings = Settings { bytes_max, backups };
         let cache = |id: NodeId| Cache::new((id, BootId(id.0)), LEASE_MS, settings);
         let mut nodes = Nodes {
             now: 1_000,
@@ -56,6 +59,7 @@ impl Nodes {
             caches: [HOME, READER, OTHER].map(|id| (id, cache(id))).into(),
             mail: Vec::new(),
             answers: BTreeMap::new(),
+            lookups: Vec::new(),
             last_ticket: 0,
             deaf: None,
         };
@@ -90,6 +94,11 @@ impl Nodes {
                     Effect::Answer { ticket, answer } => {
                         self.answers.insert(ticket, answer);
                     }
+                    Effect::LookUp {
+                        key,
+                        operation,
+                        waiter,
+                    } => self.lookups.push((*from, key, operation, waiter)),
                     Effect::Send { to, message } => self.mail.push(Mail {
                         from: *from,
                         to,
@@ -113,12 +122,27 @@ impl Nodes {
         if self.deaf == Some(mail.to) {
             return;
         }
-        let cache = self.caches.get_mut(&mail.to).expect("one of three");
+        let Some(cache) = self.caches.get_mut(&mail.to) else {
+            return;
+        };
         match mail.what {
             What::Message(message) => cache.receive(mail.from, message, self.now),
             What::News(news) => cache.invalidated(mail.from, news),
         }
         self.collect();
+    }
+
+    /// A node is gone, and the others have gone on without it.
+    pub(super) fn lose(&mut self, node: NodeId) {
+        self.deaf = Some(node);
+        let member = self.view.member(node).expect("it is a member");
+        let incarnation = member.incarnation;
+        self.view.apply(&Command::Leave { node, incarnation });
+        for _ in 0..400 {
+            self.pass(10);
+            self.settle();
+        }
+        assert!(self.view.member(node).is_none());
     }
 
     /// Takes what is under way to a node.
@@ -180,7 +204,8 @@ impl Nodes {
             ttl_ms: None,
             idle_ms: 0,
             condition: Condition::Always,
-            tags: None,
+            tags: Vec::new(),
+            fence: None,
         };
         self.write(key, operation)
     }

@@ -61,53 +61,15 @@ pub(super) fn request_field(operation: Operation, name: &str) -> (&'static str, 
     if clusters::is_of_cluster(operation) && name != "timeout_ms" {
         return clusters::request_field(operation, name);
     }
+    if caches::is_of_cache(operation) && name != "timeout_ms" {
+        return caches::request_field(operation, name);
+    }
     match (operation, name) {
         (_, "resource") => (
             "The lock. Required in the body or in the subject.",
             Value::Null,
         ),
         (Operation::LockConvert, "mode") => ("The new mode.", Value::Null),
-        (_, "key") => (
-            "The key. Required in the body or in the subject.",
-            Value::Null,
-        ),
-        (_, "keys") => ("The keys, answered in their order.", Value::Null),
-        (_, "value") => ("Text, JSON, or (in MessagePack) binary.", Value::Null),
-        (_, "value_base64") => ("A binary value, in JSON.", Value::Null),
-        (_, "encoding") => (
-            "`json` beside text says that the text is JSON; otherwise what the value is.",
-            Value::Null,
-        ),
-        (_, "if") => (
-            "What must be so: `{\"absent\":true}`, `{\"present\":true}` or `{\"version\":…}`.",
-            Value::Null,
-        ),
-        (Operation::CacheSet, "tags") => (
-            "Names under which `cache.invalidate` finds the value; at most 16.",
-            json!([]),
-        ),
-        (Operation::CacheInvalidate, "tag") => ("Remove the values with this tag.", Value::Null),
-        (Operation::CacheInvalidate, "prefix") => (
-            "Remove the values of keys that begin with this.",
-            Value::Null,
-        ),
-        (Operation::CacheInvalidate, "all") => ("Remove all values.", json!(false)),
-        (_, "by") => ("What to add.", json!(1)),
-        (_, "initial") => ("What to add to when there is no value.", json!(0)),
-        (_, "idle_ms") => ("How long the value lives without being read.", Value::Null),
-        (Operation::CacheTouch, "ttl_ms") => ("How long the value lives from now on.", Value::Null),
-        (Operation::CacheSet, "ttl_ms") => (
-            "How long the value lives; until it is evicted when absent.",
-            Value::Null,
-        ),
-        (Operation::CacheIncrement, "ttl_ms") => (
-            "How long the value lives from now on; as long as it would have when absent.",
-            Value::Null,
-        ),
-        (Operation::CacheGet | Operation::CacheGetMany, "consistency") => (
-            "The latest value, or whatever the asked node has.",
-            json!("linearizable"),
-        ),
         (_, "mode") => (
             "One holder, any number of shared ones, or holders of permits.",
             json!("exclusive"),

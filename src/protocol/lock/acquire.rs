@@ -11,6 +11,7 @@ use super::{
 };
 use crate::protocol::fields::{Field, Fields, Rule};
 use crate::protocol::meta::Meta;
+use crate::protocol::request::is_under;
 use crate::protocol::{ErrorReply, Refusal, TIMEOUT_MS_FIELD};
 
 /// `lock.acquire`: the request for one lock, or for several together.
@@ -170,11 +171,7 @@ impl Acquire {
             if !seen.insert(name) {
                 return Err(refused("resources", format!("`{name}` is there twice")));
             }
-            let under = |suffix: &str| {
-                let rest = name.strip_prefix(suffix);
-                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-            };
-            if !suffix.is_none_or(under) {
+            if !suffix.is_none_or(|suffix| is_under(name, suffix)) {
                 let message = format!("`{name}` is not under the subject's resource");
                 return Err(refused("resources", message));
             }

@@ -73,7 +73,10 @@ fn every_operation_of_a_tenant_is_within_its_names_or_refused() {
         "queue.peek" => serde_json::json!({"state": "ready"}),
         "queue.cancel" => serde_json::json!({"id": "i"}),
         "cache.get_many" => serde_json::json!({"keys": ["NAME", "NAME"]}),
-        "cache.set" => serde_json::json!({"value": "x"}),
+        "cache.set" => serde_json::json!({
+            "value": "x", "tags": ["NAME"], "fence": {"resource": "NAME", "token": 1}
+        }),
+        "cache.invalidate" => serde_json::json!({"tag": "NAME"}),
         "cache.touch" => serde_json::json!({"ttl_ms": 1000}),
         "admin.lock.release" => serde_json::json!({"resource": "NAME", "reason": "r"}),
         "admin.session.close" => serde_json::json!({"session": "NAME", "reason": "r"}),
@@ -109,6 +112,12 @@ fn every_operation_of_a_tenant_is_within_its_names_or_refused() {
     }
     let all = entered("mufakat.t.TEAM.lock.list", &serde_json::json!({})).unwrap();
     assert!(all.contains("prefix: Some(\"TEAM/\")"), "{all}");
+    let all = serde_json::json!({"all": true});
+    let all = entered("mufakat.t.TEAM.cache.invalidate", &all).unwrap();
+    assert!(
+        all.contains("prefix: Some(\"TEAM/\")") && all.contains("all: false"),
+        "{all}"
+    );
 }
 
 #[derive(Serialize)]

@@ -22,6 +22,63 @@ pub(super) fn summary(operation: Operation) -> &'static str {
     }
 }
 
+pub(super) fn is_of_cache(operation: Operation) -> bool {
+    operation.name().starts_with("cache.")
+}
+
+/// What a field of a request is for, and its default; null where there is none.
+pub(super) fn request_field(operation: Operation, name: &str) -> (&'static str, Value) {
+    match (operation, name) {
+        (_, "key") => (
+            "The key. Required in the body or in the subject.",
+            Value::Null,
+        ),
+        (_, "keys") => ("The keys, answered in their order.", Value::Null),
+        (_, "value") => ("Text, JSON, or (in MessagePack) binary.", Value::Null),
+        (_, "value_base64") => ("A binary value, in JSON.", Value::Null),
+        (_, "encoding") => (
+            "`json` beside text says that the text is JSON; otherwise what the value is.",
+            Value::Null,
+        ),
+        (_, "if") => (
+            "What must be so: `{\"absent\":true}`, `{\"present\":true}` or `{\"version\":…}`.",
+            Value::Null,
+        ),
+        (_, "tags") => (
+            "Names under which `cache.invalidate` finds the value; at most 16.",
+            json!([]),
+        ),
+        (_, "fence") => (
+            "Only while the lock is held exclusively under this token, and no newer one has \
+             written the key: `{\"resource\":…,\"token\":…}`.",
+            Value::Null,
+        ),
+        (_, "tag") => ("Remove the values with this tag.", Value::Null),
+        (_, "prefix") => (
+            "Remove the values of keys that begin with this.",
+            Value::Null,
+        ),
+        (_, "all") => ("Remove all values.", json!(false)),
+        (_, "by") => ("What to add.", json!(1)),
+        (_, "initial") => ("What to add to when there is no value.", json!(0)),
+        (_, "idle_ms") => ("How long the value lives without being read.", Value::Null),
+        (Operation::CacheTouch, "ttl_ms") => ("How long the value lives from now on.", Value::Null),
+        (Operation::CacheSet, "ttl_ms") => (
+            "How long the value lives; until it is evicted when absent.",
+            Value::Null,
+        ),
+        (Operation::CacheIncrement, "ttl_ms") => (
+            "How long the value lives from now on; as long as it would have when absent.",
+            Value::Null,
+        ),
+        (_, "consistency") => (
+            "The latest value, or whatever the asked node has.",
+            json!("linearizable"),
+        ),
+        (_, other) => panic!("say in caches.rs what `{other}` is for"),
+    }
+}
+
 pub(super) fn success(operation: Operation) -> Vec<(&'static str, Value)> {
     match operation {
         Operation::CacheGet => found(),
