@@ -182,7 +182,11 @@ impl Core {
             known_disk.clone(),
         );
         let relay = Relay::new(posts.clone(), stats.clone());
-        let events = Events::new(identity.node, prefix.clone(), parts.clients.clone());
+        let events = Events::new(
+            (identity.node, identity.boot),
+            prefix.clone(),
+            parts.clients.clone(),
+        );
         events.listen(stopped.clone()).await?;
         let unheard = Unheard::new(identity.node, &prefix);
         unheard

@@ -9,10 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::broker::{Outgoing, SharedBroker, SubscribeError, Subscription};
-use crate::ids::NodeId;
+use crate::cache::event as cache;
+use crate::ids::{BootId, NodeId};
 use crate::lock::event::Event;
 use crate::protocol::{Encoding, Prefix};
 use crate::time::{self, Instant};
@@ -29,12 +32,33 @@ const ANSWERS_MAX: usize = 64;
 pub struct Events(Arc<Shared>);
 
 struct Shared {
+    me: NodeId,
     prefix: Prefix,
     broker: SharedBroker,
     /// `<prefix>.int.event.<node>`
     inbox: String,
     started: Instant,
-    kinds: [Interest; Event::KINDS.len()],
+    boot: BootId,
+    /// Of locks and sessions, then of the cache.
+    kinds: [Interest; KINDS],
+}
+
+const KINDS: usize = Event::KINDS.len() + cache::Event::KINDS.len();
+
+/// The last tokens of the subjects that watchers hear of events under.
+fn kinds() -> impl Iterator<Item = &'static str> {
+    Event::KINDS.into_iter().chain(cache::Event::KINDS)
+}
+
+/// An event with the count by which a watcher sees that it missed others.
+#[derive(Serialize)]
+struct Counted<'a> {
+    #[serde(flatten)]
+    event: &'a cache::Event,
+    node: NodeId,
+    /// Tells runs of a node apart: each counts anew.
+    boot: String,
+    seq: u64,
 }
 
 /// What is known about the watchers of one kind of event; milliseconds since the start.
@@ -42,11 +66,15 @@ struct Shared {
 struct Interest {
     quiet_until: AtomicU64,
     ask_again_at: AtomicU64,
+    /// How many there were, told or not.
+    count: AtomicU64,
 }
 
 impl Events {
-    pub fn new(me: NodeId, prefix: Prefix, broker: SharedBroker) -> Self {
+    pub fn new((me, boot): (NodeId, BootId), prefix: Prefix, broker: SharedBroker) -> Self {
         Events(Arc::new(Shared {
+            me,
+            boot,
             inbox: format!("{prefix}.int.event.{me}"),
             prefix,
             broker,
@@ -82,7 +110,7 @@ impl Events {
     fn note_silence(&self, inbox: &str) {
         let kind = inbox.strip_prefix(&self.0.inbox);
         let kind = kind.and_then(|kind| kind.strip_prefix('.'));
-        let index = Event::KINDS.iter().position(|known| Some(*known) == kind);
+        let index = kinds().position(|known| Some(known) == kind);
         if let Some(index) = index {
             let until = self.elapsed_ms() + QUIET.as_millis() as u64;
             self.0.kinds[index]
@@ -97,12 +125,29 @@ impl Events {
 
     /// Publishes an event, unless nobody would hear it.
     pub fn publish(&self, event: &Event) {
-        let interest = &self.0.kinds[event.kind_index()];
+        let (index, kind) = (event.kind_index(), Event::KINDS[event.kind_index()]);
+        self.tell(&self.0.kinds[index], kind, |_| Encoding::Json.encode(event));
+    }
+
+    /// The same of the cache, with a count by node and kind.
+    pub fn publish_of_cache(&self, event: &cache::Event) {
+        let (index, kind) = (event.kind_index(), cache::Event::KINDS[event.kind_index()]);
+        self.tell(&self.0.kinds[Event::KINDS.len() + index], kind, |seq| {
+            Encoding::Json.encode(&Counted {
+                event,
+                node: self.0.me,
+                boot: self.0.boot.to_string(),
+                seq,
+            })
+        });
+    }
+
+    fn tell(&self, interest: &Interest, kind: &str, payload: impl FnOnce(u64) -> Bytes) {
+        let seq = interest.count.fetch_add(1, Ordering::Relaxed) + 1;
         let now = self.elapsed_ms();
         if now < interest.quiet_until.load(Ordering::Relaxed) {
             return;
         }
-        let kind = Event::KINDS[event.kind_index()];
         let asks = now >= interest.ask_again_at.load(Ordering::Relaxed);
         if asks {
             let again_at = now + ASK_EVERY.as_millis() as u64;
@@ -111,7 +156,7 @@ impl Events {
         let lost = self.0.broker.publish(Outgoing {
             subject: self.0.prefix.event(kind),
             reply: asks.then(|| format!("{}.{kind}", self.0.inbox)),
-            payload: Encoding::Json.encode(event),
+            payload: payload(seq),
             ..Outgoing::default()
         });
         if let Err(error) = lost {

@@ -229,6 +229,10 @@ impl Answers for Replier {
 }
 
 impl cache::service::Answers for Replier {
+    fn tell_watchers(&self, event: &cache::event::Event) {
+        self.events.publish_of_cache(event);
+    }
+
     fn answer(&self, ask: Ask, answer: Found) {
         let from = self.from(ask.handed.then_some(self.me));
         let (rendered, error) = cache::answer::rendered(&ask.to, from, answer);

@@ -7,6 +7,7 @@
 //! still have it. What makes room is not served from that moment on, and its memory is free.
 
 use crate::cache::entry::{Entry, Key};
+use crate::cache::event::Gone;
 use crate::cache::message::{Found, Message};
 use crate::cache::operation::{Answer, Change, Hit, Source, Why};
 use crate::cache::state::{By, Cache, Waiter};
@@ -176,7 +177,8 @@ impl<T> Cache<T> {
                 continue;
             }
             let version = self.next_version();
-            self.begin(key.clone(), Change::Remove, version, None, now_ms);
+            let removal = Change::Remove(Gone::Evicted);
+            self.begin(key.clone(), removal, version, None, now_ms);
             self.forget(&key);
             return true;
         }

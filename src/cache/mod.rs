@@ -33,6 +33,7 @@
 //! - [`state`]: the cache of one node; [`home`], [`writes`], [`copies`], [`backups`],
 //!   [`moving`], [`sweeps`], [`fences`], [`explain`]: its parts
 //! - [`service`]: the same with messages and time
+//! - [`event`]: what watchers are told
 //! - [`change`], [`answer`]: what the wire asks for, and what it is told
 
 pub mod answer;
@@ -40,6 +41,7 @@ pub mod backups;
 pub mod change;
 pub mod copies;
 pub mod entry;
+pub mod event;
 pub mod explain;
 pub mod fences;
 pub mod home;

@@ -1,6 +1,7 @@
 //! What clients can do to one key, and what comes of it. Plain code.
 
 use crate::cache::entry::{Entry, Key, Marks, NEVER, Version};
+use crate::cache::event::Gone;
 use crate::cache::fences::Fenced;
 use crate::protocol::INTEGER_MAX;
 use crate::protocol::value::{Kind, Value};
@@ -19,6 +20,8 @@ pub enum Operation {
     Delete {
         condition: Condition,
     },
+    /// Removes what an invalidation is about.
+    Invalidate,
     Increment {
         by: u64,
         initial: u64,
@@ -52,7 +55,7 @@ pub enum Condition {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     Put(Entry),
-    Remove,
+    Remove(Gone),
 }
 
 /// A value as a reader gets it.
@@ -168,7 +171,14 @@ pub fn decide(
             check(*condition, current)?;
             let removed = |existed| Answer::Removed { existed };
             return match current {
-                Some(_) => Ok((Change::Remove, removed(true))),
+                Some(_) => Ok((Change::Remove(Gone::Deleted), removed(true))),
+                None => Err(removed(false)),
+            };
+        }
+        Operation::Invalidate => {
+            let removed = |existed| Answer::Removed { existed };
+            return match current {
+                Some(_) => Ok((Change::Remove(Gone::Invalidated), removed(true))),
                 None => Err(removed(false)),
             };
         }

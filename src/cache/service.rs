@@ -17,6 +17,7 @@ use tokio::sync::{Notify, watch};
 use crate::broker::SubscribeError;
 use crate::cache::answer;
 use crate::cache::entry::{Fence, Key};
+use crate::cache::event::Event;
 use crate::cache::explain::Explanation;
 use crate::cache::message::{Invalidation, Matching, Message, Old};
 use crate::cache::operation::{Answer, Operation, Why};
@@ -35,11 +36,12 @@ const NEWS_MAX: usize = 1_000;
 /// How often time passes while something is waited for.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Who gives the answers.
+/// Who gives the answers, and tells what happened.
 pub trait Answers: Send + Sync + 'static {
     fn answer(&self, ask: Ask, answer: Answer);
     /// The answers to each key of a request that named several, in its order.
     fn answer_many(&self, ask: Ask, answers: Vec<Answer>);
+    fn tell_watchers(&self, event: &Event);
 }
 
 /// Who knows which locks are held.
@@ -330,6 +332,7 @@ impl Shared {
                     // What is lost is sent again until it is answered.
                     let _ = self.posts.send(to, Lane::Cache, &message, how);
                 }
+                Effect::Event(event) => self.answers.tell_watchers(&event),
                 Effect::LookUp {
                     key,
                     operation,

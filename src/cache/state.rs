@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::cache::backups::Backup;
 use crate::cache::copies::{Copied, Fills};
 use crate::cache::entry::Key;
+use crate::cache::event::Event;
 use crate::cache::explain::Counts;
 use crate::cache::home::Held;
 use crate::cache::memory::Table;
@@ -58,6 +59,7 @@ pub enum Effect<T> {
     },
     /// To be said to all nodes, together with others.
     Invalidate(Old),
+    Event(Event),
     /// Find out whether the lock of a write's fence is held; if so, the write is to be tried again
     /// as it is here.
     LookUp {

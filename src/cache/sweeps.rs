@@ -20,8 +20,9 @@
 use std::collections::BTreeMap;
 
 use crate::cache::entry::{Key, NEVER};
+use crate::cache::event::Event;
 use crate::cache::message::{Matching, Message};
-use crate::cache::operation::{Answer, Condition, Operation, Why};
+use crate::cache::operation::{Answer, Operation, Why};
 use crate::cache::state::{By, Cache, Effect, Waiter};
 use crate::ids::{Epoch, Incarnation, NodeId};
 use crate::view::tenure::{Acting, Stay};
@@ -225,8 +226,7 @@ impl<T> Cache<T> {
                 ticket: By::Sweep(sweep, key.clone()),
                 deadline_ms: NEVER,
             };
-            let condition = Condition::Always;
-            self.write_by(key, Operation::Delete { condition }, waiter, now_ms);
+            self.write_by(key, Operation::Invalidate, waiter, now_ms);
             let is_back = |taken: &Taken| taken.left.len() > left;
             if self.sweeps.taken.get(&sweep).is_some_and(is_back) {
                 // There is no room for it now.
@@ -293,6 +293,10 @@ impl<T> Cache<T> {
         if asked.pending.is_empty()
             && let Some(asked) = self.sweeps.asked.remove(&number)
         {
+            self.effects.push(Effect::Event(Event::invalidated(
+                asked.matching,
+                asked.removed,
+            )));
             self.effects.push(Effect::Answer {
                 ticket: asked.waiter.ticket,
                 answer: Answer::Swept {

@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::cache::entry::{Entry, Key, Version, cost};
+use crate::cache::event::{Event, Gone};
 use crate::cache::home::{Held, Reader, moved};
 use crate::cache::message::{Found, Message, Old};
 use crate::cache::operation::{Answer, Change, Operation, Why, decide};
@@ -183,7 +184,8 @@ impl<T> Cache<T> {
             // It begins without room, too: readers wait for its end.
             self.make_room(removal_cost(key), key, now_ms);
             let version = self.next_version();
-            self.begin(key.clone(), Change::Remove, version, None, now_ms);
+            let removal = Change::Remove(Gone::Expired);
+            self.begin(key.clone(), removal, version, None, now_ms);
         }
     }
 
@@ -198,7 +200,7 @@ impl<T> Cache<T> {
     ) {
         let (bytes, without_room) = match &change {
             Change::Put(entry) => (cost(&key, entry), Why::Full),
-            Change::Remove => (removal_cost(&key), Why::TooMany),
+            Change::Remove(_) => (removal_cost(&key), Why::TooMany),
         };
         // An eviction, which nobody asked for, takes less than what it frees.
         let takes_more = origin.is_some() || matches!(change, Change::Put(_));
@@ -277,7 +279,7 @@ impl<T> Cache<T> {
         let store = writing.backup.map(|to| {
             let entry = match &writing.change {
                 Change::Put(entry) => Some(entry.sent(now_ms)),
-                Change::Remove => None,
+                Change::Remove(_) => None,
             };
             let message = Message::Store {
                 epoch,
@@ -305,6 +307,7 @@ impl<T> Cache<T> {
             Change::Put(entry) => {
                 self.counts.writes += 1;
                 let bytes = cost(key, &entry);
+                let version = entry.version;
                 self.uses += 1;
                 let resource = |entry: &Entry| entry.fence().map(|fence| fence.resource.clone());
                 let after = resource(&entry);
@@ -312,11 +315,17 @@ impl<T> Cache<T> {
                 let before = self.held.insert(key.clone(), (held, bytes), self.uses);
                 let before = before.and_then(|held| resource(&held.entry));
                 self.fences_forgotten += u64::from(before.is_some() && before != after);
+                let key = key.clone();
+                self.effects
+                    .push(Effect::Event(Event::Set { key, version }));
                 self.trim(now_ms);
             }
-            Change::Remove => {
+            Change::Remove(why) => {
                 self.counts.writes += 1;
                 self.forget(key);
+                let key = key.clone();
+                self.effects
+                    .push(Effect::Event(Event::Deleted { key, why }));
             }
         }
     }

@@ -11,6 +11,10 @@ use crate::protocol::cache::{
 };
 use crate::protocol::value::Value;
 
+mod watch;
+
+use watch::WatchArgs;
+
 #[derive(Args)]
 pub(super) struct CacheArgs {
     #[command(flatten)]
@@ -29,6 +33,7 @@ pub(super) enum CacheCommand {
     Invalidate(InvalidateArgs),
     Explain(ExplainArgs),
     Stats(StatsArgs),
+    Watch(WatchArgs),
 }
 
 /// Print the value of a key, or of several. A key without a value ends with exit code 1.
@@ -155,15 +160,18 @@ pub(super) struct TouchArgs {
 ///
 /// Examples:
 ///   mufakat cache invalidate --tag author.42
-///   mufakat cache invalidate --prefix session.
+///   mufakat cache invalidate --prefix-of session.
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 #[group(required = true, multiple = false)]
 pub(super) struct InvalidateArgs {
+    /// Values that were set with this tag.
     #[arg(long, value_name = "TAG")]
     tag: Option<String>,
-    #[arg(long, value_name = "PREFIX")]
-    prefix: Option<String>,
+    /// Keys that begin so.
+    #[arg(long, value_name = "TEXT")]
+    prefix_of: Option<String>,
+    /// Everything.
     #[arg(long)]
     all: bool,
 }
@@ -260,7 +268,7 @@ pub(super) async fn run(
         CacheCommand::Invalidate(args) => {
             let invalidate = Invalidate {
                 tag: args.tag,
-                prefix: args.prefix,
+                prefix: args.prefix_of,
                 all: args.all,
                 timeout_ms: None,
             };
@@ -277,6 +285,10 @@ pub(super) async fn run(
             let client = connection.client(target(args.node)).await?;
             let explained = client.cache_explain(&explain).await?;
             connection.print(&explained, explanation)?;
+            Ok(ExitStatus::Done)
+        }
+        CacheCommand::Watch(args) => {
+            watch::run(connection, args).await?;
             Ok(ExitStatus::Done)
         }
         CacheCommand::Stats(args) => {

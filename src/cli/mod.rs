@@ -20,6 +20,7 @@ use crate::protocol::{Code, Encoding, Outcome, Prefix};
 mod admin;
 mod cache;
 mod cluster;
+mod events;
 mod healthcheck;
 mod lock;
 mod queue;

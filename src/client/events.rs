@@ -1,7 +1,9 @@
-//! What happened to locks, as the nodes publish it.
+//! What happened to locks and cached values, as the nodes publish it.
 //!
 //! Events are told at most once, and a watcher may miss what happens in its first moments or while its
 //! connection is away: whoever needs the state asks for it.
+
+use std::collections::BTreeMap;
 
 use futures_util::StreamExt;
 use serde::Serialize;
@@ -14,6 +16,10 @@ use crate::client::{Client, RequestError};
 pub struct Event {
     /// Such as `lock.granted`.
     pub event: String,
+    /// How many of this kind, from the same node, were missed before this one. Only events of the
+    /// cache are counted.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub missed: u64,
     /// The fields that this kind of event has.
     #[serde(flatten)]
     pub fields: Map<String, Value>,
@@ -31,6 +37,15 @@ pub struct Events {
     subscriber: async_nats::Subscriber,
     /// Of a subject, what comes before the name of the event.
     prefix_bytes: usize,
+    /// The last count of each kind from each run of each node.
+    counts: BTreeMap<(String, String), u64>,
+}
+
+/// Runs of nodes times kinds of events whose counts are kept; a watcher of so many begins anew.
+const COUNTS_MAX: usize = 4_096;
+
+fn is_zero(missed: &u64) -> bool {
+    *missed == 0
 }
 
 impl Events {
@@ -43,11 +58,30 @@ impl Events {
             if let (Some(event), Ok(fields)) = (event, fields) {
                 return Some(Event {
                     event: event.to_owned(),
+                    missed: missed(&mut self.counts, event, &fields),
                     fields,
                 });
             }
         }
     }
+}
+
+/// How many events were missed before one, by its count.
+fn missed(
+    counts: &mut BTreeMap<(String, String), u64>,
+    event: &str,
+    fields: &Map<String, Value>,
+) -> u64 {
+    let boot = fields.get("boot").and_then(Value::as_str);
+    let seq = fields.get("seq").and_then(Value::as_u64);
+    let (Some(boot), Some(seq)) = (boot, seq) else {
+        return 0;
+    };
+    if counts.len() >= COUNTS_MAX {
+        counts.clear();
+    }
+    let last = counts.insert((boot.to_owned(), event.to_owned()), seq);
+    last.map_or(0, |last| seq.saturating_sub(last + 1))
 }
 
 impl Client {
@@ -56,8 +90,20 @@ impl Client {
     /// # Errors
     /// When the connection was closed for good.
     pub async fn lock_events(&self) -> Result<Events, RequestError> {
-        let subject = self.options().prefix.event("lock.>");
-        let prefix_bytes = subject.len() - "lock.>".len();
+        self.events("lock.>").await
+    }
+
+    /// Subscribes to what happens to cached values.
+    ///
+    /// # Errors
+    /// When the connection was closed for good.
+    pub async fn cache_events(&self) -> Result<Events, RequestError> {
+        self.events("cache.>").await
+    }
+
+    async fn events(&self, which: &str) -> Result<Events, RequestError> {
+        let subject = self.options().prefix.event(which);
+        let prefix_bytes = subject.len() - which.len();
         let nats = self.requester().nats();
         let unsendable =
             |error: &dyn std::fmt::Display| RequestError::Unsendable(error.to_string());
@@ -67,6 +113,7 @@ impl Client {
         Ok(Events {
             subscriber,
             prefix_bytes,
+            counts: BTreeMap::new(),
         })
     }
 }

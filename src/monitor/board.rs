@@ -50,12 +50,13 @@ const EVENTS_MAX: usize = 256;
 pub const VIEWERS_MAX: usize = 32;
 
 /// Events that the page shows, below `<prefix>.event.`.
-const EVENTS: [&str; 5] = [
+const EVENTS: [&str; 6] = [
     "lock.deadlock",
     "lock.expired",
     "session.expired",
     "session.closed",
     "queue.>",
+    "cache.invalidate",
 ];
 
 /// What may be done from the page, with the token.

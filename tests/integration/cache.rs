@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mufakat::client::events::Event;
 use mufakat::client::{Client, Target};
 use mufakat::ids::{NodeId, Token};
 use mufakat::protocol::cache::{
@@ -412,4 +413,76 @@ async fn who_lost_the_lock_does_not_overwrite_what_its_successor_wrote() {
         value(&get(&client, "report").await),
         Some(Value::text("second"))
     );
+}
+
+#[tokio::test]
+async fn watchers_are_told_of_every_change_and_how_many_they_missed() {
+    let cluster = Cluster::start(Options::default()).await;
+    all_hold(&cluster).await;
+    let client = cluster.client(Target::Any).await;
+    let mut events = client.cache_events().await.expect("a subscription");
+    // Nodes look every tenth of a second whether anybody listens.
+    let mut written = 0;
+    let first = wait::until("an event comes", async || {
+        set(&client, "noise", Value::text("x")).await;
+        written += 1;
+        let next = events.next();
+        let next = tokio::time::timeout(Duration::from_millis(50), next).await;
+        next.ok().flatten()
+    })
+    .await;
+    let told = |event: &Event, field: &str| event.fields[field].clone();
+    assert_eq!((first.event.as_str(), first.missed), ("cache.set", 0));
+    assert!(told(&first, "seq").as_u64() <= Some(written));
+
+    let brief = Set {
+        ttl_ms: Some(50),
+        tags: vec!["t".to_owned()],
+        ..Set::new("brief", Value::text("x"))
+    };
+    let tagged = Set {
+        tags: vec!["t".to_owned()],
+        ..Set::new("tagged", Value::text("x"))
+    };
+    client.cache_set(&tagged).await.expect("written");
+    client.cache_set(&brief).await.expect("written");
+    wait::until("its time is over", async || {
+        (get(&client, "brief").await.status == Status::Miss).then_some(())
+    })
+    .await;
+    let delete = Delete::new("noise");
+    assert!(client.cache_delete(&delete).await.expect("deleted").existed);
+    let asked = Invalidate {
+        tag: Some("t".to_owned()),
+        ..Invalidate::default()
+    };
+    client
+        .cache_invalidate(&asked)
+        .await
+        .expect("all take part");
+    let mut seen = Vec::new();
+    while seen.len() < 6 {
+        let event = tokio::time::timeout(wait::LONG, events.next()).await;
+        let event = event.expect("it comes").expect("the connection is there");
+        assert_eq!(event.missed, 0, "{event:?}");
+        let about = ["key", "why", "tag", "count"].map(|field| match event.fields.get(field) {
+            Some(value) => format!(" {value}"),
+            None => String::new(),
+        });
+        let line = format!("{}{}", event.event, about.concat());
+        if line != r#"cache.set "noise""# {
+            seen.push(line);
+        }
+    }
+    // Keys live on different nodes, whose events come in an order of their own.
+    seen.sort_unstable();
+    let expected = [
+        r#"cache.delete "brief" "expired""#,
+        r#"cache.delete "noise" "deleted""#,
+        r#"cache.delete "tagged" "invalidated""#,
+        r#"cache.invalidate "t" 1"#,
+        r#"cache.set "brief""#,
+        r#"cache.set "tagged""#,
+    ];
+    assert_eq!(seen, expected);
 }

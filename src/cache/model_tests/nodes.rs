@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::cache::entry::Key;
+use crate::cache::event::Event;
 use crate::cache::message::{Invalidation, Message};
 use crate::cache::operation::{Answer, Condition, Hit, Operation};
 use crate::cache::state::{Cache, Effect, Settings, Waiter};
@@ -37,6 +38,8 @@ pub(super) struct Nodes {
     pub(super) caches: BTreeMap<NodeId, Cache<u64>>,
     pub(super) mail: Vec<Mail>,
     pub(super) answers: BTreeMap<u64, Answer>,
+    /// What watchers were told.
+    pub(super) events: Vec<Event>,
     /// Fences to be looked up, and the writes that they are for.
     pub(super) lookups: Vec<(NodeId, Key, Operation, Waiter<u64>)>,
     pub(super) last_ticket: u64,
@@ -59,6 +62,7 @@ impl Nodes {
             caches: [HOME, READER, OTHER].map(|id| (id, cache(id))).into(),
             mail: Vec::new(),
             answers: BTreeMap::new(),
+            events: Vec::new(),
             lookups: Vec::new(),
             last_ticket: 0,
             deaf: None,
@@ -94,6 +98,7 @@ impl Nodes {
                     Effect::Answer { ticket, answer } => {
                         self.answers.insert(ticket, answer);
                     }
+                    Effect::Event(event) => self.events.push(event),
                     Effect::LookUp {
                         key,
                         operation,

@@ -2,6 +2,7 @@
 
 use super::nodes::*;
 use crate::cache::entry::Key;
+use crate::cache::event::{Event, Gone};
 use crate::cache::message::Matching;
 use crate::cache::operation::{Answer, Condition, Operation, Why};
 use crate::ids::{BootId, NodeId};
@@ -51,9 +52,22 @@ fn what_matches_is_gone_from_all_nodes_and_the_rest_stays() {
             assert!(nodes.get(node, key).is_some());
         }
     }
+    nodes.events.clear();
     let asked = invalidate(&mut nodes, Matching::Tag("even".into()));
     assert!(!nodes.is_answered(asked), "others have copies");
     nodes.settle();
+    let gone = |event: &&Event| {
+        matches!(
+            event,
+            Event::Deleted {
+                why: Gone::Invalidated,
+                ..
+            }
+        )
+    };
+    assert_eq!(nodes.events.iter().filter(gone).count(), 3);
+    let over = Event::invalidated(Matching::Tag("even".into()), 3);
+    assert_eq!(nodes.events.last(), Some(&over));
     assert_eq!(nodes.answers[&asked], Answer::Swept { removed: 3 });
     for (n, key) in keys.iter().enumerate() {
         for node in [HOME, READER, OTHER] {

@@ -450,6 +450,7 @@ impl World {
         for effect in node.cache.take_effects() {
             match effect {
                 Effect::Answer { ticket, answer } => self.answered(ticket, answer),
+                Effect::Event(_) => {}
                 Effect::LookUp { .. } => unreachable!("no client names a fence"),
                 Effect::Send { to, message } => self.mail(id, to, Mail::Message(message)),
                 Effect::Invalidate(old) => {

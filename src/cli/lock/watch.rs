@@ -1,11 +1,9 @@
 //! `mufakat lock watch`: what happens to locks, a line each.
 
-use std::fmt::Write;
-
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::lines::length;
+use crate::cli::events::line;
 use crate::cli::{Connection, Failure};
 use crate::client::events::Event;
 use crate::client::{ClientError, Target};
@@ -60,7 +58,7 @@ pub(super) async fn run(connection: &Connection, args: WatchArgs) -> Result<(), 
     let mut events = client.lock_events().await.map_err(ClientError::from)?;
     while let Some(event) = events.next().await {
         if args.wants(&event) {
-            connection.print(&event, line)?;
+            connection.print(&event, |event| line(event, "resource"))?;
         }
     }
     Ok(())
@@ -93,63 +91,10 @@ fn resources(event: &Event) -> impl Iterator<Item = &Value> {
     event.fields.get("resource").into_iter().chain(of_edges)
 }
 
-/// An event for people.
-fn line(event: &Event) -> String {
-    let kind = event.event.trim_start_matches("lock.");
-    let mut line = format!("{kind:<9}");
-    if let Some(resource) = event.resource() {
-        line.push(' ');
-        line.push_str(resource);
-    }
-    for (name, value) in &event.fields {
-        // Writing into a string cannot fail.
-        let _ = match (name.as_str(), value) {
-            ("resource", _) | (_, Value::Null) => Ok(()),
-            ("cycle", Value::Array(edges)) => edges.iter().try_for_each(|edge| {
-                let text = |field: &str| edge[field].as_str().unwrap_or("?").to_owned();
-                let (owner, other) = (text("owner"), text("waits_for_owner"));
-                write!(line, " {owner} → {other} ({})", text("resource"))
-            }),
-            (name, Value::Number(ms)) if name.ends_with("_ms") => {
-                let name = name.trim_end_matches("_ms");
-                write!(line, " {name}={}", length(ms.as_u64().unwrap_or(0)))
-            }
-            (name, Value::String(text)) => write!(line, " {name}={text}"),
-            (name, value) => write!(line, " {name}={value}"),
-        };
-    }
-    line
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn event(name: &str, fields: serde_json::Value) -> Event {
-        let fields = fields.as_object().expect("an object").clone();
-        Event {
-            event: name.to_owned(),
-            fields,
-        }
-    }
-
-    #[test]
-    fn events_are_lines_for_people() {
-        let granted = serde_json::json!({
-            "resource": "a b", "owner": "me", "token": 7, "mode": "shared", "waited_ms": 1500,
-        });
-        let said = line(&event("lock.granted", granted));
-        assert!(said.starts_with("granted   a b "), "{said}");
-        for part in ["owner=me", "token=7", "mode=shared", "waited=1s 500ms"] {
-            assert!(said.contains(part), "{said}");
-        }
-        let edge = serde_json::json!({"owner": "x", "waits_for_owner": "y", "resource": "r"});
-        let said = line(&event(
-            "lock.deadlock",
-            serde_json::json!({"cycle": [edge]}),
-        ));
-        assert_eq!(said, "deadlock  x → y (r)");
-    }
+    use crate::cli::events::tests::event;
 
     #[test]
     fn a_watcher_hears_of_what_it_asked_for() {

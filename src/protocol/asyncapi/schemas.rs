@@ -49,6 +49,7 @@ pub(super) fn event_summary(kind: &str) -> &'static str {
         "session.opened" => "A session was opened.",
         "session.expired" => "The lease of a session ran out.",
         "session.closed" => "A session was closed, by its client or for a reason.",
+        other if other.starts_with("cache.") => caches::event_summary(other),
         other => queues::event_summary(other),
     }
 }
@@ -311,6 +312,7 @@ pub(super) fn events() -> Vec<(&'static str, Value)> {
     ];
     events.extend(locks::session_events());
     events.extend(queues::events());
+    events.extend(caches::events());
     events
 }
 

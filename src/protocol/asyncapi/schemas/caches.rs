@@ -114,6 +114,36 @@ fn found() -> Vec<(&'static str, Value)> {
     ]
 }
 
+pub(super) fn event_summary(kind: &str) -> &'static str {
+    match kind {
+        "cache.set" => "A value was written, counted or touched.",
+        "cache.delete" => "There is no value any more.",
+        _ => "An invalidation is over; each value that it removed has a `delete` of its own.",
+    }
+}
+
+pub(super) fn events() -> Vec<(&'static str, Value)> {
+    let counted = |fields: Vec<(&'static str, Value)>| {
+        let counts = vec![("node", integer()), ("boot", text()), ("seq", integer())];
+        object([fields, counts].concat())
+    };
+    let why = one_of(&["deleted", "invalidated", "expired", "evicted"]);
+    let invalidated = vec![
+        ("tag?", text()),
+        ("prefix?", text()),
+        ("all?", boolean()),
+        ("count", integer()),
+    ];
+    vec![
+        (
+            "cache.set",
+            counted(vec![("key", text()), ("version", text())]),
+        ),
+        ("cache.delete", counted(vec![("key", text()), ("why", why)])),
+        ("cache.invalidate", counted(invalidated)),
+    ]
+}
+
 fn cache_stats() -> Vec<(&'static str, Value)> {
     let integers =
         |names: &[&'static str]| object(names.iter().map(|name| (*name, integer())).collect());

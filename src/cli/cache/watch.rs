@@ -1,0 +1,90 @@
+//! `mufakat cache watch`: what happens to cached values, a line each.
+
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+
+use crate::cli::events::line;
+use crate::cli::{Connection, Failure};
+use crate::client::events::Event;
+use crate::client::{ClientError, Target};
+
+/// Show what happens to cached values as it happens, until Ctrl-C.
+///
+/// Events are told at most once. Each node counts its events by kind, so that a line says how many
+/// were missed before it; what is lost with a node that dies is not told at all.
+///
+/// Examples:
+///   mufakat cache watch
+///   mufakat cache watch user.42 --event set
+///   mufakat cache watch --prefix-of session. --event delete
+///   mufakat cache watch --json | jq .key
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(in crate::cli) struct WatchArgs {
+    /// Only these keys.
+    #[arg(value_name = "KEY")]
+    keys: Vec<String>,
+    /// Only keys that begin so; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    prefix_of: Vec<String>,
+    /// Only these events; may be given several times.
+    #[arg(long = "event", value_enum, value_name = "EVENT")]
+    events: Vec<Kind>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// A value was written.
+    Set,
+    /// A value was deleted, invalidated or evicted, or its time is over.
+    Delete,
+    /// An invalidation is over; shown whatever keys are asked for.
+    Invalidate,
+}
+
+pub(super) async fn run(connection: &Connection, args: WatchArgs) -> Result<(), Failure> {
+    let client = connection.client(Target::Any).await?;
+    let mut events = client.cache_events().await.map_err(ClientError::from)?;
+    while let Some(event) = events.next().await {
+        if args.wants(&event) {
+            connection.print(&event, |event| line(event, "key"))?;
+        }
+    }
+    Ok(())
+}
+
+impl WatchArgs {
+    fn wants(&self, event: &Event) -> bool {
+        let is = |kind: &Kind| {
+            let name = kind.to_possible_value();
+            event.event.strip_prefix("cache.") == name.as_ref().map(|value| value.get_name())
+        };
+        let named = |key: &str| {
+            let prefix = |prefix: &String| key.starts_with(&**prefix);
+            self.keys.iter().any(|named| named == key) || self.prefix_of.iter().any(prefix)
+        };
+        let any_key = self.keys.is_empty() && self.prefix_of.is_empty();
+        let key = event.fields.get("key").and_then(Value::as_str);
+        (self.events.is_empty() || self.events.iter().any(is)) && (any_key || key.is_none_or(named))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::events::tests::event;
+
+    #[test]
+    fn a_watcher_hears_of_what_it_asked_for() {
+        let args = WatchArgs {
+            keys: vec!["a".to_owned()],
+            prefix_of: vec!["s.".to_owned()],
+            events: vec![Kind::Set, Kind::Invalidate],
+        };
+        let about =
+            |name: &str, key: &str| args.wants(&event(name, serde_json::json!({"key": key})));
+        assert!(about("cache.set", "a") && about("cache.set", "s.1"));
+        assert!(!about("cache.set", "b") && !about("cache.delete", "a"));
+        assert!(args.wants(&event("cache.invalidate", serde_json::json!({"all": true}))));
+    }
+}
