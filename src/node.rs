@@ -218,6 +218,7 @@ impl Core {
             relay: relay.clone(),
             redis: parts.redis.clone(),
             answers: Arc::new(replier.clone()),
+            stats: stats.clone(),
         });
         queues.listen(&parts.clients, stopped.clone()).await?;
         let clock = LeaseClock::start();

@@ -206,6 +206,7 @@ impl Answers for Replier {
     }
 
     fn effect(&self, effect: Effect) {
+        lock::counted::count(&self.stats.locks, &effect);
         match effect {
             Effect::WaitEnded {
                 reply,

@@ -7,6 +7,7 @@ use crate::protocol::cache as wire;
 use crate::protocol::reply::{self, From, Rendered};
 use crate::protocol::value::{InFields, VALUE_BYTES_MAX};
 use crate::protocol::{Code, Encoding, ErrorReply, Outcome, ReplyTo};
+use crate::stats::cache::Reading;
 
 /// Writes the reply, and says with which code it is refused, if it is.
 pub fn rendered(to: &ReplyTo, from: From, answer: Answer) -> (Rendered, Option<Code>) {
@@ -157,6 +158,27 @@ pub fn explained(explanation: Explanation) -> wire::Explained {
         state: state.to_owned(),
         version: version.map(|version| version.to_string()),
         sharers,
+    }
+}
+
+/// What metrics show of a cache.
+pub fn reading(counts: Counts, (entries, bytes): (usize, usize), settings: Settings) -> Reading {
+    Reading {
+        entries: entries as u64,
+        bytes: bytes as u64,
+        bytes_max: settings.bytes_max as u64,
+        hits: [counts.local, counts.home],
+        misses: counts.misses,
+        fills: counts.fills,
+        evictions: counts.evictions,
+        invalidations: [
+            counts.invalidations_sent,
+            counts.invalidations_acked,
+            counts.invalidations_resent,
+        ],
+        invalidation: counts.invalidation,
+        writes: counts.writes,
+        promoted: counts.promoted,
     }
 }
 

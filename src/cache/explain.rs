@@ -3,6 +3,7 @@
 use crate::cache::entry::{Entry, Version};
 use crate::cache::state::Cache;
 use crate::ids::NodeId;
+use crate::stats::cache::Delays;
 
 /// What the cache has counted since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct Counts {
     pub invalidations_sent: u64,
     pub invalidations_acked: u64,
     pub invalidations_resent: u64,
+    /// From telling the sharers of a write to its taking effect.
+    pub invalidation: Delays,
     /// Writes that took effect here.
     pub writes: u64,
     /// Entries that a backup kept when their home was lost.

@@ -25,6 +25,7 @@ use crate::cache::state::{Cache, Effect, Settings, Waiter};
 use crate::ids::{BootId, NodeId};
 use crate::protocol::{self, ReplyTo};
 use crate::raft::posts::{Arrival, Inbox, Lane, Post, Posts, Unheard};
+use crate::stats::cache::Reading;
 use crate::time::{self, Instant, LeaseClock};
 use crate::view::cluster::{self, View};
 use crate::view::service::Tenant;
@@ -214,6 +215,12 @@ impl CacheService {
             cache.settings(),
             cache.lease_left_ms(now_ms),
         )
+    }
+
+    /// The same, for metrics.
+    pub fn reading(&self) -> Reading {
+        let cache = self.0.cache();
+        answer::reading(cache.counts(), cache.size(), cache.settings())
     }
 
     /// Entries and bytes that this node keeps.

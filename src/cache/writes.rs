@@ -38,6 +38,8 @@ struct Writing<T> {
     version: Version,
     /// The sharers that have not acknowledged.
     pending: u64,
+    /// When the sharers were first told; none if there were none.
+    told_at_ms: Option<u64>,
     /// The second node, until it keeps what this write leaves.
     backup: Option<NodeId>,
     again_at_ms: u64,
@@ -234,6 +236,7 @@ impl<T> Cache<T> {
             change,
             version,
             pending,
+            told_at_ms: (pending != 0).then_some(now_ms),
             backup,
             again_at_ms: now_ms + TELL_AGAIN_MS,
             pause_ms: TELL_AGAIN_MS,
@@ -375,6 +378,10 @@ impl<T> Cache<T> {
             return;
         }
         let writing = self.writes.remove(key).expect("it was just there");
+        if let Some(told_at_ms) = writing.told_at_ms {
+            let took_ms = now_ms.saturating_sub(told_at_ms);
+            self.counts.invalidation.add(took_ms);
+        }
         self.put(key, writing.change, now_ms);
         if let Some((waiter, answer)) = writing.origin {
             self.answer(waiter.ticket, answer);

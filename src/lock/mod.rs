@@ -39,12 +39,14 @@
 //!   parts
 //! - [`limits`]: its bounds
 //! - [`answer`], [`service`], [`keepalives`]: what clients ask and are told
+//! - [`counted`]: what is counted of it
 
 use std::sync::Arc;
 
 pub mod answer;
 pub mod claim;
 pub mod command;
+pub mod counted;
 pub mod endings;
 pub mod event;
 pub mod keepalives;

@@ -1,6 +1,6 @@
 //! What a node tells about itself, to clients, operators and Prometheus alike.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use crate::cache::service::CacheService;
 use crate::monitor::http::NodeInfo;
 use crate::protocol::reply::{self, From};
 use crate::protocol::status::{
-    self, CacheCounts, LockCounts, Member, NatsState, QueueCounts, RedisState, StateHash,
+    CacheCounts, LockCounts, Member, NatsState, QueueCounts, RedisState, StateHash,
     StateHashChoice, Status,
 };
 use crate::protocol::{self, Code, Encoding, Operation, ReplyTo};
@@ -20,7 +20,7 @@ use crate::queue::service::QueueService;
 use crate::queue::store::RedisLink;
 use crate::raft::handle::Handle;
 use crate::raft::network::Network;
-use crate::stats::{self, Connection, Costs, Stats};
+use crate::stats::{Costs, Stats};
 use crate::time::Instant;
 
 /// What one node tells the dashboard of another.
@@ -95,58 +95,6 @@ impl Insight {
             redis: self.redis.as_deref().map(redis_state),
             state_hash,
         }
-    }
-
-    /// All metrics in the text format of Prometheus.
-    pub fn metrics(&self) -> String {
-        let stats = &self.stats;
-        let raft = self.handle.status();
-        stats.raft.set_role(role_label(raft.role));
-        stats.raft.term.set(raft.term);
-        stats
-            .raft
-            .leader
-            .set(raft.leader.map_or(0, |leader| leader.0));
-        stats.raft.commit_index.set(raft.commit_index);
-        stats.raft.applied_index.set(raft.applied_index);
-        stats.raft.last_log_index.set(raft.last_log_index);
-        stats.raft.snapshot_index.set(raft.snapshot_index);
-        let counters = self.network.counters();
-        let refused: [(stats::Refusal, &[&AtomicU64]); 5] = [
-            (stats::Refusal::Malformed, &[&counters.undecodable]),
-            (
-                stats::Refusal::Disk,
-                &[&counters.not_for_this_disk, &counters.from_wrong_disk],
-            ),
-            (stats::Refusal::Stream, &[&counters.outdated]),
-            (
-                stats::Refusal::Sequence,
-                &[&counters.repeated, &counters.gaps],
-            ),
-            (stats::Refusal::Full, &[&counters.overflows]),
-        ];
-        for (reason, counts) in refused {
-            let total = counts.iter().map(|c| c.load(Ordering::Relaxed)).sum();
-            stats.raft.set_frames_refused(reason, total);
-        }
-        let (epoch, locks) = self
-            .handle
-            .read(|state, _| (state.view.epoch(), state.locks.counts()));
-        stats.view_epoch.set(epoch.0);
-        stats.locks_held.set(locks.held);
-        stats.locks_waiting.set(locks.waiting);
-        stats
-            .broker
-            .set_connected(Connection::Clients, self.clients.is_connected());
-        stats
-            .broker
-            .set_connected(Connection::Raft, self.raft_broker.is_connected());
-        let redis_connected = self
-            .redis
-            .as_ref()
-            .is_some_and(|redis| redis.status().connected);
-        stats.redis_connected.set(u64::from(redis_connected));
-        stats.encode_text()
     }
 
     /// What the dashboard of another node is told about this one, as JSON.
@@ -228,13 +176,4 @@ pub fn code_labels() -> &'static [&'static str] {
     static LABELS: LazyLock<Vec<&str>> =
         LazyLock::new(|| Code::ALL.iter().map(|code| code.name()).collect());
     &LABELS
-}
-
-fn role_label(role: status::Role) -> stats::Role {
-    match role {
-        status::Role::Leader => stats::Role::Leader,
-        status::Role::Follower => stats::Role::Follower,
-        status::Role::Candidate => stats::Role::Candidate,
-        status::Role::Learner => stats::Role::Learner,
-    }
 }

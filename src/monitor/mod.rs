@@ -16,6 +16,7 @@
 //!
 //! - [`http`]: the server.
 //! - [`insight`]: what it tells.
+//! - [`scrape`]: all metrics at one moment.
 //! - [`board`]: what the dashboard shows, once a second while somebody looks.
 //! - [`pages`]: the page itself, and its requests.
 
@@ -23,3 +24,4 @@ pub mod board;
 pub mod http;
 pub mod insight;
 mod pages;
+pub mod scrape;

@@ -26,6 +26,7 @@ use crate::queue::owner::{Ask, Owner, PENDING_MAX, Return, Wanted};
 use crate::queue::script::NewMessage;
 use crate::queue::store::RedisLink;
 use crate::raft::handle::Handle;
+use crate::stats::{Stats, TopicStats};
 use crate::time::{self, Instant};
 use crate::view::rendezvous::Placement;
 
@@ -35,8 +36,10 @@ mod looking;
 mod marking;
 mod moving;
 mod running;
+mod sampling;
 
 pub use answers::{Answered, Answers, Body};
+use sampling::Scrapes;
 
 /// Topics of which this node remembers how far they had come.
 const REMEMBERED_MAX: usize = 100_000;
@@ -59,6 +62,7 @@ pub struct Parts {
     /// Absent when the node was told of no Redis.
     pub redis: Option<Arc<RedisLink>>,
     pub answers: Arc<dyn Answers>,
+    pub stats: Arc<Stats>,
 }
 
 struct Shared {
@@ -78,12 +82,15 @@ struct Shared {
     /// Pops that waited here and are about to be handed on to the topic's next owner.
     moving: AtomicUsize,
     acts: tokio::sync::Semaphore,
+    scrapes: Scrapes,
 }
 
 /// A topic while there is something to do or to wait for.
 struct Topic {
     owner: Owner<Ticket>,
     keys: Arc<[String]>,
+    /// Where what happens to its messages is counted.
+    stats: Arc<TopicStats>,
     runners: usize,
     /// Until when the task that watches the time sleeps, and what wakes it; 0: there is none.
     watch_until_ms: u64,
@@ -169,6 +176,7 @@ impl QueueService {
             sent_number: AtomicU64::new(0),
             moving: AtomicUsize::new(0),
             acts: tokio::sync::Semaphore::new(ACTS_MAX),
+            scrapes: Scrapes::default(),
         }))
     }
 
@@ -180,6 +188,13 @@ impl QueueService {
     /// Topics that this node has something to do for.
     pub fn active_topics(&self) -> usize {
         lock(&self.0.topics).len()
+    }
+
+    /// Pops that wait at this node.
+    pub fn waiting_pops(&self) -> u64 {
+        let topics = lock(&self.0.topics);
+        let waiting = topics.values().map(|topic| topic.owner.waiters() as u64);
+        waiting.sum()
     }
 
     /// Takes a request whose topic this node owns.
@@ -388,6 +403,7 @@ impl Shared {
             let topic = Topic {
                 owner: Owner::default(),
                 keys: keyspace.of_topic(name).into(),
+                stats: self.parts.stats.queue.topic(name),
                 runners: 0,
                 watch_until_ms: 0,
                 watch: Arc::default(),

@@ -30,7 +30,7 @@ use crate::raft::proposals::{Due, Proposals, Refusal, Role, Submission, Ticket};
 use crate::raft::state::{Outcome, State};
 use crate::raft::state_machine::{Observer, SharedState, StateMachine};
 use crate::raft::types::{LogId, TypeConfig};
-use crate::stats::Stats;
+use crate::stats::{Failure, Stats};
 use crate::time::{self, Instant};
 
 pub use members::{Members, Observed, Refused};
@@ -221,6 +221,7 @@ impl Handle {
 
     /// Submits a command; its ticket is answered exactly once, at the deadline at the latest.
     pub fn submit(&self, submission: Submission) {
+        self.0.stats.raft.proposals.inc();
         let submitted = self.0.desk().proposals.submit(submission);
         match submitted {
             Ok(()) => self.0.wake.notify_one(),
@@ -285,6 +286,11 @@ impl Handle {
         self.0.desk().proposals.is_idle()
     }
 
+    /// Commands that this node took and that have no outcome yet.
+    pub fn pending(&self) -> usize {
+        self.0.desk().proposals.pending()
+    }
+
     pub fn status(&self) -> RaftStatus {
         let metrics = self.0.running().metrics.borrow_watched().clone();
         let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index());
@@ -333,6 +339,16 @@ fn wire_role(state: ServerState) -> status::Role {
     }
 }
 
+fn failure(refusal: Refusal) -> Failure {
+    match refusal {
+        Refusal::NoLeader => Failure::NoLeader,
+        Refusal::Timeout => Failure::Timeout,
+        Refusal::Indeterminate => Failure::Indeterminate,
+        Refusal::Overloaded => Failure::Overloaded,
+        Refusal::ShuttingDown => Failure::ShuttingDown,
+    }
+}
+
 impl Inner {
     fn desk(&self) -> MutexGuard<'_, Desk> {
         self.desk.lock().expect("no holder of the desk panics")
@@ -359,6 +375,9 @@ impl Inner {
             forwarded,
         } in due
         {
+            if let Err(refusal) = result {
+                self.stats.raft.proposal_failed(failure(refusal));
+            }
             match ticket {
                 Ticket::Client { to, received } => {
                     let operation = operation.expect("clients submit operations only");

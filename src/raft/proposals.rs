@@ -195,6 +195,12 @@ impl Proposals {
         self.queue.is_empty() && self.in_flight.is_empty() && self.forwarded.is_empty()
     }
 
+    /// Commands that wait, are in an entry that is not applied, or were forwarded.
+    pub fn pending(&self) -> usize {
+        let flying = self.in_flight.iter().map(|entry| entry.commands.len());
+        self.queue.len() + flying.sum::<usize>() + self.forwarded.len()
+    }
+
     /// Whether an entry of this node is on its way: then time reaches the state with it.
     pub fn is_proposing(&self) -> bool {
         !self.in_flight.is_empty()

@@ -22,6 +22,12 @@ const COUNT_BOUNDS: [u64; 14] = [
     1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192,
 ];
 
+/// Upper bounds of buckets of leases, in milliseconds: from the shortest critical section to the longest
+/// lease.
+const HOLD_BOUNDS_MS: [u64; 14] = [
+    1, 5, 10, 50, 100, 500, 1_000, 5_000, 10_000, 30_000, 60_000, 600_000, 3_600_000, 86_400_000,
+];
+
 const NANOS_PER_MICRO: u64 = 1_000;
 
 /// A distribution; clones share their numbers.
@@ -52,6 +58,16 @@ impl Histogram {
         Self::new(COUNT_BOUNDS.to_vec(), 1.0)
     }
 
+    /// Of how long something was held, observed in milliseconds, exposed in seconds.
+    pub fn of_holds() -> Self {
+        Self::of_milliseconds(&HOLD_BOUNDS_MS)
+    }
+
+    /// Of lengths of time with bounds of their own, observed in milliseconds, exposed in seconds.
+    pub fn of_milliseconds(bounds: &[u64]) -> Self {
+        Self::new(bounds.to_vec(), 1e3)
+    }
+
     fn new(bounds: Vec<u64>, scale: f64) -> Self {
         let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
         Histogram {
@@ -64,7 +80,7 @@ impl Histogram {
         }
     }
 
-    /// Adds one value: a count, or nanoseconds in a histogram of durations.
+    /// Adds one value: a count, milliseconds, or nanoseconds in a histogram of durations.
     pub fn observe(&self, value: u64) {
         let bucket = self.inner.bounds.partition_point(|&bound| bound < value);
         self.inner.counts[bucket].fetch_add(1, Ordering::Relaxed);
@@ -74,6 +90,14 @@ impl Histogram {
     /// Adds one length of time to a histogram of durations.
     pub fn observe_duration(&self, duration: Duration) {
         self.observe(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// Shows what somebody else has counted in buckets of the same bounds.
+    pub fn take_over(&self, counts: &[u64], sum: u64) {
+        for (own, count) in self.inner.counts.iter().zip(counts) {
+            own.store(*count, Ordering::Relaxed);
+        }
+        self.inner.sum.store(sum, Ordering::Relaxed);
     }
 
     /// Inclusive upper bounds of the buckets but the last, which has none: nanoseconds in a
@@ -163,5 +187,6 @@ mod tests {
     fn bounds_ascend() {
         assert!(DURATION_BOUNDS_MICROS.is_sorted_by(|a, b| a < b));
         assert!(COUNT_BOUNDS.is_sorted_by(|a, b| a < b));
+        assert!(HOLD_BOUNDS_MS.is_sorted_by(|a, b| a < b));
     }
 }

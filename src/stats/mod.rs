@@ -9,25 +9,50 @@
 //!
 //! - [`node`]: all of it together.
 //! - [`operations`]: requests, errors and durations by operation.
-//! - [`raft`], [`broker`]: what those parts count.
+//! - [`raft`], [`broker`], [`locks`], [`queue`], [`cache`], [`redis_link`]: what those parts count.
+//! - [`process`]: what the process takes of the machine.
 //! - [`histogram`]: a distribution in fixed buckets.
 //! - [`labelled`]: one metric per value of a label, by index.
+//! - [`sometimes`]: a gauge that is not always there.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::metrics::counter::Counter;
 
 pub mod broker;
+pub mod cache;
 pub mod histogram;
 pub mod labelled;
+pub mod locks;
 pub mod node;
 pub mod operations;
+pub mod process;
+pub mod queue;
 pub mod raft;
+pub mod redis_link;
+#[cfg(test)]
+mod reference;
+pub mod sometimes;
 
 pub use broker::{BrokerStats, Connection};
+pub use cache::CacheStats;
 pub use histogram::Histogram;
 pub use labelled::Labelled;
+pub use locks::{LockStats, WaitEnd};
 pub use node::{CONTENT_TYPE, Costs, Stats};
 pub use operations::{OperationStats, Totals};
-pub use raft::{RaftStats, Refusal, Role};
+pub use queue::{QueueStats, TopicStats};
+pub use raft::{Failure, Peer, RaftStats, Refusal, Role};
+pub use redis_link::RedisStats;
+pub use sometimes::Sometimes;
 
 /// A number that goes up and down.
 pub type Gauge = prometheus_client::metrics::gauge::Gauge<u64, AtomicU64>;
+
+/// A number that goes up and down, with fractions.
+pub type FloatGauge = prometheus_client::metrics::gauge::Gauge<f64, AtomicU64>;
+
+/// Shows what somebody else has counted since the node started.
+fn take_over(counter: &Counter, total: u64) {
+    counter.inner().store(total, Ordering::Relaxed);
+}

@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
 
-use super::{BrokerStats, Gauge, OperationStats, RaftStats};
+use super::process::Process;
+use super::{
+    BrokerStats, CacheStats, FloatGauge, Gauge, LockStats, OperationStats, QueueStats, RaftStats,
+    RedisStats,
+};
 
 /// The media type of [`Stats::encode_text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -17,14 +21,16 @@ pub struct Stats {
     pub operations: OperationStats,
     pub raft: RaftStats,
     pub broker: BrokerStats,
-    /// Grants that are live in this node's replicated state.
-    pub locks_held: Gauge,
-    /// Requests that stand in a queue in this node's replicated state.
-    pub locks_waiting: Gauge,
-    /// 1 while the connection to Redis answers.
-    pub redis_connected: Gauge,
+    pub redis: RedisStats,
+    pub locks: LockStats,
+    pub queue: QueueStats,
+    pub cache: CacheStats,
     /// Number of the cluster view that this node knows.
     pub view_epoch: Gauge,
+    /// Nodes that take part in that view.
+    pub view_members: Gauge,
+    /// What is left of the right to act on the view, in seconds.
+    pub view_lease: FloatGauge,
     registry: Registry,
 }
 
@@ -57,18 +63,23 @@ impl Stats {
             operations: OperationStats::new(operations, codes),
             raft: RaftStats::new(),
             broker: BrokerStats::new(),
-            locks_held: Gauge::default(),
-            locks_waiting: Gauge::default(),
-            redis_connected: Gauge::default(),
+            redis: RedisStats::new(),
+            locks: LockStats::new(),
+            queue: QueueStats::new(),
+            cache: CacheStats::new(),
             view_epoch: Gauge::default(),
-            registry: Registry::with_prefix("mufakat"),
+            view_members: Gauge::default(),
+            view_lease: FloatGauge::default(),
+            registry: Registry::default(),
         };
         stats.register();
         Arc::new(stats)
     }
 
     fn register(&mut self) {
-        let registry = &mut self.registry;
+        let process = Box::new(Process::started_now());
+        self.registry.register_collector(process);
+        let registry = self.registry.sub_registry_with_prefix("mufakat");
         registry.register(
             "build",
             "The program that runs",
@@ -77,22 +88,26 @@ impl Stats {
         self.operations.register(registry);
         self.raft.register(registry);
         self.broker.register(registry);
+        self.redis.register(registry);
+        self.locks.register(registry);
+        self.queue.register(registry);
+        self.cache.register(registry);
         for (name, help, gauge) in [
-            ("locks_held", "Live grants", &self.locks_held),
-            (
-                "locks_waiting",
-                "Requests waiting for a lock",
-                &self.locks_waiting,
-            ),
-            (
-                "redis_connected",
-                "1 while Redis answers",
-                &self.redis_connected,
-            ),
             ("view_epoch", "Number of the cluster view", &self.view_epoch),
+            (
+                "view_members",
+                "Nodes that take part in the cluster view",
+                &self.view_members,
+            ),
         ] {
             registry.register(name, help, gauge.clone());
         }
+        registry.register_with_unit(
+            "view_lease",
+            "What is left of this node's right to act on the view; 0: it serves nothing from its cache",
+            Unit::Seconds,
+            self.view_lease.clone(),
+        );
     }
 
     /// What this node's requests and disk cost so far, for those who compare two readings.
@@ -165,7 +180,12 @@ mod tests {
             "mufakat_locks_waiting 0",
             "mufakat_nats_connected{connection=\"raft\"} 0",
             "mufakat_nats_reconnects_total{connection=\"clients\"} 0",
-            "mufakat_redis_connected 0",
+            "# TYPE mufakat_redis_connected gauge",
+            "# TYPE mufakat_raft_peer_lag_entries gauge",
+            "mufakat_lock_waits_ended_total{outcome=\"deadlock\"} 0",
+            "mufakat_queue_messages{topic=\"other\",state=\"dead\"} 0",
+            "mufakat_cache_hits_total{source=\"home\"} 0",
+            "mufakat_view_lease_seconds 0.0",
             "mufakat_view_epoch 0",
             "# EOF",
         ] {

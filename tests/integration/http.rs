@@ -183,7 +183,6 @@ async fn metrics_are_open_metrics_with_the_documented_names() {
             "mufakat_raft_batch_commands_count",
             "mufakat_raft_commit_seconds_count",
             "mufakat_locks_waiting",
-            "mufakat_redis_connected",
             "mufakat_view_epoch",
         ] {
             assert!(samples.contains_key(name), "no {name} in\n{text}");

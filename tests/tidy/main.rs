@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+mod observe;
 mod supply_chain;
 
 /// The longest file; longer ones are two ideas.

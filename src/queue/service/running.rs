@@ -12,6 +12,7 @@ use crate::protocol::error::{Code, ErrorReply, Outcome};
 use crate::queue::owner::{Call, Told};
 use crate::queue::script::{BatchReply, Caller, Denied, Reply, Script};
 use crate::queue::store::CallError;
+use crate::stats::TopicStats;
 use crate::time;
 
 /// Tasks of a topic that each have a call under way.
@@ -33,6 +34,7 @@ impl QueueService {
         let mut inbox = broker.subscribe(subject, GONE_MAX).await?;
         tokio::spawn(self.clone().report(stopped.clone()));
         tokio::spawn(self.clone().follow_view(stopped.clone()));
+        tokio::spawn(self.clone().sample(stopped.clone()));
         let service = self.clone();
         tokio::spawn(async move {
             loop {
@@ -129,7 +131,13 @@ impl Shared {
             });
         }
         let args = call.args(caller).into_args();
+        let began = time::now();
         let result = link.run(Script::Batch, keys, &args).await;
+        self.parts
+            .stats
+            .redis
+            .call
+            .observe_duration(began.elapsed());
         if result != Err(CallError::OutOfMemory) {
             return result;
         }
@@ -184,11 +192,13 @@ impl Shared {
     fn done(self: &Arc<Self>, name: &Arc<str>, call: Call<Ticket>, mut reply: BatchReply) {
         self.note_done(name, (reply.opseq, reply.seq));
         let buried = std::mem::take(&mut reply.buried);
+        let died = buried.len() as u64;
         let told: Vec<(Ticket, Told)> = {
             let mut topics = lock(&self.topics);
             let Some(topic) = topics.get_mut(name) else {
                 return;
             };
+            count(&topic.stats, &reply, died);
             let told = topic.owner.done(call, reply, self.now_ms());
             self.watch(name, topic);
             told
@@ -243,6 +253,7 @@ impl Shared {
             opseq + 1,
             before.opseq
         );
+        self.parts.stats.queue.losses.inc();
         self.tell_watchers("data_loss", &lost);
         let message = format!(
             "Redis lost what it had acknowledged in this topic: messages {from} to {to} (none if the \
@@ -307,6 +318,28 @@ impl Shared {
         if topic.runners < RUNNERS_MAX {
             topic.runners += 1;
             tokio::spawn(self.clone().run(name.clone()));
+        }
+    }
+}
+
+/// Counts what a call did.
+fn count(stats: &TopicStats, reply: &BatchReply, died: u64) {
+    let known = reply.pushes.iter().flatten().filter(|(_, known)| *known);
+    let duplicates = known.count() as u64;
+    let pushed = reply.pushes.iter().flatten().count() as u64 - duplicates;
+    let again = reply.popped.iter().filter(|message| message.deliveries > 1);
+    let done = |codes: &[u64]| codes.iter().filter(|&&code| code == 1).count() as u64;
+    for (counter, more) in [
+        (&stats.pushed, pushed),
+        (&stats.duplicates, duplicates),
+        (&stats.delivered, reply.popped.len() as u64),
+        (&stats.redelivered, again.count() as u64),
+        (&stats.acked, done(&reply.acks)),
+        (&stats.returned, done(&reply.nacks)),
+        (&stats.dead, died),
+    ] {
+        if more > 0 {
+            counter.inc_by(more);
         }
     }
 }

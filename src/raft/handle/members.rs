@@ -129,6 +129,15 @@ impl Handle {
             .collect()
     }
 
+    /// How many of the nodes with a vote answered this leader lately, itself included.
+    pub fn reachable(&self, seen: &Observed) -> usize {
+        let lately = |silence: &Duration| *silence <= self.0.timing.election_max;
+        let answers =
+            |node: &NodeId| seen.me == Some(*node) || seen.silence.get(node).is_some_and(lately);
+        let voters = seen.members.voters();
+        voters.iter().filter(|node| answers(node)).count()
+    }
+
     /// What this node sees of the members, if it leads.
     pub fn observe(&self) -> Option<Observed> {
         if !matches!(self.role(), Role::Leader { .. }) {

@@ -8,6 +8,7 @@ use openraft::async_runtime::WatchReceiver;
 use tokio::sync::watch;
 
 use super::Inner;
+use crate::ids::NodeId;
 use crate::lock;
 use crate::lock::event::Effect;
 use crate::protocol::ReplyTo;
@@ -17,12 +18,46 @@ use crate::raft::proposals::Role;
 use crate::raft::state::Outcome;
 use crate::raft::state_machine::{Applied, Observer};
 use crate::raft::types::Membership;
+use crate::stats::RaftStats;
 use crate::time;
+
+/// What was last seen of votes and leaders, to count what is new.
+#[derive(Default)]
+struct Seen {
+    /// The last term in which this node voted for itself; none before the first look, since the vote may
+    /// be from before this start.
+    stood: Option<u64>,
+    /// The last leader, with its term.
+    leader: Option<(u64, NodeId)>,
+}
+
+impl Seen {
+    /// Takes the term in which this node's vote is its own, if it is, and who leads in which.
+    fn note(&mut self, (own, leader): (Option<u64>, Option<(u64, NodeId)>), stats: &RaftStats) {
+        let stood = self.stood.replace(self.stood.max(own).unwrap_or(0));
+        if stood.is_some_and(|before| own > Some(before)) {
+            stats.elections.inc();
+        }
+        if leader.is_some() && leader != self.leader {
+            stats.leader_changes.inc();
+            self.leader = leader;
+        }
+    }
+}
 
 impl Inner {
     pub(super) async fn watch_roles(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
         let mut server = self.running().raft.server_metrics();
+        let mut seen = Seen::default();
         loop {
+            {
+                let server = server.borrow_watched();
+                let vote = server.vote.leader_id();
+                let (term, own) = (vote.term, vote.voted_for == self.me);
+                let own = own.then_some(term);
+                let leader = server.current_leader.map(|leader| (term, leader));
+                seen.note((own, leader), &self.stats.raft);
+            }
             self.refresh_role();
             tokio::select! {
                 biased;
@@ -158,5 +193,33 @@ impl Observer for Inner {
             self.deliver(due);
             self.refresh_role();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::Stats;
+
+    #[test]
+    fn elections_and_leaders_are_counted_once_each() {
+        let stats = Stats::new(&[], &[]);
+        let (one, two) = (NodeId(1), NodeId(2));
+        let mut seen = Seen::default();
+        // The vote of an earlier start says nothing about this one.
+        seen.note((Some(3), None), &stats.raft);
+        seen.note((Some(3), None), &stats.raft);
+        assert_eq!(stats.raft.elections.get(), 0);
+        seen.note((Some(4), None), &stats.raft);
+        seen.note((Some(4), Some((4, one))), &stats.raft);
+        seen.note((None, None), &stats.raft);
+        seen.note((None, Some((5, two))), &stats.raft);
+        seen.note((None, None), &stats.raft);
+        seen.note((None, Some((5, two))), &stats.raft);
+        let counts = |stats: &RaftStats| (stats.elections.get(), stats.leader_changes.get());
+        assert_eq!(counts(&stats.raft), (1, 2));
+        seen.note((Some(6), None), &stats.raft);
+        seen.note((Some(7), Some((7, one))), &stats.raft);
+        assert_eq!(counts(&stats.raft), (3, 3));
     }
 }
