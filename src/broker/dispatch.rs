@@ -202,6 +202,7 @@ impl Dispatch {
             | Request::CacheGet(_)
             | Request::CacheGetMany(_)
             | Request::CacheInvalidate(_)
+            | Request::CacheAudit(_)
             | Request::CacheExplain(_)
             | Request::CacheStats(_)
             | Request::Cluster(_)
@@ -319,7 +320,8 @@ impl Dispatch {
             | Request::CacheDelete(_)
             | Request::CacheIncrement(_)
             | Request::CacheTouch(_)
-            | Request::CacheInvalidate(_)) => self.of_cache(request, to, received),
+            | Request::CacheInvalidate(_)
+            | Request::CacheAudit(_)) => self.of_cache(request, to, received),
             Request::CacheExplain(explain) => {
                 let explained = cache::answer::explained(self.cache.explain(&explain.key));
                 self.answer(&to, (Some(asked), received.at), Ok(&explained));
@@ -360,6 +362,7 @@ impl Dispatch {
             Request::CacheGetMany(get) => {
                 self.cache.get_many(&get.keys, any(get.consistency), ask);
             }
+            Request::CacheAudit(asked) => self.cache.audit(asked.sample, ask),
             Request::CacheInvalidate(asked) => {
                 self.cache.invalidate(cache::change::matching(asked), ask);
             }

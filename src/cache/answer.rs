@@ -1,5 +1,6 @@
 //! Answers of the cache as the wire says them.
 
+use crate::cache::audit::Report;
 use crate::cache::explain::{Counts, Explanation, State};
 use crate::cache::operation::{Answer, Hit, Source, Why};
 use crate::cache::state::Settings;
@@ -23,6 +24,7 @@ pub fn rendered(to: &ReplyTo, from: From, answer: Answer) -> (Rendered, Option<C
             let version = version.to_string();
             reply::success(to, from, &wire::Counted { value, version })
         }
+        Answer::Audited(report) => reply::success(to, from, &audited(report)),
         Answer::Swept { removed } => {
             reply::success(to, from, &wire::Invalidated { count: removed })
         }
@@ -133,6 +135,19 @@ fn refusal(why: Why) -> ErrorReply {
             Code::Overloaded,
             "too many requests wait for the cache; try again later",
         ),
+    }
+}
+
+fn audited(report: Report) -> wire::Audited {
+    let Report {
+        compared,
+        mismatches,
+        keys,
+    } = report;
+    wire::Audited {
+        compared,
+        mismatches,
+        keys: keys.iter().map(|key| key.to_string()).collect(),
     }
 }
 

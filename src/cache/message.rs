@@ -58,12 +58,31 @@ pub enum Message {
         sweep: u64,
         matching: Matching,
     },
+    /// What does the receiver have of these keys?
+    Compare {
+        asker: Incarnation,
+        audit: u64,
+        keys: Vec<Key>,
+    },
+    /// What the home had, key by key; none of a key that it may not decide about, or is writing.
+    Compared {
+        asker: Incarnation,
+        audit: u64,
+        found: Vec<(Key, Option<Had>)>,
+    },
     /// It is removed, and nobody has a copy of it any more.
     Swept {
         asker: Incarnation,
         sweep: u64,
         removed: u64,
     },
+}
+
+/// What a home has of a key when it is compared with a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Had {
+    Nothing,
+    Value { version: Version, digest: u64 },
 }
 
 /// What a sweep removes.
@@ -105,6 +124,8 @@ impl Message {
                 entries.iter().map(each).sum()
             }
             Message::Moved { .. } | Message::Swept { .. } => 0,
+            Message::Compare { keys, .. } => keys.iter().map(|key| key.len() + 3).sum(),
+            Message::Compared { found, .. } => found.iter().map(|(key, _)| key.len() + 32).sum(),
             Message::Sweep { matching, .. } => match matching {
                 Matching::All => 0,
                 Matching::Prefix(name) | Matching::Tag(name) => name.len(),

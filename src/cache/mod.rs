@@ -31,12 +31,14 @@
 //! - [`memory`]: tables in the order of use
 //! - [`message`]: what nodes say to each other
 //! - [`state`]: the cache of one node; [`home`], [`writes`], [`copies`], [`backups`],
-//!   [`moving`], [`sweeps`], [`fences`], [`explain`]: its parts
+//!   [`moving`], [`sweeps`], [`fences`], [`room`],
+//!   [`audit`], [`explain`]: its parts
 //! - [`service`]: the same with messages and time
 //! - [`event`]: what watchers are told
 //! - [`change`], [`answer`]: what the wire asks for, and what it is told
 
 pub mod answer;
+pub mod audit;
 pub mod backups;
 pub mod change;
 pub mod copies;
@@ -49,6 +51,7 @@ pub mod memory;
 pub mod message;
 pub mod moving;
 pub mod operation;
+pub mod room;
 pub mod service;
 pub mod state;
 pub mod sweeps;

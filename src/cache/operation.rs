@@ -1,5 +1,6 @@
 //! What clients can do to one key, and what comes of it. Plain code.
 
+use crate::cache::audit::Report;
 use crate::cache::entry::{Entry, Key, Marks, NEVER, Version};
 use crate::cache::event::Gone;
 use crate::cache::fences::Fenced;
@@ -95,6 +96,7 @@ pub enum Answer {
     Swept {
         removed: u64,
     },
+    Audited(Report),
     Refused(Why),
 }
 

@@ -194,6 +194,14 @@ impl CacheService {
             .with(|cache| cache.invalidate(matching, waiter, now_ms));
     }
 
+    /// `cache.audit`.
+    pub fn audit(&self, sample: Option<u64>, ask: Ask) {
+        let sample = sample.unwrap_or(protocol::cache::SAMPLE_DEFAULT) as usize;
+        let now_ms = self.0.clock.now_ms();
+        let waiter = self.0.waiter(Ticket::One(ask), now_ms);
+        self.0.with(|cache| cache.audit(sample, waiter, now_ms));
+    }
+
     /// The node that decides about a key; none if this one does not know.
     pub fn home(&self, key: &str) -> Option<NodeId> {
         self.0.cache().home(key)

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::cache::audit::Audits;
 use crate::cache::backups::Backup;
 use crate::cache::copies::{Copied, Fills};
 use crate::cache::entry::Key;
@@ -115,6 +116,7 @@ pub struct Cache<T> {
     pub(super) writes: Writes<By<T>>,
     pub(super) fills: Fills<By<T>>,
     pub(super) sweeps: Sweeps<T>,
+    pub(super) audits: Audits<T>,
     /// Of each home that this node is the second of: below which write nothing is true any more.
     pub(super) floors: BTreeMap<NodeId, u64>,
     pub(super) parked: VecDeque<Parked<By<T>>>,
@@ -139,6 +141,7 @@ impl<T> Cache<T> {
             writes: Writes::default(),
             fills: Fills::default(),
             sweeps: Sweeps::default(),
+            audits: Audits::default(),
             floors: BTreeMap::new(),
             parked: VecDeque::new(),
             moving: Moving::default(),
@@ -344,6 +347,14 @@ impl<T> Cache<T> {
                 sweep,
                 removed,
             } => self.swept(from, (asker, sweep), removed),
+            Message::Compare { asker, audit, keys } => {
+                self.compare(from, (asker, audit), keys, now_ms);
+            }
+            Message::Compared {
+                asker,
+                audit,
+                found,
+            } => self.compared(from, (asker, audit), found, now_ms),
         }
     }
 
@@ -419,6 +430,7 @@ impl<T> Cache<T> {
         self.settle_all(now_ms);
         self.retry(now_ms);
         self.tick_sweeps(now_ms);
+        self.end_audits(now_ms);
         self.trim(now_ms);
     }
 
@@ -429,6 +441,7 @@ impl<T> Cache<T> {
             || !self.fills.is_empty()
             || self.moving.waits()
             || self.sweeps.waits()
+            || self.audits.waits()
     }
 
     fn retry(&mut self, now_ms: u64) {
@@ -442,51 +455,6 @@ impl<T> Cache<T> {
                 None => self.read_by(key, waiter, now_ms),
                 Some(operation) => self.write_by(key, operation, waiter, now_ms),
             }
-        }
-    }
-
-    /// What everything kept takes.
-    pub(super) fn bytes(&self) -> usize {
-        self.held.bytes() + self.copies.bytes() + self.backups.bytes() + self.writes.bytes()
-    }
-
-    /// Frees memory until `bytes` more fit for a key, which itself stays; false if they cannot.
-    pub(super) fn make_room(&mut self, bytes: usize, for_key: &str, now_ms: u64) -> bool {
-        let aim = self.settings.bytes_max.saturating_sub(bytes);
-        self.evict_above(aim, for_key, now_ms);
-        self.bytes() + bytes <= self.settings.bytes_max
-    }
-
-    /// Keeps a sixteenth free, so that a write seldom has to wait for an eviction.
-    pub(super) fn trim(&mut self, now_ms: u64) {
-        let aim = self.settings.bytes_max - self.settings.bytes_max / 16;
-        self.evict_above(aim, "", now_ms);
-    }
-
-    /// Evicts the least recently used of all tables, `but` one of this node's home, until no more than
-    /// `aim` is taken, or nothing is left that can be evicted now.
-    fn evict_above(&mut self, aim: usize, but: &str, now_ms: u64) {
-        let mut all_held_in_use = false;
-        while self.bytes() > aim {
-            let copy = self.copies.oldest().map(|(_, used)| used);
-            let backup = self.backups.oldest().map(|(_, used)| used);
-            let held = self.held.oldest().map(|(_, used)| used);
-            let held = held.filter(|_| !all_held_in_use);
-            let Some(oldest) = [copy, backup, held].into_iter().flatten().min() else {
-                return;
-            };
-            if copy == Some(oldest) {
-                let key = self.copies.oldest().map(|(key, _)| key.clone());
-                self.copies.remove(&key.expect("there is an oldest copy"));
-            } else if backup == Some(oldest) {
-                let key = self.backups.oldest().map(|(key, _)| key.clone());
-                self.backups
-                    .remove(&key.expect("there is an oldest backup"));
-            } else if !self.evict_held(but, now_ms) {
-                all_held_in_use = true;
-                continue;
-            }
-            self.counts.evictions += 1;
         }
     }
 

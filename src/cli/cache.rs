@@ -6,8 +6,8 @@ use crate::cli::{Connection, ExitStatus, Failure, length_ms, node_id};
 use crate::client::Target;
 use crate::ids::{NodeId, Token};
 use crate::protocol::cache::{
-    Consistency, Delete, Explain, Explained, Fence, Found, Get, GetMany, If, Increment, Invalidate,
-    Set, Stats, Status, Touch,
+    Audit, Audited, Consistency, Delete, Explain, Explained, Fence, Found, Get, GetMany, If,
+    Increment, Invalidate, Set, Stats, Status, Touch,
 };
 use crate::protocol::value::Value;
 
@@ -32,6 +32,7 @@ pub(super) enum CacheCommand {
     Touch(TouchArgs),
     Invalidate(InvalidateArgs),
     Explain(ExplainArgs),
+    Audit(AuditArgs),
     Stats(StatsArgs),
     Watch(WatchArgs),
 }
@@ -190,6 +191,22 @@ pub(super) struct ExplainArgs {
     node: Option<NodeId>,
 }
 
+/// Compare copies of a node with what their homes have; exit code 1 if any copy is old, which is a
+/// defect.
+///
+/// Examples:
+///   mufakat cache audit --node 2 --sample 1000
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct AuditArgs {
+    /// How many copies to compare, at most 10,000.
+    #[arg(long, value_name = "NUMBER")]
+    sample: Option<u64>,
+    /// Ask this node; otherwise any node answers.
+    #[arg(long, value_name = "ID", value_parser = node_id)]
+    node: Option<NodeId>,
+}
+
 /// Print what the cache of a node has and has counted.
 ///
 /// Examples:
@@ -240,7 +257,7 @@ pub(super) async fn run(
                 true => "deleted".to_owned(),
                 false => "there was no value".to_owned(),
             })?;
-            Ok(of_existence(deleted.existed))
+            Ok(of_success(deleted.existed))
         }
         CacheCommand::Increment(args) => {
             let increment = Increment {
@@ -291,6 +308,16 @@ pub(super) async fn run(
             watch::run(connection, args).await?;
             Ok(ExitStatus::Done)
         }
+        CacheCommand::Audit(args) => {
+            let audit = Audit {
+                sample: args.sample,
+                timeout_ms: None,
+            };
+            let client = connection.client(target(args.node)).await?;
+            let audited = client.cache_audit(&audit).await?;
+            connection.print(&audited, report)?;
+            Ok(of_success(audited.mismatches == 0))
+        }
         CacheCommand::Stats(args) => {
             let stats = connection
                 .client(target(args.node))
@@ -316,7 +343,7 @@ async fn get(connection: &Connection, args: GetArgs) -> Result<ExitStatus, Failu
         };
         let found = client.cache_get(&get).await?;
         connection.print(&found, line)?;
-        return Ok(of_existence(found.status == Status::Hit));
+        return Ok(of_success(found.status == Status::Hit));
     }
     let get = GetMany {
         keys: args.keys,
@@ -332,7 +359,7 @@ async fn get(connection: &Connection, args: GetArgs) -> Result<ExitStatus, Failu
         .results
         .iter()
         .all(|found| found.status == Status::Hit);
-    Ok(of_existence(all))
+    Ok(of_success(all))
 }
 
 /// A lock and the token under which it is held.
@@ -346,8 +373,8 @@ fn fence(text: &str) -> Result<Fence, String> {
     })
 }
 
-fn of_existence(existed: bool) -> ExitStatus {
-    match existed {
+fn of_success(is_so: bool) -> ExitStatus {
+    match is_so {
         true => ExitStatus::Done,
         false => ExitStatus::Refused,
     }
@@ -371,6 +398,17 @@ fn line(found: &Found) -> String {
         Ok(None) => "(no value)".to_owned(),
         Err(why) => format!("(unreadable: {why})"),
     }
+}
+
+fn report(audited: &Audited) -> String {
+    let mut report = format!(
+        "compared    {}\nmismatches  {}\n",
+        audited.compared, audited.mismatches
+    );
+    for key in &audited.keys {
+        report.push_str(&format!("  {key}\n"));
+    }
+    report
 }
 
 fn explanation(explained: &Explained) -> String {

@@ -5,8 +5,8 @@ use crate::client::{Client, ClientError};
 use crate::ids::NodeId;
 use crate::protocol::Operation;
 use crate::protocol::cache::{
-    AskStats, Counted, Delete, Deleted, Explain, Explained, Found, FoundMany, Get, GetMany,
-    Increment, Invalidate, Invalidated, Set, Stats, Touch, Written,
+    AskStats, Audit, Audited, Counted, Delete, Deleted, Explain, Explained, Found, FoundMany, Get,
+    GetMany, Increment, Invalidate, Invalidated, Set, Stats, Touch, Written,
 };
 
 /// Any node answers these.
@@ -18,7 +18,7 @@ macro_rules! answers {
     };
 }
 
-answers! { Found FoundMany Written Deleted Counted Invalidated Explained Stats }
+answers! { Audited Found FoundMany Written Deleted Counted Invalidated Explained Stats }
 
 impl Client {
     /// Reads a key.
@@ -95,6 +95,16 @@ impl Client {
     /// Only when no node answers.
     pub async fn cache_explain(&self, request: &Explain) -> Result<Explained, ClientError> {
         self.repeat(Operation::CacheExplain, request.timeout_ms, request)
+            .await
+    }
+
+    /// Compares copies of some node with what their homes have; with
+    /// [`Target::Node`](crate::client::Target::Node) of that one.
+    ///
+    /// # Errors
+    /// `no_lease` when the node may not serve its copies, `overloaded`.
+    pub async fn cache_audit(&self, request: &Audit) -> Result<Audited, ClientError> {
+        self.repeat(Operation::CacheAudit, request.timeout_ms, request)
             .await
     }
 

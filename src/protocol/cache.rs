@@ -17,6 +17,9 @@ pub use conditions::{Fence, If};
 pub const TTL_MS_MAX: u64 = 366 * 24 * 3_600_000;
 /// The most keys that one `cache.get_many` names.
 pub const KEYS_MAX: usize = 256;
+/// The most copies that one `cache.audit` compares, and how many it does unless it is told.
+pub const SAMPLE_MAX: u64 = 10_000;
+pub const SAMPLE_DEFAULT: u64 = 100;
 /// The most tags that one value has.
 pub const TAGS_MAX: usize = 16;
 
@@ -133,6 +136,16 @@ pub struct Invalidate {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explain {
     pub key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// `cache.audit`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Audit {
+    /// How many copies to compare: 1 to [`SAMPLE_MAX`], [`SAMPLE_DEFAULT`] when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
 }
@@ -369,6 +382,20 @@ impl Explain {
             key: given.required_text("key")?,
             timeout_ms: given.integer("timeout_ms"),
         })
+    }
+}
+
+impl Audit {
+    pub(super) const FIELDS: &[Field] = &[
+        Field::new("sample", Rule::Integer(1, SAMPLE_MAX)),
+        TIMEOUT_MS_FIELD,
+    ];
+
+    pub(super) fn build(mut given: Fields<'_>) -> Self {
+        Audit {
+            sample: given.integer("sample"),
+            timeout_ms: given.integer("timeout_ms"),
+        }
     }
 }
 

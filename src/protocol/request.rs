@@ -44,6 +44,7 @@ pub enum Request {
     CacheIncrement(cache::Increment),
     CacheTouch(cache::Touch),
     CacheInvalidate(cache::Invalidate),
+    CacheAudit(cache::Audit),
     CacheExplain(cache::Explain),
     CacheStats(cache::AskStats),
     Cluster(cluster::Request),
@@ -131,6 +132,7 @@ impl Request {
             Operation::CacheInvalidate => {
                 Request::CacheInvalidate(cache::Invalidate::build(fields)?)
             }
+            Operation::CacheAudit => Request::CacheAudit(cache::Audit::build(fields)),
             Operation::CacheExplain => Request::CacheExplain(cache::Explain::build(fields)?),
             Operation::CacheStats => Request::CacheStats(cache::AskStats::build(fields)),
             Operation::ClusterMembers
@@ -187,6 +189,7 @@ impl Request {
             Request::CacheIncrement(_) => Operation::CacheIncrement,
             Request::CacheTouch(_) => Operation::CacheTouch,
             Request::CacheInvalidate(_) => Operation::CacheInvalidate,
+            Request::CacheAudit(_) => Operation::CacheAudit,
             Request::CacheExplain(_) => Operation::CacheExplain,
             Request::CacheStats(_) => Operation::CacheStats,
             Request::Cluster(request) => request.operation(),
@@ -222,6 +225,7 @@ impl Request {
             Request::CacheIncrement(increment) => (increment.timeout_ms, 0),
             Request::CacheTouch(touch) => (touch.timeout_ms, 0),
             Request::CacheInvalidate(invalidate) => (invalidate.timeout_ms, 0),
+            Request::CacheAudit(audit) => (audit.timeout_ms, 0),
             Request::CacheExplain(explain) => (explain.timeout_ms, 0),
             Request::CacheStats(stats) => (stats.timeout_ms, 0),
             Request::Cluster(request) => (request.timeout_ms, 0),
@@ -288,6 +292,7 @@ pub(super) fn schema(operation: Operation) -> &'static [Field] {
         Operation::CacheIncrement => cache::Increment::FIELDS,
         Operation::CacheTouch => cache::Touch::FIELDS,
         Operation::CacheInvalidate => cache::Invalidate::FIELDS,
+        Operation::CacheAudit => cache::Audit::FIELDS,
         Operation::CacheExplain => cache::Explain::FIELDS,
         Operation::CacheStats => cache::AskStats::FIELDS,
         Operation::ClusterMembers => cluster::Request::MEMBERS_FIELDS,

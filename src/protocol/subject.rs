@@ -89,6 +89,7 @@ operations! {
     CacheIncrement "cache.increment" "cache_increment" "cache-increment",
     CacheTouch "cache.touch" "cache_touch" "cache-touch",
     CacheInvalidate "cache.invalidate" "cache_invalidate" "cache-invalidate",
+    CacheAudit "cache.audit" "cache_audit" "cache-audit",
     CacheExplain "cache.explain" "cache_explain" "cache-explain",
     CacheStats "cache.stats" "cache_stats" "cache-stats",
     ClusterMembers "cluster.members" "cluster_members" "cluster-members",

@@ -154,6 +154,7 @@ impl Request {
             Request::AdminLockRelease(_)
             | Request::AdminSessionClose(_)
             | Request::CacheStats(_)
+            | Request::CacheAudit(_)
             | Request::Cluster(_)
             | Request::Metrics(_) => return Err(forbidden(self.operation())),
         }

@@ -106,6 +106,19 @@ pub struct Invalidated {
     pub count: u64,
 }
 
+/// The answer to `cache.audit`: copies of the answering node beside what their homes have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audited {
+    /// Copies that could be compared; fewer than asked for when there are fewer, when they change, or
+    /// when a home did not answer within a second.
+    pub compared: u64,
+    /// Copies that no node should have served: each is a defect.
+    pub mismatches: u64,
+    /// The keys of the first ten.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
+}
+
 /// The answer to `cache.explain`: what the answering node knows, which for a key that is not its
 /// own is only its copy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

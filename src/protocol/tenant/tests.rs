@@ -95,7 +95,10 @@ fn every_operation_of_a_tenant_is_within_its_names_or_refused() {
         let about_all = own_body
             || matches!(
                 operation,
-                Operation::Metrics | Operation::CacheStats | Operation::ClusterMembers
+                Operation::Metrics
+                    | Operation::CacheStats
+                    | Operation::CacheAudit
+                    | Operation::ClusterMembers
             );
         match entered(&subject, &body(operation)) {
             Ok(request) => {

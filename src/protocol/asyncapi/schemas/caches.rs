@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{boolean, integer, list, object, one_of, or_null, text};
 use crate::protocol::Operation;
+use crate::protocol::cache::SAMPLE_DEFAULT;
 
 pub(super) fn summary(operation: Operation) -> &'static str {
     match operation {
@@ -16,6 +17,7 @@ pub(super) fn summary(operation: Operation) -> &'static str {
         Operation::CacheInvalidate => {
             "Removes the values with a tag, those whose keys begin with a prefix, or all."
         }
+        Operation::CacheAudit => "Compares copies of a node with what their homes have.",
         Operation::CacheExplain => "What a node knows of a key.",
         Operation::CacheStats => "What the cache of a node has and has counted.",
         other => panic!("say in schemas.rs what {other} does"),
@@ -75,6 +77,7 @@ pub(super) fn request_field(operation: Operation, name: &str) -> (&'static str, 
             "The latest value, or whatever the asked node has.",
             json!("linearizable"),
         ),
+        (_, "sample") => ("How many copies to compare.", json!(SAMPLE_DEFAULT)),
         (_, other) => panic!("say in caches.rs what `{other}` is for"),
     }
 }
@@ -87,6 +90,11 @@ pub(super) fn success(operation: Operation) -> Vec<(&'static str, Value)> {
         Operation::CacheDelete => vec![("existed", boolean())],
         Operation::CacheIncrement => vec![("value", integer()), ("version", text())],
         Operation::CacheInvalidate => vec![("count", integer())],
+        Operation::CacheAudit => vec![
+            ("compared", integer()),
+            ("mismatches", integer()),
+            ("keys?", list(text())),
+        ],
         Operation::CacheExplain => vec![
             ("home", or_null("integer")),
             ("second", or_null("integer")),
