@@ -1,6 +1,7 @@
 //! Caches of three nodes in virtual time, from a seed: messages are lost, repeated and late, nodes
 //! pause, die and come back, clocks run apart. What clients saw has to be linearizable, key by key.
 
+mod audits;
 mod checker;
 mod clients;
 mod fences;

@@ -6,8 +6,8 @@ use mufakat::client::events::Event;
 use mufakat::client::{Client, Target};
 use mufakat::ids::{NodeId, Token};
 use mufakat::protocol::cache::{
-    Counted, Delete, Explain, Fence, Found, Get, GetMany, If, Increment, Invalidate, Set, Source,
-    Status, Touch,
+    Audit, Counted, Delete, Explain, Fence, Found, Get, GetMany, If, Increment, Invalidate, Set,
+    Source, Status, Touch,
 };
 use mufakat::protocol::lock::{Acquire, Mode, Release};
 use mufakat::protocol::value::Value;
@@ -302,6 +302,14 @@ async fn what_is_invalidated_is_read_nowhere_any_more() {
         let invalidated = client.cache_invalidate(&asked).await;
         invalidated.expect("all nodes do their part").count
     };
+    for client in &clients {
+        let audited = client
+            .cache_audit(&Audit::default())
+            .await
+            .expect("a lease");
+        assert_eq!(audited.mismatches, 0, "{audited:?}");
+        assert!(audited.compared > 0, "{audited:?}");
+    }
     let third = Invalidate {
         tag: Some("third".to_owned()),
         ..Invalidate::default()

@@ -43,6 +43,8 @@ struct Counts {
     local: u64,
     home: u64,
     missed: u64,
+    /// Values that invalidations removed.
+    invalidated: u64,
     unknown: u64,
     refused: BTreeMap<String, u64>,
 }
@@ -86,12 +88,15 @@ async fn cache_chaos_leaves_every_key_linearizable() {
     for _ in 0..CLIENTS {
         connections.push(cluster.nats().await);
     }
+    let auditor = cluster.nats().await;
+    let mut audited = 0;
     let mut faults = BTreeMap::new();
     let clients = join_all(connections.iter().map(|nats| client(&run, nats)));
     let chaos = async {
         for turn in 0.. {
             let fault = disturb(&mut cluster, &run.dice, turn).await;
             *faults.entry(fault).or_insert(0) += 1;
+            audited += audit(&auditor).await;
             if run.start.elapsed() > length {
                 break;
             }
@@ -104,12 +109,13 @@ async fn cache_chaos_leaves_every_key_linearizable() {
         local,
         home,
         missed,
+        invalidated,
         unknown,
         refused,
     } = run.counts.take();
     println!(
         "{} s: {operations} operations; {local} reads from the asked node's memory, {home} from a \
-         home's, {missed} of nothing; {unknown} outcomes unknown, refused {refused:?}; faults {faults:?}",
+         home's, {missed} of nothing; {invalidated} values invalidated; {audited} copies audited; {unknown} outcomes unknown, refused {refused:?}; faults {faults:?}",
         length.as_secs()
     );
     for (key, history) in run.histories.take() {
@@ -164,6 +170,8 @@ enum Asked {
     Set(u64),
     Replace(u64, u64),
     Delete,
+    /// All keys.
+    Invalidate,
 }
 
 async fn operate(run: &Run, nats: &Client, (node, key): (u64, u64)) {
@@ -172,7 +180,8 @@ async fn operate(run: &Run, nats: &Client, (node, key): (u64, u64)) {
     let what = run.dice.below(100);
     let (operation, body, asked_for) = match (what, known) {
         (0..76, _) => ("get", json!({}), Asked::Get),
-        (76..80, _) => ("delete", json!({}), Asked::Delete),
+        (76..79, _) => ("delete", json!({}), Asked::Delete),
+        (79, _) => ("invalidate", json!({"prefix": "chaos-"}), Asked::Invalidate),
         (80..90, Some((before, version))) => {
             let number = next(run);
             let body = json!({"value": text(number), "if": {"version": version}});
@@ -184,7 +193,13 @@ async fn operate(run: &Run, nats: &Client, (node, key): (u64, u64)) {
         }
     };
     let mut body = body;
-    body["key"] = name.into();
+    let keys = match asked_for {
+        Asked::Invalidate => 0..KEYS,
+        _ => {
+            body["key"] = name.into();
+            key..key + 1
+        }
+    };
     body["timeout_ms"] = TIMEOUT_MS.into();
     let subject = format!("mufakat.node.{node}.cache.{operation}");
     let asked = now(run);
@@ -193,12 +208,14 @@ async fn operate(run: &Run, nats: &Client, (node, key): (u64, u64)) {
     run.counts.borrow_mut().operations += 1;
     if let Some((did, is_known)) = did(run, key, asked_for, answer) {
         let answered = is_known.then_some(answered);
-        let mut histories = run.histories.borrow_mut();
-        histories.entry(key).or_default().push(Operation {
-            did,
-            asked,
-            answered,
-        });
+        for key in keys {
+            let mut histories = run.histories.borrow_mut();
+            histories.entry(key).or_default().push(Operation {
+                did,
+                asked,
+                answered,
+            });
+        }
     }
 }
 
@@ -209,7 +226,7 @@ fn did(run: &Run, key: u64, asked_for: Asked, answer: Option<Value>) -> Option<(
         Asked::Get => None,
         Asked::Set(number) => Some(Did::Wrote(number)),
         Asked::Replace(before, number) => Some(Did::Replaced(before, number)),
-        Asked::Delete => Some(Did::Removed),
+        Asked::Delete | Asked::Invalidate => Some(Did::Removed),
     };
     let refusal = answer.as_ref().map(|answer| &answer["error"]);
     let is_unknown = refusal.is_none_or(|error| error["outcome"] == "unknown");
@@ -244,6 +261,10 @@ fn did(run: &Run, key: u64, asked_for: Asked, answer: Option<Value>) -> Option<(
             intended.map(|did| (did, true))
         }
         // A cache may have forgotten the value, which is no removal.
+        Asked::Invalidate => {
+            counts.invalidated += answer["count"].as_u64().expect("a count");
+            intended.map(|did| (did, true))
+        }
         Asked::Delete if answer["existed"] == false => None,
         Asked::Delete => intended.map(|did| (did, true)),
     }
@@ -305,6 +326,20 @@ async fn pause(cluster: &mut Cluster, node: u64, length: Duration) {
     cluster.pause(node);
     tokio::time::sleep(length).await;
     cluster.resume(node);
+}
+
+/// How many copies of all nodes could be compared with what their homes have; none of them is old.
+async fn audit(nats: &Client) -> u64 {
+    let mut compared = 0;
+    for node in 1..=NODES {
+        let subject = format!("mufakat.node.{node}.cache.audit");
+        let audited = wire::request(nats, &subject, &json!({}), ATTEMPT).await;
+        if let Some(audited) = audited.filter(|audited| audited["ok"] == true) {
+            assert_eq!(audited["mismatches"], 0, "{audited}");
+            compared += audited["compared"].as_u64().expect("a count");
+        }
+    }
+    compared
 }
 
 /// When all is quiet, whoever has a value has the same.

@@ -315,6 +315,8 @@ async fn values_are_set_read_counted_and_removed() {
     assert!(explained["home"].is_u64(), "{explained}");
     let stats = done(&cluster, &["cache", "stats", "--node", "1"]).await;
     assert!(stats["lease_ms"].is_u64(), "{stats}");
+    let audited = done(&cluster, &["cache", "audit", "--node", "1"]).await;
+    assert_eq!(audited["mismatches"], 0, "{audited}");
     let tagged = ["cache", "set", "page.7", "x", "--tag", "author.42"];
     done(&cluster, &tagged).await;
     let invalidate = ["cache", "invalidate", "--tag", "author.42"];

@@ -141,6 +141,7 @@ impl World {
             Answer::Missed
             | Answer::Removed { existed: false }
             | Answer::Counted { .. }
+            | Answer::Audited(_)
             | Answer::Refused(_) => asked.did = None,
         }
         asked.answered = Some(self.now);

@@ -6,7 +6,7 @@ use crate::cache::entry::Key;
 use crate::cache::event::Event;
 use crate::cache::message::{Invalidation, Message};
 use crate::cache::operation::{Answer, Condition, Hit, Operation};
-use crate::cache::state::{Cache, Effect, Settings, Waiter};
+use crate::cache::state::{Cache, Effect, Flaws, Settings, Waiter};
 use crate::ids::{BootId, NodeId};
 use crate::protocol::value::Value;
 use crate::view::cluster::{Command, View};
@@ -135,6 +135,13 @@ impl Nodes {
             What::News(news) => cache.invalidated(mail.from, news),
         }
         self.collect();
+    }
+
+    /// Leaves out parts of the protocol, at every node.
+    pub(super) fn flaw(&mut self, flaws: Flaws) {
+        for cache in self.caches.values_mut() {
+            cache.flaws = flaws;
+        }
     }
 
     /// A node is gone, and the others have gone on without it.
