@@ -119,7 +119,7 @@ impl Insight {
 fn redis_state(link: &RedisLink) -> RedisState {
     let status = link.status();
     RedisState {
-        connected: status.connected,
+        connected: status.answers(),
         durability: status.durability,
         source: status.source,
         settings: status.settings.clone(),
@@ -140,7 +140,7 @@ impl NodeInfo for Insight {
         if !self.serving.load(Ordering::Relaxed) {
             return Err("starting or stopping: takes no requests".to_owned());
         }
-        let lacks_redis = |redis: &Arc<RedisLink>| !redis.status().connected;
+        let lacks_redis = |redis: &Arc<RedisLink>| !redis.status().answers();
         let degraded = self.redis.as_ref().is_some_and(lacks_redis);
         Ok(degraded.then_some("queue").into_iter().collect())
     }

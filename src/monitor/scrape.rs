@@ -23,7 +23,7 @@ impl Insight {
             let status = link.status();
             let durability = status.durability.name();
             let redis = &self.stats.redis;
-            redis.show(status.connected, durability, link.connects());
+            redis.show(status.answers(), durability, link.connects());
         }
         self.stats.cache.show(&self.cache.reading());
         let lease_ms = self.cache.lease_ms();

@@ -8,6 +8,9 @@
 //!        +--error, or PINGS_LOST_MAX lost pings-+  +--------------------------------------------+
 //! ```
 //!
+//! A connected link is silent from the first ping that is lost to the next that is answered: it is shown as not
+//! connected, and still used, since commands that are in flight on a link that is given up have an unknown result.
+//!
 //! The watchdog is our own, since a link that only stopped answering is not noticed by the client
 //! library: neither a timeout nor a half-open socket makes it connect again (redis-rs#2277).
 
@@ -69,8 +72,10 @@ pub struct RedisLink {
 /// What is known about Redis at this moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisStatus {
-    /// Whether the newest ping was answered (or fewer than the bound in a row were lost).
+    /// Whether there is a link: fewer pings in a row were lost than end it.
     pub connected: bool,
+    /// Whether the newest ping was lost.
+    pub silent: bool,
     /// What an acknowledged write survives; `unknown` while there is no connection.
     pub durability: Level,
     /// Who says so.
@@ -151,9 +156,15 @@ impl Drop for RedisLink {
 }
 
 impl RedisStatus {
+    /// Whether the server answers, as far as is known: it did within the last two seconds.
+    pub fn answers(&self) -> bool {
+        self.connected && !self.silent
+    }
+
     fn disconnected(reason: String) -> Self {
         RedisStatus {
             connected: false,
+            silent: false,
             durability: Level::Unknown,
             source: Source::Inspected,
             settings: BTreeMap::new(),
@@ -167,6 +178,7 @@ impl RedisStatus {
         let text = |value: Option<&str>| value.unwrap_or("unknown").to_owned();
         RedisStatus {
             connected: true,
+            silent: false,
             durability: durability.level,
             source: durability.source,
             settings: inspection.config.clone().unwrap_or_default(),
@@ -251,9 +263,13 @@ impl Link {
                 }
             }
             match ping(connection).await {
-                Ok(()) => pings_lost = 0,
+                Ok(()) => {
+                    pings_lost = 0;
+                    self.note_silence(false);
+                }
                 Err(error) if error.is_timeout() && pings_lost + 1 < PINGS_LOST_MAX => {
                     pings_lost += 1;
+                    self.note_silence(true);
                     continue;
                 }
                 Err(error) => return error,
@@ -278,6 +294,16 @@ impl Link {
         }
         self.publish(status);
         Ok(())
+    }
+
+    fn note_silence(&self, silent: bool) {
+        self.sender.send_if_modified(|status| {
+            let news = status.silent != silent;
+            if news {
+                Arc::make_mut(status).silent = silent;
+            }
+            news
+        });
     }
 
     fn report_lost(&self, error: &RedisError) {

@@ -225,6 +225,17 @@ impl Cluster {
         self.redis.take().expect("Redis runs").kill();
     }
 
+    /// Redis keeps its connections, and answers nothing until [`Self::resume_redis`].
+    pub fn pause_redis(&self) {
+        let redis = self.redis.as_ref().expect("it runs");
+        redis.signal(Signal::STOP);
+    }
+
+    pub fn resume_redis(&self) {
+        let redis = self.redis.as_ref().expect("it runs");
+        redis.signal(Signal::CONT);
+    }
+
     /// Where Redis keeps its data.
     pub fn redis_dir(&self) -> PathBuf {
         self.directory.path().join("redis")

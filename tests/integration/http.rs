@@ -1,6 +1,7 @@
 //! What a node tells operators: HTTP and NATS service discovery.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use serde_json::Value;
@@ -81,6 +82,42 @@ async fn a_node_without_its_redis_is_ready_for_all_but_the_queue() {
     until_answered(&cluster, 1, "/readyz", (200, "degraded: [\"queue\"]")).await;
     cluster.start_redis().await;
     whole(&cluster).await;
+}
+
+/// A Redis that hangs refuses nothing and closes nothing: only that it does not answer shows it.
+#[tokio::test]
+async fn a_redis_that_hangs_is_told_within_four_seconds() {
+    let cluster = Cluster::start(Options {
+        redis: true,
+        ..Options::default()
+    })
+    .await;
+    for (paused, expected) in [(false, "ready\n"), (true, "degraded"), (false, "ready\n")] {
+        let limit = match paused {
+            true => {
+                cluster.pause_redis();
+                Duration::from_secs(4)
+            }
+            false => {
+                cluster.resume_redis();
+                wait::LONG
+            }
+        };
+        for node in cluster.ids() {
+            let what = format!("/readyz of node {node} says {expected:?}");
+            wait::until_within(limit, &what, async || {
+                let (status, body) = get(&cluster, node, "/readyz").await?;
+                let says = match paused {
+                    true => body.contains("degraded: [\"queue\"]"),
+                    false => body == expected,
+                };
+                (status == 200 && says).then_some(())
+            })
+            .await;
+            let status = cluster.status(node).await.expect("an answer");
+            assert_eq!(status.redis.expect("there is one").connected, !paused);
+        }
+    }
 }
 
 #[tokio::test]
