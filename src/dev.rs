@@ -3,12 +3,14 @@
 //! Everything it starts listens on 127.0.0.1 alone, keeps its data and its log under one
 //! directory, and is stopped when this process is told to: nodes first, so that they can hand
 //! over and drain, then Redis, then the broker. What dies on the way is reported and not started
-//! again, since a cluster that heals in secret teaches nothing.
+//! again, since a cluster that heals in secret teaches nothing; who wants to see it fail and heal
+//! gives orders ([`control`]).
 //!
 //! Limits: at most [`NODES_MAX`] nodes. A SIGKILL of this process ends its children too where the
 //! `setpriv` program of util-linux is installed, as on every Debian; elsewhere they stay behind.
 
 mod commands;
+pub mod control;
 mod guide;
 mod ports;
 mod processes;
@@ -22,10 +24,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use tokio::net::UnixStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::time::{Instant, now};
 use commands::Commands;
+use control::{Answer, Control, State};
 use ports::Ports;
 use processes::{Process, Processes};
 use programs::Search;
@@ -179,13 +183,41 @@ impl Cluster {
             processes.start(commands.node(ports, node)?)?;
         }
         self.nodes_ready(processes).await?;
+        let control = self.control();
         let here = std::env::current_dir().unwrap_or_default();
         eprintln!("Ready after {:.1} s.", started.elapsed().as_secs_f64());
         println!("{}", guide::text(ports, commands, &self.data_dir, &here));
         loop {
-            tokio::time::sleep(POLL).await;
+            tokio::select! {
+                () = tokio::time::sleep(POLL) => {}
+                Some(stream) = asked(control.as_ref()) => self.obey(processes, stream).await,
+            }
             report_ended(processes)?;
         }
+    }
+
+    /// A cluster without it, as where the directory's path is longer than a socket's may be, is one all the same.
+    fn control(&self) -> Option<Control> {
+        let control = Control::listen(&self.data_dir);
+        if let Err(error) = &control {
+            eprintln!("No orders can be given to this cluster: {error}");
+        }
+        control.ok()
+    }
+
+    async fn obey(&self, processes: &mut Processes, mut stream: UnixStream) {
+        let Some(order) = control::order(&mut stream).await else {
+            return;
+        };
+        let answer = match processes.obey(&order).await {
+            Ok(()) => Answer::Done(State {
+                nats_port: self.ports.nats,
+                running: processes.running(),
+                stopped: processes.stopped(),
+            }),
+            Err(error) => Answer::Refused(format!("{error:#}")),
+        };
+        control::answer(&mut stream, &answer).await;
     }
 
     /// Waits for the server that was started last.
@@ -231,6 +263,14 @@ impl Cluster {
     }
 }
 
+/// The next who has an order; never anybody without a socket, and nobody when the connection failed.
+async fn asked(control: Option<&Control>) -> Option<UnixStream> {
+    match control {
+        Some(control) => control.asked().await.ok(),
+        None => std::future::pending().await,
+    }
+}
+
 fn remind(missing: &[u8], data_dir: &Path) {
     let nodes: Vec<String> = missing.iter().map(u8::to_string).collect();
     let (nodes, logs) = (nodes.join(", "), data_dir.display());
@@ -242,7 +282,7 @@ fn report_ended(processes: &mut Processes) -> anyhow::Result<()> {
     for ended in processes.ended() {
         eprintln!("{ended}\n{}", ended.last_lines());
     }
-    if processes.nodes().next().is_none() {
+    if !processes.has_nodes() {
         bail!("no node is left");
     }
     Ok(())

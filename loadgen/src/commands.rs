@@ -8,6 +8,7 @@ use bytes::Bytes;
 use mufakat::client::Client;
 
 use crate::batching::Batches;
+use crate::chaos::Chaos;
 use crate::check::cache::CacheCheck;
 use crate::check::counters::CounterCheck;
 use crate::check::locks::LockCheck;
@@ -15,7 +16,7 @@ use crate::check::queue::QueueCheck;
 use crate::check::{History, Shared};
 use crate::cli::{
     CacheFlags, CacheShape, Cli, Command, LocksFlags, LocksShape, MixFlags, QueueFlags, QueueShape,
-    RedisFlags, ReferenceFlags, Target,
+    RedisFlags, ReferenceFlags, ResponderFlags, Target,
 };
 use crate::progress::Progress;
 use crate::report::Report;
@@ -59,6 +60,10 @@ pub async fn execute(cli: &Cli) -> Result<(Report, Vec<Recording>)> {
         environment.mufakat_version = Some(status.version);
         environment.nodes = Some(status.members.len());
         environment.redis = status.redis;
+    }
+    if let Some((flags, data_dir)) = cli.command.chaos() {
+        let chaos = Chaos::prepare(flags, data_dir, &client, cli.target.seed).await?;
+        setup.chaos = Some(chaos);
     }
     let mut call = Call {
         cli,
@@ -261,7 +266,10 @@ impl Call<'_> {
 
     /// Unless it is left out. Returns whether the run was stopped early.
     async fn echo(&mut self) -> Result<bool> {
-        let Some(flags) = self.cli.command.echo().filter(|flags| !flags.skip_echo) else {
+        let echo = self.cli.command.echo();
+        // Beside a cluster that is broken on purpose the limit says nothing.
+        let wanted = |flags: &&ResponderFlags| !flags.skip_echo && self.setup.chaos.is_none();
+        let Some(flags) = echo.filter(wanted) else {
             return Ok(false);
         };
         let subject = self.name.with("echo");

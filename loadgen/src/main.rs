@@ -11,6 +11,7 @@ use clap::Parser;
 
 mod batching;
 mod bench;
+mod chaos;
 mod check;
 mod cli;
 mod commands;
@@ -102,7 +103,9 @@ fn execute(cli: &cli::Cli) -> Result<u8> {
     if errors > 0 {
         eprintln!("loadgen: {errors} requests failed");
     }
-    let may_have_errors = output.thresholds.iter().any(|one| one.is_about_errors());
+    // Who breaks a cluster expects errors; only broken promises are news.
+    let may_have_errors =
+        output.thresholds.iter().any(|one| one.is_about_errors()) || cli.command.chaos().is_some();
     let broken = report
         .check
         .as_ref()

@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
-use super::POLL;
 use super::commands::Line;
+use super::control::Order;
+use super::{NODES_STOP_MAX, POLL};
 use crate::time::now;
 
 /// Longest line of a log that is looked at as one; longer ones are copied in pieces.
@@ -29,6 +30,8 @@ const LOG_END_MAX: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Processes {
     running: Vec<Process>,
+    /// What an order killed or stopped, and another may start again.
+    stopped: Vec<Line>,
 }
 
 /// One running process.
@@ -100,10 +103,69 @@ impl Processes {
         self.running.iter().filter_map(|process| process.line.node)
     }
 
+    /// Whether there is a node, even if an order has stopped it.
+    pub(super) fn has_nodes(&self) -> bool {
+        let stopped = self.stopped.iter().filter_map(|line| line.node);
+        self.nodes().chain(stopped).next().is_some()
+    }
+
+    /// The names of those that run.
+    pub(super) fn running(&self) -> Vec<String> {
+        self.running
+            .iter()
+            .map(|process| process.name().to_owned())
+            .collect()
+    }
+
+    /// The names of those that an order has stopped.
+    pub(super) fn stopped(&self) -> Vec<String> {
+        self.stopped.iter().map(|line| line.name.clone()).collect()
+    }
+
+    /// Carries out an order.
+    pub(super) async fn obey(&mut self, order: &Order) -> anyhow::Result<()> {
+        match order {
+            Order::List => {}
+            Order::Kill(name) => {
+                let killed = self.take(name)?.killed().await;
+                self.stopped.push(killed);
+            }
+            Order::Stop(name) => {
+                let stopped = self.take(name)?.ended_in_order(NODES_STOP_MAX).await;
+                self.stopped.push(stopped);
+            }
+            Order::Start(name) => {
+                let place = self.stopped.iter().position(|line| line.name == *name);
+                let place = place.with_context(|| format!("no order has stopped {name}"))?;
+                let line = self.stopped.remove(place);
+                self.start(line)?;
+            }
+            Order::Pause(name) => self.find(name)?.signal(Signal::STOP),
+            Order::Resume(name) => self.find(name)?.signal(Signal::CONT),
+        }
+        Ok(())
+    }
+
+    fn find(&self, name: &str) -> anyhow::Result<&Process> {
+        let found = self.running.iter().find(|process| process.name() == name);
+        found.with_context(|| format!("{name} does not run"))
+    }
+
+    fn take(&mut self, name: &str) -> anyhow::Result<Process> {
+        match self
+            .running
+            .iter()
+            .position(|process| process.name() == name)
+        {
+            Some(place) => Ok(self.running.remove(place)),
+            None => bail!("{name} does not run"),
+        }
+    }
+
     /// Tells the chosen ones to end, waits for them, and kills what still runs after `max`.
     pub(super) async fn stop(&mut self, chosen: impl Fn(&Process) -> bool, max: Duration) {
         for process in self.running.iter().filter(|process| chosen(process)) {
-            process.signal(Signal::TERM);
+            process.tell_to_end();
         }
         let until = now() + max;
         loop {
@@ -127,14 +189,14 @@ impl Processes {
                 "{} did not stop within {max:?}: killing it",
                 process.line.name
             );
-            process.killed().await;
+            let _ended = process.killed().await;
         }
     }
 
     /// Kills what is left.
     pub(super) async fn kill(&mut self) {
         for process in self.running.drain(..) {
-            process.killed().await;
+            let _ended = process.killed().await;
         }
     }
 }
@@ -160,12 +222,27 @@ impl Process {
         }
     }
 
-    async fn killed(mut self) {
+    /// One that stands still hears it when it goes on.
+    fn tell_to_end(&self) {
+        self.signal(Signal::TERM);
+        self.signal(Signal::CONT);
+    }
+
+    /// Tells it to end, and kills it if it still runs after `max`.
+    async fn ended_in_order(mut self, max: Duration) -> Line {
+        self.tell_to_end();
+        // One that does not end is killed, one that ended is not hurt by that.
+        let _ended = tokio::time::timeout(max, self.child.wait()).await;
+        self.killed().await
+    }
+
+    async fn killed(mut self) -> Line {
         // Fails only for a child that has ended already.
         let _already_gone = self.child.kill().await;
         if let Some(log) = self.log {
             let _cut_off = tokio::time::timeout(LOG_END_MAX, log).await;
         }
+        self.line
     }
 }
 
@@ -258,123 +335,4 @@ fn is_warning(line: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-
-    /// A shell that runs `script` as node 1, with its log in `directory`.
-    fn shell_line(directory: &Path, script: &str) -> Line {
-        Line {
-            name: "node-1".to_owned(),
-            node: Some(1),
-            words: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
-            prefix: &[],
-            environment: BTreeMap::new(),
-            log: directory.join("node-1.log"),
-        }
-    }
-
-    async fn until_log_has(path: &Path, wanted: &str) {
-        let until = now() + Duration::from_secs(20);
-        while !fs::read_to_string(path)
-            .unwrap_or_default()
-            .contains(wanted)
-        {
-            assert!(now() < until, "{wanted} never came to {}", path.display());
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    #[tokio::test]
-    async fn an_end_is_reported_once_with_its_log() {
-        let directory = tempfile::tempdir().expect("directory");
-        let mut processes = Processes::default();
-        let line = shell_line(directory.path(), "echo the log is damaged >&2; exit 3");
-        let log = line.log.clone();
-        processes.start(line).expect("start");
-        until_log_has(&log, "damaged").await;
-        let ended = loop {
-            if let Some(ended) = processes.ended().pop() {
-                break ended;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        };
-        let text = ended.to_string();
-        assert!(
-            text.starts_with("node-1 ended by itself (exit status: 3)"),
-            "{text}"
-        );
-        assert!(text.contains("start it: /bin/sh -c 'echo"), "{text}");
-        assert_eq!(ended.last_lines(), "    the log is damaged");
-        assert!(processes.ended().is_empty() && processes.nodes().next().is_none());
-    }
-
-    #[tokio::test]
-    async fn a_process_is_asked_to_stop_before_it_is_killed() {
-        let directory = tempfile::tempdir().expect("directory");
-        let mut processes = Processes::default();
-        let polite =
-            "trap 'echo drained >&2; exit 0' TERM; echo up >&2; while :; do sleep 0.01; done";
-        let line = shell_line(directory.path(), polite);
-        let log = line.log.clone();
-        processes.start(line).expect("start");
-        until_log_has(&log, "up").await;
-        processes.stop(|_| true, Duration::from_secs(20)).await;
-        until_log_has(&log, "drained").await;
-        assert!(processes.running.is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_stubborn_process_is_killed_and_the_other_left_alone() {
-        let directory = tempfile::tempdir().expect("directory");
-        let mut processes = Processes::default();
-        let mut stubborn = shell_line(
-            directory.path(),
-            "trap '' TERM; echo up >&2; exec sleep 600",
-        );
-        stubborn.name = "stubborn".to_owned();
-        let log = stubborn.log.clone();
-        processes.start(stubborn).expect("start");
-        until_log_has(&log, "up").await;
-        let other = directory.path().join("other");
-        fs::create_dir(&other).expect("directory");
-        processes
-            .start(shell_line(&other, "exec sleep 600"))
-            .expect("start");
-        let chosen = |process: &Process| process.name() == "stubborn";
-        processes.stop(chosen, Duration::from_millis(50)).await;
-        let left: Vec<&str> = processes.running.iter().map(Process::name).collect();
-        assert_eq!(left, ["node-1"]);
-        processes.kill().await;
-    }
-
-    #[tokio::test]
-    async fn the_log_of_the_run_before_is_kept() {
-        let directory = tempfile::tempdir().expect("directory");
-        let log = directory.path().join("nats.log");
-        fs::write(&log, "before").expect("write");
-        new_log(&log).expect("new");
-        assert_eq!(fs::read(&log).expect("read"), b"");
-        assert_eq!(
-            fs::read(directory.path().join("nats.log.old")).expect("read"),
-            b"before"
-        );
-    }
-
-    #[test]
-    fn warnings_are_found_by_their_level() {
-        assert!(is_warning(b"2026-01-01T00:00:00Z  WARN mufakat: late\n"));
-        assert!(is_warning(b"ERROR mufakat: gone\n"));
-        assert!(!is_warning(
-            b"2026-01-01T00:00:00Z  INFO mufakat: said WARN\n"
-        ));
-        assert!(!is_warning(b"\n"));
-    }
-
-    #[test]
-    fn command_lines_can_be_pasted() {
-        let words = ["/a b/x", "--save", "", "it's", "1,2,3"].map(str::to_owned);
-        assert_eq!(shell(&words), r"'/a b/x' --save '' 'it'\''s' 1,2,3");
-    }
-}
+mod tests;

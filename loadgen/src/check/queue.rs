@@ -22,8 +22,6 @@ struct Topic {
     newest_seq: u64,
     /// The greatest sequence of a first delivery that a client has heard of.
     first_delivered: u64,
-    /// Pops whose messages, if there were any, nobody heard of.
-    lost_answers: u64,
 }
 
 #[derive(Default)]
@@ -144,10 +142,6 @@ impl QueueCheck {
     pub fn not_popped(&mut self, now: Instant, topic: &str, code: &str) {
         self.history
             .note(now, topic, format!("a pop failed: {code}"));
-        self.topics
-            .entry(topic.to_owned())
-            .or_default()
-            .lost_answers += 1;
     }
 
     /// A pop was answered.
@@ -230,13 +224,6 @@ impl QueueCheck {
         self.topics
             .get(topic)
             .is_none_or(|state| state.missing().is_empty())
-    }
-
-    /// Whether a delivery may have got lost on its way, so that its message comes again after its visibility.
-    pub fn may_be_in_flight(&self, topic: &str) -> bool {
-        self.topics
-            .get(topic)
-            .is_some_and(|state| state.lost_answers > 0)
     }
 
     /// The topics that messages were pushed to.

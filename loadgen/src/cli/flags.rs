@@ -8,6 +8,7 @@ use mufakat::protocol::Prefix;
 
 use super::shapes::{CacheShape, LocksShape, QueueShape};
 use super::values::{self, EncodingName, Target};
+use crate::chaos::Part;
 use crate::pacer::Plan;
 use crate::report::threshold::Threshold;
 use crate::responder;
@@ -65,6 +66,8 @@ pub struct LocksFlags {
     #[command(flatten)]
     pub check: CheckFlags,
     #[command(flatten)]
+    pub chaos: ChaosFlags,
+    #[command(flatten)]
     pub shape: LocksShape,
 }
 
@@ -77,6 +80,8 @@ pub struct QueueFlags {
     #[command(flatten)]
     pub check: CheckFlags,
     #[command(flatten)]
+    pub chaos: ChaosFlags,
+    #[command(flatten)]
     pub shape: QueueShape,
 }
 
@@ -88,6 +93,8 @@ pub struct CacheFlags {
     pub echo: ResponderFlags,
     #[command(flatten)]
     pub check: CheckFlags,
+    #[command(flatten)]
+    pub chaos: ChaosFlags,
     #[command(flatten)]
     pub shape: CacheShape,
 }
@@ -104,6 +111,8 @@ pub struct MixFlags {
     #[command(flatten)]
     pub check: CheckFlags,
     #[command(flatten)]
+    pub chaos: ChaosFlags,
+    #[command(flatten)]
     pub locks: LocksShape,
     #[command(flatten)]
     pub queue: QueueShape,
@@ -117,6 +126,35 @@ pub struct StatusFlags {
     pub pace: PaceFlags,
     #[command(flatten)]
     pub echo: ResponderFlags,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Chaos")]
+pub struct ChaosFlags {
+    /// Kill, pause and restart processes of the cluster while loading; the data directory of its `mufakat dev`, if it
+    /// is not .data/dev
+    ///
+    /// One process at a time, on a schedule that --seed decides, from the end of the warm-up to shortly before the
+    /// end of the run. Requests that fail meanwhile do not fail the run; with --check, broken promises do. The echo
+    /// is left out.
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = ".data/dev")]
+    pub chaos: Option<PathBuf>,
+    /// What to break, several with commas between them
+    #[arg(
+        long,
+        value_enum,
+        value_name = "PARTS",
+        default_value = "nodes",
+        value_delimiter = ',',
+        requires = "chaos"
+    )]
+    pub chaos_on: Vec<Part>,
+    /// Time between one process being back and the next blow, in the mean
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = values::gap, requires = "chaos")]
+    pub chaos_every: Duration,
+    /// How long a process is away at most; a fifth of it at least
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = values::gap, requires = "chaos")]
+    pub chaos_outage: Duration,
 }
 
 #[derive(Args)]

@@ -1,5 +1,7 @@
 //! The command line.
 
+use std::path::Path;
+
 use clap::{Parser, Subcommand};
 use mufakat::broker::options::NatsOptions;
 use mufakat::client;
@@ -14,8 +16,8 @@ mod shapes;
 mod values;
 
 pub use flags::{
-    BenchFlags, CacheFlags, CompareFlags, EchoFlags, LocksFlags, MixFlags, OutputFlags, PaceFlags,
-    QueueFlags, RedisFlags, ReferenceFlags, ResponderFlags, StatusFlags, TargetFlags,
+    BenchFlags, CacheFlags, ChaosFlags, CompareFlags, EchoFlags, LocksFlags, MixFlags, OutputFlags,
+    PaceFlags, QueueFlags, RedisFlags, ReferenceFlags, ResponderFlags, StatusFlags, TargetFlags,
 };
 pub use shapes::{CacheShape, LocksShape, QueueShape};
 pub use values::{EncodingName, Target};
@@ -41,6 +43,7 @@ Examples:
   loadgen locks                                    as fast as 100 clients can
   loadgen locks --rate 2000 --arrivals poisson     2,000 pairs per second, whatever the answers take
   loadgen locks --locks 5 --hold 2ms --shared 0.5 --check
+  loadgen mix --check --chaos --duration 5m        while processes of a `mufakat dev` are killed
   loadgen queue --clients 20 --think 10ms          20 clients that pause between rounds
   loadgen cache --reads 0.95 --zipf 1 --keys 10000
   loadgen mix lock=3,queue=1,cache=6 --check
@@ -54,7 +57,7 @@ Exit codes, the first that fits:
   70  a promise was broken (--check)
   99  a threshold does not hold
   98  worse than the baseline
-  1   requests failed (unless a threshold is about errors), or the run could not be done
+  1   requests failed (unless a threshold is about errors, or with --chaos), or the run could not be done
   0   otherwise";
 
 #[derive(Subcommand)]
@@ -139,6 +142,23 @@ impl Command {
         }
     }
 
+    /// What is to be broken meanwhile, and in which data directory, where that was asked for.
+    pub fn chaos(&self) -> Option<(&ChaosFlags, &Path)> {
+        let flags = match self {
+            Self::Locks(flags) => &flags.chaos,
+            Self::Queue(flags) => &flags.chaos,
+            Self::Cache(flags) => &flags.chaos,
+            Self::Mix(flags) => &flags.chaos,
+            Self::Reference(_)
+            | Self::Status(_)
+            | Self::Echo(_)
+            | Self::Redis(_)
+            | Self::Bench(_)
+            | Self::Compare(_) => return None,
+        };
+        Some((flags, flags.chaos.as_deref()?))
+    }
+
     /// How the echo beside the workload is made, if there is one.
     pub fn echo(&self) -> Option<&ResponderFlags> {
         match self {
@@ -209,6 +229,7 @@ impl Cli {
         Setup {
             connect: self.connect_options(),
             spread: Vec::new(),
+            chaos: None,
             plan: self.plan(),
             threads,
             connections: connections.max(threads),

@@ -85,6 +85,16 @@ pub fn duration(text: &str) -> Result<Duration> {
     }
 }
 
+/// A length that a run has room for many of.
+pub fn gap(text: &str) -> Result<Duration> {
+    let length = humantime::parse_duration(text)?;
+    if (Duration::from_millis(10)..=HOLD_MAX).contains(&length) {
+        Ok(length)
+    } else {
+        bail!("not between 10ms and an hour")
+    }
+}
+
 pub fn timeout(text: &str) -> Result<Duration> {
     let length = humantime::parse_duration(text)?;
     let range = Duration::from_millis(1)..=Duration::from_millis(TIMEOUT_MS_MAX);

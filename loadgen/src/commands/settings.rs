@@ -10,7 +10,7 @@ use crate::report::{Settings, milliseconds};
 /// The settings of a command that makes a run.
 pub fn settings(cli: &Cli) -> Settings {
     let (plan, target, echo) = (cli.plan(), &cli.target, cli.command.echo());
-    let echo = echo.filter(|flags| !flags.skip_echo);
+    let echo = echo.filter(|flags| !flags.skip_echo && cli.command.chaos().is_none());
     let open_loop = plan.open_loop.as_ref();
     Settings {
         command: cli.command.name().to_owned(),
@@ -64,6 +64,12 @@ fn own_settings(command: &Command) -> BTreeMap<String, Value> {
         }
         Command::Redis(flags) => own.add("value_bytes", json!(flags.value_bytes)),
         Command::Status(_) | Command::Echo(_) | Command::Bench(_) | Command::Compare(_) => {}
+    }
+    if let Some((flags, _)) = command.chaos() {
+        let parts = flags.chaos_on.iter().map(|part| part.name());
+        own.add("chaos_on", json!(parts.collect::<Vec<_>>()));
+        own.add("chaos_every_ms", json!(milliseconds(flags.chaos_every)));
+        own.add("chaos_outage_ms", json!(milliseconds(flags.chaos_outage)));
     }
     own.0
 }

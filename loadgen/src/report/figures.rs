@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use super::milliseconds;
+use crate::chaos::Mark;
 use crate::recorder::Series;
 use crate::run::Recording;
 use crate::schedule::Sends;
@@ -28,6 +29,9 @@ pub struct Run {
     /// CPU time of the echo responder, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub responder_cpu_s: Option<f64>,
+    /// What was done to the cluster meanwhile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<Mark>,
     /// What became of the arrivals of an open loop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sends: Option<Sends>,
@@ -127,6 +131,7 @@ impl Run {
             elapsed_s,
             load_threads_cpu_s: recording.cpu.map(|cpu| cpu.as_secs_f64()),
             responder_cpu_s: None,
+            marks: recording.marks.clone(),
             sends: recording.sends,
             operations: figures(&recording.operations),
             details: figures(&recording.details),

@@ -32,6 +32,7 @@ pub fn text(report: &Report) -> String {
         parts.extend(errors(run));
         parts.extend(refusals(run));
         parts.extend(cpu(run));
+        parts.extend(marks(run));
     }
     parts.extend(summaries(report));
     parts.extend(report.check.as_ref().map(check_summary));
@@ -224,6 +225,13 @@ fn cpu(run: &Run) -> Option<String> {
     Some(format!(
         "CPU time of the generator: load threads {load:.2} s{responder} (warm-up included)"
     ))
+}
+
+/// What was done to the cluster meanwhile, a line each.
+fn marks(run: &Run) -> Option<String> {
+    let marks = run.marks.iter();
+    let lines = marks.map(|mark| format!("\n  {:>6.1} s  {}", mark.at_s, mark.event));
+    (!run.marks.is_empty()).then(|| format!("Chaos:{}", lines.collect::<String>()))
 }
 
 fn locks_summary(summary: &LocksSummary) -> String {

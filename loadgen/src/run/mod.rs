@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use mufakat::client::ConnectOptions;
 use mufakat::ids::NodeId;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::chaos::{Chaos, Mark};
 use crate::pacer::Plan;
 use crate::progress::Progress;
 use crate::recorder::Series;
@@ -44,6 +45,8 @@ pub struct Setup {
     pub threads: u32,
     /// Connections over all threads, at least one each.
     pub connections: u32,
+    /// What is broken meanwhile.
+    pub chaos: Option<Chaos>,
     /// Whether the histogram of each second is kept.
     pub keeps_histograms: bool,
 }
@@ -66,6 +69,8 @@ pub struct Recording {
     pub elapsed: Duration,
     /// CPU time of the generator's own threads in the whole run; `None` where the system does not tell.
     pub cpu: Option<Duration>,
+    /// What was done to the cluster meanwhile.
+    pub marks: Vec<Mark>,
     /// Whether the user stopped the run before its end.
     pub stopped: bool,
 }
@@ -105,6 +110,10 @@ pub async fn run<W: Workload>(
     for hand in &mut crew {
         hand.start(start);
     }
+    let chaos = setup.chaos.clone().map(|chaos| {
+        let (from, length) = (start + setup.plan.warm_up, setup.plan.duration);
+        tokio::spawn(chaos.unleash(from, length, stop.clone()))
+    });
     let series = workload.operations().len() + workload.details().len();
     let mut timeline = Timeline::new(series, setup.keeps_histograms);
     progress.begin(workload.name(), workload.operations(), &setup.plan, start);
@@ -123,9 +132,14 @@ pub async fn run<W: Workload>(
         }
     }
     progress.end();
-    let stopped = stop.load(Ordering::Relaxed);
+    let stopped = stop.swap(true, Ordering::Relaxed);
+    let marks = match chaos {
+        Some(chaos) => chaos.await.context("the chaos panicked")??,
+        None => Vec::new(),
+    };
     let mut recording = end(crew, timeline, &*workload, &setup.plan, start, stopped)?;
     recording.recorded_from = recorded_from;
+    recording.marks = marks;
     Ok(recording)
 }
 
@@ -171,6 +185,7 @@ fn end<W: Workload>(
         sends,
         elapsed,
         cpu,
+        marks: Vec::new(),
         stopped,
     })
 }

@@ -45,6 +45,7 @@ fn recording() -> Recording {
         sends: None,
         elapsed,
         cpu: None,
+        marks: Vec::new(),
         stopped: false,
     }
 }

@@ -37,6 +37,8 @@ struct Chart {
     lines: Vec<(usize, u32, f64, Vec<Point>)>,
     /// Where errors happened, from and to.
     bands: Vec<(f64, f64)>,
+    /// Where something was done to the cluster.
+    marks: Vec<f64>,
     x_max: f64,
     x_label: fn(f64) -> String,
     /// Labels on the x axis; `None`: as many as fit.
@@ -69,6 +71,7 @@ pub fn percentiles(histograms: &[&Histogram<u64>]) -> Result<String> {
     Chart {
         lines: lines.collect(),
         bands: Vec::new(),
+        marks: Vec::new(),
         x_max: tenfolds,
         x_label: |tenfold| match tenfold.round() as i32 {
             _ if tenfold.fract() != 0.0 => String::new(),
@@ -123,6 +126,7 @@ fn over_time(run: &Run, lines: Vec<(usize, u32, f64, Vec<Point>)>) -> Chart {
         bands: failed
             .map(|second| (second.from_s, second.from_s + second.length_s))
             .collect(),
+        marks: run.marks.iter().map(|mark| mark.at_s).collect(),
         x_max: run.elapsed_s.max(1.0),
         x_label: |seconds| format!("{seconds} s"),
         x_labels: None,
@@ -212,6 +216,12 @@ impl Chart {
             Rectangle::new(corners, ERRORS.mix(0.22).filled())
         });
         chart.draw_series(bands).map_err(|error| failed(&error))?;
+        for at in &self.marks {
+            let line = [(*at, low), (*at, high)];
+            chart
+                .draw_series(LineSeries::new(line, LABELS.stroke_width(1)))
+                .map_err(|error| failed(&error))?;
+        }
         for (place, thickness, opacity, points) in &self.lines {
             let colour = SERIES[place % SERIES.len()];
             let style = colour.mix(*opacity).stroke_width(*thickness);

@@ -84,10 +84,13 @@ fn section(run: &Run, recording: &Recording) -> Result<String> {
     // What has no line has no colour either.
     let run = without_idle(run);
     let legend = legend(&run, "");
-    let bands = match run.operations.iter().any(|figures| figures.errors > 0) {
-        true => "<span><i class=\"band\"></i>errors in this second</span>",
-        false => "",
-    };
+    let mut signs = String::new();
+    if run.operations.iter().any(|figures| figures.errors > 0) {
+        signs.push_str("<span><i class=\"band\"></i>errors in this second</span>");
+    }
+    if !run.marks.is_empty() {
+        signs.push_str("<span><i class=\"mark\"></i>something was broken or mended</span>");
+    }
     let charts = [
         (
             "Latency by percentile, ms",
@@ -96,12 +99,12 @@ fn section(run: &Run, recording: &Recording) -> Result<String> {
         ),
         (
             "Successes per second",
-            self::legend(&run, bands),
+            self::legend(&run, &signs),
             charts::throughput(&run)?,
         ),
         (
             "Latency over time, ms: 99th percentile, and the median as a thin line",
-            self::legend(&run, bands),
+            self::legend(&run, &signs),
             charts::latency(&run)?,
         ),
     ];
@@ -111,7 +114,22 @@ fn section(run: &Run, recording: &Recording) -> Result<String> {
             "<div class=\"card\"><h3>{title}</h3>{legend}{chart}</div>"
         );
     }
+    section.push_str(&marks(&run));
     Ok(section)
+}
+
+/// What was done to the cluster meanwhile.
+fn marks(run: &Run) -> String {
+    if run.marks.is_empty() {
+        return String::new();
+    }
+    let mut html = String::from("<div class=\"card\"><h3>What was broken and mended</h3><dl>");
+    for mark in &run.marks {
+        let (at_s, event) = (mark.at_s, escaped(&mark.event));
+        let _ = write!(html, "<dt>{at_s:.1} s</dt><dd>{event}</dd>");
+    }
+    html.push_str("</dl></div>\n");
+    html
 }
 
 /// The run without operations that it had no use for.
@@ -300,6 +318,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chaos::Mark;
     use crate::recorder::{Fault, Interval};
     use crate::report::Settings;
     use crate::timeline::Timeline;
@@ -334,6 +353,10 @@ mod tests {
             sends: None,
             elapsed,
             cpu: None,
+            marks: vec![Mark {
+                at_s: 2.5,
+                event: "node-2 killed".to_owned(),
+            }],
             stopped: false,
         };
         let settings = Settings {
@@ -346,6 +369,12 @@ mod tests {
         assert_eq!(page.matches("<svg").count(), 6);
         assert!(page.contains("&lt;cache&gt;") && !page.contains("<cache>"));
         assert!(page.contains("errors in this second"));
+        assert!(page.contains("<dt>2.5 s</dt><dd>node-2 killed</dd>"));
+        assert_eq!(
+            page.matches("stroke=\"#62615C\" stroke-width").count(),
+            4,
+            "a line in each chart over time"
+        );
         for outside in ["http://", "https://", "url("] {
             let others = page.replace("http://www.w3.org/2000/svg", "");
             assert!(!others.contains(outside), "{outside}");

@@ -62,6 +62,7 @@ async fn record(plan: Plan) -> (crate::recorder::Series, Option<Sends>) {
     let setup = Setup {
         connect: Default::default(),
         spread: Vec::new(),
+        chaos: None,
         threads: 1,
         connections: 1,
         keeps_histograms: false,
