@@ -113,6 +113,11 @@ impl Index {
             let what = format!("entry {} is where {expected} should be", log_id.index);
             return Err(damaged(what));
         }
+        self.push((log_id, payload), location);
+        Ok(())
+    }
+
+    fn push(&mut self, (log_id, payload): (LogId, Payload), location: Location) {
         if self.slots.is_empty() {
             self.cached_from = log_id.index;
         }
@@ -124,7 +129,6 @@ impl Index {
             payload: Some(payload),
         });
         self.forget_old();
-        Ok(())
     }
 
     /// Entries from `first` on are gone.
@@ -232,7 +236,14 @@ impl Index {
                 if Some(log_id.index) <= self.marks.purged.map(|id| id.index) {
                     return Ok(());
                 }
-                self.append((log_id, payload), Location::File { first, place })?;
+                let location = Location::File { first, place };
+                if self.slots.is_empty() {
+                    // What came before may have gone with its file, by a purge that is told further on:
+                    // whether it has is looked at in the end, by `begins_right`.
+                    self.push((log_id, payload), location);
+                } else {
+                    self.append((log_id, payload), location)?;
+                }
             }
             Record::Truncated(from) => self.truncate(from),
             Record::Purged(upto) => self.purge(upto),

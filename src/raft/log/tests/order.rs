@@ -209,6 +209,27 @@ async fn purging_deletes_files_without_a_later_append() {
     append(&mut store, vec![entry(1, 120)]).await.unwrap();
 }
 
+/// A file begins with the marks of its time: when an older file has gone since, by a later purge, they name a purge
+/// that the file's own entries do not follow.
+#[tokio::test]
+async fn a_later_purge_leaves_files_that_begin_with_an_earlier_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open_small(dir.path());
+    let mut from = 0;
+    for purged in [30, 70, 110, 111, 150] {
+        append_each(&mut store, (from..purged + 20).map(|i| entry(1, i))).await;
+        from = purged + 20;
+        store.purge(log_id(1, purged)).await.unwrap();
+        let before = contents(&mut store).await;
+        drop(store);
+        store = open_small(dir.path());
+        let after = contents(&mut store).await;
+        assert_eq!(after, before, "after a purge up to {purged}");
+        assert_eq!(after.entries.len(), 19);
+    }
+    assert!(files(dir.path()).len() < 4, "older files are gone");
+}
+
 #[tokio::test]
 async fn an_append_waits_while_too_much_waits_for_the_disk() {
     let dir = tempfile::tempdir().unwrap();
