@@ -18,6 +18,7 @@ use crate::cli::{
     CacheFlags, CacheShape, Cli, Command, LocksFlags, LocksShape, MixFlags, QueueFlags, QueueShape,
     RedisFlags, ReferenceFlags, ResponderFlags, Target,
 };
+use crate::crew::Role;
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::report::environment::Environment;
@@ -40,12 +41,21 @@ mod settings;
 
 use settings::settings;
 
-/// Runs the command and returns its figures, and the recordings that they come from.
+/// Runs the command and returns its figures, and the recordings that they come from. A coordinator and its workers run
+/// the same command under the same name.
 ///
 /// # Errors
 /// The broker cannot be reached, or the run could not be done. Requests that fail are in the report.
-pub async fn execute(cli: &Cli) -> Result<(Report, Vec<Recording>)> {
+pub async fn execute(cli: &Cli, role: Role, name: RunName) -> Result<(Report, Vec<Recording>)> {
     let mut setup = cli.setup();
+    let workers = match &role {
+        Role::Alone => 1,
+        Role::Coordinator(coordinator) => coordinator.workers(),
+        Role::Worker(link) => {
+            setup.place = link.place();
+            link.place().of
+        }
+    };
     let client = Client::connect(&setup.connect).await?;
     let mut environment = Environment::read();
     environment.broker_version = Some(client.requester().nats().server_info().version);
@@ -69,9 +79,10 @@ pub async fn execute(cli: &Cli) -> Result<(Report, Vec<Recording>)> {
         cli,
         setup,
         client,
-        name: RunName::new(),
+        role,
+        name,
         progress: Progress::new(),
-        report: Report::begin(environment, settings(cli)),
+        report: Report::begin(environment, settings(cli, workers)),
         recordings: Vec::new(),
     };
     match &cli.command {
@@ -85,8 +96,8 @@ pub async fn execute(cli: &Cli) -> Result<(Report, Vec<Recording>)> {
             call.echo().await?;
         }
         Command::Redis(flags) => call.redis(flags).await?,
-        Command::Bench(_) | Command::Compare(_) => {
-            unreachable!("a benchmark consists of other commands, a comparison makes no run")
+        Command::Bench(_) | Command::Coordinate(_) | Command::Worker(_) | Command::Compare(_) => {
+            unreachable!("these consist of other commands, or make no run")
         }
     }
     Ok((call.report, call.recordings))
@@ -97,6 +108,7 @@ struct Call<'a> {
     cli: &'a Cli,
     setup: Setup,
     client: Client,
+    role: Role,
     name: RunName,
     progress: Progress,
     report: Report,
@@ -273,14 +285,18 @@ impl Call<'_> {
             return Ok(false);
         };
         let subject = self.name.with("echo");
-        let responder = Responder::start(flags.responder, &self.cli.nats, &subject).await?;
+        // One responder is for all workers.
+        let responder = match &self.role {
+            Role::Worker(_) => None,
+            _ => Some(Responder::start(flags.responder, &self.cli.nats, &subject).await?),
+        };
         let workload = Echo {
             subject: Subject::from(subject),
             payload: Bytes::from(vec![b'x'; flags.payload as usize]),
             timeout: self.cli.target.timeout,
         };
         let stopped = self.run(workload).await?;
-        let responder_cpu = responder.stop()?;
+        let responder_cpu = responder.map(Responder::stop).transpose()?.flatten();
         if let Some(figures) = self.report.runs.last_mut() {
             figures.responder_cpu_s = responder_cpu.map(|cpu| cpu.as_secs_f64());
         }
@@ -293,7 +309,12 @@ impl Call<'_> {
     }
 
     async fn run_shared(&mut self, workload: Arc<impl Workload>) -> Result<bool> {
-        let recording = run(workload, &self.setup, &mut self.progress).await?;
+        let (setup, progress) = (&self.setup, &mut self.progress);
+        let recording = match &mut self.role {
+            Role::Alone => run(workload, setup, progress, None).await?,
+            Role::Worker(link) => run(workload, setup, progress, Some(link)).await?,
+            Role::Coordinator(coordinator) => coordinator.run(&*workload, setup, progress).await?,
+        };
         self.report.runs.push(Run::new(&recording));
         let stopped = recording.stopped;
         self.recordings.push(recording);

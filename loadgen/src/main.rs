@@ -1,8 +1,9 @@
 //! `loadgen`: puts load on a Mufakat cluster and measures it.
 //!
 //! A command runs workloads (`workload`), each through `run`: load threads whose users are paced by `pacer` (in an
-//! open loop by `schedule`), checked by `check` and recorded by `recorder`; `timeline` adds up what the threads tell each second. `report`
-//! holds what is left of that and judges it. `bench` runs a set of commands against a cluster of its own.
+//! open loop by `schedule`), checked by `check` and recorded by `recorder`; `timeline` adds up what the threads tell
+//! each second. `report` holds what is left of that and judges it. `chaos` breaks the cluster meanwhile, `bench` runs a
+//! set of commands against a cluster of its own, and `crew` one command on several machines.
 
 use std::process::ExitCode;
 
@@ -16,6 +17,7 @@ mod check;
 mod cli;
 mod commands;
 mod cpu;
+mod crew;
 mod pacer;
 mod progress;
 mod recorder;
@@ -26,7 +28,10 @@ mod schedule;
 mod timeline;
 mod workload;
 
+use crew::{Coordinator, Order, Role};
+use mufakat::broker::options::NatsOptions;
 use report::{Report, compare, files, html};
+use workload::resource::RunName;
 
 /// Requests failed, or the run could not be done. The command line's own errors are 2.
 const ERROR: u8 = 1;
@@ -46,7 +51,9 @@ fn main() -> ExitCode {
     let executed = match &cli.command {
         cli::Command::Compare(flags) => show_changes(flags),
         cli::Command::Bench(flags) => benchmark(flags),
-        _ => execute(&cli),
+        cli::Command::Coordinate(flags) => coordinate(flags),
+        cli::Command::Worker(flags) => work(flags, &cli.nats),
+        _ => execute(&cli, None),
     };
     match executed {
         Ok(code) => ExitCode::from(code),
@@ -69,18 +76,43 @@ fn benchmark(flags: &cli::BenchFlags) -> Result<u8> {
     Ok(if all_well { 0 } else { ERROR })
 }
 
+/// Runs a command by workers.
+fn coordinate(flags: &cli::CoordinateFlags) -> Result<u8> {
+    let words = ["loadgen"].into_iter();
+    let words = words.chain(flags.command.iter().map(String::as_str));
+    let command = cli::Cli::parse_from(words);
+    command.command.shareable()?;
+    execute(&command, Some(flags))
+}
+
+fn work(flags: &cli::WorkerFlags, nats: &NatsOptions) -> Result<u8> {
+    runtime()?.block_on(crew::work(flags, nats))?;
+    Ok(0)
+}
+
 fn runtime() -> Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     Ok(builder.enable_all().build()?)
 }
 
-/// Runs the command, prints its figures and judges them; returns the exit code.
-fn execute(cli: &cli::Cli) -> Result<u8> {
+/// Runs the command, alone or by workers, prints its figures and judges them; returns the exit code.
+fn execute(cli: &cli::Cli, workers: Option<&cli::CoordinateFlags>) -> Result<u8> {
     let output = &cli.output;
     // A baseline that cannot be read is told before the run, not after it.
     let baseline = output.baseline.as_deref().map(Report::read_json);
     let baseline = baseline.transpose()?;
-    let (report, recordings) = runtime()?.block_on(commands::execute(cli))?;
+    let (report, recordings) = runtime()?.block_on(async {
+        let name = RunName::new();
+        let Some(flags) = workers else {
+            return commands::execute(cli, Role::Alone, name).await;
+        };
+        let coordinator = Coordinator::gather(&cli.nats, flags, &name).await?;
+        let job = coordinator.job().clone();
+        let done = commands::execute(cli, Role::Coordinator(coordinator), name).await;
+        // Whatever came of it: nobody is to wait for more.
+        job.order(Order::Stop).await?;
+        done
+    })?;
     print!("{}", report::table::text(&report));
     if let Some(path) = &output.json {
         report.write_json(path)?;

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
+use hdrhistogram::{AdditionError, Histogram};
 use tokio::time::Instant;
 
 /// Latencies below one microsecond count as one.
@@ -62,6 +62,30 @@ impl Series {
             refusals: BTreeMap::new(),
             unknown: 0,
         }
+    }
+
+    /// What another process recorded.
+    ///
+    /// # Errors
+    /// A histogram has latencies beyond the bounds.
+    pub fn of(
+        latency_us: &Histogram<u64>,
+        since_send_us: &Histogram<u64>,
+        errors: BTreeMap<String, u64>,
+        refusals: BTreeMap<String, u64>,
+        unknown: u64,
+    ) -> Result<Self, AdditionError> {
+        let mut series = Self::new();
+        series.latency_us.add(latency_us)?;
+        series.since_send_us.add(since_send_us)?;
+        for (code, number) in errors {
+            count(&mut series.errors, &code, number);
+        }
+        for (code, number) in refusals {
+            count(&mut series.refusals, &code, number);
+        }
+        series.unknown = unknown;
+        Ok(series)
     }
 
     /// Counts a success with its latency from the intended and from the actual start.

@@ -1,14 +1,13 @@
 //! `--check` against a stand-in for a cluster that breaks its promises, one way at a time: each is found, printed and
 //! told by the exit code; the stand-in that keeps them passes.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-
 use futures_util::StreamExt;
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, VecDeque};
+
+mod broker;
+
+use broker::Broker;
 
 /// How the stand-in breaks its promises.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -177,55 +176,6 @@ fn status() -> Value {
         "members": [{"node": 1, "voter": true, "incarnation": null}], "epoch": 1, "lease_ms": 1000,
         "version": "0.0.0", "uptime_ms": 1, "locks": {"held": 0, "waiting": 0},
         "cache": {"entries": 0, "bytes": 0}, "queue": {"topics": 0}, "nats": {"connected": true}})
-}
-
-/// A broker that ends with this.
-struct Broker {
-    child: Child,
-    url: String,
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        // Fails only for a process that has ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Broker {
-    async fn start() -> (Self, async_nats::Client) {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .expect("a free port")
-            .port();
-        let child = Command::new(nats_server())
-            .args(["-a", "127.0.0.1", "-p", &port.to_string()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("nats-server starts: run `make tools`");
-        let url = format!("nats://127.0.0.1:{port}");
-        let broker = Self { child, url };
-        let connected = async {
-            loop {
-                match async_nats::connect(&broker.url).await {
-                    Ok(client) => return client,
-                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-                }
-            }
-        };
-        let client = tokio::time::timeout(Duration::from_secs(20), connected).await;
-        (broker, client.expect("nats-server answers"))
-    }
-}
-
-fn nats_server() -> PathBuf {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/bin/nats-server");
-    match beside.is_file() {
-        true => beside,
-        false => "nats-server".into(),
-    }
 }
 
 /// Runs the load generator against a stand-in with this fault; its exit code and what it printed.

@@ -13,6 +13,7 @@ use mufakat::broker::options::NatsOptions;
 
 use crate::cli::{BenchFlags, Cli};
 use crate::commands;
+use crate::crew::Role;
 use crate::report::Report;
 use crate::responder::{Form, Responder};
 use crate::workload::resource::RunName;
@@ -81,7 +82,9 @@ async fn measure(cluster: &Cluster, flags: &BenchFlags) -> Result<Results> {
     let mut by_hand = echo_by_hand(cluster, flags).await?;
     for command in SET {
         let cli = command_line(command, cluster, flags)?;
-        let (report, _) = commands::execute(&cli).await.context(*command)?;
+        let (report, _) = commands::execute(&cli, Role::Alone, RunName::new())
+            .await
+            .context(*command)?;
         print!("{}", crate::report::table::text(&report));
         reports.push((*command, report));
         if *command == "echo" {

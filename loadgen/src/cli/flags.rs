@@ -216,6 +216,29 @@ pub struct BenchFlags {
 }
 
 #[derive(Args)]
+pub struct CoordinateFlags {
+    /// How many workers to wait for
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub workers: u32,
+    /// Workers of which group, so that two coordinators do not take each other's
+    #[arg(long, value_parser = values::group, default_value = "default")]
+    pub group: String,
+    /// The command with all its flags, how to reach the broker included
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    pub command: Vec<String>,
+}
+
+#[derive(Args)]
+pub struct WorkerFlags {
+    /// Which group to work for
+    #[arg(long, value_parser = values::group, default_value = "default")]
+    pub group: String,
+    /// End after one job, with 1 if it failed
+    #[arg(long)]
+    pub once: bool,
+}
+
+#[derive(Args)]
 #[command(next_help_heading = "Pace")]
 pub struct PaceFlags {
     /// Clients, each with one round under way at a time; with --rate the most rounds under way at once

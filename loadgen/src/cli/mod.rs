@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use mufakat::broker::options::NatsOptions;
 use mufakat::client;
 use mufakat::protocol::Encoding;
 
+use crate::crew::Place;
 use crate::pacer::Plan;
 use crate::run::Setup;
 use crate::schedule::OpenLoop;
@@ -16,8 +18,9 @@ mod shapes;
 mod values;
 
 pub use flags::{
-    BenchFlags, CacheFlags, ChaosFlags, CompareFlags, EchoFlags, LocksFlags, MixFlags, OutputFlags,
-    PaceFlags, QueueFlags, RedisFlags, ReferenceFlags, ResponderFlags, StatusFlags, TargetFlags,
+    BenchFlags, CacheFlags, ChaosFlags, CompareFlags, CoordinateFlags, EchoFlags, LocksFlags,
+    MixFlags, OutputFlags, PaceFlags, QueueFlags, RedisFlags, ReferenceFlags, ResponderFlags,
+    StatusFlags, TargetFlags, WorkerFlags,
 };
 pub use shapes::{CacheShape, LocksShape, QueueShape};
 pub use values::{EncodingName, Target};
@@ -50,6 +53,7 @@ Examples:
   loadgen reference --report run.html --json run.json
   loadgen locks --threshold 'lock.acquire.p99<20ms' --threshold 'lock.acquire.errors<0.1%'
   loadgen queue --baseline yesterday.json --noise 5%
+  loadgen coordinate 2 locks --clients 400         from two machines that run `loadgen worker`
   loadgen compare yesterday.json today.json
 
 Exit codes, the first that fits:
@@ -105,6 +109,17 @@ pub enum Command {
     /// Starts `mufakat dev` with other ports and data that goes away with it, runs one workload after another, and
     /// sets each beside the raw echo of that broker and beside Redis alone.
     Bench(BenchFlags),
+    /// Runs a command on several machines, and adds up what they record
+    ///
+    /// Waits for so many workers, then lets all of them run the command together. Clients, rates and numbers of requests
+    /// are shared out; threads and connections are those of each worker. Histograms are merged, never averaged. What
+    /// flags of results ask for is written here.
+    Coordinate(CoordinateFlags),
+    /// Loads as a coordinator says
+    ///
+    /// Takes part in one run after another until Ctrl-C. How to reach the broker is this machine's own matter; all else
+    /// is the coordinator's.
+    Worker(WorkerFlags),
     /// Two reports side by side, as --json writes them
     ///
     /// The noise is twice the standard error of a figure from second to second, of both runs together. A change that
@@ -125,13 +140,19 @@ impl Command {
             Self::Echo(_) => "echo",
             Self::Redis(_) => "redis",
             Self::Bench(_) => "bench",
+            Self::Coordinate(_) => "coordinate",
+            Self::Worker(_) => "worker",
             Self::Compare(_) => "compare",
         }
     }
 
     fn pace(&self) -> Option<&PaceFlags> {
         match self {
-            Self::Reference(_) | Self::Bench(_) | Self::Compare(_) => None,
+            Self::Reference(_)
+            | Self::Bench(_)
+            | Self::Coordinate(_)
+            | Self::Worker(_)
+            | Self::Compare(_) => None,
             Self::Redis(flags) => Some(&flags.pace),
             Self::Locks(flags) => Some(&flags.pace),
             Self::Queue(flags) => Some(&flags.pace),
@@ -154,15 +175,46 @@ impl Command {
             | Self::Echo(_)
             | Self::Redis(_)
             | Self::Bench(_)
+            | Self::Coordinate(_)
+            | Self::Worker(_)
             | Self::Compare(_) => return None,
         };
         Some((flags, flags.chaos.as_deref()?))
     }
 
+    /// Whether several machines can run it together.
+    ///
+    /// # Errors
+    /// Why they cannot.
+    pub fn shareable(&self) -> Result<()> {
+        let checks = match self {
+            Self::Locks(flags) => flags.check.check,
+            Self::Queue(flags) => flags.check.check,
+            Self::Cache(flags) => flags.check.check,
+            Self::Mix(flags) => flags.check.check,
+            Self::Reference(_) | Self::Status(_) | Self::Echo(_) | Self::Redis(_) => false,
+            Self::Bench(_) | Self::Coordinate(_) | Self::Worker(_) | Self::Compare(_) => {
+                bail!("`{}` is no workload", self.name())
+            }
+        };
+        if checks {
+            bail!("--check knows only the requests of one process");
+        }
+        if self.chaos().is_some() {
+            bail!("--chaos is for a load from one process");
+        }
+        Ok(())
+    }
+
     /// How the echo beside the workload is made, if there is one.
     pub fn echo(&self) -> Option<&ResponderFlags> {
         match self {
-            Self::Reference(_) | Self::Redis(_) | Self::Bench(_) | Self::Compare(_) => None,
+            Self::Reference(_)
+            | Self::Redis(_)
+            | Self::Bench(_)
+            | Self::Coordinate(_)
+            | Self::Worker(_)
+            | Self::Compare(_) => None,
             Self::Locks(flags) => Some(&flags.echo),
             Self::Queue(flags) => Some(&flags.echo),
             Self::Cache(flags) => Some(&flags.echo),
@@ -230,6 +282,7 @@ impl Cli {
             connect: self.connect_options(),
             spread: Vec::new(),
             chaos: None,
+            place: Place::ALONE,
             plan: self.plan(),
             threads,
             connections: connections.max(threads),

@@ -123,6 +123,16 @@ pub fn wait(text: &str) -> Result<Duration> {
     }
 }
 
+/// A name that can be part of a subject.
+pub fn group(text: &str) -> Result<String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if !text.is_empty() && text.bytes().all(plain) {
+        Ok(text.to_owned())
+    } else {
+        bail!("not letters, digits, `-` and `_` alone")
+    }
+}
+
 pub fn positive_rate(text: &str) -> Result<f64> {
     let rate: f64 = text.parse()?;
     // Slower than one in a day is a mistake, and would overflow the schedule.
@@ -190,6 +200,14 @@ mod tests {
         assert_eq!(positive_rate("0.5").unwrap(), 0.5);
         for wrong in ["0", "-1", "inf", "NaN", "1e-300", "x"] {
             assert!(positive_rate(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn groups_are_parts_of_subjects() {
+        assert_eq!(group("team-1").unwrap(), "team-1");
+        for wrong in ["", "a.b", "*", ">", "a b"] {
+            assert!(group(wrong).is_err(), "{wrong}");
         }
     }
 

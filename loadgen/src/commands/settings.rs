@@ -8,7 +8,7 @@ use crate::cli::{CacheShape, Cli, Command, LocksShape, QueueShape};
 use crate::report::{Settings, milliseconds};
 
 /// The settings of a command that makes a run.
-pub fn settings(cli: &Cli) -> Settings {
+pub fn settings(cli: &Cli, workers: u32) -> Settings {
     let (plan, target, echo) = (cli.plan(), &cli.target, cli.command.echo());
     let echo = echo.filter(|flags| !flags.skip_echo && cli.command.chaos().is_none());
     let open_loop = plan.open_loop.as_ref();
@@ -32,6 +32,7 @@ pub fn settings(cli: &Cli) -> Settings {
         timeout_ms: milliseconds(target.timeout),
         connections: cli.setup().connections,
         threads: target.threads,
+        workers,
     }
 }
 
@@ -63,7 +64,8 @@ fn own_settings(command: &Command) -> BTreeMap<String, Value> {
             own.add("check", json!(flags.check.check));
         }
         Command::Redis(flags) => own.add("value_bytes", json!(flags.value_bytes)),
-        Command::Status(_) | Command::Echo(_) | Command::Bench(_) | Command::Compare(_) => {}
+        Command::Status(_) | Command::Echo(_) => {}
+        Command::Bench(_) | Command::Coordinate(_) | Command::Worker(_) | Command::Compare(_) => {}
     }
     if let Some((flags, _)) = command.chaos() {
         let parts = flags.chaos_on.iter().map(|part| part.name());

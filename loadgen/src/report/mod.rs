@@ -77,8 +77,17 @@ pub struct Settings {
     pub encoding: String,
     pub target: String,
     pub timeout_ms: u64,
+    /// Of each worker.
     pub connections: u32,
     pub threads: u32,
+    /// Processes that loaded together.
+    #[serde(default = "workers_default")]
+    pub workers: u32,
+}
+
+/// Of reports that do not name it.
+fn workers_default() -> u32 {
+    1
 }
 
 /// A length in whole milliseconds.

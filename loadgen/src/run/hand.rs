@@ -25,11 +25,34 @@ pub struct Hand {
     start: Option<oneshot::Sender<Instant>>,
 }
 
-/// What a thread hands back at its end.
+/// What a thread hands back at its end, or several together.
+#[derive(Clone, Copy, Debug)]
 pub struct Share {
-    pub last_end: Option<Instant>,
+    /// When the last recorded request ended, since the recorded time began.
+    pub last_end: Option<Duration>,
+    /// CPU time in the whole run; `None` where the system does not tell.
     pub cpu: Option<Duration>,
+    /// What became of the arrivals of an open loop.
     pub sends: Option<Sends>,
+}
+
+impl Share {
+    /// All of them together.
+    pub fn sum(shares: &[Self]) -> Self {
+        let none = Self {
+            last_end: None,
+            cpu: Some(Duration::ZERO),
+            sends: None,
+        };
+        shares.iter().fold(none, |sum, part| Self {
+            last_end: sum.last_end.max(part.last_end),
+            cpu: sum.cpu.zip(part.cpu).map(|(sum, part)| sum + part),
+            sends: match (sum.sends, part.sends) {
+                (Some(sum), Some(part)) => Some(sum.plus(part)),
+                (sum, part) => sum.or(part),
+            },
+        })
+    }
 }
 
 impl Hand {
@@ -124,10 +147,9 @@ impl<W: Workload> Work<W> {
             tokio::task::spawn_local(tell(turn.clone(), ticks, self.intervals.clone(), ended));
 
         let mut users = Vec::new();
-        for (place, number) in (self.index..plan.users)
-            .step_by(self.setup.threads as usize)
-            .enumerate()
-        {
+        let (first, threads) = self.of_all();
+        let numbers = (first..plan.users).step_by(threads as usize);
+        for (place, number) in numbers.enumerate() {
             let seat = Seat {
                 number,
                 client: lines[place % lines.len()].clone(),
@@ -147,6 +169,7 @@ impl<W: Workload> Work<W> {
             .zip(cpu_before)
             .map(|(after, before)| after.saturating_sub(before));
         let last_end = turn.recorder.borrow().last_end();
+        let last_end = last_end.map(|end| end.duration_since(turn.pacer.records_from()));
         Ok(Share {
             last_end,
             cpu,
@@ -154,16 +177,22 @@ impl<W: Workload> Work<W> {
         })
     }
 
+    /// This thread's number among those of all workers, and how many those are.
+    fn of_all(&self) -> (u32, u32) {
+        let Setup { place, threads, .. } = &self.setup;
+        (place.index * threads + self.index, place.of * threads)
+    }
+
     /// What the thread's users share.
     fn turn(&self, start: Instant) -> Turn {
-        let Setup { plan, threads, .. } = &self.setup;
+        let (plan, (index, threads)) = (&self.setup.plan, self.of_all());
         let requests = plan
             .requests
-            .map(|requests| share_of(requests, self.index, *threads));
+            .map(|requests| share_of(requests, index, threads));
         let schedule = plan.open_loop.as_ref().map(|open_loop| {
             // Users draw from seeds that follow the plan's; those of schedules are far from them.
-            let seed = plan.seed.wrapping_sub(1 + u64::from(self.index));
-            Schedule::new(open_loop, start, (self.index, *threads), seed)
+            let seed = plan.seed.wrapping_sub(1 + u64::from(index));
+            Schedule::new(open_loop, start, (index, threads), seed)
         });
         let stop = self.stop.clone();
         let pacer = Pacer::new(plan.clone(), start, requests, schedule, stop);

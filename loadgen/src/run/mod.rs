@@ -12,9 +12,10 @@ use anyhow::{Context, Result};
 use mufakat::client::ConnectOptions;
 use mufakat::ids::NodeId;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval};
 
 use crate::chaos::{Chaos, Mark};
+use crate::crew::{Link, Place};
 use crate::pacer::Plan;
 use crate::progress::Progress;
 use crate::recorder::Series;
@@ -26,8 +27,10 @@ mod hand;
 
 use hand::Hand;
 
+pub use hand::Share;
+
 /// How often a thread tells what it recorded.
-const INTERVAL: Duration = Duration::from_secs(1);
+pub const INTERVAL: Duration = Duration::from_secs(1);
 /// How long after the end of an interval it is shown, so that every thread has told.
 const DRAW_AFTER: Duration = Duration::from_millis(100);
 /// Intervals on their way from the threads; when full, a thread's next one waits and grows.
@@ -43,6 +46,8 @@ pub struct Setup {
     pub plan: Plan,
     /// Threads, at least 1.
     pub threads: u32,
+    /// Where they are among those of all workers.
+    pub place: Place,
     /// Connections over all threads, at least one each.
     pub connections: u32,
     /// What is broken meanwhile.
@@ -84,16 +89,21 @@ impl Recording {
 }
 
 /// Runs the workload to its end or to Ctrl-C, showing progress. A round that was begun is finished: a run lasts
-/// at most one round and one think time longer than planned.
+/// at most one round and one think time longer than planned. A worker begins when its coordinator says so, ends also
+/// when that stops the job, and tells it what it records.
 ///
 /// # Errors
-/// The target cannot be reached, or a thread could not start.
+/// The target cannot be reached, or a thread could not start; of a worker also: the coordinator cannot be reached.
 pub async fn run<W: Workload>(
     workload: Arc<W>,
     setup: &Setup,
     progress: &mut Progress,
+    mut coordinator: Option<&mut Link>,
 ) -> Result<Recording> {
-    let stop = Arc::new(AtomicBool::new(false));
+    let stop = match &coordinator {
+        Some(link) => link.stop(),
+        None => Arc::new(AtomicBool::new(false)),
+    };
     let (intervals, mut told) = mpsc::channel(INTERVALS_WAITING_MAX);
     let mut crew = Vec::new();
     for index in 0..setup.threads {
@@ -105,7 +115,10 @@ pub async fn run<W: Workload>(
     for hand in &mut crew {
         hand.connected().await?;
     }
-    let start = Instant::now();
+    let start = match &mut coordinator {
+        Some(link) => link.wait_for_start().await?,
+        None => Instant::now(),
+    };
     let recorded_from = SystemTime::now() + setup.plan.warm_up;
     for hand in &mut crew {
         hand.start(start);
@@ -117,13 +130,16 @@ pub async fn run<W: Workload>(
     let series = workload.operations().len() + workload.details().len();
     let mut timeline = Timeline::new(series, setup.keeps_histograms);
     progress.begin(workload.name(), workload.operations(), &setup.plan, start);
-    let mut draws = tokio::time::interval_at(first_tick(&setup.plan, start) + DRAW_AFTER, INTERVAL);
+    let mut draws = draws(&setup.plan, start);
     loop {
         tokio::select! {
             interval = told.recv() => match interval {
                 Some(interval) => {
                     progress.add(&interval);
                     timeline.add(&interval);
+                    if let Some(link) = &coordinator {
+                        link.tell_interval(&interval).await?;
+                    }
                 }
                 None => break,
             },
@@ -132,62 +148,84 @@ pub async fn run<W: Workload>(
         }
     }
     progress.end();
-    let stopped = stop.swap(true, Ordering::Relaxed);
+    // A job that was stopped goes on with no other run.
+    let stopped = stop.load(Ordering::Relaxed);
     let marks = match chaos {
-        Some(chaos) => chaos.await.context("the chaos panicked")??,
+        Some(chaos) => {
+            stop.store(true, Ordering::Relaxed);
+            chaos.await.context("the chaos panicked")??
+        }
         None => Vec::new(),
     };
-    let mut recording = end(crew, timeline, &*workload, &setup.plan, start, stopped)?;
-    recording.recorded_from = recorded_from;
-    recording.marks = marks;
-    Ok(recording)
+    let shares: Result<Vec<_>> = crew.into_iter().map(Hand::join).collect();
+    let shares = shares?;
+    if let Some(link) = &coordinator {
+        link.tell_end(&Share::sum(&shares)).await?;
+    }
+    let conclusion = Conclusion {
+        plan: &setup.plan,
+        recorded_from,
+        shares,
+        marks,
+        stopped,
+    };
+    Ok(conclusion.recording(&*workload, timeline))
 }
 
-fn end<W: Workload>(
-    crew: Vec<Hand>,
-    timeline: Timeline,
-    workload: &W,
-    plan: &Plan,
-    start: Instant,
-    stopped: bool,
-) -> Result<Recording> {
-    let records_from = start + plan.warm_up;
-    let ends_at = records_from + plan.duration;
-    let mut ended = records_from;
-    let mut cpu = Some(Duration::ZERO);
-    let mut sends: Option<Sends> = None;
-    for hand in crew {
-        let share = hand.join()?;
-        ended = ended.max(share.last_end.unwrap_or(records_from));
-        cpu = cpu.zip(share.cpu).map(|(sum, part)| sum + part);
-        sends = match (sends, share.sends) {
-            (Some(sum), Some(part)) => Some(sum.plus(part)),
-            (sum, part) => sum.or(part),
+/// How a run ended.
+pub struct Conclusion<'a> {
+    pub plan: &'a Plan,
+    pub recorded_from: SystemTime,
+    /// Those of all threads.
+    pub shares: Vec<Share>,
+    pub marks: Vec<Mark>,
+    pub stopped: bool,
+}
+
+impl Conclusion<'_> {
+    /// What the run recorded.
+    pub fn recording(self, workload: &impl Workload, timeline: Timeline) -> Recording {
+        let Self {
+            plan,
+            recorded_from,
+            shares,
+            marks,
+            stopped,
+        } = self;
+        let Share {
+            last_end,
+            cpu,
+            sends,
+        } = Share::sum(&shares);
+        // A run that its duration ended is as long as its plan says; one that was cut short, as long as it recorded.
+        let elapsed = if stopped || plan.requests.is_some() {
+            last_end.unwrap_or_default().min(plan.duration)
+        } else {
+            plan.duration
         };
+        let (totals, seconds) = timeline.finish(elapsed);
+        let mut totals = totals.into_iter();
+        let mut named = |names: &[&'static str]| -> Vec<_> {
+            names.iter().copied().zip(totals.by_ref()).collect()
+        };
+        Recording {
+            workload: workload.name(),
+            recorded_from,
+            operations: named(workload.operations()),
+            details: named(workload.details()),
+            seconds,
+            sends,
+            elapsed,
+            cpu,
+            marks,
+            stopped,
+        }
     }
-    // A run that its duration ended is as long as its plan says; one that was cut short, as long as it recorded.
-    let ended = if stopped || plan.requests.is_some() {
-        ended.min(ends_at)
-    } else {
-        ends_at
-    };
-    let elapsed = ended.duration_since(records_from);
-    let (totals, seconds) = timeline.finish(elapsed);
-    let mut totals = totals.into_iter();
-    let mut named =
-        |names: &[&'static str]| -> Vec<_> { names.iter().copied().zip(totals.by_ref()).collect() };
-    Ok(Recording {
-        workload: workload.name(),
-        recorded_from: SystemTime::now(),
-        operations: named(workload.operations()),
-        details: named(workload.details()),
-        seconds,
-        sends,
-        elapsed,
-        cpu,
-        marks: Vec::new(),
-        stopped,
-    })
+}
+
+/// When what came in is shown.
+pub fn draws(plan: &Plan, start: Instant) -> Interval {
+    tokio::time::interval_at(first_tick(plan, start) + DRAW_AFTER, INTERVAL)
 }
 
 /// When the first interval ends: seconds are counted from the begin of the recorded time, which is a whole number of

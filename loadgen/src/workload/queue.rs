@@ -25,6 +25,8 @@ const ACK: Operation = Operation(2);
 
 /// How long a message that was popped is nobody else's: short, since a check waits for what got lost on its way.
 const VISIBILITY: Duration = Duration::from_secs(5);
+/// How much later than its visibility ends a message may come again.
+const LATE_MAX: Duration = Duration::from_secs(1);
 /// Messages that are taken at once when a topic is emptied.
 const EMPTYING_MAX: u64 = 1000;
 /// How long a pop waits before the topic counts as empty.
@@ -230,7 +232,7 @@ impl Topics {
                     // itself: its message comes again after its visibility.
                     let has_all = self.check.tell(|check, _| check.has_all(&topic));
                     let since = empty_since.get_or_insert_with(Instant::now);
-                    if has_all == Some(true) || since.elapsed() > VISIBILITY * 2 {
+                    if has_all == Some(true) || since.elapsed() > VISIBILITY + LATE_MAX {
                         break;
                     }
                     continue;

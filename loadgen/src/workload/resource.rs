@@ -24,9 +24,20 @@ impl RunName {
         Self(format!("loadgen.{started:x}.{:x}", std::process::id()))
     }
 
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The NATS subject or resource of the run with this last token.
     pub fn with(&self, last: impl std::fmt::Display) -> String {
         format!("{}.{last}", self.0)
+    }
+}
+
+impl From<String> for RunName {
+    /// The name of a run that another process has begun.
+    fn from(name: String) -> Self {
+        Self(name)
     }
 }
 

@@ -1,3 +1,4 @@
+use crate::crew::Place;
 use crate::pacer::Plan;
 use crate::recorder::Operation;
 use crate::schedule::{Arrivals, OpenLoop};
@@ -64,6 +65,7 @@ async fn record(plan: Plan) -> (crate::recorder::Series, Option<Sends>) {
         spread: Vec::new(),
         chaos: None,
         threads: 1,
+        place: Place::ALONE,
         connections: 1,
         keeps_histograms: false,
         plan,
