@@ -33,6 +33,8 @@ const ASK_AGAIN_MS_MAX: u64 = 320;
 #[derive(Debug)]
 pub struct Copied {
     pub entry: Entry,
+    /// Whether the home is to hear of the next use.
+    pub(super) tells: bool,
 }
 
 /// A question to a home.
@@ -177,11 +179,15 @@ impl<T> Cache<T> {
                 return;
             }
             Found::Miss => (Answer::Missed, false),
-            Found::Hit { entry, shared } => {
+            Found::Hit {
+                entry,
+                shared,
+                tell_uses,
+            } => {
                 let left_ms = entry.left_ms;
                 let install = shared && (attached || self.flaws.no_detach) && current;
                 let entry = shortened(entry).kept(sent_ms);
-                let hit = self.take_copy(&key, entry, install, now_ms);
+                let hit = self.take_copy(&key, (entry, tell_uses), install, now_ms);
                 (Answer::Found(Hit { left_ms, ..hit }), shared)
             }
         };
@@ -202,7 +208,13 @@ impl<T> Cache<T> {
     }
 
     /// Installs a copy if it may be; the value for those who wait.
-    fn take_copy(&mut self, key: &Key, mut entry: Entry, install: bool, now_ms: u64) -> Hit {
+    fn take_copy(
+        &mut self,
+        key: &Key,
+        (mut entry, tells): (Entry, bool),
+        install: bool,
+        now_ms: u64,
+    ) -> Hit {
         let hit = Hit {
             value: entry.value.clone(),
             version: entry.version,
@@ -221,7 +233,7 @@ impl<T> Cache<T> {
         if install && newer && self.make_room(bytes, key, now_ms) {
             self.uses += 1;
             self.copies
-                .insert(key.clone(), (Copied { entry }, bytes), self.uses);
+                .insert(key.clone(), (Copied { entry, tells }, bytes), self.uses);
             self.trim(now_ms);
         }
         hit

@@ -98,7 +98,13 @@ impl<T> Cache<T> {
         let entry = held.entry.sent_copy(now_ms);
         let is_written = self.writes.contains(&key);
         let shared = !is_written && self.note_sharer(&key, &reader);
-        self.say(reader, Found::Hit { entry, shared });
+        let tell_uses = self.wants_uses();
+        let found = Found::Hit {
+            entry,
+            shared,
+            tell_uses,
+        };
+        self.say(reader, found);
     }
 
     /// Enters the reader among those who are told when the value is old, if both nodes act on the

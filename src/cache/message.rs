@@ -58,6 +58,8 @@ pub enum Message {
         sweep: u64,
         matching: Matching,
     },
+    /// Copies of these were read.
+    Used { keys: Vec<Key> },
     /// What does the receiver have of these keys?
     Compare {
         asker: Incarnation,
@@ -124,7 +126,9 @@ impl Message {
                 entries.iter().map(each).sum()
             }
             Message::Moved { .. } | Message::Swept { .. } => 0,
-            Message::Compare { keys, .. } => keys.iter().map(|key| key.len() + 3).sum(),
+            Message::Used { keys } | Message::Compare { keys, .. } => {
+                keys.iter().map(|key| key.len() + 3).sum()
+            }
             Message::Compared { found, .. } => found.iter().map(|(key, _)| key.len() + 32).sum(),
             Message::Sweep { matching, .. } => match matching {
                 Matching::All => 0,
@@ -144,6 +148,8 @@ pub enum Found {
         entry: Sent,
         /// Whether the home knows that the asker has it, and will say when it is old.
         shared: bool,
+        /// Whether the home wants to hear when the asker's copy is read.
+        tell_uses: bool,
     },
     Miss,
     /// The home may not say: it has no lease, or the key is about to move.

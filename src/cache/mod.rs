@@ -31,7 +31,7 @@
 //! - [`memory`]: tables in the order of use
 //! - [`message`]: what nodes say to each other
 //! - [`state`]: the cache of one node; [`home`], [`writes`], [`copies`], [`backups`],
-//!   [`moving`], [`sweeps`], [`fences`], [`room`],
+//!   [`moving`], [`sweeps`], [`fences`], [`room`], [`uses`],
 //!   [`audit`], [`explain`]: its parts
 //! - [`service`]: the same with messages and time
 //! - [`event`]: what watchers are told
@@ -55,6 +55,7 @@ pub mod room;
 pub mod service;
 pub mod state;
 pub mod sweeps;
+pub mod uses;
 pub mod writes;
 
 #[cfg(test)]

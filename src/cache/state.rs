@@ -15,6 +15,7 @@ use crate::cache::message::{Invalidation, Message, Old};
 use crate::cache::moving::Moving;
 use crate::cache::operation::{Answer, Hit, Operation, Source, Why};
 use crate::cache::sweeps::{SweepId, Sweeps};
+use crate::cache::uses::Uses;
 use crate::cache::writes::Writes;
 use crate::ids::{BootId, NodeId};
 use crate::view::cluster::{Command, View};
@@ -117,6 +118,7 @@ pub struct Cache<T> {
     pub(super) fills: Fills<By<T>>,
     pub(super) sweeps: Sweeps<T>,
     pub(super) audits: Audits<T>,
+    pub(super) copy_uses: Uses,
     /// Of each home that this node is the second of: below which write nothing is true any more.
     pub(super) floors: BTreeMap<NodeId, u64>,
     pub(super) parked: VecDeque<Parked<By<T>>>,
@@ -142,6 +144,7 @@ impl<T> Cache<T> {
             fills: Fills::default(),
             sweeps: Sweeps::default(),
             audits: Audits::default(),
+            copy_uses: Uses::default(),
             floors: BTreeMap::new(),
             parked: VecDeque::new(),
             moving: Moving::default(),
@@ -182,7 +185,12 @@ impl<T> Cache<T> {
         let acting = self.tenure.held(now_ms)?;
         self.uses += 1;
         let entry = match self.copies.touch(key, self.uses) {
-            Some(copied) => &mut copied.entry,
+            Some(copied) => {
+                if copied.tells {
+                    copied.tells = !self.copy_uses.note(key);
+                }
+                &mut copied.entry
+            }
             None => {
                 let held = self.held.touch(key, self.uses)?;
                 if acting.moves(key) {
@@ -347,6 +355,7 @@ impl<T> Cache<T> {
                 sweep,
                 removed,
             } => self.swept(from, (asker, sweep), removed),
+            Message::Used { keys } => self.used(&keys),
             Message::Compare { asker, audit, keys } => {
                 self.compare(from, (asker, audit), keys, now_ms);
             }
@@ -431,6 +440,7 @@ impl<T> Cache<T> {
         self.retry(now_ms);
         self.tick_sweeps(now_ms);
         self.end_audits(now_ms);
+        self.tick_uses(now_ms);
         self.trim(now_ms);
     }
 
@@ -442,6 +452,7 @@ impl<T> Cache<T> {
             || self.moving.waits()
             || self.sweeps.waits()
             || self.audits.waits()
+            || self.copy_uses.waits()
     }
 
     fn retry(&mut self, now_ms: u64) {

@@ -267,3 +267,26 @@ fn what_is_over_is_removed_when_memory_is_full_of_writes() {
     assert_eq!(nodes.read_value(read), None);
     assert!(!nodes.is_answered(pending));
 }
+
+/// Inclusion victims: reads that copies answer are unseen at the home, whose least recently used entry
+/// then is the one that everybody reads, and all copies go with it.
+#[test]
+fn what_others_read_from_their_copies_is_not_evicted_for_looking_cold() {
+    let mut nodes = Nodes::start(BYTES_MAX);
+    let keys: Vec<Key> = nodes.keys(HOME).take(60).collect();
+    let (hot, cold) = keys.split_first().expect("keys");
+    // Short of memory when the copy is made.
+    for key in &cold[..8] {
+        nodes.set(key, &"x".repeat(100));
+    }
+    nodes.share(hot, "hot");
+    let (_, before) = nodes.caches[&HOME].size();
+    assert!(before > BYTES_MAX / 4 * 3, "{before}");
+    for key in &cold[8..] {
+        assert_eq!(nodes.hit(READER, hot).as_deref(), Some("hot"), "{key}");
+        nodes.set(key, &"x".repeat(100));
+        nodes.pass(600);
+        nodes.settle();
+    }
+    assert!(nodes.caches[&HOME].counts().evictions > 40);
+}
