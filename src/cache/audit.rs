@@ -26,6 +26,7 @@ const KEYS_MAX: usize = 500;
 const NAMED_MAX: usize = 10;
 
 /// An audit that a client waits for.
+#[derive(Clone, Debug)]
 struct Audit<T> {
     waiter: Waiter<T>,
     until_ms: u64,
@@ -45,6 +46,7 @@ pub struct Report {
 }
 
 /// The audits under way.
+#[derive(Clone, Debug)]
 pub struct Audits<T> {
     open: BTreeMap<u64, Audit<T>>,
     last: u64,

@@ -13,7 +13,7 @@ use crate::view::cluster::Preparation;
 use crate::view::tenure::{Roster, Stay};
 
 /// An entry of another home.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Backup {
     pub entry: Entry,
     pub home: Stay,

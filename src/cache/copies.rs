@@ -30,7 +30,7 @@ const ASK_AGAIN_MS: u64 = 40;
 const ASK_AGAIN_MS_MAX: u64 = 320;
 
 /// A value that another node is home to. Its lifetime ends here before it does there.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Copied {
     pub entry: Entry,
     /// Whether the home is to hear of the next use.
@@ -38,6 +38,7 @@ pub struct Copied {
 }
 
 /// A question to a home.
+#[derive(Clone, Debug)]
 struct Fill<T> {
     key: Key,
     home: Stay,
@@ -51,6 +52,7 @@ struct Fill<T> {
 }
 
 /// The open questions.
+#[derive(Clone, Debug)]
 pub struct Fills<T> {
     by_id: BTreeMap<u64, Fill<T>>,
     /// Those whose answer may be installed.

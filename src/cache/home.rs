@@ -16,7 +16,7 @@ use crate::ids::{Epoch, Incarnation, NodeId};
 use crate::view::tenure::Roster;
 
 /// A value that this node is home to.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Held {
     pub entry: Entry,
     /// The members that have a copy, by their places in the roster.
@@ -36,6 +36,7 @@ impl Held {
 }
 
 /// Who reads a key at its home.
+#[derive(Clone, Debug)]
 pub enum Reader<T> {
     Client(Waiter<T>),
     Peer {

@@ -8,11 +8,13 @@ use crate::cache::entry::Key;
 ///
 /// Several tables share one count of uses, so that the least recently used entry of all of them is
 /// the least of their firsts.
+#[derive(Clone, Debug)]
 pub struct Table<V> {
     entries: LruCache<Key, Slot<V>>,
     bytes: usize,
 }
 
+#[derive(Clone, Debug)]
 struct Slot<V> {
     used: u64,
     bytes: usize,

@@ -4,6 +4,7 @@
 mod audits;
 mod checker;
 mod clients;
+mod exhaustive;
 mod fences;
 mod nodes;
 mod pitfalls;

@@ -34,7 +34,7 @@ const REFRESHES_MAX: usize = 256;
 
 /// What this node sends and has sent for the view that is prepared, and what it writes anew for the
 /// one that is active.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Moving {
     prepared: Preparation,
     deadline_ms: u64,
@@ -44,7 +44,7 @@ pub struct Moving {
     refresh: Vec<Key>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Batch {
     to: NodeId,
     keys: Vec<Key>,

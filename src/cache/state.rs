@@ -94,6 +94,7 @@ pub struct Settings {
 }
 
 /// A request that nobody may decide now.
+#[derive(Clone, Debug)]
 pub(super) struct Parked<T> {
     key: Key,
     /// None to read.
@@ -102,6 +103,7 @@ pub(super) struct Parked<T> {
 }
 
 /// The cache of one node. `T` stands for whoever asked.
+#[derive(Clone, Debug)]
 pub struct Cache<T> {
     pub(super) tenure: Tenure,
     pub(super) settings: Settings,

@@ -45,6 +45,7 @@ pub struct SweepId {
 }
 
 /// A sweep that a client of this node waits for.
+#[derive(Clone, Debug)]
 struct Asked<T> {
     matching: Matching,
     waiter: Waiter<T>,
@@ -56,6 +57,7 @@ struct Asked<T> {
 }
 
 /// A sweep of what this node is home to.
+#[derive(Clone, Debug)]
 struct Taken {
     /// What is not being removed yet.
     left: Vec<Key>,
@@ -67,6 +69,7 @@ struct Taken {
 }
 
 /// The sweeps under way.
+#[derive(Clone, Debug)]
 pub struct Sweeps<T> {
     asked: BTreeMap<u64, Asked<T>>,
     last: u64,

@@ -19,7 +19,7 @@ const NOTED_MAX: usize = 20_000;
 const KEYS_MAX: usize = 1_000;
 
 /// The copies that were read since their homes were told last.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Uses {
     noted: Vec<Key>,
     tell_at_ms: u64,

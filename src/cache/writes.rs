@@ -32,6 +32,7 @@ const TELL_AGAIN_MS_MAX: u64 = 160;
 const REMOVAL_BYTES: usize = 64;
 
 /// A write that has not taken effect.
+#[derive(Clone, Debug)]
 struct Writing<T> {
     id: u64,
     change: Change,
@@ -53,6 +54,7 @@ struct Writing<T> {
 }
 
 /// The writes that have not taken effect: at most one for each key.
+#[derive(Clone, Debug)]
 pub struct Writes<T> {
     by_key: BTreeMap<Key, Writing<T>>,
     by_id: BTreeMap<u64, Key>,

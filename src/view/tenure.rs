@@ -121,7 +121,7 @@ pub enum Step {
 }
 
 /// One node's knowledge of the view and its rights under it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tenure {
     me: NodeId,
     boot: BootId,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::cache::entry::Key;
 use crate::cache::event::Event;
-use crate::cache::message::{Invalidation, Message};
+use crate::cache::message::{Invalidation, Matching, Message};
 use crate::cache::operation::{Answer, Condition, Hit, Operation};
 use crate::cache::state::{Cache, Effect, Flaws, Settings, Waiter};
 use crate::ids::{BootId, NodeId};
@@ -32,6 +32,7 @@ pub(super) struct Mail {
 }
 
 /// Three nodes on one clock, and the messages that are under way.
+#[derive(Clone, Debug)]
 pub(super) struct Nodes {
     pub(super) now: u64,
     pub(super) view: View,
@@ -225,6 +226,15 @@ impl Nodes {
     pub(super) fn delete(&mut self, key: &Key) -> u64 {
         let condition = Condition::Always;
         self.write(key, Operation::Delete { condition })
+    }
+
+    pub(super) fn invalidate(&mut self, node: NodeId, matching: Matching) -> u64 {
+        let waiter = self.waiter();
+        let ticket = waiter.ticket;
+        let cache = self.caches.get_mut(&node).expect("one of three");
+        cache.invalidate(matching, waiter, self.now);
+        self.collect();
+        ticket
     }
 
     pub(super) fn hit(&mut self, node: NodeId, key: &Key) -> Option<String> {

@@ -9,16 +9,6 @@ use crate::ids::{BootId, NodeId};
 use crate::protocol::value::Value;
 use crate::view::cluster::Command;
 
-fn invalidate(nodes: &mut Nodes, matching: Matching) -> u64 {
-    let waiter = nodes.waiter();
-    let ticket = waiter.ticket;
-    let now = nodes.now;
-    let cache = nodes.caches.get_mut(&OTHER).expect("one of three");
-    cache.invalidate(matching, waiter, now);
-    nodes.collect();
-    ticket
-}
-
 fn tag(nodes: &mut Nodes, key: &Key, tags: &[&str]) {
     let operation = Operation::Set {
         value: Value::text("tagged"),
@@ -53,7 +43,7 @@ fn what_matches_is_gone_from_all_nodes_and_the_rest_stays() {
         }
     }
     nodes.events.clear();
-    let asked = invalidate(&mut nodes, Matching::Tag("even".into()));
+    let asked = nodes.invalidate(OTHER, Matching::Tag("even".into()));
     assert!(!nodes.is_answered(asked), "others have copies");
     nodes.settle();
     let gone = |event: &&Event| {
@@ -79,14 +69,14 @@ fn what_matches_is_gone_from_all_nodes_and_the_rest_stays() {
         }
     }
     let prefix = Matching::Prefix(keys[1].clone());
-    let asked = invalidate(&mut nodes, prefix);
+    let asked = nodes.invalidate(OTHER, prefix);
     nodes.settle();
     let Answer::Swept { removed } = nodes.answers[&asked] else {
         panic!("{:?}", nodes.answers[&asked]);
     };
     assert!(removed >= 1);
     assert_eq!(nodes.get(READER, &keys[1]), None);
-    let asked = invalidate(&mut nodes, Matching::All);
+    let asked = nodes.invalidate(OTHER, Matching::All);
     nodes.settle();
     assert_eq!(
         nodes.answers[&asked],
@@ -106,7 +96,7 @@ fn a_sweep_waits_for_copies_of_what_was_evicted() {
     nodes.set(&mine[1], &"x".repeat(BYTES_MAX - 600));
     assert!(nodes.hit(HOME, &mine[0]).is_none(), "it made room");
     let late = nodes.take(READER);
-    let asked = invalidate(&mut nodes, Matching::Tag("old".into()));
+    let asked = nodes.invalidate(OTHER, Matching::Tag("old".into()));
     nodes.settle();
     assert!(nodes.hit(READER, &mine[0]).is_some());
     assert!(!nodes.is_answered(asked), "the reader serves it still");
@@ -126,7 +116,7 @@ fn what_is_being_written_when_the_sweep_comes_is_removed_after() {
     tag(&mut nodes, &key, &["old"]);
     assert!(nodes.get(READER, &key).is_some());
     let touched = nodes.write(&key, Operation::Touch { ttl_ms: 50_000 });
-    let asked = invalidate(&mut nodes, Matching::Tag("old".into()));
+    let asked = nodes.invalidate(OTHER, Matching::Tag("old".into()));
     assert!(!nodes.is_answered(touched));
     nodes.settle();
     assert!(matches!(nodes.answers[&touched], Answer::Wrote { .. }));
@@ -143,7 +133,7 @@ fn a_sweep_is_told_again_and_done_once() {
     let key = nodes.key();
     nodes.set(&key, "first");
     nodes.settle();
-    let asked = invalidate(&mut nodes, Matching::All);
+    let asked = nodes.invalidate(OTHER, Matching::All);
     let first = nodes.mail.clone();
     nodes.mail.clear();
     nodes.pass(50);
@@ -151,7 +141,7 @@ fn a_sweep_is_told_again_and_done_once() {
     assert_eq!(nodes.answers[&asked], Answer::Swept { removed: 1 });
     nodes.set(&key, "second");
     nodes.settle();
-    let again = invalidate(&mut nodes, Matching::Prefix("none-".into()));
+    let again = nodes.invalidate(OTHER, Matching::Prefix("none-".into()));
     nodes.settle();
     assert_eq!(nodes.answers[&again], Answer::Swept { removed: 0 });
     for mail in first {
@@ -180,7 +170,7 @@ fn a_sweep_begins_anew_when_the_view_changes() {
     for cache in nodes.caches.values_mut() {
         cache.observe(&view, None, now);
     }
-    let asked = invalidate(&mut nodes, Matching::All);
+    let asked = nodes.invalidate(OTHER, Matching::All);
     nodes.settle();
     assert!(!nodes.is_answered(asked), "another view is prepared");
     // The new member becomes one, and is silent until it is given up.
@@ -209,7 +199,7 @@ fn a_sweep_begins_anew_when_the_view_changes() {
 fn a_sweep_that_a_member_does_not_answer_ends_unknown() {
     let mut nodes = Nodes::start(1 << 20);
     nodes.deaf = Some(READER);
-    let asked = invalidate(&mut nodes, Matching::All);
+    let asked = nodes.invalidate(OTHER, Matching::All);
     nodes.settle();
     nodes.now += 60_000;
     nodes.pass(0);

@@ -1,0 +1,347 @@
+//! Every order of a few operations and all their messages, some of which are lost or come twice: what
+//! the random runs of [`world`](super::world) meet by luck is looked at whole here, without changes of
+//! the view.
+//!
+//! At each step of a run the next client asks, a message is delivered, lost or delivered once more, or
+//! time passes. All runs are tried; those that come to the same state go on as one. Losses, repeats and
+//! passings of time are bounded. At the end everybody must have an answer, and the answers must be
+//! linearizable.
+
+use std::collections::HashSet;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::checker::{self, Did};
+use super::nodes::*;
+use crate::cache::entry::Key;
+use crate::cache::message::Matching;
+use crate::cache::operation::Answer;
+use crate::cache::state::Flaws;
+use crate::ids::NodeId;
+
+/// Longer than the pause after which a message is sent again.
+const PASSING_MS: u64 = 45;
+/// Where a search gives up.
+const STATES_MAX: usize = 200_000;
+
+/// What a client does, through whichever node decides about it.
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Set(u64),
+    Delete,
+    Invalidate,
+    Get(NodeId),
+}
+
+/// What happens in each run, and how much of it may go wrong.
+#[derive(Clone, Copy)]
+struct Scenario {
+    acts: &'static [Act],
+    backups: bool,
+    losses: u32,
+    repeats: u32,
+    passings: u32,
+    flaws: Flaws,
+}
+
+/// One operation of a run: its ticket, or what a hit gave; and at which step it began and ended.
+#[derive(Clone, Debug)]
+struct Asked {
+    act: Act,
+    ticket: Option<u64>,
+    read: Option<u64>,
+    asked: u64,
+    answered: Option<u64>,
+}
+
+#[derive(Clone)]
+struct Run {
+    nodes: Nodes,
+    key: Key,
+    asked: Vec<Asked>,
+    step: u64,
+    losses: u32,
+    repeats: u32,
+    passings: u32,
+}
+
+impl Run {
+    /// A value of which all nodes have a copy.
+    fn start(scenario: Scenario) -> Self {
+        let mut nodes = Nodes::start_with(1 << 20, scenario.backups);
+        nodes.flaw(scenario.flaws);
+        let key = nodes.key();
+        nodes.share(&key, "0");
+        nodes.get(OTHER, &key);
+        Run {
+            nodes,
+            key,
+            asked: Vec::new(),
+            step: 1,
+            losses: scenario.losses,
+            repeats: scenario.repeats,
+            passings: scenario.passings,
+        }
+    }
+
+    fn begin(&mut self, act: Act) {
+        let (key, asked) = (self.key.clone(), self.step);
+        let mut read = None;
+        let ticket = match act {
+            Act::Set(number) => Some(self.nodes.set(&key, &number.to_string())),
+            Act::Delete => Some(self.nodes.delete(&key)),
+            Act::Invalidate => Some(self.nodes.invalidate(OTHER, Matching::All)),
+            Act::Get(node) => {
+                read = self.nodes.hit(node, &key).map(|text| number(&text));
+                read.is_none().then(|| self.nodes.read(node, &key))
+            }
+        };
+        self.asked.push(Asked {
+            act,
+            ticket,
+            read,
+            asked,
+            answered: read.map(|_| asked),
+        });
+    }
+
+    /// Notes who has been answered by this step.
+    fn note(&mut self) {
+        for asked in &mut self.asked {
+            if let (None, Some(ticket)) = (asked.answered, asked.ticket)
+                && self.nodes.is_answered(ticket)
+            {
+                asked.answered = Some(self.step);
+            }
+        }
+        self.step += 1;
+    }
+
+    /// What tells states apart: the nodes, what is on its way in any order, and what clients know, of
+    /// which only the order counts.
+    fn fingerprint(&self) -> u64 {
+        let mut mail: Vec<String> = self.nodes.mail.iter().map(|m| format!("{m:?}")).collect();
+        mail.sort_unstable();
+        let ends = |asked: &Asked| [Some(asked.asked), asked.answered];
+        let mut moments: Vec<u64> = self.asked.iter().flat_map(ends).flatten().collect();
+        moments.sort_unstable();
+        moments.dedup();
+        let place = |at: u64| moments.binary_search(&at);
+        let order = self.asked.iter().map(|asked| {
+            let answer = asked.ticket.map(|ticket| self.nodes.answers.get(&ticket));
+            let moments = (place(asked.asked), asked.answered.map(place));
+            format!("{:?}", (moments, asked.read, answer))
+        });
+        let order: Vec<String> = order.collect();
+        let left = (self.losses, self.repeats, self.passings, self.nodes.now);
+        xxh3_64(format!("{:?}", (&self.nodes.caches, mail, order, left)).as_bytes())
+    }
+
+    /// The runs that begin as this one and have one step more; none when it has come to its end.
+    fn next(&self, scenario: &Scenario) -> Vec<Run> {
+        let mut next = Vec::new();
+        let mut add = |step: &dyn Fn(&mut Run)| {
+            let mut run = self.clone();
+            step(&mut run);
+            run.note();
+            next.push(run);
+        };
+        if let Some(act) = scenario.acts.get(self.asked.len()) {
+            add(&|run| run.begin(*act));
+        }
+        for at in 0..self.nodes.mail.len() {
+            add(&|run| {
+                let mail = run.nodes.mail.remove(at);
+                run.nodes.deliver(mail);
+            });
+            if self.losses > 0 {
+                add(&|run| {
+                    run.losses -= 1;
+                    run.nodes.mail.remove(at);
+                });
+            }
+            if self.repeats > 0 {
+                add(&|run| {
+                    run.repeats -= 1;
+                    let mail = run.nodes.mail[at].clone();
+                    run.nodes.deliver(mail);
+                });
+            }
+        }
+        let waits = self.asked.iter().any(|asked| asked.answered.is_none());
+        if self.passings > 0 && waits {
+            add(&|run| {
+                run.passings -= 1;
+                run.nodes.pass(PASSING_MS);
+            });
+        }
+        let all_begun = self.asked.len() == scenario.acts.len();
+        match all_begun && self.nodes.mail.is_empty() {
+            true => Vec::new(),
+            false => next,
+        }
+    }
+
+    /// What clients saw, once everything that is on its way has come.
+    fn verdict(mut self) -> Result<(), String> {
+        for _ in 0..50 {
+            self.nodes.settle();
+            self.note();
+            if self.asked.iter().all(|asked| asked.answered.is_some()) {
+                break;
+            }
+            self.nodes.pass(PASSING_MS);
+        }
+        for node in [HOME, READER, OTHER] {
+            self.begin(Act::Get(node));
+            self.nodes.settle();
+            self.note();
+        }
+        if let Some(asked) = self.asked.iter().find(|asked| asked.answered.is_none()) {
+            return Err(format!("never answered: {asked:?}"));
+        }
+        let first = checker::Operation {
+            did: Did::Wrote(0),
+            asked: 0,
+            answered: Some(0),
+        };
+        let rest = self.asked.iter().filter_map(|asked| self.operation(asked));
+        let history: Vec<_> = [first].into_iter().chain(rest).collect();
+        match checker::is_linearizable(&history) {
+            true => Ok(()),
+            false => Err(format!("{history:#?}")),
+        }
+    }
+
+    fn operation(&self, asked: &Asked) -> Option<checker::Operation> {
+        let answer = asked.ticket.map(|ticket| &self.nodes.answers[&ticket]);
+        let did = match (asked.act, answer) {
+            (_, Some(Answer::Missed)) => return None,
+            (Act::Get(_), None) => Did::Read(asked.read.expect("a hit")),
+            (Act::Get(_), Some(Answer::Found(hit))) => Did::Read(number(&text(hit))),
+            (Act::Set(number), Some(Answer::Wrote { .. })) => Did::Wrote(number),
+            (Act::Delete, Some(Answer::Removed { .. })) => Did::Removed,
+            (Act::Invalidate, Some(Answer::Swept { .. })) => Did::Removed,
+            other => panic!("{other:?}"),
+        };
+        Some(checker::Operation {
+            did,
+            asked: asked.asked,
+            answered: asked.answered,
+        })
+    }
+}
+
+fn number(text: &str) -> u64 {
+    text.parse().expect("values are numbers")
+}
+
+/// How many different states there are; the first end that is wrong ends the search.
+fn explore(scenario: Scenario) -> Result<usize, String> {
+    let mut open = vec![Run::start(scenario)];
+    let mut seen = HashSet::new();
+    while let Some(run) = open.pop() {
+        if !seen.insert(run.fingerprint()) {
+            continue;
+        }
+        assert!(seen.len() < STATES_MAX, "the scenario is too large");
+        let next = run.next(&scenario);
+        if next.is_empty() {
+            run.verdict()?;
+        }
+        open.extend(next);
+    }
+    Ok(seen.len())
+}
+
+const QUIET: Scenario = Scenario {
+    acts: &[],
+    backups: false,
+    losses: 0,
+    repeats: 0,
+    passings: 0,
+    flaws: Flaws {
+        no_wait_for_acknowledgement: false,
+        no_detach: false,
+        no_purge_of_backups: false,
+        versions_without_epoch: false,
+    },
+};
+
+#[track_caller]
+fn all_are_right(what: &str, scenario: Scenario) {
+    match explore(scenario) {
+        Ok(states) => println!("{what}: {states} states"),
+        Err(why) => panic!("{what}: {why}"),
+    }
+}
+
+#[test]
+fn every_order_of_a_write_and_reads_is_linearizable() {
+    const ACTS: &[Act] = &[Act::Set(1), Act::Get(READER), Act::Get(READER)];
+    all_are_right(
+        "in order",
+        Scenario {
+            acts: ACTS,
+            ..QUIET
+        },
+    );
+    let repeated = Scenario {
+        acts: ACTS,
+        repeats: 1,
+        ..QUIET
+    };
+    all_are_right("one repeat", repeated);
+    let lossy = Scenario {
+        acts: ACTS,
+        losses: 1,
+        passings: 1,
+        ..QUIET
+    };
+    all_are_right("one loss", lossy);
+}
+
+#[test]
+fn every_order_of_two_writes_is_linearizable() {
+    let scenario = Scenario {
+        acts: &[Act::Set(1), Act::Get(READER), Act::Set(2), Act::Get(OTHER)],
+        repeats: 1,
+        ..QUIET
+    };
+    all_are_right("two writes", scenario);
+    let scenario = Scenario {
+        acts: &[Act::Delete, Act::Get(READER), Act::Set(2)],
+        backups: true,
+        repeats: 1,
+        ..QUIET
+    };
+    all_are_right("a removal and a write, with a backup", scenario);
+}
+
+#[test]
+fn every_order_of_an_invalidation_and_a_write_is_linearizable() {
+    let scenario = Scenario {
+        acts: &[Act::Invalidate, Act::Get(READER), Act::Set(1)],
+        repeats: 1,
+        ..QUIET
+    };
+    all_are_right("an invalidation", scenario);
+}
+
+#[test]
+fn every_order_finds_what_is_left_out() {
+    let acts: &[Act] = &[Act::Set(1), Act::Get(READER), Act::Get(READER)];
+    let mut scenario = Scenario { acts, ..QUIET };
+    scenario.flaws.no_wait_for_acknowledgement = true;
+    explore(scenario).expect_err("a copy is read after the write was answered");
+    let acts: &[Act] = &[
+        Act::Invalidate,
+        Act::Set(1),
+        Act::Get(READER),
+        Act::Set(2),
+        Act::Get(READER),
+    ];
+    let mut scenario = Scenario { acts, ..QUIET };
+    scenario.flaws.no_detach = true;
+    explore(scenario).expect_err("a fill is installed that news have overtaken");
+}
