@@ -322,7 +322,7 @@ impl Node {
                     Asserted::Os => Durability::Os,
                     Asserted::Interval => Durability::Interval,
                 });
-                let address = address.asserting(asserted);
+                let address = address.asserting(asserted).with_prefix(&config.prefix);
                 Some(Arc::new(RedisLink::start(address, stopped.clone())?))
             }
             None => None,

@@ -132,7 +132,7 @@ pub struct RedisState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Durability {
-    /// A crash of the machine: it was fsynced.
+    /// A crash of the machine: it was fsynced; where the server has replicas, by each of them too.
     Fsync,
     /// A crash of Redis: the operating system has it.
     Os,
@@ -175,6 +175,12 @@ pub enum DurabilitySource {
     Inspected,
     /// The operator, of a server that does not show its settings.
     Asserted,
+    /// The server and every replica of it: they have fsynced the write (`WAITAOF`).
+    Confirmed,
+}
+
+impl DurabilitySource {
+    pub const NAMES: &[&str] = &["inspected", "asserted", "confirmed"];
 }
 
 /// One node as the answering node knows it.

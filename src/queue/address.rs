@@ -20,7 +20,9 @@ use redis::{
 };
 
 use super::durability::Level;
+use super::keys::Keyspace;
 use crate::config::TlsFiles;
+use crate::protocol::Prefix;
 
 /// Where sentinels listen when the URL does not say.
 const SENTINEL_PORT: u16 = 26379;
@@ -31,6 +33,8 @@ pub struct RedisAddress {
     url: String,
     tls: TlsFiles,
     asserted: Option<Level>,
+    /// The key that is written to ask what replicas have.
+    copied_key: String,
 }
 
 /// Redis cannot be reached by what was configured. The message does not repeat the URL, since it may
@@ -61,7 +65,20 @@ impl RedisAddress {
             url: url.to_owned(),
             tls,
             asserted: None,
+            copied_key: Keyspace::copied(Prefix::default().as_str()),
         }
+    }
+
+    /// The same server, for a cluster with this prefix.
+    pub fn with_prefix(self, prefix: &str) -> Self {
+        RedisAddress {
+            copied_key: Keyspace::copied(prefix),
+            ..self
+        }
+    }
+
+    pub(super) fn copied_key(&self) -> &str {
+        &self.copied_key
     }
 
     /// The same server, of which the operator asserts what a write survives.

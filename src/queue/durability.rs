@@ -2,7 +2,7 @@
 //!
 //! | level | what an acknowledged write survives |
 //! |---|---|
-//! | `fsync` | the end of the process and of power: it is on the disk before the reply |
+//! | `fsync` | the end of the process and of power: it is on the disk before the reply, and on the disk of every replica, if there are some |
 //! | `os` | the end of the process (kill -9), since write(2) comes before the reply |
 //! | `interval` | neither for sure: the newest seconds may be lost |
 //! | `none` | nothing: not every write is logged, or the server may throw it away |
@@ -10,11 +10,21 @@
 //!
 //! Of a server that hides its settings the operator may assert a level; where they are shown they count.
 //!
-//! All of it holds on one server that is not failed over and not restored from a copy.
+//! All of it holds on one server that is not failed over and not restored from a copy; but `fsync` that is
+//! `confirmed` (by `WAITAOF`, for the very push) also holds when any of the replicas that were counted
+//! takes over. Without that word a server with replicas gives `interval`, however well it fsyncs itself:
+//! who is promoted may lack the newest seconds.
+//!
+//! Limits: replicas of replicas are not seen. What a replica says of its fsyncs is believed; with
+//! `appendfsync everysec` Redis 7.4.0 to 7.4.2 may say it too early (redis/redis#13793). As many replicas
+//! count as this node has ever seen connected at once.
 
 use std::collections::BTreeMap;
 
 pub use crate::protocol::status::{Durability as Level, DurabilitySource as Source};
+
+#[cfg(test)]
+mod tests;
 
 /// What a server's settings amount to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +56,33 @@ pub const SETTINGS: [&str; 5] = [
 /// Before this version even `always` acknowledges some writes ahead of their fsync
 /// (redis/redis#8347, #9678).
 const FSYNC_VERSION_MIN: (u32, u32) = (7, 0);
+
+/// What is known of a server's replicas beside what it says itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replicas {
+    /// The most that were connected at any time: one that is away can still be promoted.
+    pub most: u64,
+    pub copies: Copies,
+}
+
+/// Whether the replicas have fsynced what was written before they were asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copies {
+    /// The server has no command to ask by.
+    Untold,
+    /// Not all of them, or not in time.
+    Behind,
+    /// All of them, and the server itself.
+    Fsynced,
+}
+
+impl Replicas {
+    /// Of a server that never had any.
+    pub const NONE: Replicas = Replicas {
+        most: 0,
+        copies: Copies::Untold,
+    };
+}
 
 const HIDDEN: &str = "Redis does not show its settings (CONFIG GET): durability is unknown, unless \
                       it is asserted";
@@ -94,16 +131,36 @@ impl Inspection {
         }
     }
 
+    /// How many replicas are connected.
+    pub fn replicas(&self) -> u64 {
+        let connected = self.info("connected_slaves");
+        connected.and_then(|count| count.parse().ok()).unwrap_or(0)
+    }
+
+    /// Whether the level is a matter of what replicas have on their disks.
+    pub fn depends_on_copies(&self, most: u64) -> bool {
+        let copies = Copies::Fsynced;
+        let best = self.durability(None, Replicas { most, copies });
+        best.source == Source::Confirmed
+    }
+
     /// What the settings amount to, with the reasons for every level but the best. `asserted` is
     /// what the operator says.
-    pub fn durability(&self, asserted: Option<Level>) -> Durability {
+    pub fn durability(&self, asserted: Option<Level>, replicas: Replicas) -> Durability {
         let mut warnings = Vec::new();
         self.refused_writes(&mut warnings);
         let level = match self.shortcomings_of_any_log(&mut warnings) {
             Some(level) => level,
-            None => self.level_of_log(&mut warnings),
+            None => {
+                let alone = self.level_of_log(&mut warnings);
+                self.level_with_replicas(alone, replicas, &mut warnings)
+            }
         };
-        let inspected = Source::Inspected;
+        let has_replicas = replicas.most.max(self.replicas()) > 0;
+        let inspected = match level {
+            Level::Fsync if has_replicas => Source::Confirmed,
+            _ => Source::Inspected,
+        };
         let (level, source) = match asserted {
             Some(asserted) if self.config.is_none() && self.role() != Some("slave") => {
                 warnings.retain(|warning| warning != HIDDEN);
@@ -180,7 +237,7 @@ impl Inspection {
     }
 
     fn level_of_log(&self, warnings: &mut Vec<String>) -> Level {
-        let level = match (self.is_append_only(), self.setting("appendfsync")) {
+        match (self.is_append_only(), self.setting("appendfsync")) {
             (Some(_), Some("always")) => self.level_of_always(warnings),
             (Some(_), Some("no")) => {
                 warnings
@@ -196,10 +253,9 @@ impl Inspection {
             }
             _ => {
                 warnings.push(HIDDEN.into());
-                return Level::Unknown;
+                Level::Unknown
             }
-        };
-        self.level_with_replicas(level, warnings)
+        }
     }
 
     fn level_of_always(&self, warnings: &mut Vec<String>) -> Level {
@@ -222,162 +278,36 @@ impl Inspection {
         level
     }
 
-    /// A replica that is promoted lacks the newest writes, whatever the master's disk has.
-    fn level_with_replicas(&self, level: Level, warnings: &mut Vec<String>) -> Level {
-        match self.info("connected_slaves") {
-            None | Some("0") => level,
-            Some(replicas) => {
-                warnings.push(format!(
-                    "Redis has {replicas} connected replica(s): a failover may lose the newest \
-                     messages"
-                ));
-                Level::Interval
+    /// A replica that is promoted may lack the newest writes, whatever the master's disk has.
+    fn level_with_replicas(
+        &self,
+        alone: Level,
+        replicas: Replicas,
+        warnings: &mut Vec<String>,
+    ) -> Level {
+        let connected = self.replicas();
+        let most = replicas.most.max(connected);
+        if most == 0 || alone == Level::Unknown {
+            return alone;
+        }
+        let why = match replicas.copies {
+            _ if alone != Level::Fsync => "",
+            _ if connected < most => {
+                "; some are away. One that was taken away for good is forgotten when this node restarts"
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    type Changes<'a> = &'a [(&'a str, &'a str)];
-
-    /// A server as it should be, except for `changes`: settings by their name, fields of `INFO`
-    /// after `info.`; an empty value takes the entry away.
-    fn inspection(changes: Changes<'_>) -> Inspection {
-        let mut config: BTreeMap<String, String> = SETTINGS
-            .into_iter()
-            .zip(["yes", "always", "no", "0", "noeviction"])
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
-        let mut info = Inspection::parse_info(
-            "# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\n\r\n# Replication\r\nrole:master\r\n\
-             connected_slaves:0\r\naof_enabled:1\r\n",
-        );
-        for (name, value) in changes {
-            let (map, name) = match name.strip_prefix("info.") {
-                Some(field) => (&mut info, field),
-                None => (&mut config, *name),
-            };
-            match *value {
-                "" => map.remove(name),
-                value => map.insert(name.to_owned(), value.to_owned()),
-            };
-        }
-        Inspection {
-            info,
-            config: Some(config),
-        }
-    }
-
-    #[test]
-    fn a_server_as_it_should_be_has_the_best_level_and_no_warning() {
-        let durability = inspection(&[]).durability(None);
-        assert_eq!(durability.level, Level::Fsync);
-        assert_eq!(durability.warnings, Vec::<String>::new());
-    }
-
-    #[test]
-    fn each_setting_has_its_level_and_a_warning_that_names_it() {
-        let cases: [(Changes<'_>, Level, &str); 15] = [
-            (&[("appendonly", "no")], Level::None, "appendonly"),
-            (&[("appendfsync", "no")], Level::Os, "appendfsync"),
-            (&[("appendfsync", "everysec")], Level::Interval, "everysec"),
-            (&[("appendfsync", "sometimes")], Level::Unknown, "CONFIG"),
-            (&[("appendfsync", "")], Level::Unknown, "CONFIG"),
-            (
-                &[("no-appendfsync-on-rewrite", "yes")],
-                Level::Os,
-                "no-appendfsync-on-rewrite",
-            ),
-            (
-                &[("no-appendfsync-on-rewrite", "")],
-                Level::Os,
-                "no-appendfsync-on-rewrite",
-            ),
-            (
-                &[("maxmemory", "1000"), ("maxmemory-policy", "allkeys-lru")],
-                Level::None,
-                "allkeys-lru",
-            ),
-            (
-                &[("maxmemory", "1000"), ("maxmemory-policy", "volatile-ttl")],
-                Level::None,
-                "volatile-ttl",
-            ),
-            (
-                &[("maxmemory-policy", "allkeys-lru")],
-                Level::Fsync,
-                "if maxmemory were set",
-            ),
-            (&[("info.redis_version", "6.2.14")], Level::Os, "6.2.14"),
-            (&[("info.redis_version", "x")], Level::Os, "Redis x"),
-            (&[("info.role", "slave")], Level::None, "replica"),
-            (
-                &[("info.connected_slaves", "2")],
-                Level::Interval,
-                "2 connected",
-            ),
-            (
-                &[("appendfsync", "no"), ("info.connected_slaves", "1")],
-                Level::Interval,
-                "failover",
-            ),
-        ];
-        for (changes, level, warning) in cases {
-            let durability = inspection(changes).durability(None);
-            assert_eq!(durability.level, level, "{changes:?}");
-            let named = durability.warnings.iter().any(|w| w.contains(warning));
-            assert!(named, "{changes:?}: {:?}", durability.warnings);
-        }
-    }
-
-    #[test]
-    fn versions_compare_as_numbers() {
-        let newer = inspection(&[("info.redis_version", "10.1.0")]);
-        assert_eq!(newer.durability(None).level, Level::Fsync);
-    }
-
-    #[test]
-    fn where_config_is_forbidden_only_the_worst_is_known() {
-        let hidden = |aof_enabled| Inspection {
-            config: None,
-            ..inspection(&[("info.aof_enabled", aof_enabled)])
+            Copies::Fsynced => return alone,
+            Copies::Untold => {
+                ", and it cannot tell what they have fsynced (WAITAOF: Redis 7.2 or newer, Valkey)"
+            }
+            Copies::Behind => {
+                ", and not all say in time that they have fsynced (WAITAOF): look at their connection, \
+                 and whether appendonly is yes and appendfsync always there"
+            }
         };
-        assert_eq!(hidden("1").durability(None).level, Level::Unknown);
-        assert_eq!(hidden("").durability(None).level, Level::Unknown);
-        assert_eq!(hidden("0").durability(None).level, Level::None);
-        // A service that hides its settings may have another log than the server's.
-        for aof_enabled in ["1", "", "0"] {
-            let asserted = hidden(aof_enabled).durability(Some(Level::Fsync));
-            assert_eq!(asserted.level, Level::Fsync);
-            assert_eq!(asserted.source, Source::Asserted);
-        }
-        let mut replica = hidden("1");
-        replica.info.insert("role".into(), "slave".into());
-        assert_eq!(replica.durability(Some(Level::Fsync)).level, Level::None);
-    }
-
-    #[test]
-    fn settings_that_are_shown_count_whatever_is_asserted() {
-        let everysec = inspection(&[("appendfsync", "everysec")]);
-        let durability = everysec.durability(Some(Level::Fsync));
-        assert_eq!(durability.level, Level::Interval);
-        assert_eq!(durability.source, Source::Inspected);
-        let last = durability.warnings.last().expect("a warning");
-        assert!(last.contains("fsync is asserted"), "{last}");
-        let modest = inspection(&[]).durability(Some(Level::Interval));
-        assert_eq!((modest.level, modest.warnings.len()), (Level::Fsync, 0));
-    }
-
-    #[test]
-    fn a_server_that_refuses_writes_is_told_with_the_reason() {
-        for field in ["aof_last_write_status", "rdb_last_bgsave_status"] {
-            let name = format!("info.{field}");
-            let durability = inspection(&[(&name, "err")]).durability(None);
-            assert_eq!(durability.level, Level::Fsync);
-            assert!(durability.warnings[0].contains(field));
-        }
+        warnings.push(format!(
+            "Redis has {most} replica(s), {connected} connected: a failover may lose the newest \
+             messages{why}"
+        ));
+        Level::Interval
     }
 }

@@ -38,6 +38,12 @@ impl Keyspace {
         format!("{}:topics", self.0)
     }
 
+    /// What is written to ask whether replicas have what was written before; the same for all clusters
+    /// with a prefix, since its value means nothing.
+    pub fn copied(prefix: &str) -> String {
+        format!("{prefix}:copied")
+    }
+
     /// The keys of a topic, as every script takes them.
     pub fn of_topic(&self, topic: &str) -> Vec<String> {
         let base = format!("{}:{{{}}}:", self.0, escaped(topic));

@@ -25,7 +25,8 @@
 //! All that waits for a topic goes into one call, two calls at a time.
 //!
 //! A node starts before its Redis is there and waits for it; nothing else depends on it. What a reply
-//! says about durability is read from the server itself, at each connect and then every minute.
+//! says about durability is read from the server itself, at each connect and then every minute; where the
+//! server has replicas, every push waits for their word.
 //!
 //! Limits: what the server says about its settings is believed; whether its disk honours an fsync cannot
 //! be seen from here. A setting changed by hand is noticed within a minute. A loss is noticed by the node

@@ -32,6 +32,7 @@ use crate::view::rendezvous::Placement;
 
 mod acts;
 mod answers;
+mod confirming;
 mod looking;
 mod marking;
 mod moving;
@@ -81,6 +82,8 @@ struct Shared {
     sent_number: AtomicU64,
     /// Pops that waited here and are about to be handed on to the topic's next owner.
     moving: AtomicUsize,
+    /// Calls whose pushes wait for the word of replicas.
+    confirming: AtomicUsize,
     acts: tokio::sync::Semaphore,
     scrapes: Scrapes,
 }
@@ -132,6 +135,8 @@ enum Shape {
     Push {
         ids: Vec<Option<String>>,
         batch: bool,
+        /// Less is not what the client wants.
+        required: Option<Durability>,
     },
     Receipts,
     Pop(Raw),
@@ -175,6 +180,7 @@ impl QueueService {
             sent: Mutex::default(),
             sent_number: AtomicU64::new(0),
             moving: AtomicUsize::new(0),
+            confirming: AtomicUsize::new(0),
             acts: tokio::sync::Semaphore::new(ACTS_MAX),
             scrapes: Scrapes::default(),
         }))
@@ -234,7 +240,7 @@ impl QueueService {
         if let Some(wanted) = push.require_durability {
             let reached = self.0.store()?.status().durability;
             if reached.rank() < wanted.rank() {
-                return Err(durability_unavailable(wanted, reached));
+                return Err(confirming::unavailable(wanted, reached));
             }
         }
         let messages = push.messages.iter().map(NewMessage::new).collect();
@@ -245,6 +251,7 @@ impl QueueService {
                 .map(|message| message.id)
                 .collect(),
             batch: push.batch,
+            required: push.require_durability,
         };
         let ticket = ticket(Operation::QueuePush, shape, origin);
         self.0
@@ -306,9 +313,11 @@ impl QueueService {
 
     /// Whether every request but pops that wait is answered.
     pub fn is_settled(&self) -> bool {
-        let nothing_moves = self.0.moving.load(Ordering::Acquire) == 0;
+        let is_none = |count: &AtomicUsize| count.load(Ordering::Acquire) == 0;
         let topics = lock(&self.0.topics);
-        nothing_moves && topics.values().all(|topic| topic.owner.is_settled())
+        topics.values().all(|topic| topic.owner.is_settled())
+            && is_none(&self.0.moving)
+            && is_none(&self.0.confirming)
     }
 
     /// Takes the broker's word that nobody got an answer with messages: they are handed back, and
@@ -474,15 +483,6 @@ impl Shared {
 /// A panic while a map is locked leaves it whole: every change to it is one insertion or removal.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn durability_unavailable(wanted: Durability, reached: Durability) -> Refusal {
-    let message = format!(
-        "`{}` is required, and Redis gives `{}` now; `status` says why",
-        wanted.name(),
-        reached.name()
-    );
-    ErrorReply::new(Code::DurabilityUnavailable, message).into()
 }
 
 fn reconfiguring() -> Refusal {

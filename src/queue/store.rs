@@ -11,11 +11,14 @@
 //! A connected link is silent from the first ping that is lost to the next that is answered: it is shown as not
 //! connected, and still used, since commands that are in flight on a link that is given up have an unknown result.
 //!
+//! Beside the ping it looks whether role and replicas are as before; if not, it inspects at once. While
+//! replicas are behind it asks them each second.
+//!
 //! The watchdog is our own, since a link that only stopped answering is not noticed by the client
 //! library: neither a timeout nor a half-open socket makes it connect again (redis-rs#2277).
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,13 +28,17 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::address::{RedisAddress, RedisAddressError};
-use super::durability::{Inspection, Level, SETTINGS, Source};
+use super::durability::{Copies, Inspection, Level, Replicas, SETTINGS, Source};
 use super::script::Script;
 
 mod calls;
+mod copies;
+#[cfg(test)]
+mod tests;
 
 use crate::time;
 pub use calls::{CallError, Topics};
+use copies::Asker;
 
 /// A try to connect takes at most this long: a live server on a slow network needs less.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -58,6 +65,8 @@ pub struct RedisLink {
     status: watch::Receiver<Arc<RedisStatus>>,
     /// Present while connected.
     connection: watch::Receiver<Option<MultiplexedConnection>>,
+    /// Present while connected.
+    asker: watch::Receiver<Option<Asker>>,
     /// Counts the connections that were made.
     connects: Arc<AtomicU64>,
     /// Told when the link is of no use, though it answers.
@@ -82,6 +91,9 @@ pub struct RedisStatus {
     pub source: Source,
     /// The settings that decide; empty where they are not shown.
     pub settings: BTreeMap<String, String>,
+    /// How many replicas have to have a push before it is as durable as that; 0 where it is no matter of
+    /// replicas.
+    pub replicas: u64,
     /// For the operator: why durability is less than the best, or why there is no connection.
     pub warnings: Vec<String>,
     /// The server as last inspected on this connection; absent while there is none.
@@ -94,6 +106,8 @@ pub struct Server {
     pub version: String,
     /// `master` or `slave`.
     pub role: String,
+    /// How many replicas were connected.
+    pub replicas: u64,
     /// Another one than before means that the server was restarted or replaced.
     pub run_id: String,
     /// Unix time of the inspection, in milliseconds.
@@ -116,12 +130,16 @@ impl RedisLink {
             "not connected to Redis yet".into(),
         )));
         let (offer, connection) = watch::channel(None);
+        let (offer_asker, asker) = watch::channel(None);
         let (renew, look) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let connects = Arc::new(AtomicU64::new(0));
         let link = Link {
             address,
             sender,
             offer,
+            offer_asker,
+            replicas_most: AtomicU64::new(0),
+            are_behind: AtomicBool::new(false),
             connects: connects.clone(),
             renew: renew.clone(),
             look: look.clone(),
@@ -130,6 +148,7 @@ impl RedisLink {
         Ok(RedisLink {
             status,
             connection,
+            asker,
             connects,
             renew,
             look,
@@ -168,13 +187,14 @@ impl RedisStatus {
             durability: Level::Unknown,
             source: Source::Inspected,
             settings: BTreeMap::new(),
+            replicas: 0,
             warnings: vec![reason],
             server: None,
         }
     }
 
-    fn inspected(inspection: &Inspection, asserted: Option<Level>) -> Self {
-        let durability = inspection.durability(asserted);
+    fn inspected(inspection: &Inspection, asserted: Option<Level>, replicas: Replicas) -> Self {
+        let durability = inspection.durability(asserted, replicas);
         let text = |value: Option<&str>| value.unwrap_or("unknown").to_owned();
         RedisStatus {
             connected: true,
@@ -182,10 +202,15 @@ impl RedisStatus {
             durability: durability.level,
             source: durability.source,
             settings: inspection.config.clone().unwrap_or_default(),
+            replicas: match durability.source {
+                Source::Confirmed => replicas.most,
+                Source::Inspected | Source::Asserted => 0,
+            },
             warnings: durability.warnings,
             server: Some(Server {
                 version: text(inspection.version()),
                 role: text(inspection.role()),
+                replicas: inspection.replicas(),
                 run_id: text(inspection.run_id()),
                 checked_at_ms: time::unix_ms(),
             }),
@@ -197,6 +222,11 @@ struct Link {
     address: RedisAddress,
     sender: watch::Sender<Arc<RedisStatus>>,
     offer: watch::Sender<Option<MultiplexedConnection>>,
+    offer_asker: watch::Sender<Option<Asker>>,
+    /// The most replicas that were ever connected at a time.
+    replicas_most: AtomicU64,
+    /// Not all replicas had what they were asked for last.
+    are_behind: AtomicBool,
     connects: Arc<AtomicU64>,
     renew: Arc<Notify>,
     look: Arc<Notify>,
@@ -216,18 +246,20 @@ impl Link {
         let mut backoff = BACKOFF_MIN;
         loop {
             let error = match self.connect().await {
-                Ok(mut connection) => {
+                Ok((mut connection, asker)) => {
                     backoff = BACKOFF_MIN;
                     let mut offered = connection.clone();
                     offered.set_response_timeout(CALL_TIMEOUT);
                     // Before the connection is of use: none is used under the number of another.
                     self.connects.fetch_add(1, Ordering::AcqRel);
+                    self.offer_asker.send_replace(Some(asker.clone()));
                     self.offer.send_replace(Some(offered));
-                    self.watch(&mut connection).await
+                    self.watch(&mut connection, &asker).await
                 }
                 Err(error) => error,
             };
             self.offer.send_replace(None);
+            self.offer_asker.send_replace(None);
             self.report_lost(&error);
             tokio::time::sleep(backoff).await;
             backoff = (backoff * 2).min(BACKOFF_MAX);
@@ -235,7 +267,7 @@ impl Link {
     }
 
     /// A connection on which the server answers, already inspected.
-    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
+    async fn connect(&self) -> RedisResult<(MultiplexedConnection, Asker)> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(RESPONSE_TIMEOUT));
@@ -245,12 +277,16 @@ impl Link {
             in_time.map_err(|_| RedisError::from((ErrorKind::Io, "no connection in time")))??;
         // A server that still loads its data takes connections, but answers a ping with an error.
         ping(&mut connection).await?;
-        self.inspect(&mut connection).await?;
-        Ok(connection)
+        let inspection = inspect(&mut connection).await?;
+        let number = self.connects.load(Ordering::Acquire) + 1;
+        let run_id = inspection.run_id().map(str::to_owned);
+        let asker = Asker::start(&self.address, number, run_id);
+        self.judge(&inspection, &asker).await;
+        Ok((connection, asker))
     }
 
     /// Returns with the reason when the link is no good any more.
-    async fn watch(&self, connection: &mut MultiplexedConnection) -> RedisError {
+    async fn watch(&self, connection: &mut MultiplexedConnection, asker: &Asker) -> RedisError {
         let mut inspect_at = time::now() + INSPECT_INTERVAL;
         let mut pings_lost = 0;
         loop {
@@ -274,17 +310,51 @@ impl Link {
                 }
                 Err(error) => return error,
             }
-            if time::now() >= inspect_at {
-                if let Err(error) = self.inspect(connection).await {
-                    return error;
+            if time::now() >= inspect_at || !self.is_as_before(connection).await {
+                match inspect(connection).await {
+                    Ok(inspection) => self.judge(&inspection, asker).await,
+                    Err(error) => return error,
                 }
                 inspect_at = time::now() + INSPECT_INTERVAL;
             }
         }
     }
 
-    async fn inspect(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
-        let status = RedisStatus::inspected(&inspect(connection).await?, self.address.asserted());
+    /// Whether the server's role and replicas are those of the last inspection, as far as it says, and
+    /// no replicas were behind.
+    async fn is_as_before(&self, connection: &mut MultiplexedConnection) -> bool {
+        if self.are_behind.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut asked = redis::cmd("INFO");
+        let info: RedisResult<String> = asked.arg("replication").query_async(connection).await;
+        let before = self.sender.borrow().clone();
+        let (Ok(info), Some(server)) = (&info, &before.server) else {
+            self.note_silence(info.is_err_and(|error| error.is_timeout()));
+            return true;
+        };
+        let now = Inspection {
+            info: Inspection::parse_info(info),
+            config: None,
+        };
+        now.replicas() == server.replicas && now.role() == Some(&server.role)
+    }
+
+    /// What the server's settings amount to; asks its replicas where it is a matter of them.
+    async fn judge(&self, inspection: &Inspection, asker: &Asker) {
+        let connected = inspection.replicas();
+        let most = self
+            .replicas_most
+            .fetch_max(connected, Ordering::AcqRel)
+            .max(connected);
+        let copies = match inspection.depends_on_copies(most) {
+            true => asker.ask(most).await,
+            false => Copies::Untold,
+        };
+        self.are_behind
+            .store(copies == Copies::Behind, Ordering::Relaxed);
+        let replicas = Replicas { most, copies };
+        let status = RedisStatus::inspected(inspection, self.address.asserted(), replicas);
         let before = self.sender.borrow().clone();
         if !before.connected {
             tracing::info!(durability = ?status.durability, "connected to Redis");
@@ -293,7 +363,6 @@ impl Link {
             tracing::warn!(warnings = ?status.warnings, "Redis keeps less than it could");
         }
         self.publish(status);
-        Ok(())
     }
 
     fn note_silence(&self, silent: bool) {
@@ -364,134 +433,5 @@ fn unless_refused<T>(reply: RedisResult<T>) -> RedisResult<Option<T>> {
             Ok(None)
         }
         Err(error) => Err(error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::TcpListener;
-    use std::process::{Child, Command, Stdio};
-
-    use super::*;
-
-    /// Generous, for a busy machine; nothing waits for it unless it fails.
-    const PATIENCE: Duration = Duration::from_secs(30);
-
-    struct RedisServer {
-        process: Child,
-    }
-
-    impl RedisServer {
-        fn start(port: u16, dir: &tempfile::TempDir, options: &[&str]) -> Self {
-            let process = Command::new("redis-server")
-                .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
-                .args(["--save", "", "--dir"])
-                .arg(dir.path())
-                .args(options)
-                .stdout(Stdio::null())
-                .spawn()
-                .expect("redis-server is on PATH");
-            RedisServer { process }
-        }
-
-        fn signal(&self, signal: rustix::process::Signal) {
-            let pid = rustix::process::Pid::from_child(&self.process);
-            rustix::process::kill_process(pid, signal).expect("the server runs");
-        }
-    }
-
-    impl Drop for RedisServer {
-        fn drop(&mut self) {
-            self.process.kill().expect("a child can be killed");
-            self.process.wait().expect("a child can be waited for");
-        }
-    }
-
-    fn free_port() -> u16 {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        listener.local_addr().expect("it is bound").port()
-    }
-
-    async fn until(link: &mut RedisLink, connected: bool) -> Arc<RedisStatus> {
-        let changed = link.status.wait_for(|status| status.connected == connected);
-        let status = tokio::time::timeout(PATIENCE, changed).await;
-        let status = status.expect("within the time").expect("the link runs");
-        status.clone()
-    }
-
-    const SAFE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
-
-    #[tokio::test]
-    async fn waits_for_the_server_and_comes_back_after_its_restart() {
-        let (port, dir) = (free_port(), tempfile::tempdir().expect("a directory"));
-        let (_keep, shutdown) = watch::channel(false);
-        let url = format!("redis://127.0.0.1:{port}");
-        let mut link = RedisLink::start(url.as_str(), shutdown).expect("a good URL");
-        let refused = link.status.wait_for(|s| s.warnings[0].contains("refused"));
-        refused.await.expect("the link runs");
-        assert!(!link.status().connected);
-
-        let server = RedisServer::start(port, &dir, &SAFE);
-        let first = until(&mut link, true).await;
-        assert_eq!((first.durability, first.warnings.len()), (Level::Fsync, 0));
-        drop(server);
-        let lost = until(&mut link, false).await;
-        assert_eq!(lost.durability, Level::Unknown);
-
-        let _server = RedisServer::start(port, &dir, &[]);
-        let second = until(&mut link, true).await;
-        assert_eq!(second.durability, Level::None);
-        let run_id = |status: &RedisStatus| status.server.as_ref().map(|s| s.run_id.clone());
-        assert!(run_id(&first).is_some() && run_id(&first) != run_id(&second));
-    }
-
-    #[tokio::test]
-    async fn a_server_that_stops_answering_is_noticed() {
-        let (port, dir) = (free_port(), tempfile::tempdir().expect("a directory"));
-        let server = RedisServer::start(port, &dir, &SAFE);
-        let (_keep, shutdown) = watch::channel(false);
-        let url = format!("redis://127.0.0.1:{port}");
-        let mut link = RedisLink::start(url.as_str(), shutdown).expect("a good URL");
-        until(&mut link, true).await;
-        server.signal(rustix::process::Signal::STOP);
-        until(&mut link, false).await;
-        server.signal(rustix::process::Signal::CONT);
-        until(&mut link, true).await;
-    }
-
-    #[tokio::test]
-    async fn durability_is_unknown_where_the_server_shows_nothing() {
-        let renamed = ["--rename-command", "CONFIG", ""];
-        let restricted = "--user default on nopass ~* +@all -@dangerous";
-        let restricted: Vec<&str> = restricted.split(' ').collect();
-        for restriction in [&renamed[..], &restricted] {
-            let (port, dir) = (free_port(), tempfile::tempdir().expect("a directory"));
-            let _server = RedisServer::start(port, &dir, &[&SAFE[..], restriction].concat());
-            let (_keep, shutdown) = watch::channel(false);
-            let url = format!("redis://127.0.0.1:{port}");
-            let mut link = RedisLink::start(url.as_str(), shutdown).expect("a good URL");
-            let status = until(&mut link, true).await;
-            assert_eq!(status.durability, Level::Unknown, "{restriction:?}");
-            assert!(status.warnings[0].contains("CONFIG"));
-        }
-    }
-
-    #[tokio::test]
-    async fn shutdown_ends_the_task() {
-        let (stop, shutdown) = watch::channel(false);
-        let mut link = RedisLink::start("redis://127.0.0.1:1", shutdown).expect("a good URL");
-        stop.send_replace(true);
-        (&mut link.task).await.expect("the task ends in order");
-        assert_eq!(link.status().warnings, ["shutting down"]);
-    }
-
-    #[tokio::test]
-    async fn a_bad_url_is_refused_without_repeating_it() {
-        let (_keep, shutdown) = watch::channel(false);
-        let error = match RedisLink::start("http://user:secret@host", shutdown) {
-            Ok(_) => panic!("not a Redis URL"),
-            Err(error) => error.to_string(),
-        };
-        assert!(!error.contains("secret"), "{error}");
     }
 }

@@ -236,6 +236,10 @@ impl Cluster {
         redis.signal(Signal::CONT);
     }
 
+    pub fn redis_port(&self) -> u16 {
+        self.redis_port
+    }
+
     /// Where Redis keeps its data.
     pub fn redis_dir(&self) -> PathBuf {
         self.directory.path().join("redis")

@@ -46,6 +46,7 @@ mod queue_model;
 mod queue_moves;
 mod queue_pitfalls;
 mod queue_reference;
+mod queue_replicas;
 mod queue_tail;
 mod queue_waits;
 mod queue_work;

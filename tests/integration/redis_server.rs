@@ -5,6 +5,7 @@ use std::process::Command;
 
 use mufakat::config::TlsFiles;
 use mufakat::queue::address::RedisAddress;
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::process::Process;
@@ -86,6 +87,10 @@ impl RedisServer {
     pub fn connection(&self) -> redis::Connection {
         let client = redis::Client::open(self.url()).expect("a URL");
         client.get_connection().expect("it runs")
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     /// SIGKILL.

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::protocol::status::DurabilitySource;
 use crate::protocol::{Code, INTEGER_MAX, LIMIT_DEFAULT, Operation, TIMEOUT_MS_DEFAULT};
 
 mod caches;
@@ -232,7 +233,7 @@ fn status() -> Vec<(&'static str, Value)> {
             "durability",
             one_of(&["fsync", "os", "interval", "none", "unknown"]),
         ),
-        ("source", one_of(&["inspected", "asserted"])),
+        ("source", one_of(DurabilitySource::NAMES)),
         (
             "settings",
             json!({"type": "object", "additionalProperties": text()}),

@@ -6,13 +6,12 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{SENT_KEPT, Sent, Shape, Shared, Ticket, lock};
+use super::{SENT_KEPT, Sent, Shared, Ticket, lock};
 use crate::protocol::error::{Code, ErrorReply};
 use crate::protocol::queue::{
-    Cancelled, Configured, Delivered, Delivery, DurabilityReached, Listed, Paused, Peeked, Popped,
-    Purged, Pushed, PushedOne, Receipt, ReceiptResult, Redriven, ResultOf, Results, Stats,
+    Cancelled, Configured, Delivered, Delivery, Listed, Paused, Peeked, Popped, Purged, Pushed,
+    Receipt, ReceiptResult, Redriven, ResultOf, Results, Stats,
 };
-use crate::protocol::status::DurabilitySource;
 use crate::protocol::{Encoding, Operation, ReplyTo};
 use crate::queue::owner::Told;
 use crate::queue::script::{PoppedMessage, Stored};
@@ -68,10 +67,7 @@ impl Shared {
                 let message = "the topic has reached its max_length";
                 self.refuse_ticket(&ticket, &ErrorReply::new(Code::QueueFull, message));
             }
-            Told::Pushed(Some(taken)) => {
-                let body = Body::Pushed(self.pushed(&ticket, taken));
-                self.send(&ticket, &body, None);
-            }
+            Told::Pushed(Some(taken)) => self.tell_pushed(&ticket, taken, self.durability()),
             Told::Acked(results, popped) => {
                 let results = results_of(
                     results,
@@ -100,52 +96,6 @@ impl Shared {
                 let message = "the topic is paused: it takes messages and gives none";
                 self.refuse_ticket(&ticket, &ErrorReply::new(Code::TopicPaused, message));
             }
-        }
-    }
-
-    fn pushed(&self, ticket: &Ticket, taken: Vec<(u64, bool)>) -> Pushed {
-        let Shape::Push { ids, batch } = &ticket.shape else {
-            unreachable!("the ticket of a push says what was pushed");
-        };
-        let results = ids
-            .iter()
-            .zip(taken)
-            .map(|(id, (seq, duplicate))| PushedOne {
-                id: Stored::id_of(id.as_deref(), seq),
-                seq,
-                duplicate,
-            });
-        let mut results: Vec<PushedOne> = results.collect();
-        let durability = self.durability();
-        if *batch {
-            return Pushed {
-                id: None,
-                seq: None,
-                duplicate: None,
-                results: Some(results),
-                durability,
-            };
-        }
-        let one = results.pop().expect("a push has a message");
-        Pushed {
-            id: Some(one.id),
-            seq: Some(one.seq),
-            duplicate: Some(one.duplicate),
-            results: None,
-            durability,
-        }
-    }
-
-    fn durability(&self) -> DurabilityReached {
-        let status = self.parts.redis.as_ref().map(|link| link.status());
-        let level = status.as_ref().map(|status| status.durability);
-        let server = status.as_ref().and_then(|status| status.server.as_ref());
-        DurabilityReached {
-            level: level.unwrap_or(crate::protocol::status::Durability::Unknown),
-            source: status
-                .as_ref()
-                .map_or(DurabilitySource::Inspected, |status| status.source),
-            checked_at_ms: server.map_or(0, |server| server.checked_at_ms),
         }
     }
 
@@ -197,7 +147,7 @@ impl Shared {
         }
     }
 
-    fn send(&self, ticket: &Ticket, body: &Body, return_to: Option<String>) -> Answered {
+    pub(super) fn send(&self, ticket: &Ticket, body: &Body, return_to: Option<String>) -> Answered {
         let timing = (ticket.operation, ticket.received_at);
         let answered = self
             .parts

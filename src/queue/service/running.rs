@@ -81,10 +81,12 @@ impl Shared {
                 caller,
                 is_noted,
             } = ready;
+            // Read before the call: what it wrote went there or to a later connection.
+            let number = self.parts.redis.as_ref().map_or(0, |link| link.connects());
             let result = self
                 .execute(&name, &mut call, (&keys, caller, is_noted))
                 .await;
-            self.conclude(&name, call, result);
+            self.conclude(&name, call, (result, number));
         }
     }
 
@@ -161,14 +163,14 @@ impl Shared {
         self: &Arc<Self>,
         name: &Arc<str>,
         call: Call<Ticket>,
-        result: Result<Reply, CallError>,
+        (result, number): (Result<Reply, CallError>, u64),
     ) {
         let outcome = result.map(|reply| {
             let outcome = reply.outcome();
             outcome.map(|outcome| outcome.map(BatchReply::read))
         });
         match outcome {
-            Ok(Some(Ok(Some(reply)))) => self.done(name, call, reply),
+            Ok(Some(Ok(Some(reply)))) => self.done(name, call, (reply, number)),
             Ok(Some(Err(Denied::Fenced { epoch }))) => {
                 tracing::info!(topic = %name, epoch, "another node owns the topic now");
                 self.fail(name, call, (&reconfiguring(), false));
@@ -189,7 +191,12 @@ impl Shared {
         }
     }
 
-    fn done(self: &Arc<Self>, name: &Arc<str>, call: Call<Ticket>, mut reply: BatchReply) {
+    fn done(
+        self: &Arc<Self>,
+        name: &Arc<str>,
+        call: Call<Ticket>,
+        (mut reply, number): (BatchReply, u64),
+    ) {
         self.note_done(name, (reply.opseq, reply.seq));
         let buried = std::mem::take(&mut reply.buried);
         let died = buried.len() as u64;
@@ -203,9 +210,7 @@ impl Shared {
             self.watch(name, topic);
             told
         };
-        for (ticket, told) in told {
-            self.tell(name, ticket, told);
-        }
+        self.tell_all(name, told, number);
         self.tell_buried(name, buried);
     }
 

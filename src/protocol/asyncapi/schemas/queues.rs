@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{boolean, component, describe, integer, list, object, one_of, or_null, text};
 use crate::protocol::Operation;
 use crate::protocol::queue::{DEDUP_MS_DEFAULT, PRIORITY_DEFAULT, ReceiptResult, State};
+use crate::protocol::status::DurabilitySource;
 
 pub(super) fn is_of_queue(operation: Operation) -> bool {
     let name = operation.name();
@@ -167,7 +168,7 @@ fn pushed() -> Vec<(&'static str, Value)> {
     let levels = ["fsync", "os", "interval", "none", "unknown"];
     let durability = object(vec![
         ("level", one_of(&levels)),
-        ("source", one_of(&["inspected", "asserted"])),
+        ("source", one_of(DurabilitySource::NAMES)),
         ("checked_at_ms", integer()),
     ]);
     let one = vec![("id", text()), ("seq", integer()), ("duplicate", boolean())];
