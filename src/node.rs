@@ -35,6 +35,7 @@ use crate::protocol::{Operation, Prefix};
 use crate::queue::address::RedisAddress;
 use crate::queue::service::{self, QueueService};
 use crate::queue::store::RedisLink;
+use crate::raft::backup::Backups;
 use crate::raft::bootstrap::{self, BootstrapError, Start};
 use crate::raft::directory::DataDirectory;
 use crate::raft::handle::{Handle, Raft, Timing};
@@ -249,6 +250,7 @@ impl Core {
             queues,
             cache,
             membership,
+            backups: Backups::new(handle.clone()),
             relay: relay.clone(),
             insight,
             replier,

@@ -15,17 +15,19 @@ use crate::ids::NodeId;
 use crate::lock;
 use crate::lock::service::{Found, LockService, Query, Received};
 use crate::monitor::insight::Insight;
-use crate::protocol::cluster::Wish;
 use crate::protocol::lock::Consistency;
 use crate::protocol::request::Envelope;
 use crate::protocol::status::Metrics;
 use crate::protocol::subject::Address;
 use crate::protocol::{self, ErrorReply, Operation, Prefix, Refusal, ReplyTo, Request, Tenant};
 use crate::queue::service::{Origin, QueueService};
+use crate::raft::backup::Backups;
 use crate::raft::handle::Handle;
-use crate::raft::membership::{Answer, Membership};
+use crate::raft::membership::Membership;
 use crate::time::{self, Instant};
 use crate::view::tenure::Stay;
+
+mod operators;
 
 /// The new executor of a request may learn of the view that says so a moment later than this node
 /// did, and would refuse what comes before that.
@@ -55,6 +57,7 @@ pub struct Dispatch {
     pub queues: QueueService,
     pub cache: CacheService,
     pub membership: Membership,
+    pub backups: Backups,
     pub relay: Relay,
     pub insight: Arc<Insight>,
     pub replier: Replier,
@@ -206,6 +209,7 @@ impl Dispatch {
             | Request::CacheExplain(_)
             | Request::CacheStats(_)
             | Request::Cluster(_)
+            | Request::Backup(_)
             | Request::Status(_)
             | Request::Metrics(_) => None,
             Request::CacheSet(set) => self.cache.home(&set.key),
@@ -331,6 +335,7 @@ impl Dispatch {
                 self.answer(&to, (Some(asked), received.at), Ok(&stats));
             }
             Request::Cluster(request) => self.wish(request.wish, (asked, to), received),
+            Request::Backup(request) => self.back_up(request, to, received),
             Request::Status(ask) => {
                 let status = self.insight.status(ask.state_hash);
                 self.answer(&to, (Some(asked), received.at), Ok(&status));
@@ -405,20 +410,6 @@ impl Dispatch {
                     dispatch.answer::<()>(&to, timing, Err(refusal));
                 }
                 Ok(Found::NotLeader) => unreachable!("a search ends with an answer or a refusal"),
-                Err(refusal) => dispatch.answer::<()>(&to, timing, Err(refusal)),
-            }
-        });
-    }
-
-    /// Changes of the members take their time, so each wish has a task.
-    fn wish(self: &Arc<Self>, wish: Wish, (asked, to): (Operation, ReplyTo), received: Received) {
-        let dispatch = self.clone();
-        tokio::spawn(async move {
-            let timing = (Some(asked), received.at);
-            match dispatch.membership.ask(wish, received.deadline).await {
-                Ok(Answer::Known(members)) => dispatch.answer(&to, timing, Ok(&members)),
-                Ok(Answer::Changed(changed)) => dispatch.answer(&to, timing, Ok(&changed)),
-                Ok(other) => unreachable!("{other:?} is not the end of a wish"),
                 Err(refusal) => dispatch.answer::<()>(&to, timing, Err(refusal)),
             }
         });

@@ -18,6 +18,7 @@ use crate::node;
 use crate::protocol::{Code, Encoding, Outcome, Prefix};
 
 mod admin;
+mod backup;
 mod cache;
 mod cluster;
 mod events;
@@ -73,6 +74,8 @@ enum Command {
     Admin(admin::AdminArgs),
     /// Add and remove nodes, and choose who leads.
     Cluster(cluster::ClusterArgs),
+    Backup(backup::BackupArgs),
+    Restore(backup::RestoreArgs),
     /// What a node says about itself and the cluster.
     Status(status::StatusArgs),
     /// The metrics of a node, in the text format of Prometheus.
@@ -156,12 +159,7 @@ impl Connection {
         answer: &T,
         lines: impl FnOnce(&T) -> String,
     ) -> Result<bool, Failure> {
-        let out = if self.json || !io::stdout().is_terminal() {
-            serde_json::to_string(answer).expect("an answer that was JSON is JSON again")
-        } else {
-            lines(answer)
-        };
-        write_out(out)
+        print(self.json, answer, lines)
     }
 
     fn print_text(&self, out: String) -> Result<(), Failure> {
@@ -174,6 +172,18 @@ impl Connection {
             failure.exit_status()
         })
     }
+}
+
+/// Prints as [`Connection::print`] does, for commands without a connection.
+fn print<T: Serialize>(
+    json: bool,
+    answer: &T,
+    lines: impl FnOnce(&T) -> String,
+) -> Result<bool, Failure> {
+    write_out(match json || !io::stdout().is_terminal() {
+        true => serde_json::to_string(answer).expect("an answer that was JSON is JSON again"),
+        false => lines(answer),
+    })
 }
 
 /// Writes lines to stdout; false when whoever reads has seen enough, as `head` does.
@@ -308,6 +318,8 @@ pub async fn run(cli: Cli) -> ExitStatus {
             let done = cluster::run(&args).await.map(|()| ExitStatus::Done);
             args.connection.conclude(done)
         }
+        Command::Backup(args) => conclude_run(backup::back_up(&args).await),
+        Command::Restore(args) => conclude_run(backup::restore(&args).await),
         Command::Status(args) => {
             let done = status::status(&args).await;
             args.connection.conclude(done)

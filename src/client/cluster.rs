@@ -4,6 +4,7 @@ use crate::client::call::Answers;
 use crate::client::{Client, ClientError};
 use crate::ids::NodeId;
 use crate::protocol::Operation;
+use crate::protocol::backup::{self, Part};
 use crate::protocol::cluster::{Changed, Members, Request, Wish};
 
 // Any node answers, for the leader.
@@ -12,6 +13,10 @@ impl Answers for Members {
 }
 
 impl Answers for Changed {
+    const BY_EXECUTOR: bool = false;
+}
+
+impl Answers for Part {
     const BY_EXECUTOR: bool = false;
 }
 
@@ -55,6 +60,15 @@ impl Client {
         timeout_ms: u64,
     ) -> Result<Changed, ClientError> {
         self.change(Wish::Transfer(node), timeout_ms).await
+    }
+
+    /// One part of a copy of the replicated state; the node that made it has the others.
+    ///
+    /// # Errors
+    /// `not_found` when the node does not keep it any more, `no_leader` when none can be made now.
+    pub async fn backup_part(&self, request: &backup::Request) -> Result<Part, ClientError> {
+        let operation = Operation::AdminClusterBackup;
+        self.repeat(operation, request.timeout_ms, request).await
     }
 
     async fn change(&self, wish: Wish, timeout_ms: u64) -> Result<Changed, ClientError> {

@@ -160,6 +160,16 @@ impl Table {
         self.requests.next_forgetting_ms()
     }
 
+    /// The newest token that was granted.
+    pub fn last_token(&self) -> Token {
+        self.last_token
+    }
+
+    /// Leaves out the next so many tokens.
+    pub fn skip_tokens(&mut self, count: u64) {
+        self.last_token.0 += count;
+    }
+
     pub fn counts(&self) -> Counts {
         Counts {
             held: self.holds.len() as u64,

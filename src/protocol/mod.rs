@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub mod admin;
 #[cfg(test)]
 mod asyncapi;
+pub mod backup;
 pub mod cache;
 pub mod cluster;
 pub mod encoding;

@@ -10,7 +10,8 @@ use crate::protocol::lock::{
 };
 use crate::protocol::status::{Ask, StateHashChoice};
 use crate::protocol::{
-    Encoding, Operation, Refusal, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_FIELD, admin, queue, session,
+    Encoding, Operation, Refusal, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_FIELD, admin, backup, queue,
+    session,
 };
 
 /// The header that may carry the `request_id` of operations that have one.
@@ -48,6 +49,7 @@ pub enum Request {
     CacheExplain(cache::Explain),
     CacheStats(cache::AskStats),
     Cluster(cluster::Request),
+    Backup(backup::Request),
     Status(Ask),
     Metrics(Ask),
 }
@@ -141,6 +143,7 @@ impl Request {
             | Operation::AdminClusterTransfer => {
                 Request::Cluster(cluster::Request::build(operation, fields)?)
             }
+            Operation::AdminClusterBackup => Request::Backup(backup::Request::build(fields)),
             Operation::Status => Request::Status(Ask::build(fields)),
             Operation::Metrics => Request::Metrics(Ask::build(fields)),
             Operation::QueuePush
@@ -193,6 +196,7 @@ impl Request {
             Request::CacheExplain(_) => Operation::CacheExplain,
             Request::CacheStats(_) => Operation::CacheStats,
             Request::Cluster(request) => request.operation(),
+            Request::Backup(_) => Operation::AdminClusterBackup,
             Request::Status(_) => Operation::Status,
             Request::Metrics(_) => Operation::Metrics,
         }
@@ -229,6 +233,7 @@ impl Request {
             Request::CacheExplain(explain) => (explain.timeout_ms, 0),
             Request::CacheStats(stats) => (stats.timeout_ms, 0),
             Request::Cluster(request) => (request.timeout_ms, 0),
+            Request::Backup(request) => (request.timeout_ms, 0),
             Request::Status(ask) | Request::Metrics(ask) => (ask.timeout_ms, 0),
         };
         given.unwrap_or(TIMEOUT_MS_DEFAULT + wait_ms)
@@ -299,6 +304,7 @@ pub(super) fn schema(operation: Operation) -> &'static [Field] {
         Operation::AdminClusterAdd
         | Operation::AdminClusterRemove
         | Operation::AdminClusterTransfer => cluster::Request::CHANGE_FIELDS,
+        Operation::AdminClusterBackup => backup::Request::FIELDS,
         Operation::Status => Ask::STATUS_FIELDS,
         Operation::Metrics => Ask::METRICS_FIELDS,
     }

@@ -96,6 +96,7 @@ operations! {
     AdminClusterAdd "admin.cluster.add" "admin_cluster_add" "admin-cluster-add",
     AdminClusterRemove "admin.cluster.remove" "admin_cluster_remove" "admin-cluster-remove",
     AdminClusterTransfer "admin.cluster.transfer" "admin_cluster_transfer" "admin-cluster-transfer",
+    AdminClusterBackup "admin.cluster.backup" "admin_cluster_backup" "admin-cluster-backup",
     Status "status" "status" "status",
     Metrics "metrics" "metrics" "metrics",
 }

@@ -156,6 +156,7 @@ impl Request {
             | Request::CacheStats(_)
             | Request::CacheAudit(_)
             | Request::Cluster(_)
+            | Request::Backup(_)
             | Request::Metrics(_) => return Err(forbidden(self.operation())),
         }
         Ok(())

@@ -368,7 +368,7 @@ impl Shared {
 
     /// What keys begin with; none before the node belongs to a cluster.
     fn keyspace(&self) -> Option<Keyspace> {
-        let cluster = self.parts.handle.read(|state, _| state.cluster)?;
+        let cluster = self.parts.handle.read(|state, _| state.topics_of())?;
         Some(Keyspace::new(self.parts.prefix.as_str(), cluster))
     }
 

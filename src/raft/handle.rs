@@ -29,7 +29,7 @@ use crate::raft::network::KnownDisk;
 use crate::raft::proposals::{Due, Proposals, Refusal, Role, Submission, Ticket};
 use crate::raft::state::{Outcome, State};
 use crate::raft::state_machine::{Observer, SharedState, StateMachine};
-use crate::raft::types::{LogId, TypeConfig};
+use crate::raft::types::{LogId, StoredMembership, TypeConfig};
 use crate::stats::{Failure, Stats};
 use crate::time::{self, Instant};
 
@@ -309,6 +309,12 @@ impl Handle {
                 .map(|(id, _)| (*id, voters.contains(id)))
                 .collect(),
         }
+    }
+
+    /// The newest entry that is known to be applied here, and who belongs as of then.
+    pub(super) fn position(&self) -> (Option<LogId>, StoredMembership) {
+        let metrics = self.0.running().metrics.borrow_watched();
+        (metrics.last_applied, (*metrics.membership_config).clone())
     }
 
     /// The error that stopped Raft, if one did: a node that can't write its log must not go on.

@@ -38,7 +38,7 @@
 //! - [`posts`]: messages without answers, beside Raft
 //! - `failure_detector`: elects at once when the broker knows that the leader is gone
 //! - [`bootstrap`]: from an empty directory to a member of a cluster; [`membership`]: who is added and
-//!   removed
+//!   removed; [`backup`], [`restore`]: a copy of the state, and another cluster that begins with it
 //! - [`types`], [`settings`], [`runtime`]: what openraft is instantiated with
 
 pub mod handle;
@@ -58,6 +58,7 @@ pub mod snapshot;
 
 mod admission;
 mod assembly;
+pub mod backup;
 pub mod call;
 mod factory;
 mod failure_detector;
@@ -70,6 +71,7 @@ pub mod network;
 mod pending;
 pub mod posts;
 pub mod receiver;
+pub mod restore;
 mod stream;
 mod transfer;
 

@@ -178,6 +178,20 @@ fn file_name(meta: &SnapshotMeta) -> String {
 }
 
 fn write_file(path: &Path, meta: &SnapshotMeta, data: &Bytes) -> io::Result<()> {
+    let mut file = BufWriter::new(File::create(path)?);
+    write_to(&mut file, meta, data)?;
+    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.sync_all()
+}
+
+/// A snapshot as the bytes of its file.
+pub(super) fn encode(meta: &SnapshotMeta, data: &Bytes) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(data.len() + data.len() / 1_000 + 4_096);
+    write_to(&mut bytes, meta, data).expect("memory takes what is written");
+    bytes
+}
+
+fn write_to(out: &mut impl Write, meta: &SnapshotMeta, data: &Bytes) -> io::Result<()> {
     let meta = rmp_serde::to_vec(meta).expect("a snapshot's meta always encodes");
     let meta_length = u32::try_from(meta.len()).expect("a membership is far below 4 GB");
     let mut header = [0; HEADER_BYTES];
@@ -186,21 +200,18 @@ fn write_file(path: &Path, meta: &SnapshotMeta, data: &Bytes) -> io::Result<()> 
     header[8..12].copy_from_slice(&meta_length.to_be_bytes());
     header[12..].copy_from_slice(&(data.len() as u64).to_be_bytes());
 
-    let mut file = BufWriter::new(File::create(path)?);
     let mut hashes = Xxh3::new();
     let mut write = |part: &[u8], hash: u64| {
         hashes.update(&hash.to_be_bytes());
-        file.write_all(part)?;
-        file.write_all(&hash.to_be_bytes())
+        out.write_all(part)?;
+        out.write_all(&hash.to_be_bytes())
     };
     write(&header, xxh3_64(&header))?;
     write(&meta, xxh3_64(&meta))?;
     for (number, block) in data.chunks(BLOCK_BYTES).enumerate() {
         write(block, block_hash(number, block))?;
     }
-    file.write_all(&hashes.digest().to_be_bytes())?;
-    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.sync_all()
+    out.write_all(&hashes.digest().to_be_bytes())
 }
 
 /// The block's number is hashed with it, so that blocks cannot change places.
@@ -249,7 +260,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn decode(bytes: &[u8]) -> Result<(SnapshotMeta, Bytes), String> {
+/// Reads the bytes of a file, checking all of them; an error says what is wrong.
+pub(super) fn decode(bytes: &[u8]) -> Result<(SnapshotMeta, Bytes), String> {
     let mut reader = Reader {
         rest: bytes,
         hashes: Xxh3::new(),

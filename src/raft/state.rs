@@ -14,6 +14,21 @@ use crate::view;
 /// The most removed nodes that are remembered; beyond it the lowest numbers are forgotten.
 const RETIRED_MAX: usize = 1_024;
 
+/// Tokens that a restored cluster does not grant: the old one may have granted them after the copy was
+/// made. A hundred thousand in each second of three months.
+pub const TOKENS_SKIPPED: u64 = 1 << 40;
+/// Views that a restored cluster does not have, for the same reason.
+const EPOCHS_SKIPPED: u64 = 1 << 20;
+
+/// What a restored cluster does about the queues of the old one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topics {
+    /// It begins without topics, and leaves those of the old cluster alone.
+    Leave,
+    /// It owns them from now on, in their Redis; the old cluster is shut out.
+    Adopt,
+}
+
 /// Everything that the log decides.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct State {
@@ -32,6 +47,9 @@ pub struct State {
     /// that directory for ever. At most [`RETIRED_MAX`].
     #[serde(default)]
     pub retired: BTreeMap<NodeId, DiskId>,
+    /// The cluster that founded the topics, where that was another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    topics_of: Option<ClusterId>,
 }
 
 /// The answer to one command.
@@ -59,6 +77,27 @@ impl State {
     /// How many batches have been applied since the cluster began.
     pub fn batches(&self) -> u64 {
         self.batches
+    }
+
+    /// Whose topics are this cluster's, as the keys in Redis have it; none before it is founded.
+    pub fn topics_of(&self) -> Option<ClusterId> {
+        self.topics_of.or(self.cluster)
+    }
+
+    /// Makes this the first state of another cluster. Locks, waits and sessions go on where they stood;
+    /// nodes belong to the old one.
+    pub fn found_anew(&mut self, cluster: ClusterId, topics: Topics) {
+        match topics {
+            Topics::Adopt => self.topics_of = self.topics_of(),
+            Topics::Leave => {
+                self.topics_of = None;
+                self.marks = queue::marks::Marks::default();
+            }
+        }
+        self.cluster = Some(cluster);
+        self.locks.skip_tokens(TOKENS_SKIPPED);
+        self.view.found_anew(EPOCHS_SKIPPED);
+        self.retired.clear();
     }
 
     /// Remembers who was removed, and that who is back belongs again.
@@ -179,6 +218,48 @@ mod tests {
             panic!("{answers:?}");
         };
         assert_eq!(b.token, Token(2));
+    }
+
+    #[test]
+    fn another_cluster_goes_on_where_one_stood_with_greater_tokens() {
+        let mut state = State::default();
+        apply(&mut state, 5, &[acquire("a")]);
+        state.cluster = Some(ClusterId(1));
+        state.retired.insert(NodeId(9), DiskId(9));
+        let report = |topic: &str| queue::marks::Report {
+            topic: topic.to_owned(),
+            mark: queue::marks::Mark::default(),
+        };
+        state.marks.apply(&[report("t")]);
+        let old = state.clone();
+
+        state.found_anew(ClusterId(2), Topics::Leave);
+        assert_eq!(
+            (state.cluster, state.topics_of()),
+            (Some(ClusterId(2)), Some(ClusterId(2)))
+        );
+        assert!(state.marks.is_empty() && state.retired.is_empty());
+        assert!(state.view.epoch() > old.view.epoch());
+        // The lease ends when it would have ended, and the next token is greater than any before.
+        let answers = apply(&mut state, 1_004, &[renew(1)]);
+        assert!(
+            matches!(answers[..], [Answer::Renewed { .. }]),
+            "{answers:?}"
+        );
+        let answers = apply(&mut state, 2_004, &[acquire("b")]);
+        let [Answer::Acquired(b)] = &answers[..] else {
+            panic!("{answers:?}");
+        };
+        assert_eq!(b.token, Token(1 + TOKENS_SKIPPED + 1));
+
+        // Topics stay those of the cluster that founded them, however often they are adopted.
+        let mut adopting = old;
+        adopting.found_anew(ClusterId(2), Topics::Adopt);
+        adopting.found_anew(ClusterId(3), Topics::Adopt);
+        assert_eq!(adopting.topics_of(), Some(ClusterId(1)));
+        assert_eq!(adopting.marks.len(), 1);
+        let decoded = State::decode(&adopting.encode()).expect("what was encoded");
+        assert_eq!(decoded.topics_of(), Some(ClusterId(1)));
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl StateMachine {
 }
 
 /// The identity of a cluster: a hash over the nodes and disks it was initialised with.
-fn cluster_of(membership: &Membership) -> ClusterId {
+pub(super) fn cluster_of(membership: &Membership) -> ClusterId {
     let founders: Vec<(u64, u64)> = membership
         .nodes()
         .map(|(id, member)| (id.0, member.disk.0))

@@ -202,6 +202,14 @@ impl View {
         Change::Activated
     }
 
+    /// Begins without members, after views of which this one knows nothing: `epochs` at most.
+    pub fn found_anew(&mut self, epochs: u64) {
+        self.phase = Phase::Active;
+        self.members.clear();
+        self.epoch.0 += epochs;
+        self.revision += 1;
+    }
+
     /// The number of the active view; each activation adds one.
     pub fn epoch(&self) -> Epoch {
         self.epoch

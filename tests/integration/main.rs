@@ -3,6 +3,7 @@
 //! Each test has a cluster of its own. What a test measures (how long service was away) it prints;
 //! what it asserts about time is loose, since the machine may be busy.
 
+mod backup;
 mod broker_killed;
 mod cache;
 mod cache_chaos;

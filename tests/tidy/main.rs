@@ -153,7 +153,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "doors",
         &[
-            "src/broker/dispatch.rs",
+            "src/broker/dispatch",
             "src/broker/leaving.rs",
             "src/broker/listen.rs",
             "src/broker/events.rs",

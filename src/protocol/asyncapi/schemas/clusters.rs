@@ -1,6 +1,6 @@
 //! The members of the cluster: what is answered about them.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{boolean, integer, list, object, one_of, or_null, text};
 use crate::protocol::Operation;
@@ -17,6 +17,7 @@ pub(super) fn summary(operation: Operation) -> &'static str {
         }
         Operation::AdminClusterRemove => "Takes a node's vote and lets it leave, or a dead one go.",
         Operation::AdminClusterTransfer => "Has another node lead.",
+        Operation::AdminClusterBackup => "A copy of the replicated state, part by part.",
         other => panic!("say in schemas.rs what {other} does"),
     }
 }
@@ -28,6 +29,11 @@ pub(super) fn request_field(operation: Operation, name: &str) -> (&'static str, 
             Value::Null,
         ),
         (_, "node") => ("Whom.", Value::Null),
+        (_, "backup") => (
+            "The copy, as the first answer named it; ask the node that made it. Absent: make one.",
+            Value::Null,
+        ),
+        (_, "offset") => ("How many bytes of it are here.", json!(0)),
         (_, other) => panic!("say in schemas.rs what `{other}` is for"),
     }
 }
@@ -37,6 +43,14 @@ pub(super) fn is_required(operation: Operation, name: &str) -> bool {
 }
 
 pub(super) fn success(operation: Operation) -> Vec<(&'static str, Value)> {
+    if operation == Operation::AdminClusterBackup {
+        return vec![
+            ("backup", text()),
+            ("size", integer()),
+            ("offset", integer()),
+            ("data_base64", text()),
+        ];
+    }
     if operation != Operation::ClusterMembers {
         return vec![("leader", integer()), ("voters", list(integer()))];
     }
