@@ -20,6 +20,9 @@ const TOPICS: usize = 1_000;
 /// Redis, three unoptimised nodes and other tests share a few cores here. A node that is only missed is
 /// replaced after more than 3 s.
 const WAIT_MAX: Duration = Duration::from_millis(3_000);
+/// The same where the node was killed: a second in which it may only be slow, two of its lease, and half
+/// as much again and more.
+const MISSED_MAX: Duration = Duration::from_millis(6_000);
 /// Pushes under way at a time.
 const PUSHES: usize = 32;
 
@@ -66,12 +69,13 @@ async fn in_view(cluster: &Cluster, asked: u64, nodes: &BTreeSet<u64>) {
     .await;
 }
 
-/// One pop that waits for each topic.
-async fn pops(queue: &Queue) -> Vec<(String, wire::Pending)> {
+/// One pop that waits for each topic, asked of these nodes.
+async fn pops(queue: &Queue, nodes: &BTreeSet<u64>) -> Vec<(String, wire::Pending)> {
     let mut pops = Vec::new();
-    for topic in topics() {
+    for (topic, node) in topics().into_iter().zip(nodes.iter().cycle()) {
         let body = json!({"topic": topic, "consumer": "c", "wait_ms": 60_000});
-        let pop = wire::send(&queue.nats, "mufakat.queue.pop", &body).await;
+        let subject = format!("mufakat.node.{node}.queue.pop");
+        let pop = wire::send(&queue.nats, &subject, &body).await;
         pops.push((topic, pop));
     }
     wait::until("all pops wait", async || {
@@ -155,12 +159,12 @@ async fn queue_topics_move_by_their_share_and_no_pop_waits_for_it() {
     all_are_in_view(&cluster).await;
     let (all, without) = (BTreeSet::from([1, 2, 3]), BTreeSet::from([1, 2]));
     // What it takes where nothing moves, on this machine now.
-    let calm = served(&queue, "calm", pops(&queue).await).await;
+    let calm = served(&queue, "calm", pops(&queue, &all).await).await;
     let bound = calm + WAIT_MAX;
     let before = owners(&queue).await;
     assert_eq!(before, homes(&all));
 
-    let waiting = pops(&queue).await;
+    let waiting = pops(&queue, &all).await;
     cluster.tell_to_stop(3);
     let leave = served(&queue, "leave", waiting).await;
     in_view(&cluster, 1, &without).await;
@@ -169,7 +173,7 @@ async fn queue_topics_move_by_their_share_and_no_pop_waits_for_it() {
     assert_eq!(fewer, homes(&without));
     check_moved(&before, &fewer, 3);
 
-    let waiting = pops(&queue).await;
+    let waiting = pops(&queue, &without).await;
     cluster.start_node(3);
     in_view(&cluster, 1, &all).await;
     let join = served(&queue, "join", waiting).await;
@@ -177,9 +181,20 @@ async fn queue_topics_move_by_their_share_and_no_pop_waits_for_it() {
     assert_eq!(again, before);
     check_moved(&fewer, &again, 3);
 
-    println!("slowest pop: {calm:?} calm, {leave:?} as a node left, {join:?} as it came");
+    // Pops that wait elsewhere outlive a node that has no time for anything.
+    let waiting = pops(&queue, &without).await;
+    cluster.kill(3);
+    let death = served(&queue, "death", waiting).await;
+    in_view(&cluster, 1, &without).await;
+    check_moved(&again, &owners(&queue).await, 3);
+
+    println!(
+        "slowest pop: {calm:?} calm, {leave:?} as a node left, {join:?} as it came, {death:?} as it died"
+    );
     assert!(
         leave < bound && join < bound,
         "{leave:?}, {join:?}: above {bound:?}"
     );
+    let bound = calm + MISSED_MAX;
+    assert!(death < bound, "{death:?}: above {bound:?}");
 }
