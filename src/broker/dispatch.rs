@@ -17,7 +17,6 @@ use crate::lock::service::{Found, LockService, Query, Received};
 use crate::monitor::insight::Insight;
 use crate::protocol::lock::Consistency;
 use crate::protocol::request::Envelope;
-use crate::protocol::status::Metrics;
 use crate::protocol::subject::Address;
 use crate::protocol::{self, ErrorReply, Operation, Prefix, Refusal, ReplyTo, Request, Tenant};
 use crate::queue::service::{Origin, QueueService};
@@ -340,11 +339,8 @@ impl Dispatch {
                 let status = self.insight.status(ask.state_hash);
                 self.answer(&to, (Some(asked), received.at), Ok(&status));
             }
-            Request::Metrics(_) => {
-                let metrics = Metrics {
-                    node: self.me,
-                    metrics: self.insight.metrics(),
-                };
+            Request::Metrics(ask) => {
+                let metrics = self.insight.metrics_as(ask.format);
                 self.answer(&to, (Some(asked), received.at), Ok(&metrics));
             }
         }

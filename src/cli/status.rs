@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::cli::{Connection, ExitStatus, Failure, node_id};
 use crate::client::{Client, Target};
 use crate::ids::NodeId;
-use crate::protocol::status::{Metrics, RedisState, Status};
+use crate::protocol::status::{RedisState, Status};
 
 /// Between two looks of `--watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -43,6 +43,7 @@ pub(super) struct StatusArgs {
 
 /// Examples:
 ///   mufakat metrics | grep ^mufakat_
+///   mufakat metrics --node 2 --json
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct MetricsArgs {
@@ -120,13 +121,14 @@ fn printed(status: &Status) -> Printed<'_> {
 }
 
 pub(super) async fn metrics(args: &MetricsArgs) -> Result<ExitStatus, Failure> {
-    let Metrics { metrics, .. } = args
-        .connection
-        .client(target(args.node))
-        .await?
-        .metrics()
-        .await?;
-    args.connection.print_text(metrics)?;
+    let connection = &args.connection;
+    let client = connection.client(target(args.node)).await?;
+    if connection.json {
+        let values = client.metric_values().await?;
+        connection.print(&values, |_| unreachable!("it is asked for JSON"))?;
+    } else {
+        connection.print_text(client.metrics().await?.metrics)?;
+    }
     Ok(ExitStatus::Done)
 }
 

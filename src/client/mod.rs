@@ -40,8 +40,9 @@ use crate::ids::NodeId;
 use crate::protocol::lock::{
     Acquire, Acquired, Check, Checked, Get, Release, Released, Renew, Renewed, View, WAIT_MS_MAX,
 };
-use crate::protocol::status::{Metrics, Status};
+use crate::protocol::status::{Ask, Metrics, MetricsFormat, Status};
 use crate::protocol::{Code, Encoding, Operation, Prefix};
+use crate::stats::samples::Family;
 use crate::time;
 
 mod cache;
@@ -314,6 +315,19 @@ impl Client {
     /// Only when no node answers.
     pub async fn metrics(&self) -> Result<Metrics, ClientError> {
         self.ask(Operation::Metrics).await
+    }
+
+    /// The same as values.
+    ///
+    /// # Errors
+    /// Only when no node answers.
+    pub async fn metric_values(&self) -> Result<Vec<Family>, ClientError> {
+        let ask = Ask {
+            format: MetricsFormat::Values,
+            ..Ask::default()
+        };
+        let metrics: Metrics = self.repeat(Operation::Metrics, None, &ask).await?;
+        Ok(metrics.families)
     }
 
     /// The metrics of one node. Asks once.

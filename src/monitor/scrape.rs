@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::ids::NodeId;
 use crate::monitor::insight::Insight;
-use crate::protocol::status;
+use crate::protocol::status::{self, Metrics, MetricsFormat};
 use crate::raft::handle::Observed;
-use crate::stats::{self, Connection, Peer, Refusal};
+use crate::stats::{self, Connection, Peer, Refusal, samples};
 
 impl Insight {
     /// All metrics in the text format of OpenMetrics.
@@ -33,6 +33,23 @@ impl Insight {
         queue.waiting.set(self.queues.waiting_pops());
         self.queues.scraped();
         self.stats.encode_text()
+    }
+
+    /// The reply to `metrics`.
+    pub fn metrics_as(&self, format: MetricsFormat) -> Metrics {
+        let text = self.metrics();
+        let families = match format {
+            MetricsFormat::Text => Vec::new(),
+            MetricsFormat::Values => samples::read(&text).expect("it is a text of ours"),
+        };
+        Metrics {
+            node: self.network.identity().node,
+            metrics: match format {
+                MetricsFormat::Text => text,
+                MetricsFormat::Values => String::new(),
+            },
+            families,
+        }
     }
 
     fn show_raft(&self) {
@@ -109,5 +126,24 @@ fn role_label(role: status::Role) -> stats::Role {
         status::Role::Follower => stats::Role::Follower,
         status::Role::Candidate => stats::Role::Candidate,
         status::Role::Learner => stats::Role::Learner,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::protocol::status::Durability;
+    use crate::stats::redis_link::DURABILITIES;
+
+    #[test]
+    fn every_durability_has_its_series() {
+        for level in [
+            Durability::Fsync,
+            Durability::Os,
+            Durability::Interval,
+            Durability::None,
+            Durability::Unknown,
+        ] {
+            assert!(DURABILITIES.contains(&level.name()), "{level:?}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::protocol::fields::{Field, Fields, Rule, map_schema};
 use crate::protocol::lock::{
     Acquire, Cancel, Check, Convert, Deadlocks, Get, Graph, List, Release, Renew,
 };
-use crate::protocol::status::{Ask, StateHashChoice};
+use crate::protocol::status::{Ask, MetricsFormat, StateHashChoice};
 use crate::protocol::{
     Encoding, Operation, Refusal, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_FIELD, admin, backup, queue,
     session,
@@ -245,13 +245,20 @@ impl Ask {
         Field::new("state_hash", Rule::Choice(StateHashChoice::NAMES)),
         TIMEOUT_MS_FIELD,
     ];
-    const METRICS_FIELDS: &[Field] = &[TIMEOUT_MS_FIELD];
+    const METRICS_FIELDS: &[Field] = &[
+        Field::new("format", Rule::Choice(MetricsFormat::NAMES)),
+        TIMEOUT_MS_FIELD,
+    ];
 
     fn build(mut given: Fields<'_>) -> Ask {
         Ask {
             state_hash: match given.has_field("state_hash") {
                 true => StateHashChoice::nth(given.choice("state_hash")),
                 false => StateHashChoice::default(),
+            },
+            format: match given.has_field("format") {
+                true => MetricsFormat::nth(given.choice("format")),
+                false => MetricsFormat::default(),
             },
             timeout_ms: given.integer("timeout_ms"),
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Epoch, Incarnation, NodeId};
+use crate::stats::samples::Family;
 
 /// The part that a node plays in the consensus group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +36,9 @@ pub struct Ask {
     /// `status` only: whether to add a hash of the whole state, which takes time with its size.
     #[serde(skip_serializing_if = "StateHashChoice::is_default")]
     pub state_hash: StateHashChoice,
+    /// `metrics` only: as text, or as values.
+    #[serde(skip_serializing_if = "MetricsFormat::is_default")]
+    pub format: MetricsFormat,
     /// How long the asker waits for an answer, 1 to 120000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
@@ -58,6 +62,29 @@ impl StateHashChoice {
 
     fn is_default(&self) -> bool {
         *self == StateHashChoice::Omit
+    }
+}
+
+/// How `metrics` are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MetricsFormat {
+    /// As Prometheus reads them.
+    #[default]
+    Text,
+    /// As values of the reply's own encoding.
+    Values,
+}
+
+impl MetricsFormat {
+    pub(super) const NAMES: &[&str] = &["text", "values"];
+
+    pub(super) fn nth(index: usize) -> Self {
+        [MetricsFormat::Text, MetricsFormat::Values][index]
+    }
+
+    fn is_default(&self) -> bool {
+        *self == MetricsFormat::Text
     }
 }
 
@@ -216,11 +243,15 @@ pub struct NatsState {
 }
 
 /// The answer to `metrics`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
     /// The node that answered; the envelope of the reply carries it.
     #[serde(skip_serializing)]
     pub node: NodeId,
-    /// All metrics in the text format of Prometheus.
+    /// All metrics in the text format of Prometheus; empty when asked for values.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub metrics: String,
+    /// The same as values, when asked for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub families: Vec<Family>,
 }

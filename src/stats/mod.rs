@@ -13,6 +13,7 @@
 //! - [`process`]: what the process takes of the machine.
 //! - [`histogram`]: a distribution in fixed buckets.
 //! - [`labelled`]: one metric per value of a label, by index.
+//! - [`samples`]: the same as values, for those who read no text format.
 //! - [`sometimes`]: a gauge that is not always there.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,6 +33,7 @@ pub mod raft;
 pub mod redis_link;
 #[cfg(test)]
 mod reference;
+pub mod samples;
 pub mod sometimes;
 
 pub use broker::{BrokerStats, Connection};

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::samples::{self, Family};
 use super::{Peer, Role, Stats};
 
 const BEGIN: &str = "<!-- from the code: UPDATE_DOCS=1 cargo test --lib stats::reference -->\n";
@@ -17,16 +18,6 @@ const UPDATE: &str = "UPDATE_DOCS";
 
 /// Labels with more values than this are named without them.
 const VALUES_SHOWN_MAX: usize = 8;
-
-/// One metric, as its lines say.
-#[derive(Debug, Default)]
-struct Family {
-    name: String,
-    kind: String,
-    unit: String,
-    help: String,
-    labels: BTreeMap<String, Vec<String>>,
-}
 
 /// A node of which everything is known.
 fn stats() -> Arc<Stats> {
@@ -43,93 +34,55 @@ fn stats() -> Arc<Stats> {
     stats
 }
 
-fn families(text: &str) -> Vec<Family> {
-    let mut families: Vec<Family> = Vec::new();
-    for line in text.lines() {
-        let described = line
-            .strip_prefix("# ")
-            .and_then(|line| line.split_once(' '));
-        let family = families.last_mut();
-        match (described, family) {
-            (Some(("HELP", rest)), _) => {
-                let (name, help) = rest.split_once(' ').expect("a metric is explained");
-                families.push(Family {
-                    name: name.to_owned(),
-                    help: help.trim_end_matches('.').to_owned(),
-                    ..Family::default()
-                });
-            }
-            (Some((what, rest)), Some(family)) => {
-                let (name, value) = rest.split_once(' ').expect("a name and a value");
-                assert_eq!(name, family.name, "{line}");
-                match what {
-                    "TYPE" => family.kind = value.to_owned(),
-                    "UNIT" => family.unit = value.to_owned(),
-                    _ => panic!("{line}"),
-                }
-            }
-            (None, Some(family)) if !line.starts_with('#') => note_labels(family, line),
-            _ => {}
-        }
-    }
-    families
+fn families() -> Vec<Family> {
+    samples::read(&stats().encode_text()).expect("a node writes it")
 }
 
-fn note_labels(family: &mut Family, sample: &str) {
-    let Some((_, rest)) = sample.split_once('{') else {
-        return;
-    };
-    let labels = rest.split('}').next().expect("labels end");
-    for label in labels.split(',') {
-        let (name, value) = label.split_once('=').expect("a label has a value");
-        let values = family.labels.entry(name.to_owned()).or_default();
-        let value = value.trim_matches('"').to_owned();
-        if name != "le" && !values.contains(&value) {
+/// The values of each label but that of buckets, in their order.
+fn labels(family: &Family) -> BTreeMap<&str, Vec<&str>> {
+    let mut labels: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, value) in family.samples.iter().flat_map(|sample| &sample.labels) {
+        let values = labels.entry(name).or_default();
+        if name != "le" && !values.contains(&value.as_str()) {
             values.push(value);
         }
     }
-    family.labels.remove("le");
+    labels.remove("le");
+    labels
 }
 
-impl Family {
-    /// The name by which its samples are found; of a histogram what they begin with.
-    fn sample_name(&self) -> String {
-        let ending = match self.kind.as_str() {
-            "counter" => "_total",
-            "info" => "_info",
-            _ => "",
-        };
-        format!("{}{ending}", self.name)
-    }
-
-    fn row(&self) -> String {
-        let label = |(name, values): (&String, &Vec<String>)| {
-            let some = (2..=VALUES_SHOWN_MAX).contains(&values.len());
-            let shown = values.iter().map(|value| format!("`{value}`"));
-            let shown: Vec<String> = shown.filter(|_| some).collect();
-            match shown.is_empty() {
-                true => format!("`{name}`"),
-                false => format!("`{name}`: {}", shown.join(", ")),
-            }
-        };
-        let labels: Vec<String> = self.labels.iter().map(label).collect();
-        format!(
-            "| `{}` | {} | {} | {} | {} |",
-            self.sample_name(),
-            self.kind,
-            labels.join("; "),
-            self.unit,
-            self.help
-        )
-    }
+fn row(family: &Family) -> String {
+    let label = |(name, values): (&str, Vec<&str>)| {
+        let some = (2..=VALUES_SHOWN_MAX).contains(&values.len());
+        let shown = values.iter().map(|value| format!("`{value}`"));
+        let shown: Vec<String> = shown.filter(|_| some).collect();
+        match shown.is_empty() {
+            true => format!("`{name}`"),
+            false => format!("`{name}`: {}", shown.join(", ")),
+        }
+    };
+    let labels: Vec<String> = labels(family).into_iter().map(label).collect();
+    let ending = match family.r#type.as_str() {
+        "counter" => "_total",
+        "info" => "_info",
+        _ => "",
+    };
+    format!(
+        "| `{}{ending}` | {} | {} | {} | {} |",
+        family.name,
+        family.r#type,
+        labels.join("; "),
+        family.unit,
+        family.help
+    )
 }
 
 fn table() -> String {
     let head = "\
 | metric | type | labels | unit | what it says |
 |---|---|---|---|---|";
-    let text = stats().encode_text();
-    let rows = families(&text).into_iter().map(|family| family.row());
+    let rows = families();
+    let rows = rows.iter().map(row);
     [head.to_owned()]
         .into_iter()
         .chain(rows)
@@ -158,7 +111,7 @@ fn the_documentation_has_every_metric() {
 
 #[test]
 fn every_metric_is_named_as_metrics_are() {
-    let families = families(&stats().encode_text());
+    let families = families();
     let mut seen = BTreeSet::new();
     for family in &families {
         let name = &family.name;

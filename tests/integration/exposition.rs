@@ -6,10 +6,12 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use async_nats::Client;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Options};
+use crate::documented::Documented;
 use crate::queue::Queue;
 use crate::{locks, metrics, wait, wire};
 
@@ -26,7 +28,7 @@ struct Family {
 
 /// One metric, as docs/operations.md has it.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Documented {
+struct Row {
     name: String,
     kind: String,
     /// With their values, where they are few.
@@ -54,7 +56,7 @@ fn parsed(text: &str) -> Vec<Family> {
 }
 
 /// The rows of the table.
-fn documented() -> BTreeMap<String, Documented> {
+fn documented() -> BTreeMap<String, Row> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md");
     let text = fs::read_to_string(path).expect("it is in the repository");
     let rows = text.lines().filter_map(|line| {
@@ -64,7 +66,7 @@ fn documented() -> BTreeMap<String, Documented> {
         };
         let name = name.trim_matches('`');
         let known = name.starts_with("mufakat_") || name.starts_with("process_");
-        let row = Documented {
+        let row = Row {
             name: name.to_owned(),
             kind: kind.to_owned(),
             labels: labels.split(';').filter_map(label).collect(),
@@ -90,6 +92,43 @@ fn sample_name(family: &Family) -> String {
     }
 }
 
+/// The same node's metrics as values, as documented.
+async fn values(nats: &Client, node: u64) -> Vec<Value> {
+    let subject = format!("mufakat.node.{node}.metrics");
+    let answer = wire::request_until_ok(nats, &subject, &json!({"format": "values"})).await;
+    Documented::load().check_answer("metrics", &answer);
+    assert!(answer.get("metrics").is_none());
+    answer["families"].as_array().expect("a list").clone()
+}
+
+/// Whatever the text has, values have too; there may be more by the time that they are asked for.
+fn same_as_values(families: &[Family], values: &[Value]) {
+    assert_eq!(families.len(), values.len());
+    for (family, value) in families.iter().zip(values) {
+        assert_eq!(value["name"], *family.name);
+        assert_eq!(value["type"], *family.r#type, "{}", family.name);
+        let samples = value["samples"].as_array().expect("a list").iter();
+        let known: BTreeSet<(String, String)> = samples
+            .map(|sample| {
+                let labels = sample.get("labels").cloned().unwrap_or_else(|| json!({}));
+                let name = sample["name"].as_str().expect("a name");
+                assert!(sample["value"].is_number(), "{sample}");
+                (name.to_owned(), labels.to_string())
+            })
+            .collect();
+        for (name, labels, _) in &family.samples {
+            let series = (name.clone(), json!(labels).to_string());
+            assert!(known.contains(&series), "{series:?}");
+        }
+    }
+    let applied = |value: &&Value| value["name"] == "mufakat_raft_last_log_index";
+    let applied = values.iter().find(applied).expect("it is there");
+    assert!(
+        applied["samples"][0]["value"].as_u64() > Some(0),
+        "{applied}"
+    );
+}
+
 #[tokio::test]
 async fn every_documented_metric_is_there_and_no_other() {
     let cluster = Cluster::start(Options {
@@ -110,6 +149,7 @@ async fn every_documented_metric_is_there_and_no_other() {
         let text = metrics::text(&queue.nats, node).await;
         assert!(!text.contains("secret-lock"));
         let families = parsed(&text);
+        same_as_values(&families, &values(&queue.nats, node).await);
         let names: BTreeSet<String> = families.iter().map(sample_name).collect();
         let expected: BTreeSet<String> = documented.keys().cloned().collect();
         assert_eq!(names, expected);

@@ -147,6 +147,10 @@ pub(super) fn request_field(operation: Operation, name: &str) -> (&'static str, 
             "Not older than the request, or what the node that answers knows.",
             json!("linearizable"),
         ),
+        (_, "format") => (
+            "As OpenMetrics text, or as values of the reply's encoding.",
+            json!("text"),
+        ),
         (_, "state_hash") => (
             "Whether to add a hash of the replicated state, which takes time with its size.",
             json!("omit"),
@@ -210,10 +214,7 @@ pub(super) fn success(operation: Operation) -> Value {
         Operation::SessionList => locks::sessions(),
         Operation::AdminLockRelease => vec![("holders", list(component("holder")))],
         Operation::Status => status(),
-        Operation::Metrics => vec![(
-            "metrics",
-            describe(text(), "OpenMetrics text, as under /metrics."),
-        )],
+        Operation::Metrics => metrics(),
         other if queues::is_of_queue(other) => queues::success(other),
         other if clusters::is_of_cluster(other) => clusters::success(other),
         other => caches::success(other),
@@ -268,6 +269,37 @@ fn status() -> Vec<(&'static str, Value)> {
         (
             "state_hash?",
             object(vec![("batches", integer()), ("hash", text())]),
+        ),
+    ]
+}
+
+fn metrics() -> Vec<(&'static str, Value)> {
+    let sample = object(vec![
+        ("name", text()),
+        (
+            "labels?",
+            json!({"type": "object", "additionalProperties": text()}),
+        ),
+        ("value", json!({"type": ["integer", "number"]})),
+    ]);
+    let family = object(vec![
+        ("name", text()),
+        ("type", one_of(&["counter", "gauge", "histogram", "info"])),
+        ("unit?", one_of(&["seconds", "bytes"])),
+        ("help", text()),
+        ("samples", list(sample)),
+    ]);
+    vec![
+        (
+            "metrics?",
+            describe(
+                text(),
+                "OpenMetrics text, as under /metrics; with `format` `text`.",
+            ),
+        ),
+        (
+            "families?",
+            describe(list(family), "The same as values; with `format` `values`."),
         ),
     ]
 }
