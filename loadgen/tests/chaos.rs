@@ -2,7 +2,6 @@
 //!
 //! The program `mufakat` has to be there, beside the load generator: a build of the whole workspace leaves it there.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -13,20 +12,12 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-/// Ports of a cluster with the base 0.
-const PORTS: [u16; 5] = [4222, 6379, 5001, 5002, 5003];
+mod ports;
+
+use ports::{PORTS, free_base};
+
 /// Longer than anything here takes on a busy machine.
 const LONG: Duration = Duration::from_secs(120);
-
-/// A base at which all ports are free.
-fn free_base() -> u16 {
-    let start = 9_000 + (std::process::id() % 2_000) as u16 * 2;
-    let free = |base: &u16| {
-        let bind = |port: &u16| TcpListener::bind(("127.0.0.1", port + base)).is_ok();
-        PORTS.iter().all(bind)
-    };
-    (start..14_000).find(free).expect("ports are free")
-}
 
 /// A cluster that ends with this.
 struct Dev {
