@@ -59,7 +59,7 @@ pub(super) struct GetArgs {
 ///   mufakat cache set user.42 Ada
 ///   mufakat cache set user.42 '{"name":"Ada"}' --as-json --ttl 10m
 ///   mufakat cache set user.42 Grace --if-version 3-17
-///   mufakat cache set page.7 '<html>…' --tag author.42 --tag front-page
+///   mufakat cache set page.7 'Hello' --tag author.42 --tag front-page
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct SetArgs {

@@ -12,9 +12,10 @@
 //! ```
 //!
 //! **Promises.** A push that was acknowledged with durability `fsync` is kept until it is acknowledged,
-//! expired, cancelled, purged or overflowed, on one Redis that is not failed over or restored. By the
-//! clock of Redis a message is in flight to one consumer at a time, until its visibility deadline. Without
-//! group, delay or hand-back, messages of one topic and priority are first handed out in push order.
+//! expired, cancelled, purged or overflowed, on one Redis that is not restored, and not failed over but to
+//! a replica that has confirmed the push. By the clock of Redis a message is in flight to one consumer at a
+//! time, until its visibility deadline. Without group, delay or hand-back, messages of one topic and
+//! priority are first handed out in push order.
 //! Messages of one group are handed out in order, one at a time.
 //!
 //! **Duplicates** come from three things only: a visibility that ran out, an owner or a requester that
