@@ -359,7 +359,7 @@ impl Dispatch {
         };
         let any = |consistency| consistency == protocol::cache::Consistency::Any;
         match request {
-            Request::CacheGet(get) => self.cache.get(&get.key, any(get.consistency), ask),
+            Request::CacheGet(get) => self.cache.get(&get, ask),
             Request::CacheGetMany(get) => {
                 self.cache.get_many(&get.keys, any(get.consistency), ask);
             }

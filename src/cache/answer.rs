@@ -15,6 +15,14 @@ pub fn rendered(to: &ReplyTo, from: From, answer: Answer) -> (Rendered, Option<C
     let success = match answer {
         Answer::Found(hit) => reply::success(to, from, &found(to.encoding, hit)),
         Answer::Missed => reply::success(to, from, &wire::Found::MISS),
+        Answer::Claimed { claim } => {
+            let claim = Some(claim.to_string());
+            let missed = wire::Found {
+                claim,
+                ..wire::Found::MISS
+            };
+            reply::success(to, from, &missed)
+        }
         Answer::Wrote { version } => {
             let version = version.to_string();
             reply::success(to, from, &wire::Written { version })
@@ -84,6 +92,7 @@ fn found(encoding: Encoding, hit: Hit) -> wire::Found {
             Source::Local => wire::Source::Local,
             Source::Home => wire::Source::Home,
         }),
+        claim: None,
     }
 }
 
@@ -94,6 +103,10 @@ fn refusal(why: Why) -> ErrorReply {
         Why::Mismatch(version) => ErrorReply::new(
             Code::VersionMismatch,
             format!("the value is of version {version}"),
+        ),
+        Why::ClaimOver => ErrorReply::new(
+            Code::StaleToken,
+            "the claim is over: the key was written or invalidated, or the load took too long",
         ),
         Why::StaleToken => ErrorReply::new(
             Code::StaleToken,

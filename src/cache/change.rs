@@ -1,6 +1,6 @@
 //! Changes of keys, from what the wire asks for.
 
-use crate::cache::entry::Key;
+use crate::cache::entry::{Key, Version};
 use crate::cache::fences::Fenced;
 use crate::cache::message::Matching;
 use crate::cache::operation::{Condition, Operation};
@@ -10,7 +10,8 @@ use crate::protocol::{Code, ErrorReply, Refusal, Request};
 /// The key and what is to be done to it.
 ///
 /// # Errors
-/// `version_mismatch` when a condition names a version that was never given.
+/// `version_mismatch` when a condition names a version that was never given, `stale_token` the same of
+/// a claim.
 ///
 /// # Panics
 /// When the request is no change of a key.
@@ -22,6 +23,7 @@ pub fn of(request: Request) -> Result<(String, Operation), Refusal> {
                 ttl_ms: set.ttl_ms,
                 idle_ms: set.idle_ms.unwrap_or(0),
                 condition: condition(set.condition.as_ref())?,
+                claim: set.claim.as_deref().map(claim).transpose()?,
                 tags: tags(set.tags),
                 fence: set
                     .fence
@@ -47,6 +49,14 @@ pub fn of(request: Request) -> Result<(String, Operation), Refusal> {
         }
         other => unreachable!("{} changes no key", other.operation()),
     })
+}
+
+fn claim(text: &str) -> Result<Version, Refusal> {
+    let never = |_| {
+        let message = format!("`{text}` is no claim that a cache gave");
+        Box::new(ErrorReply::new(Code::StaleToken, message))
+    };
+    text.parse().map_err(never)
 }
 
 /// What an invalidation removes.

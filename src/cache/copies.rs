@@ -46,6 +46,8 @@ struct Fill<T> {
     sent_ms: u64,
     again_at_ms: u64,
     pause_ms: u64,
+    /// Whether it is asked for loaders.
+    is_load: bool,
     /// Who asked before the question left, then who came later.
     starters: Vec<Waiter<T>>,
     joined: Vec<Waiter<T>>,
@@ -55,8 +57,9 @@ struct Fill<T> {
 #[derive(Clone, Debug)]
 pub struct Fills<T> {
     by_id: BTreeMap<u64, Fill<T>>,
-    /// Those whose answer may be installed.
+    /// Those whose answer may be installed: of readers, and of loaders.
     by_key: BTreeMap<Key, u64>,
+    of_loaders: BTreeMap<Key, u64>,
     last_id: u64,
 }
 
@@ -65,6 +68,7 @@ impl<T> Default for Fills<T> {
         Fills {
             by_id: BTreeMap::new(),
             by_key: BTreeMap::new(),
+            of_loaders: BTreeMap::new(),
             last_id: 0,
         }
     }
@@ -77,24 +81,44 @@ impl<T> Fills<T> {
 
     /// The keys for which `wanted`, of fills that may be installed.
     pub fn attached(&self, wanted: impl Fn(&Key) -> bool) -> Vec<Key> {
-        let keys = self.by_key.keys();
+        let keys = self.by_key.keys().chain(self.of_loaders.keys());
         keys.filter(|key| wanted(key)).cloned().collect()
     }
 
     /// The answer of the key's fill will not be installed.
     pub fn detach(&mut self, key: &str) {
         self.by_key.remove(key);
+        self.of_loaders.remove(key);
+    }
+
+    fn attached_for(&mut self, is_load: bool) -> &mut BTreeMap<Key, u64> {
+        match is_load {
+            true => &mut self.of_loaders,
+            false => &mut self.by_key,
+        }
+    }
+
+    /// The fill, which is over; and whether its answer may be installed.
+    fn close(&mut self, id: u64) -> Option<(Fill<T>, bool)> {
+        let fill = self.by_id.remove(&id)?;
+        let attached = self.attached_for(fill.is_load);
+        let is_attached = attached.get(&fill.key) == Some(&id);
+        if is_attached {
+            attached.remove(&fill.key);
+        }
+        Some((fill, is_attached))
     }
 }
 
 impl<T> Cache<T> {
     /// Asks the key's home, or waits for who asked before.
     pub(super) fn fill(&mut self, key: Key, home: Stay, waiter: Waiter<By<T>>, now_ms: u64) {
-        if let Some(id) = self.fills.by_key.get(&key) {
+        let attached = self.fills.attached_for(waiter.ticket.wish().is_some());
+        if let Some(&id) = attached.get(&key) {
             let fill = self
                 .fills
                 .by_id
-                .get_mut(id)
+                .get_mut(&id)
                 .expect("an attached fill is open");
             if fill.home == home {
                 if fill.joined.len() >= WAITERS_MAX {
@@ -117,27 +141,34 @@ impl<T> Cache<T> {
         self.counts.fills += 1;
         self.fills.last_id += 1;
         let id = self.fills.last_id;
+        let is_load = starters.iter().any(|w| w.ticket.wish().is_some());
         let fill = Fill {
             key: key.clone(),
             home,
             sent_ms: now_ms,
             again_at_ms: now_ms + ASK_AGAIN_MS,
             pause_ms: ASK_AGAIN_MS,
+            is_load,
             starters,
             joined: Vec::new(),
         };
         self.fills.by_id.insert(id, fill);
-        self.fills.by_key.insert(key.clone(), id);
-        self.ask(id, key, home.node);
+        self.fills.attached_for(is_load).insert(key.clone(), id);
+        self.ask(id, key, home.node, now_ms);
     }
 
-    fn ask(&mut self, fill: u64, key: Key, home: NodeId) {
+    fn ask(&mut self, fill: u64, key: Key, home: NodeId, now_ms: u64) {
         let acting = self.acting();
+        // The question waits as long as any of them.
+        let wishes = self.fills.by_id[&fill].starters.iter();
+        let wishes = wishes.filter_map(|waiter| waiter.ticket.wish());
+        let wish = wishes.max_by_key(|wish| wish.wait_until_ms);
         let message = Message::Fetch {
             epoch: acting.epoch,
             asker: acting.stay.incarnation,
             fill,
             key,
+            wish: wish.map(|wish| wish.sent(now_ms)),
         };
         self.send(home, message);
     }
@@ -157,11 +188,8 @@ impl<T> Cache<T> {
         if acting.stay.incarnation != asker || !self.fills.by_id.get(&id).is_some_and(is_asked) {
             return;
         }
-        let fill = self.fills.by_id.remove(&id).expect("it was just there");
-        let attached = self.fills.by_key.get(&fill.key) == Some(&id);
-        if attached {
-            self.fills.by_key.remove(&fill.key);
-        }
+        let (fill, attached) = self.fills.close(id).expect("it was just there");
+        let acting = self.acting();
         let current = epoch == acting.epoch
             && acting.roster.home(&fill.key) == Some(fill.home)
             && !acting.moves(&fill.key);
@@ -177,6 +205,18 @@ impl<T> Cache<T> {
             Found::NotNow => {
                 for waiter in starters.into_iter().chain(joined) {
                     self.park(key.clone(), None, waiter);
+                }
+                return;
+            }
+            Found::Claimed { claim } => {
+                let mut waiters = starters.into_iter().chain(joined);
+                if let Some(first) = waiters.next() {
+                    self.counts.misses += 1;
+                    self.answer(first.ticket, Answer::Claimed { claim });
+                }
+                let others: Vec<_> = waiters.collect();
+                if !others.is_empty() {
+                    self.begin_fill(key, home, others, now_ms);
                 }
                 return;
             }
@@ -270,10 +310,7 @@ impl<T> Cache<T> {
         let over = self.fills.by_id.iter().filter(|(_, fill)| over(&fill.key));
         let ids: Vec<u64> = over.map(|(id, _)| *id).collect();
         for id in ids {
-            let fill = self.fills.by_id.remove(&id).expect("it was just there");
-            if self.fills.by_key.get(&fill.key) == Some(&id) {
-                self.fills.by_key.remove(&fill.key);
-            }
+            let (fill, _) = self.fills.close(id).expect("it was just there");
             for waiter in fill.starters.into_iter().chain(fill.joined) {
                 self.park(fill.key.clone(), None, waiter);
             }
@@ -299,12 +336,9 @@ impl<T> Cache<T> {
         for (id, key, home) in again {
             let fill = &self.fills.by_id[&id];
             if fill.starters.is_empty() && fill.joined.is_empty() {
-                self.fills.by_id.remove(&id);
-                if self.fills.by_key.get(&key) == Some(&id) {
-                    self.fills.by_key.remove(&key);
-                }
+                self.fills.close(id);
             } else {
-                self.ask(id, key, home);
+                self.ask(id, key, home, now_ms);
             }
         }
     }

@@ -6,6 +6,7 @@
 //! An entry that is over, or makes room for another, is removed by a write: a sharer or a backup may
 //! still have it. What makes room is not served from that moment on, and its memory is free.
 
+use crate::cache::claims::Wish;
 use crate::cache::entry::{Entry, Key};
 use crate::cache::event::Gone;
 use crate::cache::message::{Found, Message};
@@ -44,6 +45,7 @@ pub enum Reader<T> {
         epoch: Epoch,
         asker: Incarnation,
         fill: u64,
+        wish: Option<Wish>,
     },
 }
 
@@ -58,7 +60,7 @@ impl<T> Cache<T> {
         &mut self,
         node: NodeId,
         (epoch, asker, fill): (Epoch, Incarnation, u64),
-        key: Key,
+        (key, wish): (Key, Option<Wish>),
         now_ms: u64,
     ) {
         let reader = Reader::Peer {
@@ -66,6 +68,7 @@ impl<T> Cache<T> {
             epoch,
             asker,
             fill,
+            wish: wish.map(|wish| wish.kept(now_ms)),
         };
         match self.may_decide(&key, now_ms) {
             true => self.read_for(key, reader, now_ms),
@@ -84,7 +87,7 @@ impl<T> Cache<T> {
         self.uses += 1;
         let held = self.held.touch(&key, self.uses);
         let Some(held) = held else {
-            return self.say(reader, Found::Miss);
+            return self.miss(key, reader, now_ms);
         };
         if !held.entry.is_live(now_ms) {
             // It is being removed, which a backup has to know before anybody hears of it.
@@ -158,6 +161,10 @@ impl<T> Cache<T> {
                     source: Source::Local,
                 };
                 self.answer(waiter.ticket, Answer::Found(hit));
+            }
+            (Reader::Client(waiter), Found::Claimed { claim }) => {
+                self.counts.misses += 1;
+                self.answer(waiter.ticket, Answer::Claimed { claim });
             }
             (Reader::Client(waiter), Found::Miss) => {
                 self.counts.misses += 1;

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cache::claims::Wish;
 use crate::cache::entry::{Entry, Key, Sent, Version};
 use crate::ids::{Epoch, Incarnation, NodeId};
 use crate::view::cluster::Preparation;
@@ -18,6 +19,8 @@ pub enum Message {
         asker: Incarnation,
         fill: u64,
         key: Key,
+        /// That of a client that would load the value: times count from when the question is there.
+        wish: Option<Wish>,
     },
     /// What the home had when the question was there.
     Filled {
@@ -118,7 +121,7 @@ impl Message {
             Message::Fetch { key, .. } => key.len(),
             Message::Filled { found, .. } => match found {
                 Found::Hit { entry, .. } => sent(entry),
-                Found::Miss | Found::NotNow => 0,
+                Found::Miss | Found::Claimed { .. } | Found::NotNow => 0,
             },
             Message::Store { key, entry, .. } => key.len() + entry.as_ref().map_or(0, sent),
             Message::Move { entries, .. } => {
@@ -152,6 +155,10 @@ pub enum Found {
         tell_uses: bool,
     },
     Miss,
+    /// The same, and the asker has the right to load the value.
+    Claimed {
+        claim: Version,
+    },
     /// The home may not say: it has no lease, or the key is about to move.
     NotNow,
 }

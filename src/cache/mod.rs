@@ -31,7 +31,7 @@
 //! - [`memory`]: tables in the order of use
 //! - [`message`]: what nodes say to each other
 //! - [`state`]: the cache of one node; [`home`], [`writes`], [`copies`], [`backups`],
-//!   [`moving`], [`sweeps`], [`fences`], [`room`], [`uses`],
+//!   [`moving`], [`sweeps`], [`fences`], [`room`], [`uses`], [`claims`],
 //!   [`audit`], [`explain`]: its parts
 //! - [`service`]: the same with messages and time
 //! - [`event`]: what watchers are told
@@ -41,6 +41,7 @@ pub mod answer;
 pub mod audit;
 pub mod backups;
 pub mod change;
+pub mod claims;
 pub mod copies;
 pub mod entry;
 pub mod event;

@@ -3,6 +3,7 @@
 
 mod audits;
 mod checker;
+mod claims;
 mod clients;
 mod exhaustive;
 mod fences;

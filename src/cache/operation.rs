@@ -17,6 +17,8 @@ pub enum Operation {
         condition: Condition,
         tags: Vec<Key>,
         fence: Option<Fenced>,
+        /// The right to load the value under which it is set.
+        claim: Option<Version>,
     },
     Delete {
         condition: Condition,
@@ -82,6 +84,10 @@ pub enum Source {
 pub enum Answer {
     Found(Hit),
     Missed,
+    /// There is no value, and whoever asked has the right to load it.
+    Claimed {
+        claim: Version,
+    },
     Wrote {
         version: Version,
     },
@@ -109,6 +115,8 @@ pub enum Why {
     Exists,
     /// There is another version.
     Mismatch(Version),
+    /// The right to load the value is over: the key was written or invalidated, or it took too long.
+    ClaimOver,
     /// A newer holder of the lock may have written the key.
     StaleToken,
     /// The token is not that of an exclusive hold.
@@ -151,6 +159,7 @@ pub fn decide(
             condition,
             tags,
             fence,
+            claim: _,
         } => {
             check(*condition, current)?;
             let fence = fence.as_ref().map(|fenced| &fenced.fence);
@@ -276,6 +285,7 @@ mod tests {
             condition,
             tags: Vec::new(),
             fence: None,
+            claim: None,
         }
     }
 

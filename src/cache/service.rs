@@ -16,6 +16,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::broker::SubscribeError;
 use crate::cache::answer;
+use crate::cache::claims::Wish;
 use crate::cache::entry::{Fence, Key};
 use crate::cache::event::Event;
 use crate::cache::explain::Explanation;
@@ -23,6 +24,7 @@ use crate::cache::message::{Invalidation, Matching, Message, Old};
 use crate::cache::operation::{Answer, Operation, Why};
 use crate::cache::state::{Cache, Effect, Settings, Waiter};
 use crate::ids::{BootId, NodeId};
+use crate::protocol::cache::Consistency;
 use crate::protocol::{self, ReplyTo};
 use crate::raft::posts::{Arrival, Inbox, Lane, Post, Posts, Unheard};
 use crate::stats::cache::Reading;
@@ -134,19 +136,28 @@ impl CacheService {
     }
 
     /// `cache.get`: from this node's memory at once, if it may.
-    pub fn get(&self, key: &str, any: bool, ask: Ask) {
+    pub fn get(&self, asked: &protocol::cache::Get, ask: Ask) {
+        let key = &*asked.key;
         let now_ms = self.0.clock.now_ms();
         let hit = {
             let mut cache = self.0.cache();
             match cache.hit(key, now_ms) {
-                None if any => cache.hit_any(key, now_ms),
+                None if asked.consistency == Consistency::Any => cache.hit_any(key, now_ms),
                 hit => hit,
             }
         };
-        match hit {
-            Some(hit) => self.0.answers.answer(ask, Answer::Found(hit)),
-            None => self.read(key.into(), Ticket::One(ask), now_ms),
+        if let Some(hit) = hit {
+            return self.0.answers.answer(ask, Answer::Found(hit));
         }
+        let waiter = self.0.waiter(Ticket::One(ask), now_ms);
+        let wish = asked.claim_ms.map(|load_ms| Wish {
+            load_ms,
+            wait_until_ms: now_ms + asked.wait_ms,
+        });
+        self.0.with(|cache| match wish {
+            Some(wish) => cache.read_or_claim(key.into(), wish, waiter, now_ms),
+            None => cache.read(key.into(), waiter, now_ms),
+        });
     }
 
     /// `cache.get_many`.
@@ -168,14 +179,13 @@ impl CacheService {
             };
             match hit {
                 Some(hit) => self.0.answer(ticket, Answer::Found(hit)),
-                None => self.read(key.as_str().into(), ticket, now_ms),
+                None => {
+                    let waiter = self.0.waiter(ticket, now_ms);
+                    let key = key.as_str().into();
+                    self.0.with(|cache| cache.read(key, waiter, now_ms));
+                }
             }
         }
-    }
-
-    fn read(&self, key: Key, ticket: Ticket, now_ms: u64) {
-        let waiter = self.0.waiter(ticket, now_ms);
-        self.0.with(|cache| cache.read(key, waiter, now_ms));
     }
 
     /// A change of a key that this node is home to.

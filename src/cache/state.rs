@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::cache::audit::Audits;
 use crate::cache::backups::Backup;
+use crate::cache::claims::{Claims, Wish};
 use crate::cache::copies::{Copied, Fills};
 use crate::cache::entry::Key;
 use crate::cache::event::Event;
@@ -35,6 +36,8 @@ pub struct Waiter<T> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum By<T> {
     Client(T),
+    /// A client that would load the value if nobody has it.
+    Loader(T, Wish),
     /// A sweep of this node's, which removes the key.
     Sweep(SweepId, Key),
 }
@@ -121,6 +124,7 @@ pub struct Cache<T> {
     pub(super) sweeps: Sweeps<T>,
     pub(super) audits: Audits<T>,
     pub(super) copy_uses: Uses,
+    pub(super) claims: Claims<By<T>>,
     /// Of each home that this node is the second of: below which write nothing is true any more.
     pub(super) floors: BTreeMap<NodeId, u64>,
     pub(super) parked: VecDeque<Parked<By<T>>>,
@@ -147,6 +151,7 @@ impl<T> Cache<T> {
             sweeps: Sweeps::default(),
             audits: Audits::default(),
             copy_uses: Uses::default(),
+            claims: Claims::default(),
             floors: BTreeMap::new(),
             parked: VecDeque::new(),
             moving: Moving::default(),
@@ -233,6 +238,15 @@ impl<T> Cache<T> {
         self.read_by(key, waiter.by_client(), now_ms);
     }
 
+    /// The same for a client that would load the value if nobody has it.
+    pub fn read_or_claim(&mut self, key: Key, wish: Wish, waiter: Waiter<T>, now_ms: u64) {
+        let waiter = Waiter {
+            ticket: By::Loader(waiter.ticket, wish),
+            deadline_ms: waiter.deadline_ms,
+        };
+        self.read_by(key, waiter, now_ms);
+    }
+
     /// Changes a key that this node is home to, for a client.
     pub fn write(&mut self, key: Key, operation: Operation, waiter: Waiter<T>, now_ms: u64) {
         self.write_by(key, operation, waiter.by_client(), now_ms);
@@ -273,7 +287,9 @@ impl<T> Cache<T> {
 
     pub(super) fn answer(&mut self, by: By<T>, answer: Answer) {
         match by {
-            By::Client(ticket) => self.effects.push(Effect::Answer { ticket, answer }),
+            By::Client(ticket) | By::Loader(ticket, _) => {
+                self.effects.push(Effect::Answer { ticket, answer });
+            }
             By::Sweep(sweep, key) => self.swept_key(sweep, key, &answer),
         }
     }
@@ -315,7 +331,8 @@ impl<T> Cache<T> {
                 asker,
                 fill,
                 key,
-            } => self.fetch(from, (epoch, asker, fill), key, now_ms),
+                wish,
+            } => self.fetch(from, (epoch, asker, fill), (key, wish), now_ms),
             Message::Filled {
                 epoch,
                 asker,
@@ -389,6 +406,7 @@ impl<T> Cache<T> {
         self.abandon_writes(|_| true);
         self.abandon_fills(|_| true);
         self.forget_sweeps();
+        self.forget_claims();
     }
 
     /// Copies of what moves are not kept up to date any more.
@@ -423,6 +441,7 @@ impl<T> Cache<T> {
         self.adopt_writes(before, &roster, now_ms);
         self.abandon_fills(|key| !stays_home(key));
         self.forget_sweeps();
+        self.forget_claims();
         self.begin_sweeps(now_ms);
     }
 
@@ -443,6 +462,7 @@ impl<T> Cache<T> {
         self.tick_sweeps(now_ms);
         self.end_audits(now_ms);
         self.tick_uses(now_ms);
+        self.tick_claims(now_ms);
         self.trim(now_ms);
     }
 
@@ -455,6 +475,7 @@ impl<T> Cache<T> {
             || self.sweeps.waits()
             || self.audits.waits()
             || self.copy_uses.waits()
+            || self.claims.waits()
     }
 
     fn retry(&mut self, now_ms: u64) {

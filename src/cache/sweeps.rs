@@ -194,6 +194,7 @@ impl<T> Cache<T> {
         if is_over(&sweep) || self.sweeps.taken.contains_key(&sweep) {
             return;
         }
+        self.void_claims(&matching, now_ms);
         let taken = Taken {
             left: self
                 .held

@@ -159,13 +159,30 @@ impl<T> Cache<T> {
             Some(Some(false)) => return self.refuse(waiter, Why::StaleToken),
             Some(None) => return self.look_up(key, operation, waiter),
         }
+        if let Operation::Set {
+            claim: Some(claim), ..
+        } = operation
+            && !self.claims.is_open(&key, claim, now_ms)
+        {
+            return self.refuse(waiter, Why::ClaimOver);
+        }
         let version = self.next_version();
         let current = self.held.peek(&key).map(|held| &held.entry);
         match decide(&operation, current, (version, now_ms)) {
             Ok((change, answer)) => {
-                self.begin(key, change, version, Some((waiter, answer)), now_ms)
+                let wait = self.claims.void(&key);
+                self.begin(key.clone(), change, version, Some((waiter, answer)), now_ms);
+                self.read_again(&key, wait, now_ms);
             }
-            Err(answer) => self.answer(waiter.ticket, answer),
+            Err(answer) => {
+                // Who deletes what is not there means what is being loaded, too.
+                let wait = match answer {
+                    Answer::Removed { .. } => self.claims.void(&key),
+                    _ => Vec::new(),
+                };
+                self.answer(waiter.ticket, answer);
+                self.read_again(&key, wait, now_ms);
+            }
         }
     }
 

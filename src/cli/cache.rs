@@ -42,6 +42,7 @@ pub(super) enum CacheCommand {
 /// Examples:
 ///   mufakat cache get user.42
 ///   mufakat cache get user.42 user.43 --json
+///   mufakat cache get user.42 --claim 5s --wait 5s
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct GetArgs {
@@ -51,6 +52,12 @@ pub(super) struct GetArgs {
     /// Take whatever the asked node has, also when it may be old.
     #[arg(long)]
     any: bool,
+    /// If there is no value, claim the right to load it, for so long; `set --claim` brings it.
+    #[arg(long, value_name = "LENGTH", value_parser = length_ms)]
+    claim: Option<u64>,
+    /// How long to wait for the value if somebody else has claimed it.
+    #[arg(long, value_name = "LENGTH", value_parser = length_ms, requires = "claim")]
+    wait: Option<u64>,
 }
 
 /// Put a value in place of the one before, and print its version.
@@ -82,6 +89,9 @@ pub(super) struct SetArgs {
     /// Only while this lock is held under this token, and no newer one has written the key.
     #[arg(long, value_name = "RESOURCE=TOKEN", value_parser = fence)]
     fence: Option<Fence>,
+    /// The claim that `get --claim` gave: not if the key was written or invalidated since.
+    #[arg(long, value_name = "CLAIM")]
+    claim: Option<String>,
     #[command(flatten)]
     condition: ConditionArgs,
 }
@@ -236,6 +246,7 @@ pub(super) async fn run(
                 condition: args.condition.condition(),
                 tags: args.tags,
                 fence: args.fence,
+                claim: args.claim,
                 ..Set::new(args.key, value)
             };
             let written = connection
@@ -339,6 +350,8 @@ async fn get(connection: &Connection, args: GetArgs) -> Result<ExitStatus, Failu
     if let [key] = &args.keys[..] {
         let get = Get {
             consistency,
+            claim_ms: args.claim,
+            wait_ms: args.wait.unwrap_or(0),
             ..Get::new(key)
         };
         let found = client.cache_get(&get).await?;
@@ -395,7 +408,10 @@ fn line(found: &Found) -> String {
             Ok(text) => text.to_owned(),
             Err(_) => format!("({} bytes)", value.bytes().len()),
         },
-        Ok(None) => "(no value)".to_owned(),
+        Ok(None) => match &found.claim {
+            Some(claim) => format!("(no value, claim {claim})"),
+            None => "(no value)".to_owned(),
+        },
         Err(why) => format!("(unreadable: {why})"),
     }
 }

@@ -17,6 +17,9 @@ pub use conditions::{Fence, If};
 pub const TTL_MS_MAX: u64 = 366 * 24 * 3_600_000;
 /// The most keys that one `cache.get_many` names.
 pub const KEYS_MAX: usize = 256;
+/// How long a loader may claim a missing value, and wait for another's; the least of the former.
+pub const CLAIM_MS_MAX: u64 = 60_000;
+const CLAIM_MS_MIN: u64 = 100;
 /// The most copies that one `cache.audit` compares, and how many it does unless it is told.
 pub const SAMPLE_MAX: u64 = 10_000;
 pub const SAMPLE_DEFAULT: u64 = 100;
@@ -26,6 +29,10 @@ pub const TAGS_MAX: usize = 16;
 const KEY: Field = Field::new("key", Rule::Name);
 const TTL_MS: Field = Field::new("ttl_ms", Rule::Integer(1, TTL_MS_MAX));
 const CONSISTENCY: Field = Field::new("consistency", Rule::Choice(&["linearizable", "any"]));
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// How new the value that a read gives has to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -53,6 +60,12 @@ pub struct Get {
     pub key: String,
     #[serde(skip_serializing_if = "Consistency::is_default")]
     pub consistency: Consistency,
+    /// If there is no value, claim the right to load it, for so long: 100 to [`CLAIM_MS_MAX`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claim_ms: Option<u64>,
+    /// How long to wait for the value if somebody else loads it: 0 to [`CLAIM_MS_MAX`].
+    #[serde(skip_serializing_if = "is_zero")]
+    pub wait_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
 }
@@ -81,6 +94,8 @@ pub struct Set {
     /// Names under which `cache.invalidate` finds it: at most [`TAGS_MAX`].
     pub tags: Vec<String>,
     pub fence: Option<Fence>,
+    /// The claim under which it was loaded.
+    pub claim: Option<String>,
     pub timeout_ms: Option<u64>,
 }
 
@@ -158,20 +173,35 @@ pub struct AskStats {
 }
 
 impl Get {
-    pub(super) const FIELDS: &[Field] = &[KEY, CONSISTENCY, TIMEOUT_MS_FIELD];
+    pub(super) const FIELDS: &[Field] = &[
+        KEY,
+        CONSISTENCY,
+        Field::new("claim_ms", Rule::Integer(CLAIM_MS_MIN, CLAIM_MS_MAX)),
+        Field::new("wait_ms", Rule::Integer(0, CLAIM_MS_MAX)),
+        TIMEOUT_MS_FIELD,
+    ];
 
     pub fn new(key: impl Into<String>) -> Self {
         Get {
             key: key.into(),
             consistency: Consistency::default(),
+            claim_ms: None,
+            wait_ms: 0,
             timeout_ms: None,
         }
     }
 
     pub(super) fn build(mut given: Fields<'_>) -> Result<Self, Refusal> {
+        let (claim_ms, wait_ms) = (given.integer("claim_ms"), given.integer("wait_ms"));
+        if claim_ms.is_none() && wait_ms.is_some() {
+            let message = "`wait_ms` goes with `claim_ms`: others wait for whoever loads the value";
+            return Err(ErrorReply::bad_field("wait_ms", message).into());
+        }
         Ok(Get {
             key: given.required_text("key")?,
             consistency: Consistency::nth(given.choice("consistency")),
+            claim_ms,
+            wait_ms: wait_ms.unwrap_or(0),
             timeout_ms: given.integer("timeout_ms"),
         })
     }
@@ -209,6 +239,7 @@ impl Set {
         IF,
         Field::new("tags", Rule::Names(TAGS_MAX)),
         FENCE,
+        Field::new("claim", Rule::Name),
         TIMEOUT_MS_FIELD,
     ];
 
@@ -221,6 +252,7 @@ impl Set {
             condition: None,
             tags: Vec::new(),
             fence: None,
+            claim: None,
             timeout_ms: None,
         }
     }
@@ -236,6 +268,7 @@ impl Set {
             condition: condition(&mut given)?,
             tags: given.names("tags").unwrap_or_default(),
             fence: fence(&mut given, suffix)?,
+            claim: given.text("claim"),
             timeout_ms: given.integer("timeout_ms"),
         })
     }
@@ -261,6 +294,8 @@ impl Set {
             #[serde(skip_serializing_if = "Option::is_none")]
             fence: Option<Fence>,
             #[serde(skip_serializing_if = "Option::is_none")]
+            claim: Option<String>,
+            #[serde(skip_serializing_if = "Option::is_none")]
             timeout_ms: Option<u64>,
         }
         let InFields {
@@ -278,6 +313,7 @@ impl Set {
             condition: self.condition.clone(),
             tags: self.tags.clone(),
             fence: self.fence.clone(),
+            claim: self.claim.clone(),
             timeout_ms: self.timeout_ms,
         }
     }

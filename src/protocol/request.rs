@@ -222,7 +222,7 @@ impl Request {
             | Request::SessionGet(one) => (one.timeout_ms, 0),
             Request::AdminLockRelease(release) => (release.timeout_ms, 0),
             Request::AdminSessionClose(close) => (close.timeout_ms, 0),
-            Request::CacheGet(get) => (get.timeout_ms, 0),
+            Request::CacheGet(get) => (get.timeout_ms, get.wait_ms),
             Request::CacheGetMany(get) => (get.timeout_ms, 0),
             Request::CacheSet(set) => (set.timeout_ms, 0),
             Request::CacheDelete(delete) => (delete.timeout_ms, 0),

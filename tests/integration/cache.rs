@@ -494,3 +494,49 @@ async fn watchers_are_told_of_every_change_and_how_many_they_missed() {
     ];
     assert_eq!(seen, expected);
 }
+
+/// Twenty clients through all nodes miss the same value at once.
+#[tokio::test]
+async fn a_stampede_loads_a_missing_value_once() {
+    let cluster = Cluster::start(Options::default()).await;
+    all_hold(&cluster).await;
+    let clients = clients(&cluster).await;
+    let loads = std::sync::atomic::AtomicU64::new(0);
+    let ask = Get {
+        claim_ms: Some(10_000),
+        wait_ms: 10_000,
+        ..Get::new("page")
+    };
+    let readers = (0..20).map(async |n| {
+        let client = &clients[n % 3];
+        let found = client.cache_get(&ask).await.expect("an answer");
+        if let Some(claim) = found.claim {
+            loads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let loaded = Set {
+                claim: Some(claim),
+                ..Set::new("page", Value::text("loaded"))
+            };
+            client.cache_set(&loaded).await.expect("the claim holds");
+            return;
+        }
+        assert_eq!(value(&found), Some(Value::text("loaded")));
+    });
+    futures_util::future::join_all(readers).await;
+    assert_eq!(loads.load(std::sync::atomic::Ordering::Relaxed), 1);
+
+    // What a writer removes meanwhile is not brought back.
+    let other = Get {
+        key: "other".to_owned(),
+        ..ask
+    };
+    let found = clients[0].cache_get(&other).await.expect("an answer");
+    let delete = Delete::new("other");
+    clients[1].cache_delete(&delete).await.expect("an answer");
+    let late = Set {
+        claim: found.claim,
+        ..Set::new("other", Value::text("old"))
+    };
+    assert!(late.claim.is_some());
+    let refused = clients[2].cache_set(&late).await.expect_err("it is over");
+    assert_eq!(refused.code(), Some(Code::StaleToken));
+}

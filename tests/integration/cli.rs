@@ -317,6 +317,21 @@ async fn values_are_set_read_counted_and_removed() {
     assert!(stats["lease_ms"].is_u64(), "{stats}");
     let audited = done(&cluster, &["cache", "audit", "--node", "1"]).await;
     assert_eq!(audited["mismatches"], 0, "{audited}");
+    let miss = run(
+        &cluster,
+        &["cache", "get", "page.8", "--claim", "9s", "--json"],
+    )
+    .await;
+    assert_eq!(code(&miss), 1);
+    let miss: serde_json::Value = serde_json::from_slice(&miss.stdout).expect("JSON");
+    let claim = miss["claim"].as_str().expect("a claim");
+    done(&cluster, &["cache", "set", "page.8", "x", "--claim", claim]).await;
+    fails(
+        &cluster,
+        &["cache", "set", "page.8", "x", "--claim", claim],
+        1,
+    )
+    .await;
     let tagged = ["cache", "set", "page.7", "x", "--tag", "author.42"];
     done(&cluster, &tagged).await;
     let invalidate = ["cache", "invalidate", "--tag", "author.42"];

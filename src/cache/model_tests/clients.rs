@@ -40,6 +40,7 @@ impl World {
                 .into_iter()
                 .collect(),
             fence: None,
+            claim: None,
         };
         if self.rng.random_bool(0.02) {
             return self.invalidate(client, id);
@@ -139,6 +140,7 @@ impl World {
                 return;
             }
             Answer::Missed
+            | Answer::Claimed { .. }
             | Answer::Removed { existed: false }
             | Answer::Counted { .. }
             | Answer::Audited(_)

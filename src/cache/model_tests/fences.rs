@@ -15,6 +15,7 @@ fn fenced(nodes: &mut Nodes, key: &Key, (resource, token): (&str, u64)) -> u64 {
         condition: Condition::Always,
         tags: Vec::new(),
         fence: Some(Fenced::new(resource.into(), Token(token))),
+        claim: None,
     };
     nodes.write(key, operation)
 }

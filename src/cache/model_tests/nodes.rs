@@ -219,6 +219,7 @@ impl Nodes {
             condition: Condition::Always,
             tags: Vec::new(),
             fence: None,
+            claim: None,
         };
         self.write(key, operation)
     }

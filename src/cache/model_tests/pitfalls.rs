@@ -153,6 +153,7 @@ fn a_question_to_the_wrong_node_goes_no_further() {
         asker,
         fill: 7,
         key: key.clone(),
+        wish: None,
     };
     nodes.deliver(Mail {
         from: READER,
@@ -256,6 +257,7 @@ fn what_is_over_is_removed_when_memory_is_full_of_writes() {
         condition: Condition::Always,
         tags: Vec::new(),
         fence: None,
+        claim: None,
     };
     nodes.share(&keys[0], "old");
     nodes.write(&keys[1], brief);

@@ -17,6 +17,7 @@ fn tag(nodes: &mut Nodes, key: &Key, tags: &[&str]) {
         condition: Condition::Always,
         tags: tags.iter().map(|tag| Key::from(*tag)).collect(),
         fence: None,
+        claim: None,
     };
     nodes.write(key, operation);
     nodes.settle();

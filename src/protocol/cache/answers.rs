@@ -41,6 +41,9 @@ pub struct Found {
     pub ttl_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
+    /// With a miss: the right to load the value, for `cache.set`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<String>,
 }
 
 impl Found {
@@ -53,6 +56,7 @@ impl Found {
         version: None,
         ttl_ms: None,
         source: None,
+        claim: None,
     };
 
     /// The value, if there was one.

@@ -77,6 +77,18 @@ pub(super) fn request_field(operation: Operation, name: &str) -> (&'static str, 
             "The latest value, or whatever the asked node has.",
             json!("linearizable"),
         ),
+        (_, "claim_ms") => (
+            "If there is no value, claim the right to load it, for so long.",
+            Value::Null,
+        ),
+        (_, "wait_ms") => (
+            "How long to wait for the value if somebody else has claimed it; with `claim_ms`.",
+            json!(0),
+        ),
+        (_, "claim") => (
+            "The claim under which the value was loaded: refused when it is over.",
+            Value::Null,
+        ),
         (_, "sample") => ("How many copies to compare.", json!(SAMPLE_DEFAULT)),
         (_, other) => panic!("say in caches.rs what `{other}` is for"),
     }
@@ -119,6 +131,7 @@ fn found() -> Vec<(&'static str, Value)> {
         ("version?", text()),
         ("ttl_ms?", integer()),
         ("source?", one_of(&["local", "home"])),
+        ("claim?", text()),
     ]
 }
 

@@ -1,0 +1,163 @@
+//! Loaders of a missing value by hand on three nodes.
+
+use super::nodes::*;
+use crate::cache::claims::Wish;
+use crate::cache::entry::{Key, Version};
+use crate::cache::message::Matching;
+use crate::cache::operation::{Answer, Condition, Operation, Why};
+use crate::ids::NodeId;
+use crate::protocol::value::Value;
+
+const LOAD_MS: u64 = 5_000;
+
+fn ask(nodes: &mut Nodes, node: NodeId, key: &Key, wait_ms: u64) -> u64 {
+    let waiter = nodes.waiter();
+    let ticket = waiter.ticket;
+    let now = nodes.now;
+    let wish = Wish {
+        load_ms: LOAD_MS,
+        wait_until_ms: now + wait_ms,
+    };
+    let cache = nodes.caches.get_mut(&node).expect("one of three");
+    cache.read_or_claim(key.clone(), wish, waiter, now);
+    nodes.collect();
+    nodes.settle();
+    ticket
+}
+
+#[track_caller]
+fn claim(nodes: &Nodes, ticket: u64) -> Version {
+    match nodes.answers.get(&ticket) {
+        Some(Answer::Claimed { claim }) => *claim,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn load(nodes: &mut Nodes, key: &Key, claim: Version, text: &str) -> u64 {
+    let operation = Operation::Set {
+        value: Value::text(text),
+        ttl_ms: None,
+        idle_ms: 0,
+        condition: Condition::Always,
+        tags: Vec::new(),
+        fence: None,
+        claim: Some(claim),
+    };
+    let ticket = nodes.write(key, operation);
+    nodes.settle();
+    ticket
+}
+
+#[track_caller]
+fn is_over(nodes: &Nodes, ticket: u64) {
+    assert_eq!(nodes.answers[&ticket], Answer::Refused(Why::ClaimOver));
+}
+
+#[test]
+fn one_loads_and_all_others_wait_for_its_value() {
+    for backups in [false, true] {
+        let mut nodes = Nodes::start_with(1 << 20, backups);
+        let key = nodes.key();
+        let first = ask(&mut nodes, READER, &key, 0);
+        let claimed = claim(&nodes, first);
+        let impatient = ask(&mut nodes, OTHER, &key, 0);
+        assert_eq!(nodes.answers[&impatient], Answer::Missed);
+        let others: Vec<u64> = [HOME, READER, OTHER, READER, HOME]
+            .map(|node| ask(&mut nodes, node, &key, 10_000))
+            .into();
+        // Questions that are asked again wait once.
+        nodes.pass(500);
+        nodes.settle();
+        assert!(!others.iter().any(|ticket| nodes.is_answered(*ticket)));
+        let loaded = load(&mut nodes, &key, claimed, "loaded");
+        assert!(matches!(nodes.answers[&loaded], Answer::Wrote { .. }));
+        for ticket in others {
+            assert_eq!(nodes.read_value(ticket).as_deref(), Some("loaded"));
+        }
+        for node in [READER, OTHER] {
+            assert_eq!(nodes.hit(node, &key).as_deref(), Some("loaded"));
+        }
+        let again = load(&mut nodes, &key, claimed, "again");
+        is_over(&nodes, again);
+    }
+}
+
+#[test]
+fn a_loader_that_takes_too_long_is_followed_by_the_next() {
+    let mut nodes = Nodes::start(1 << 20);
+    let key = nodes.key();
+    let slow = ask(&mut nodes, READER, &key, 0);
+    let slow = claim(&nodes, slow);
+    let second = ask(&mut nodes, OTHER, &key, 60_000);
+    let third = ask(&mut nodes, HOME, &key, LOAD_MS + 1_000);
+    for _ in 0..LOAD_MS / 100 + 1 {
+        nodes.pass(100);
+        nodes.settle();
+    }
+    let late = load(&mut nodes, &key, slow, "late");
+    is_over(&nodes, late);
+    let next = claim(&nodes, second);
+    assert!(!nodes.is_answered(third));
+    for _ in 0..12 {
+        nodes.pass(100);
+        nodes.settle();
+    }
+    assert_eq!(nodes.answers[&third], Answer::Missed, "its wait is over");
+    let loaded = load(&mut nodes, &key, next, "loaded");
+    assert!(matches!(nodes.answers[&loaded], Answer::Wrote { .. }));
+}
+
+/// What is being loaded may be from before the write, also when that finds nothing to remove.
+#[test]
+fn every_write_and_invalidation_makes_a_claim_void() {
+    type Change = fn(&mut Nodes, &Key);
+    let changes: [Change; 5] = [
+        |nodes, key| {
+            nodes.delete(key);
+        },
+        |nodes, key| {
+            nodes.set(key, "written");
+            nodes.delete(key);
+        },
+        |nodes, _| {
+            nodes.invalidate(OTHER, Matching::Tag("any".into()));
+        },
+        |nodes, key| {
+            nodes.invalidate(OTHER, Matching::Prefix(key.clone()));
+        },
+        |nodes, _| {
+            nodes.invalidate(OTHER, Matching::All);
+        },
+    ];
+    for (which, change) in changes.into_iter().enumerate() {
+        let mut nodes = Nodes::start(1 << 20);
+        let key = nodes.key();
+        let first = ask(&mut nodes, READER, &key, 0);
+        let first = claim(&nodes, first);
+        let waiting = ask(&mut nodes, OTHER, &key, 10_000);
+        change(&mut nodes, &key);
+        nodes.settle();
+        let late = load(&mut nodes, &key, first, "old");
+        is_over(&nodes, late);
+        if which != 1 {
+            let next = claim(&nodes, waiting);
+            let loaded = load(&mut nodes, &key, next, "new");
+            assert!(matches!(nodes.answers[&loaded], Answer::Wrote { .. }));
+        }
+    }
+}
+
+#[test]
+fn a_claim_ends_with_its_home() {
+    let mut nodes = Nodes::start_with(1 << 20, true);
+    let key = nodes.keys(READER).next().expect("some key lives there");
+    let first = ask(&mut nodes, OTHER, &key, 0);
+    let first = claim(&nodes, first);
+    let waiting = ask(&mut nodes, HOME, &key, 60_000);
+    nodes.lose(READER);
+    let late = load(&mut nodes, &key, first, "late");
+    is_over(&nodes, late);
+    let next = claim(&nodes, waiting);
+    let loaded = load(&mut nodes, &key, next, "loaded");
+    assert!(matches!(nodes.answers[&loaded], Answer::Wrote { .. }));
+}
