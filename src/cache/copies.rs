@@ -320,10 +320,20 @@ impl<T> Cache<T> {
     pub(super) fn tick_fills(&mut self, now_ms: u64) {
         let mut again = Vec::new();
         let mut late = Vec::new();
+        let mut missed = Vec::new();
         for (id, fill) in &mut self.fills.by_id {
             let is_late = |waiter: &mut Waiter<By<T>>| waiter.deadline_ms <= now_ms;
             late.extend(fill.starters.extract_if(.., is_late));
             late.extend(fill.joined.extract_if(.., is_late));
+            if fill.is_load {
+                // Who asked before them waits longer; the home has had time to answer.
+                let waits_no_more = |waiter: &mut Waiter<By<T>>| {
+                    let wish = waiter.ticket.wish();
+                    wish.is_none_or(|w| w.wait_until_ms + ASK_AGAIN_MS_MAX <= now_ms)
+                };
+                missed.extend(fill.starters.extract_if(.., waits_no_more));
+                missed.extend(fill.joined.extract_if(.., waits_no_more));
+            }
             if fill.again_at_ms <= now_ms {
                 fill.pause_ms = (fill.pause_ms * 2).min(ASK_AGAIN_MS_MAX);
                 fill.again_at_ms = now_ms + fill.pause_ms;
@@ -332,6 +342,10 @@ impl<T> Cache<T> {
         }
         for waiter in late {
             self.refuse(waiter, Why::TimedOut);
+        }
+        for waiter in missed {
+            self.counts.misses += 1;
+            self.answer(waiter.ticket, Answer::Missed);
         }
         for (id, key, home) in again {
             let fill = &self.fills.by_id[&id];

@@ -161,3 +161,19 @@ fn a_claim_ends_with_its_home() {
     let loaded = load(&mut nodes, &key, next, "loaded");
     assert!(matches!(nodes.answers[&loaded], Answer::Wrote { .. }));
 }
+
+#[test]
+fn nobody_waits_longer_than_asked_behind_one_who_waits_longer() {
+    let mut nodes = Nodes::start(1 << 20);
+    let key = nodes.key();
+    let loader = ask(&mut nodes, OTHER, &key, 0);
+    claim(&nodes, loader);
+    let patient = ask(&mut nodes, READER, &key, 4_000);
+    let brief = ask(&mut nodes, READER, &key, 1_000);
+    for _ in 0..14 {
+        nodes.pass(100);
+        nodes.settle();
+    }
+    assert_eq!(nodes.answers.get(&brief), Some(&Answer::Missed));
+    assert!(!nodes.is_answered(patient));
+}
