@@ -7,6 +7,7 @@ mod backup;
 mod broker_killed;
 mod cache;
 mod cache_chaos;
+mod cache_invalidation;
 mod catch_up;
 mod chaos;
 mod cli;
