@@ -109,7 +109,7 @@ async fn each_verb_prints_its_answer_and_exits_as_documented() {
     assert_eq!(code(&metrics), 0);
     assert!(stdout(&metrics).ends_with("# EOF\n"));
     let metrics = run(&cluster, &["metrics", "--json"]).await;
-    let metrics: Value = serde_json::from_str(&stdout(&metrics)).expect("it is JSON");
+    let metrics: Value = serde_json::from_str(stdout(&metrics)).expect("it is JSON");
     let build = metrics.as_array().expect("a list").iter();
     let build = build.filter(|family| family["name"] == "mufakat_build");
     assert_eq!(build.count(), 1, "{metrics}");
