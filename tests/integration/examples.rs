@@ -9,7 +9,7 @@ use crate::cluster::{Cluster, Options};
 use crate::{raw, rest};
 
 /// Fields whose values are another cluster's business; those that end with `_ms` are, too.
-const VARIES: [&str; 16] = [
+const VARIES: [&str; 17] = [
     "node",
     "role",
     "leader",
@@ -19,6 +19,7 @@ const VARIES: [&str; 16] = [
     "epoch",
     "incarnation",
     "version",
+    "claim",
     "batches",
     "source",
     "entries",
