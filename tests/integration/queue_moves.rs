@@ -108,7 +108,9 @@ async fn served(queue: &Queue, round: &str, pops: Vec<(String, wire::Pending)>) 
             while answer["error"]["code"] == "reconfiguring" {
                 let body = json!({"topic": topic, "consumer": "c", "wait_ms": 60_000});
                 let again = wire::request(&queue.nats, "mufakat.queue.pop", &body, wait::LONG);
-                answer = again.await.unwrap_or_else(|| panic!("no answer about {topic}"));
+                answer = again
+                    .await
+                    .unwrap_or_else(|| panic!("no answer about {topic}"));
             }
             assert_eq!(messages(&answer).len(), 1, "{topic}: {answer}");
             assert_eq!(messages(&answer)[0]["payload"], round);
