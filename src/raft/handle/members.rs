@@ -215,8 +215,8 @@ impl Handle {
         }
     }
 
-    /// Hands leadership to `wanted` or, if none is, to the voter in the view whose log is furthest and then
-    /// to the others, if this node leads and there is another; returns when one leads or at `deadline`.
+    /// Hands leadership to `wanted` or, if none is, to the voter whose log is furthest and then to the
+    /// others, if this node leads and there is another; returns when one leads or at `deadline`.
     pub async fn hand_over(&self, wanted: Option<NodeId>, deadline: Instant) {
         let running = self.0.running();
         let mut targets: Vec<NodeId> = {
@@ -226,14 +226,8 @@ impl Handle {
             };
             let voters: BTreeSet<NodeId> =
                 metrics.membership_config.membership().voter_ids().collect();
-            // Who has left the view is about to stop.
-            let stays = |id: &NodeId| self.read(|state, _| state.view.latest().contains_key(id));
             let may_lead = |id: &NodeId| {
-                let fits = match wanted {
-                    Some(node) => node == *id,
-                    None => stays(id),
-                };
-                *id != self.0.me && voters.contains(id) && fits
+                *id != self.0.me && voters.contains(id) && wanted.is_none_or(|node| node == *id)
             };
             let mut others: Vec<_> = replication.iter().filter(|(id, _)| may_lead(id)).collect();
             others.sort_by_key(|(_, at)| std::cmp::Reverse(**at));
