@@ -29,14 +29,11 @@ fn main() -> ExitCode {
 }
 
 /// Logs go to stderr: `MUFAKAT_LOG`, else `RUST_LOG`, else warnings of the broker's client library
-/// and everything from `info` of ours. That Raft has
-/// ended while others ask it, or its own tasks tell it something, is no error.
+/// and everything from `info` of ours.
 fn start_logging() {
-    const DEFAULT_FILTER: &str = "warn,mufakat=info,async_nats=error,openraft=error,\
-        openraft::raft::raft_inner=off,openraft::core::heartbeat=off";
     let filter = EnvFilter::try_from_env("MUFAKAT_LOG")
         .or_else(|_| EnvFilter::try_from_default_env())
-        .unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+        .unwrap_or_else(|_| EnvFilter::new("warn,mufakat=info,async_nats=error,openraft=error"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
