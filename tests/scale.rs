@@ -48,6 +48,7 @@ fn acquire(owner: &str, resource: &str, waits: bool) -> Command {
         }),
         on_deadlock: DeadlockPolicy::Requester,
         meta: None,
+        tenant: None,
     })
 }
 

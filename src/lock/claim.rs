@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Name;
 use super::command::Acquire;
+use crate::protocol::Tenant;
 use crate::protocol::lock::Mode;
 
 /// How one resource is wanted or held.
@@ -93,6 +94,9 @@ pub(super) struct Claim {
     pub(super) ttl_ms: Option<u64>,
     pub(super) request_id: Option<Name>,
     pub(super) meta: Option<String>,
+    /// Among whose claims it counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) tenant: Option<Tenant>,
 }
 
 impl Claim {
@@ -104,6 +108,7 @@ impl Claim {
             ttl_ms: request.ttl_ms,
             request_id: request.request_id.clone(),
             meta: request.meta.clone(),
+            tenant: request.tenant.clone(),
         }
     }
 }

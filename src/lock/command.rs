@@ -73,6 +73,7 @@ impl Command {
                     + optional(&acquire.request_id)
                     + optional(&acquire.session)
                     + acquire.meta.as_ref().map_or(0, String::len)
+                    + acquire.tenant.as_ref().map_or(0, Tenant::len)
                     + wait.map_or(0, |wait| wait.reply.subject.len())
             }
             Command::Release { resource, .. } | Command::Renew { resource, .. } => {
@@ -90,7 +91,8 @@ impl Command {
             Command::GiveBack { .. } => 0,
             Command::OpenSession(open) => {
                 let meta = open.meta.as_ref().map_or(0, String::len);
-                open.session.len() + optional(&open.name) + meta
+                let tenant = open.tenant.as_ref().map_or(0, Tenant::len);
+                open.session.len() + optional(&open.name) + meta + tenant
             }
             Command::KeepAlive { sessions } => {
                 sessions.iter().map(|session| session.len() + NAME).sum()
@@ -121,6 +123,9 @@ pub struct Acquire {
     pub on_deadlock: DeadlockPolicy,
     /// A JSON object as text, shown to whoever asks about the lock.
     pub meta: Option<String>,
+    /// Among whose holds it counts; none for a client outside all tenants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<Tenant>,
 }
 
 /// A change of the mode in which one resource is held.
@@ -143,6 +148,9 @@ pub struct OpenSession {
     /// How long nobody else gets what the session loses otherwise than by its own will.
     pub lock_delay_ms: u64,
     pub meta: Option<String>,
+    /// Among whose sessions it counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<Tenant>,
 }
 
 /// How long to stand in the queue, and whom to tell at the end.

@@ -71,6 +71,7 @@ impl Table {
             ttl_ms: hold.claim.ttl_ms,
             request_id: None,
             meta: None,
+            tenant: hold.claim.tenant.clone(),
         };
         let how = (wait, DeadlockPolicy::Requester);
         self.start_wait(now_ms, (claim, Some(*token)), how, effects)

@@ -85,6 +85,8 @@ impl Table {
         if let Some(session) = &claim.session {
             self.sessions.live_mut(session).holds.insert(token);
         }
+        self.tenants
+            .count(claim.tenant.as_ref(), |owned| owned.holds += 1);
         let hold = Hold {
             claim,
             deadline_ms,
@@ -239,9 +241,12 @@ impl Table {
         let what = Remembered {
             wants: claim.wants.clone(),
             became,
+            tenant: claim.tenant.clone(),
         };
         if self.requests.remember(&claim.owner, id, what) {
             self.owners.enter(&claim.owner).requests += 1;
+            self.tenants
+                .count(claim.tenant.as_ref(), |owned| owned.request_ids += 1);
         }
     }
 
@@ -249,6 +254,8 @@ impl Table {
     fn take_hold(&mut self, now_ms: u64, token: Token, how: &End) -> Hold {
         let hold = self.holds.remove(&token).expect("the hold exists");
         let claim = &hold.claim;
+        self.tenants
+            .count(claim.tenant.as_ref(), |owned| owned.holds -= 1);
         if let Some(deadline_ms) = hold.deadline_ms {
             self.deadlines.remove_lease(deadline_ms, token);
         }

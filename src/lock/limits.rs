@@ -29,6 +29,32 @@ pub struct Limits {
     /// Leases, waits and the like that one call of [`expire`](super::table::Table::expire) ends, and ids
     /// that it forgets, so that a mass expiry does not hold up the entries behind it.
     pub endings_per_entry: u64,
+    /// Holders and waiters of one tenant together.
+    #[serde(default = "quarter_of_claims")]
+    pub claims_per_tenant: u64,
+    /// Sessions of one tenant that are not gone.
+    #[serde(default = "quarter_of_sessions")]
+    pub sessions_per_tenant: u64,
+    /// Remembered request ids of one tenant.
+    #[serde(default = "quarter_of_request_ids")]
+    pub request_ids_per_tenant: u64,
+}
+
+const CLAIMS: u64 = 1_000_000;
+const SESSIONS: u64 = 100_000;
+const REQUEST_IDS: u64 = 1_000_000;
+
+// A state of a time without these bounds is read with the defaults.
+fn quarter_of_claims() -> u64 {
+    CLAIMS / 4
+}
+
+fn quarter_of_sessions() -> u64 {
+    SESSIONS / 4
+}
+
+fn quarter_of_request_ids() -> u64 {
+    REQUEST_IDS / 4
 }
 
 impl Default for Limits {
@@ -37,13 +63,16 @@ impl Default for Limits {
             waiters: 100_000,
             waiters_per_tenant: 10_000,
             waiters_per_resource: 10_000,
-            claims: 1_000_000,
+            claims: CLAIMS,
             claims_per_resource: 100_000,
             claims_per_session: 10_000,
-            sessions: 100_000,
-            request_ids: 1_000_000,
+            sessions: SESSIONS,
+            request_ids: REQUEST_IDS,
             recent_endings: 10_000,
             endings_per_entry: 1_000,
+            claims_per_tenant: quarter_of_claims(),
+            sessions_per_tenant: quarter_of_sessions(),
+            request_ids_per_tenant: quarter_of_request_ids(),
         }
     }
 }

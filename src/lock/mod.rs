@@ -67,6 +67,7 @@ mod operators;
 mod owners;
 mod reduction;
 mod resource;
+mod tenants;
 mod wait_graph;
 mod waiting;
 

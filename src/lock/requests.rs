@@ -14,6 +14,7 @@ use super::Name;
 use super::claim::Wants;
 use super::waiting::Place;
 use crate::ids::Token;
+use crate::protocol::Tenant;
 
 /// How long an id outlives its grant: longer than a broker or a client delays a duplicate.
 pub const REMEMBERED_MS: u64 = 300_000;
@@ -23,6 +24,9 @@ pub const REMEMBERED_MS: u64 = 300_000;
 pub(super) struct Remembered {
     pub(super) wants: Wants,
     pub(super) became: Became,
+    /// Among whose ids it counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) tenant: Option<Tenant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,19 +97,19 @@ impl Requests {
             .push_back((until_ms, owner.clone(), id.clone()));
     }
 
-    pub(super) fn forget(&mut self, owner: &Name, id: &Name) {
+    pub(super) fn forget(&mut self, owner: &Name, id: &Name) -> Remembered {
         let known = self.by_owner_and_id.remove(&(owner.clone(), id.clone()));
-        assert!(known.is_some(), "request {id} of {owner} is not remembered");
+        known.unwrap_or_else(|| panic!("request {id} of {owner} is not remembered"))
     }
 
     /// Forgets the oldest ended id, if its time is over at `now_ms`; tells whose it was.
-    pub(super) fn forget_next(&mut self, now_ms: u64) -> Option<Name> {
+    pub(super) fn forget_next(&mut self, now_ms: u64) -> Option<(Name, Remembered)> {
         if self.next_forgetting_ms()? > now_ms {
             return None;
         }
         let (_, owner, id) = self.forgetting.pop_front()?;
-        self.forget(&owner, &id);
-        Some(owner)
+        let known = self.forget(&owner, &id);
+        Some((owner, known))
     }
 }
 
@@ -123,6 +127,12 @@ impl Requests {
             }
         }
         assert_eq!(live.len() + self.forgetting.len(), self.len());
+    }
+
+    pub(super) fn tenants(&self) -> impl Iterator<Item = Option<&Tenant>> {
+        self.by_owner_and_id
+            .values()
+            .map(|known| known.tenant.as_ref())
     }
 
     pub(super) fn count_of(&self, owner: &Name) -> u64 {

@@ -133,6 +133,7 @@ impl LockService {
             wait,
             on_deadlock: request.on_deadlock,
             meta: request.meta.map(|meta| meta.as_json().to_owned()),
+            tenant: tenant.cloned(),
         };
         self.submit(command::Command::Acquire(acquire), to, received);
     }
@@ -196,6 +197,7 @@ impl LockService {
             ttl_ms: request.ttl_ms,
             lock_delay_ms: request.lock_delay_ms,
             meta: request.meta.map(|meta| meta.as_json().to_owned()),
+            tenant: to.tenant.clone(),
         };
         self.submit(command::Command::OpenSession(Box::new(open)), to, received);
     }

@@ -18,6 +18,7 @@ use super::outcome::{Ended, Kept, Outcome};
 use super::table::{Table, over_limit};
 use super::waiting::Place;
 use crate::ids::Token;
+use crate::protocol::Tenant;
 
 /// How many holds the answer to a close names: it is an answer, not a listing.
 pub const RELEASED_NAMED_MAX: usize = 1_000;
@@ -38,6 +39,9 @@ pub(super) struct Session {
     pub(super) waits: BTreeSet<Place>,
     /// Once it is over: since when, and how its holds end.
     over: Option<(u64, Closing)>,
+    /// Among whose sessions it counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) tenant: Option<Tenant>,
 }
 
 /// By what a session ends.
@@ -138,8 +142,14 @@ impl Table {
         effects: &mut Vec<Effect>,
     ) -> Outcome {
         let id = &request.session;
-        let count = self.sessions.len();
-        if let Some(refusal) = over_limit("sessions", count, self.limits.sessions) {
+        let limits = &self.limits;
+        let mut refusal = over_limit("sessions", self.sessions.len(), limits.sessions);
+        if let Some(tenant) = &request.tenant {
+            let own = self.tenants.owned_by(tenant).sessions as usize;
+            let limit = limits.sessions_per_tenant;
+            refusal = refusal.or_else(|| over_limit("sessions_per_tenant", own, limit));
+        }
+        if let Some(refusal) = refusal {
             return refusal;
         }
         if self.sessions.get(id).is_some() || self.sessions.gone.contains(id) {
@@ -159,7 +169,10 @@ impl Table {
             holds: BTreeSet::new(),
             waits: BTreeSet::new(),
             over: None,
+            tenant: request.tenant.clone(),
         };
+        self.tenants
+            .count(request.tenant.as_ref(), |owned| owned.sessions += 1);
         self.sessions.by_id.insert(id.clone(), session);
         self.deadlines.add_session(deadline_ms, id);
         effects.push(Effect::Event(Event::SessionOpened {
@@ -282,7 +295,9 @@ impl Table {
             self.end(now_ms, token, &how, effects);
             return true;
         }
-        self.sessions.by_id.remove(id);
+        let gone = self.sessions.by_id.remove(id).expect("it was just there");
+        self.tenants
+            .count(gone.tenant.as_ref(), |owned| owned.sessions -= 1);
         self.deadlines.remove_ending(id);
         let sessions = &mut self.sessions;
         sessions.gone.insert(id.clone());

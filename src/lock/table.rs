@@ -22,6 +22,7 @@ use super::recent_deadlocks::RecentDeadlocks;
 use super::requests::{Became, Remembered, Requests};
 use super::resource::Lock;
 use super::sessions::Sessions;
+use super::tenants::Tenants;
 use super::waiting::{Place, Waiter};
 use crate::ids::Token;
 use crate::protocol::Tenant;
@@ -50,6 +51,9 @@ pub struct Table {
     pub(super) deadlines: Deadlines,
     pub(super) endings: Endings,
     pub(super) deadlocks: RecentDeadlocks,
+    /// What else each tenant has.
+    #[serde(default, skip_serializing_if = "Tenants::is_empty")]
+    pub(super) tenants: Tenants,
 }
 
 /// How many there are.
@@ -128,10 +132,12 @@ impl Table {
             self.end_over(now_ms, over, effects);
         }
         for _ in 0..self.limits.endings_per_entry {
-            let Some(owner) = self.requests.forget_next(now_ms) else {
+            let Some((owner, known)) = self.requests.forget_next(now_ms) else {
                 break;
             };
             self.owners.leave(&owner, |owner| owner.requests -= 1);
+            self.tenants
+                .count(known.tenant.as_ref(), |owned| owned.request_ids -= 1);
         }
         for _ in 0..self.limits.endings_per_entry {
             if !self.sessions.forget_next(now_ms) {
@@ -190,9 +196,7 @@ impl Table {
             if let Some(known) = self.requests.find(&request.owner, id).cloned() {
                 return self.repeat(now_ms, request, &known, effects);
             }
-            if let Some(refusal) =
-                over_limit("request_ids", self.requests.len(), self.limits.request_ids)
-            {
+            if let Some(refusal) = self.request_ids_over_limit(request.tenant.as_ref()) {
                 return refusal;
             }
         }
@@ -404,6 +408,12 @@ impl Table {
         let limits = &self.limits;
         let everywhere = self.holds.len() + self.waits.len();
         let mut refusal = over_limit("claims", everywhere, limits.claims);
+        if let Some(tenant) = &claim.tenant {
+            let waits = self.tenants_waits.get(tenant).copied().unwrap_or(0);
+            let own = (self.tenants.owned_by(tenant).holds + waits) as usize;
+            let limit = limits.claims_per_tenant;
+            refusal = refusal.or_else(|| over_limit("claims_per_tenant", own, limit));
+        }
         for want in claim.wants.iter() {
             let lock = self.locks.get(&want.resource);
             let here = lock.map_or(0, |lock| lock.holders.len() + lock.queue_len());
@@ -411,6 +421,16 @@ impl Table {
             refusal = refusal.or_else(|| over_limit("claims_per_resource", here, limit));
         }
         refusal.or_else(|| self.session_over_limit(claim))
+    }
+
+    fn request_ids_over_limit(&self, tenant: Option<&Tenant>) -> Option<Outcome> {
+        let limits = &self.limits;
+        let refusal = over_limit("request_ids", self.requests.len(), limits.request_ids);
+        refusal.or_else(|| {
+            let own = self.tenants.owned_by(tenant?).request_ids as usize;
+            let limit = limits.request_ids_per_tenant;
+            over_limit("request_ids_per_tenant", own, limit)
+        })
     }
 
     pub(super) fn session_over_limit(&self, claim: &Claim) -> Option<Outcome> {

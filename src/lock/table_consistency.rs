@@ -6,6 +6,7 @@ use super::Name;
 use super::claim::Claim;
 use super::requests::Became;
 use super::table::Table;
+use super::tenants::Tenants;
 use crate::protocol::lock::Mode;
 
 impl Table {
@@ -68,6 +69,21 @@ impl Table {
         assert_eq!((lock_holds, lock_waits), (held, wanted));
         self.assert_locks_consistent();
         self.assert_deadlines_consistent();
+        self.assert_tenants_consistent();
+    }
+
+    fn assert_tenants_consistent(&self) {
+        let mut tenants = Tenants::default();
+        for hold in self.holds.values() {
+            tenants.count(hold.claim.tenant.as_ref(), |owned| owned.holds += 1);
+        }
+        for (_, session) in self.sessions.iter() {
+            tenants.count(session.tenant.as_ref(), |owned| owned.sessions += 1);
+        }
+        for tenant in self.requests.tenants() {
+            tenants.count(tenant, |owned| owned.request_ids += 1);
+        }
+        assert_eq!(tenants, self.tenants);
     }
 
     fn assert_locks_consistent(&self) {

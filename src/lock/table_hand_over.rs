@@ -27,6 +27,7 @@ fn wait(number: u64) -> Command {
         }),
         on_deadlock: DeadlockPolicy::Requester,
         meta: None,
+        tenant: None,
     })
 }
 

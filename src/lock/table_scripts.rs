@@ -183,6 +183,7 @@ fn command(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Option<Command
             ttl_ms: optional_number(args.take_key("ttl"))?.unwrap_or(10_000),
             lock_delay_ms: optional_number(args.take_key("delay"))?.unwrap_or(0),
             meta: None,
+            tenant: None,
         })),
         "keep" => {
             let mut sessions = Vec::new();
@@ -230,6 +231,7 @@ fn acquire(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Acquire, Box<d
         wait: (name == "wait").then_some(wait).flatten(),
         on_deadlock,
         meta,
+        tenant: None,
     })
 }
 

@@ -8,7 +8,7 @@ use super::Name;
 use super::claim::{Grip, Want, Wants};
 use super::command::*;
 use crate::ids::Token;
-use crate::protocol::{Encoding, ReplyTo};
+use crate::protocol::{Encoding, ReplyTo, Tenant};
 
 pub(super) const RESOURCES: usize = 5;
 const OWNERS: usize = 6;
@@ -190,6 +190,12 @@ pub(super) fn command_of(step: &Step, known: &Known, number: usize) -> Option<Co
         let reply = ReplyTo::new(subject, encoding);
         wait_ms.map(|wait_ms| Wait { wait_ms, reply })
     };
+    // Whoever asks, in whatever name: what is counted as whose must not depend on names.
+    let tenant = match number % 3 {
+        0 => None,
+        1 => Tenant::of_account("A"),
+        _ => Tenant::of_account("B"),
+    };
     let owner_name = |owner: usize| Name::from(format!("o{owner}"));
     Some(match step {
         Step::Acquire {
@@ -212,6 +218,7 @@ pub(super) fn command_of(step: &Step, known: &Known, number: usize) -> Option<Co
                 false => DeadlockPolicy::Requester,
             },
             meta: None,
+            tenant,
         }),
         Step::Release { nth, wrong } => {
             let (wants, token) = pick(*nth)?;
@@ -285,6 +292,7 @@ pub(super) fn command_of(step: &Step, known: &Known, number: usize) -> Option<Co
             ttl_ms: *ttl_ms,
             lock_delay_ms: *lock_delay_ms,
             meta: None,
+            tenant,
         })),
         Step::KeepAlive { nths } => Command::KeepAlive {
             sessions: nths.iter().map(|nth| session(*nth, known)).collect(),

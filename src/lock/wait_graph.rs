@@ -314,6 +314,7 @@ mod tests {
             wait: wait_ms.map(|wait_ms| Wait { wait_ms, reply }),
             on_deadlock: DeadlockPolicy::Requester,
             meta: None,
+            tenant: None,
         })
     }
     /// Each owner holds a resource and waits for that of the one before it; the first one closes

@@ -382,7 +382,9 @@ impl Table {
         let waiter = self.take_waiter(place);
         let claim = &waiter.claim;
         if let Some(id) = &claim.request_id {
-            self.requests.forget(&claim.owner, id);
+            let known = self.requests.forget(&claim.owner, id);
+            self.tenants
+                .count(known.tenant.as_ref(), |owned| owned.request_ids -= 1);
         }
         self.owners.leave(&claim.owner, |owner| {
             owner.waiting = None;

@@ -43,6 +43,12 @@ impl Tenant {
         valid.then(|| Tenant(account.into()))
     }
 
+    /// Bytes of the account's name.
+    #[expect(clippy::len_without_is_empty, reason = "no account is without a name")]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// What all names of this tenant begin with.
     pub fn namespace(&self) -> String {
         format!("{}{SEPARATOR}", self.0)

@@ -53,6 +53,7 @@ fn acquire(resource: &str, owner: &str, wait: bool) -> Command {
         }),
         on_deadlock: DeadlockPolicy::Youngest,
         meta: Some(r#"{"job":1}"#.to_owned()),
+        tenant: None,
     }))
 }
 
@@ -71,6 +72,7 @@ fn commands() -> Vec<Proposed> {
             ttl_ms: 60_000,
             lock_delay_ms: 500,
             meta: None,
+            tenant: None,
         }))),
         acquire("a", "one", false),
         acquire("a", "two", true),

@@ -183,6 +183,7 @@ mod tests {
             wait: None,
             on_deadlock: DeadlockPolicy::Requester,
             meta: None,
+            tenant: None,
         }))
     }
 

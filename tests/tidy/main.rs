@@ -51,6 +51,7 @@ const CORES: &[&str] = &[
     "src/lock/resource.rs",
     "src/lock/sessions.rs",
     "src/lock/table.rs",
+    "src/lock/tenants.rs",
     "src/lock/wait_graph.rs",
     "src/lock/waiting.rs",
     "src/broker/relay/gate.rs",
