@@ -4,6 +4,7 @@ use serde::{Serialize, Serializer};
 
 use crate::cache::entry::{Key, Version};
 use crate::cache::message::Matching;
+use crate::protocol::Tenant;
 
 /// What watchers are told in JSON, under `<prefix>.event.<kind>`, by a key's home when a change of it
 /// has taken effect, and by the node that was asked for an invalidation when that is over.
@@ -57,6 +58,16 @@ impl Event {
             prefix,
             all,
             count,
+        }
+    }
+
+    /// The tenant whom it concerns, and nobody else but operators.
+    pub fn tenant(&self) -> Option<Tenant> {
+        match self {
+            Event::Set { key, .. } | Event::Deleted { key, .. } => Tenant::of_name(key),
+            Event::Invalidated { tag, prefix, .. } => {
+                Tenant::of_name(tag.as_ref().or(prefix.as_ref())?)
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::Name;
 use super::outcome::{Deadlock, Mode, Outcome};
 use crate::ids::Token;
-use crate::protocol::ReplyTo;
+use crate::protocol::{ReplyTo, Tenant};
 
 /// What a transition wants done by the node that leads; the others drop it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +94,24 @@ impl Event {
         "session.expired",
         "session.closed",
     ];
+
+    /// The tenant whom it concerns, and nobody else but operators.
+    pub fn tenant(&self) -> Option<Tenant> {
+        match self {
+            Event::Granted { resource, .. }
+            | Event::Released { resource, .. }
+            | Event::Expired { resource, .. }
+            | Event::Contended { resource, .. } => Tenant::of_name(resource),
+            Event::SessionOpened { session, .. }
+            | Event::SessionExpired { session, .. }
+            | Event::SessionClosed { session, .. } => Tenant::of_name(session),
+            // Operators can tie the locks of several tenants together.
+            Event::Deadlock(deadlock) => Tenant::of_name(&deadlock.victim).filter(|tenant| {
+                let mut edges = deadlock.cycle.iter();
+                edges.all(|edge| tenant.has(&edge.owner) && tenant.has(&edge.resource))
+            }),
+        }
+    }
 
     /// The place of this event's kind in [`Event::KINDS`].
     pub fn kind_index(&self) -> usize {

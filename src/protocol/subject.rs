@@ -11,6 +11,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::NodeId;
+use crate::protocol::Tenant;
 
 /// The queue group of all nodes on the subjects that any of them may answer.
 pub const QUEUE_GROUP: &str = "q";
@@ -192,14 +193,14 @@ impl Prefix {
         format!("{}.node.{node}.{}", self.0, operation.name())
     }
 
-    /// Where watchers hear of locks and sessions: `kind` is `lock.granted` and so on.
+    /// Where watchers hear of everything: `kind` is `lock.granted` and so on.
     pub fn event(&self, kind: &str) -> String {
         format!("{}.event.{kind}", self.0)
     }
 
-    /// Where watchers hear of queues: `kind` is `dead`, `data_loss`, `paused` or `resumed`.
-    pub fn queue_event(&self, kind: &str) -> String {
-        format!("{}.event.queue.{kind}", self.0)
+    /// Where nodes tell what is this tenant's; its account has it as [`event`](Self::event).
+    pub fn tenant_event(&self, tenant: &Tenant, kind: &str) -> String {
+        format!("{}.t.{tenant}.event.{kind}", self.0)
     }
 
     /// What every node subscribes to in the queue group [`QUEUE_GROUP`].

@@ -5,8 +5,10 @@
 //! owners, sessions, request ids, topics, keys and tags. A request is [entered](Request::enter) once
 //! it is decoded, and a reply shows names [without the account](outward).
 //!
+//! What watchers are told of such a name goes to the account, too, under `<prefix>.t.<account>.event.>`.
+//!
 //! Limits: whoever may send requests outside `t.` (operators, and programs in the nodes' own account)
-//! sees and names what belongs to tenants, as `<account>/<name>`. Events carry those names too.
+//! sees and names what belongs to tenants, as `<account>/<name>`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -41,6 +43,12 @@ impl Tenant {
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
         let valid = (1..=ACCOUNT_BYTES_MAX).contains(&account.len()) && account.bytes().all(plain);
         valid.then(|| Tenant(account.into()))
+    }
+
+    /// The tenant whose a name from inside is; none if it is nobody's, or everybody's.
+    pub fn of_name(name: &str) -> Option<Self> {
+        let (account, _) = name.split_once(SEPARATOR)?;
+        Tenant::of_account(account)
     }
 
     /// Bytes of the account's name.

@@ -60,6 +60,7 @@ mod rolling_restart;
 mod secured;
 mod sessions;
 mod start;
+mod tenant_events;
 mod wait;
 mod waiting;
 mod wire;

@@ -22,7 +22,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(20);
 const NOBODYS: &str = "nobodys.subject";
 
 /// What is tried, and by whom it may be done: one letter for each of [`USERS`], `-` for none.
-const PUBLISH: [(&str, &str); 21] = [
+const PUBLISH: [(&str, &str); 22] = [
     ("mufakat.lock.acquire", "-o-ab-"),
     ("mufakat.lock.acquire.x", "-o-ab-"),
     ("mufakat.lock.acquire.reports.x", "-o-abr"),
@@ -40,6 +40,7 @@ const PUBLISH: [(&str, &str); 21] = [
     ("mufakat.int.raft.1", "n-----"),
     ("mufakat.t.TEAM_A.lock.acquire", "------"),
     ("mufakat.t.TEAM_B.lock.acquire", "------"),
+    ("mufakat.t.TEAM_A.event.lock.granted", "n-----"),
     ("_R_.x", "n-----"),
     ("_INBOX_team_b.x", "------"),
     ("$SRV.INFO", "-om---"),
@@ -50,7 +51,7 @@ const SUBSCRIBE: [(&str, &str); 12] = [
     ("mufakat.lock.>", "n-----"),
     ("mufakat.t.>", "n-----"),
     ("mufakat.int.>", "n-----"),
-    ("mufakat.event.>", "nom---"),
+    ("mufakat.event.>", "nomab-"),
     ("$SRV.>", "n-----"),
     ("_INBOX.>", "------"),
     ("_INBOX_operator.>", "-o----"),
@@ -61,13 +62,13 @@ const SUBSCRIBE: [(&str, &str); 12] = [
 ];
 
 /// One user's connection, and what the broker refused it.
-struct User {
-    nats: Client,
+pub struct User {
+    pub nats: Client,
     refusals: mpsc::UnboundedReceiver<String>,
 }
 
 impl User {
-    async fn connect(cluster: &Cluster, name: &str) -> Self {
+    pub async fn connect(cluster: &Cluster, name: &str) -> Self {
         let (sender, refusals) = mpsc::unbounded_channel();
         let nats = cluster
             .secured()
@@ -119,13 +120,13 @@ impl User {
         }
     }
 
-    async fn ask(&self, subject: &str, body: Value) -> Value {
+    pub async fn ask(&self, subject: &str, body: Value) -> Value {
         let answer = wire::request(&self.nats, subject, &body, ANSWER_MAX).await;
         answer.unwrap_or_else(|| panic!("{subject} {body}: no answer"))
     }
 }
 
-async fn secured_cluster() -> Cluster {
+pub async fn secured_cluster() -> Cluster {
     secured_cluster_with(&[]).await
 }
 

@@ -1,6 +1,6 @@
-//! Replies as a tenant sees them: every name without the account in front of it.
+//! Replies and events as a tenant sees them: every name without the account in front of it.
 //!
-//! Replies are made of names from inside, in many types. Instead of taking each apart, this stands
+//! They are made of names from inside, in many types. Instead of taking each apart, this stands
 //! between a reply and its encoder, and shortens the text of the fields that hold names. What users
 //! put in ([`OPAQUE`]) passes as it is.
 
@@ -11,7 +11,7 @@ use serde::ser::{
 
 use super::Tenant;
 
-/// Fields of replies that hold a name or several.
+/// Fields of replies and events that hold a name or several.
 const NAMES: &[&str] = &[
     "cursor",
     "holds",
@@ -21,6 +21,7 @@ const NAMES: &[&str] = &[
     "request_id",
     "resource",
     "session",
+    "tag",
     "topic",
     "victim",
     "waits_for_owner",

@@ -12,7 +12,8 @@ use crate::protocol::queue::{
     Cancelled, Configured, Delivered, Delivery, Listed, Paused, Peeked, Popped, Purged, Pushed,
     Receipt, ReceiptResult, Redriven, ResultOf, Results, Stats,
 };
-use crate::protocol::{Encoding, Operation, ReplyTo};
+use crate::protocol::tenant::outward::Outward;
+use crate::protocol::{Encoding, Operation, ReplyTo, Tenant};
 use crate::queue::owner::Told;
 use crate::queue::script::{PoppedMessage, Stored};
 use crate::time::Instant;
@@ -183,11 +184,16 @@ impl Shared {
         format!("{prefix}.int.queue.{}.gone", self.parts.me)
     }
 
+    /// `kind` is `dead`, `data_loss`, `paused` or `resumed`; the event names its topic.
     pub(super) fn tell_watchers(&self, kind: &str, event: &serde_json::Value) {
-        let subject = self.parts.prefix.queue_event(kind);
-        self.parts
-            .answers
-            .event(subject, Encoding::Json.encode(event));
+        let (prefix, answers) = (&self.parts.prefix, &self.parts.answers);
+        let kind = format!("queue.{kind}");
+        answers.event(prefix.event(&kind), Encoding::Json.encode(event));
+        let topic = event["topic"].as_str().expect("it is about a topic");
+        if let Some(tenant) = Tenant::of_name(topic) {
+            let shown = Encoding::Json.encode(&Outward::new(event, &tenant));
+            answers.event(prefix.tenant_event(&tenant, &kind), shown);
+        }
     }
 
     pub(super) fn tell_buried(&self, topic: &str, buried: Vec<(u64, String)>) {
