@@ -5,8 +5,8 @@
 //! cached values move to others while this node still answers), hand over leadership, take no more
 //! requests, finish what is in flight, end Raft.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -28,6 +28,7 @@ use crate::broker::unheard::Unheard;
 use crate::config::{Asserted, Config};
 use crate::ids::{BootId, DiskId};
 use crate::lock::service::LockService;
+use crate::monitor::history::History;
 use crate::monitor::http::Monitor;
 use crate::monitor::insight::{self, Insight};
 use crate::protocol::status::Durability;
@@ -240,6 +241,7 @@ impl Core {
             redis: parts.redis,
             service: service_info(&identity, &prefix),
             started: time::now(),
+            history: Mutex::new(History::new(time::now())),
             serving: AtomicBool::new(false),
         });
         let dispatch = Arc::new(Dispatch {
@@ -258,7 +260,7 @@ impl Core {
         });
         answering::answer_queries(&network, &dispatch);
         answering::answer_view_reads(&network, &handle);
-        answering::answer_reports(&network, &dispatch.insight);
+        answering::answer_dashboards(&network, &dispatch.insight);
         let taking = dispatch.clone();
         relay
             .listen(move |handed| taking.take_handed(handed), stopped.clone())
@@ -377,7 +379,7 @@ impl Node {
     }
 
     /// Returns when Raft can't go on or the node was removed; until then binds the directory to its
-    /// cluster once known.
+    /// cluster once known, and remembers what the node does.
     async fn watch(&mut self) -> Result<()> {
         let mut look = tokio::time::interval(HEALTH_LOOK_EVERY);
         loop {
@@ -386,6 +388,7 @@ impl Node {
                 _ = &mut self.removed => return Ok(()),
                 _ = look.tick() => {}
             }
+            self.insight.remember();
             if let Some(fatal) = self.handle.fatal() {
                 bail!("Raft stopped: {fatal}");
             }

@@ -2,7 +2,8 @@
 //!
 //! Each second the asked node hears what every node says of itself, and asks for locks, queues and
 //! the rest as a client would; the result is one JSON document for all viewers. What cannot be had
-//! is left out and said in `missing`, so that the page shows the rest. Nobody looks: nothing is done.
+//! is left out and said in `missing`, so that the page shows the rest. Nobody looks: nothing is done, but
+//! that each node remembers the last 15 minutes of requests ([`history`](super::history)).
 //!
 //! Limits: the first [`ROWS`] locks, sessions and topics; the newest [`EVENTS_KEPT`] events; up to
 //! [`VIEWERS_MAX`] viewers. Events are those that are rare on a healthy cluster ([`EVENTS`]): to tell
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, watch};
@@ -23,6 +24,7 @@ use crate::broker::own::{AskError, OwnRequests};
 use crate::broker::{SharedBroker, Subscription};
 use crate::config::AdminToken;
 use crate::ids::NodeId;
+use crate::monitor::history::{self, Told};
 use crate::monitor::http::{Acting, Dashboard, NoReply};
 use crate::monitor::insight::Insight;
 use crate::protocol::{Operation, Prefix};
@@ -31,6 +33,8 @@ use crate::time;
 
 /// The kind of call by which nodes tell each other what they say of themselves.
 pub const REPORT: &str = "monitor.report";
+/// The same for what they remember of the last 15 minutes.
+pub const HISTORY: &str = "monitor.history";
 
 /// Between two documents.
 const EVERY: Duration = Duration::from_secs(1);
@@ -186,7 +190,8 @@ impl Board {
             let body = Bytes::copy_from_slice(body.as_bytes());
             (part, self.own.ask(operation, &body, ASK_MAX).await)
         });
-        let (nodes, answers) = tokio::join!(self.nodes(), join_all(asking));
+        let reports = self.told(REPORT, self.insight.report());
+        let (nodes, answers) = tokio::join!(reports, join_all(asking));
         let (mut parts, mut missing) = (BTreeMap::new(), BTreeMap::new());
         for (part, answer) in &answers {
             match answer.as_ref().map(|answer| serde_json::from_slice(answer)) {
@@ -220,26 +225,36 @@ impl Board {
             missing,
             events: events.iter().map(|event| &**event).collect(),
         };
-        serde_json::to_vec(&document)
-            .expect("it has a form in JSON")
-            .into()
+        json(&document)
     }
 
-    /// What each node says of itself, and how long the answer took.
-    async fn nodes(&self) -> Vec<(NodeId, Option<(Bytes, Option<u64>)>)> {
+    /// What each node says to a kind of call, and how long the answer took; `own` is what this one says.
+    async fn told(
+        &self,
+        kind: &'static str,
+        own: Bytes,
+    ) -> Vec<(NodeId, Option<(Bytes, Option<u64>)>)> {
         let members = self.insight.handle.status().members;
+        let own = &own;
         let asking = members.keys().map(|node| async move {
             if *node == self.me {
-                return (*node, Some((self.insight.report(), None)));
+                return (*node, Some((own.clone(), None)));
             }
             let asked = time::now();
-            let call = self.network.call(*node, REPORT, Bytes::new(), REPORT_MAX);
+            let call = self.network.call(*node, kind, Bytes::new(), REPORT_MAX);
             let answer = call.await.ok();
             let round_trip_us = asked.elapsed().as_micros() as u64;
             (*node, answer.map(|report| (report, Some(round_trip_us))))
         });
         join_all(asking).await
     }
+}
+
+/// What is told, to pages and between nodes.
+pub fn json(told: &impl Serialize) -> Bytes {
+    serde_json::to_vec(told)
+        .expect("it has a form in JSON")
+        .into()
 }
 
 /// Newest first.
@@ -277,6 +292,19 @@ impl Dashboard for Board {
         let receiver = room.then(|| self.document.subscribe());
         self.looked_at.notify_one();
         receiver
+    }
+
+    fn history(&self) -> BoxFuture<'_, Bytes> {
+        Box::pin(async {
+            let told = self.told(HISTORY, json(&self.insight.told())).await;
+            let read = |(_, answer): &(_, Option<(Bytes, _)>)| {
+                let (history, _) = answer.as_ref()?;
+                serde_json::from_slice::<Told>(history).ok()
+            };
+            let told: Vec<Told> = told.iter().filter_map(read).collect();
+            let bounds_ns = self.insight.bounds_ns();
+            json(&history::together(time::unix_ms(), bounds_ns, &told))
+        })
     }
 
     fn act<'a>(&'a self, token: Option<&str>, operation: &str, body: &'a Bytes) -> Acting<'a> {

@@ -18,6 +18,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::serve::Listener;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -51,7 +52,7 @@ pub trait NodeInfo: Send + Sync + 'static {
 }
 
 /// The reply to an action.
-pub type Acting<'a> = Pin<Box<dyn Future<Output = Result<Bytes, NoReply>> + Send + 'a>>;
+pub type Acting<'a> = BoxFuture<'a, Result<Bytes, NoReply>>;
 
 /// Why there is no reply to an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,6 +71,9 @@ pub enum NoReply {
 pub trait Dashboard: Send + Sync + 'static {
     /// Documents as they come, the first one empty; none while too many look already.
     fn watch(&self) -> Option<watch::Receiver<Bytes>>;
+
+    /// Requests of the last 15 minutes, as far as nodes remember them.
+    fn history(&self) -> BoxFuture<'_, Bytes>;
 
     /// Does what somebody with this token asks for.
     fn act<'a>(&'a self, token: Option<&str>, operation: &str, body: &'a Bytes) -> Acting<'a>;
@@ -290,6 +294,10 @@ mod tests {
             Some(receiver)
         }
 
+        fn history(&self) -> BoxFuture<'_, Bytes> {
+            Box::pin(async { Bytes::from_static(b"{\"points\":[]}") })
+        }
+
         fn act<'a>(&'a self, token: Option<&str>, operation: &str, body: &'a Bytes) -> Acting<'a> {
             let said = format!("{token:?} {operation} {}", String::from_utf8_lossy(body));
             Box::pin(async move {
@@ -352,6 +360,12 @@ mod tests {
                 "200",
                 "application/openmetrics-text",
                 "# EOF\n",
+            ),
+            (
+                "GET /dashboard/history",
+                "200",
+                "application/json",
+                "{\"points\":[]}",
             ),
             ("GET /x", "404", "text/plain", "not found\n"),
             ("GET /metrics/x", "404", "text/plain", "not found\n"),

@@ -1,7 +1,7 @@
 //! What a node tells about itself, to clients, operators and Prometheus alike.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::broker::SharedBroker;
 use crate::broker::discovery::{self, ServiceInfo};
 use crate::cache::service::CacheService;
+use crate::monitor::history::{History, Reading, Told};
 use crate::monitor::http::NodeInfo;
 use crate::protocol::reply::{self, From};
 use crate::protocol::status::{
@@ -21,7 +22,7 @@ use crate::queue::store::RedisLink;
 use crate::raft::handle::Handle;
 use crate::raft::network::Network;
 use crate::stats::{Costs, Stats};
-use crate::time::Instant;
+use crate::time::{self, Instant};
 
 /// What one node tells the dashboard of another.
 #[derive(Serialize)]
@@ -44,6 +45,8 @@ pub struct Insight {
     pub redis: Option<Arc<RedisLink>>,
     pub service: ServiceInfo,
     pub started: Instant,
+    /// What requests were answered lately.
+    pub history: Mutex<History>,
     /// Whether requests of clients reach this node: from its subscription until it drains.
     pub serving: AtomicBool,
 }
@@ -108,6 +111,39 @@ impl Insight {
         serde_json::to_vec(&report)
             .expect("it has a form in JSON")
             .into()
+    }
+
+    /// Keeps what requests were answered lately; to be called every second or more often.
+    pub fn remember(&self) {
+        let read = || {
+            let operations = &self.stats.operations;
+            let mut requests = Vec::new();
+            let mut durations = vec![0; self.bounds_ns().len() + 1];
+            for operation in 0..operation_labels().len() {
+                let counts = operations.durations(operation).counts();
+                requests.push(counts.iter().sum());
+                for (sum, count) in durations.iter_mut().zip(counts) {
+                    *sum += count;
+                }
+            }
+            Reading {
+                requests,
+                durations,
+            }
+        };
+        let mut history = self.history.lock().expect("nobody panics with it");
+        history.keep(time::now(), read);
+    }
+
+    /// What requests this node answered lately.
+    pub fn told(&self) -> Told {
+        let history = self.history.lock().expect("nobody panics with it");
+        history.told(time::now(), operation_labels(), self.bounds_ns())
+    }
+
+    /// The bounds of all durations that are told.
+    pub fn bounds_ns(&self) -> &[u64] {
+        self.stats.raft.fsync.bounds()
     }
 
     /// The answer to a `$SRV.…` request: what NATS tools ask services.

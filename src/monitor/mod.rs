@@ -17,10 +17,12 @@
 //! - [`http`]: the server.
 //! - [`insight`]: what it tells.
 //! - [`scrape`]: all metrics at one moment.
+//! - [`history`]: the last 15 minutes of requests.
 //! - [`board`]: what the dashboard shows, once a second while somebody looks.
 //! - [`pages`]: the page itself, and its requests.
 
 pub mod board;
+pub mod history;
 pub mod http;
 pub mod insight;
 mod pages;

@@ -3,6 +3,7 @@
 //! | path | answer |
 //! |---|---|
 //! | `/`, `/dashboard.css`, `/dashboard.js` | the page; it loads nothing else, from nowhere else |
+//! | `/dashboard/history` | requests of the last 15 minutes, as JSON |
 //! | `/dashboard/events` | a document about each second, as server-sent events |
 //! | `POST /dashboard/act/<operation>` | the reply to that operation, with the header `Authorization: Bearer TOKEN` |
 //!
@@ -53,6 +54,7 @@ pub(super) fn routes(dashboard: Arc<dyn Dashboard>) -> Router {
             "/dashboard.js",
             file("text/javascript; charset=utf-8", SCRIPT),
         )
+        .route("/dashboard/history", get(history))
         .route("/dashboard/events", get(events))
         .route("/dashboard/act/{operation}", post(act))
         .layer(DefaultBodyLimit::max(BODY_MAX))
@@ -68,6 +70,11 @@ async fn events(State(dashboard): State<Arc<dyn Dashboard>>) -> Response {
         )
             .into_response(),
     }
+}
+
+async fn history(State(dashboard): State<Arc<dyn Dashboard>>) -> Response {
+    let json = [(CONTENT_TYPE, "application/json")];
+    (POLICY, json, dashboard.history().await).into_response()
 }
 
 /// The present document, if there is one, and each that follows.

@@ -42,13 +42,17 @@ pub(super) async fn board(
 }
 
 /// Tells the dashboards of other nodes what this one says of itself.
-pub(super) fn answer_reports(network: &Network, insight: &Arc<Insight>) {
-    let insight = insight.clone();
-    let handler = move |_: Caller, _: Bytes| -> BoxFuture<'static, Result<Bytes, Refusal>> {
-        let report = insight.report();
-        Box::pin(async move { Ok(report) })
+pub(super) fn answer_dashboards(network: &Network, insight: &Arc<Insight>) {
+    let tell = |kind, told: fn(&Insight) -> Bytes| {
+        let insight = insight.clone();
+        let handler = move |_: Caller, _: Bytes| -> BoxFuture<'static, Result<Bytes, Refusal>> {
+            let told = told(&insight);
+            Box::pin(async move { Ok(told) })
+        };
+        network.handle(kind, Trust::Members, Arc::new(handler));
     };
-    network.handle(board::REPORT, Trust::Members, Arc::new(handler));
+    tell(board::REPORT, Insight::report);
+    tell(board::HISTORY, |insight| board::json(&insight.told()));
 }
 
 /// Answers the reads that other nodes forward to this one as the leader.

@@ -147,6 +147,18 @@ async fn the_dashboard_shows_the_cluster_and_acts_with_the_token() {
             seen["parts"]["locks"]["locks"] == json!([])
         })
         .await;
+    // Whoever opens the page later is told by nodes that were not asked for the lock, too.
+    wait::until("the past is remembered", async || {
+        let (head, history) = ask(&cluster, 3, "GET /dashboard/history", "").await;
+        assert!(head.contains("application/json"), "{head}");
+        let history: Value = serde_json::from_str(&history).expect("JSON");
+        let points = history["points"].as_array().expect("a list").clone();
+        let locked = |point: &Value| point["requests"]["lock_acquire"].as_f64().unwrap_or(0.0);
+        let sum: f64 = points.iter().map(locked).sum();
+        assert!(sum < 1.001, "one lock was asked for: {sum}");
+        (sum > 0.999).then_some(())
+    })
+    .await;
     // An action on a topic, which another node may have to execute.
     let (status, said) = act(&cluster, "queue.pause", Some(TOKEN), json!({"topic": "t"})).await;
     assert_eq!(

@@ -74,6 +74,7 @@ const CORES: &[&str] = &[
     "src/cache/operation.rs",
     "src/cache/state.rs",
     "src/cache/writes.rs",
+    "src/monitor/history.rs",
     "src/view/cluster.rs",
     "src/view/rendezvous.rs",
     "src/view/tenure.rs",

@@ -2,14 +2,15 @@
 // text (`textContent`), never markup.
 "use strict";
 
-const HISTORY = 900; // Documents kept for the lines: 15 minutes.
+const HISTORY_MS = 15 * 60e3; // What lines show.
 const RATES_OVER = 5; // Documents over which rates and percentiles are taken.
 const STALE_MS = 2500; // Without a document for so long, what is shown is old.
 const GRAPH_MAX = 60; // Owners that are drawn.
 const SVG = "http://www.w3.org/2000/svg";
 
 const $ = (id) => document.getElementById(id);
-const history = [];
+let history = []; // What lines are drawn of, oldest first.
+const readings = []; // The last documents' counts, to take rates from.
 let last = null;
 let lastAt = 0;
 let token = "";
@@ -138,8 +139,8 @@ function between(now, before) {
 function sample(doc) {
   const costs = new Map();
   for (const seen of doc.nodes) if (seen.report) costs.set(seen.node, seen.report.costs);
-  const before = history.length ? history[Math.max(0, history.length - RATES_OVER)] : null;
-  const made = { at: doc.at_ms, costs, operations: new Map(), fsync: new Map(), leader: leaderOf(doc) };
+  const before = readings[0];
+  const made = { at: doc.at_ms, operations: new Map(), fsync: new Map(), leader: leaderOf(doc) };
   const seconds = before ? Math.max(0.2, (doc.at_ms - before.at) / 1000) : null;
   for (const [node, cost] of costs) {
     const old = before && before.costs.get(node);
@@ -170,12 +171,33 @@ function sample(doc) {
   made.requests = before ? requests : null;
   made.p99 = all && some ? percentile(all, some.bounds, 0.99) : null;
   made.operations.forEach((one) => delete one.durations);
-  history.push(made);
-  if (history.length > HISTORY) history.shift();
-  // Only recent samples are compared with: older ones need no counts.
-  const old = history[history.length - 1 - RATES_OVER];
-  if (old) old.costs = new Map();
+  readings.push({ at: doc.at_ms, costs });
+  if (readings.length > RATES_OVER) readings.shift();
+  remember([made]);
   return made;
+}
+
+function remember(samples) {
+  history = [...history, ...samples].sort((a, b) => a.at - b.at);
+  history = history.filter((one) => one.at > history[history.length - 1].at - HISTORY_MS);
+}
+
+// What the nodes remember of the time in which this page was not open, or heard nothing.
+async function recall() {
+  let told;
+  try {
+    told = await (await fetch("dashboard/history", { cache: "no-store" })).json();
+  } catch {
+    return; // Lines begin now.
+  }
+  const samples = told.points.map((point) => ({
+    at: told.at_ms - point.age_ms,
+    operations: new Map(Object.entries(point.requests).map(([name, count]) => [name, { requests: count / (told.every_ms / 1000) }])),
+    requests: Object.values(point.requests).reduce((sum, count) => sum + count, 0) / (told.every_ms / 1000),
+    p99: percentile(point.durations, told.bounds_ns, 0.99),
+  }));
+  const lacks = ({ at }) => !history.some((one) => one.requests !== null && Math.abs(one.at - at) < told.every_ms);
+  remember(samples.filter(lacks));
 }
 
 function leaderOf(doc) {
@@ -188,12 +210,14 @@ function leaderOf(doc) {
   return best;
 }
 
-function line(values, label) {
+// A line of what `of` says of each moment; nothing is drawn of moments at which it is not known.
+function line(of, label) {
   const drawn = svg("svg", { viewBox: "0 0 100 24", preserveAspectRatio: "none", role: "img", "aria-label": label });
-  const known = values.map((v) => v || 0);
-  const top = Math.max(...known, 1e-9);
-  const wide = Math.max(known.length - 1, 59);
-  const points = known.map((v, i) => [100 - ((known.length - 1 - i) / wide) * 100, 22 - (v / top) * 20]);
+  const known = history.filter((one) => one.requests !== null).map((one) => ({ at: one.at, value: of(one) || 0 }));
+  const top = Math.max(...known.map((one) => one.value), 1e-9);
+  const end = known.length ? known[known.length - 1].at : 0;
+  const wide = known.length ? Math.max(end - known[0].at, 60e3) : 1;
+  const points = known.map(({ at, value }) => [100 - ((end - at) / wide) * 100, 22 - (value / top) * 20]);
   if (points.length > 1) {
     const path = points.map(([x, y]) => x.toFixed(2) + " " + y.toFixed(2)).join("L");
     drawn.append(svg("path", { class: "spark-area", d: `M${points[0][0].toFixed(2)} 24L${path}L100 24Z` }));
@@ -234,7 +258,7 @@ function nodes(doc, now) {
   show("nodes", ...cards);
 
   const terms = [];
-  for (const one of history) {
+  for (const one of history.filter((sample) => sample.leader !== undefined)) {
     const key = one.leader ? `${one.leader.node}.${one.leader.term}` : "none";
     if (!terms.length || terms[terms.length - 1].key !== key) terms.push({ key, at: one.at, leader: one.leader });
   }
@@ -257,8 +281,8 @@ function figures(doc, now) {
   const locks = newest ? newest.status.locks : { held: null, waiting: null };
   show("figures",
     figure("Locks held", number(locks.held), `${number(locks.waiting)} waiting`),
-    figure("Requests per second", now.requests === null ? "–" : rate(now.requests), "", line(history.map((one) => one.requests), "requests per second")),
-    figure("Request p99", length(now.p99), "", line(history.map((one) => one.p99), "99th percentile of requests")),
+    figure("Requests per second", now.requests === null ? "–" : rate(now.requests), "", line((one) => one.requests, "requests per second")),
+    figure("Request p99", length(now.p99), "", line((one) => one.p99, "99th percentile of requests")),
     figure("Cache hits", reads ? Math.round((hits / reads) * 100) + " %" : "–", reads ? `${Math.round((local / reads) * 100)} % local` : "no reads yet"),
     figure("Cache", bytes(sum((report) => report.cache.bytes)), `${number(sum((report) => report.cache.entries))} entries`),
     figure("Queued", number(of("ready")), `${number(of("in_flight"))} in flight, ${number(of("dead"))} dead`));
@@ -487,12 +511,12 @@ function operationName(label) {
 }
 
 function requests(now) {
-  const names = new Set(history.slice(-60).flatMap((one) => [...one.operations].filter(([, o]) => o.requests > 0).map(([name]) => name)));
+  const names = new Set(history.flatMap((one) => [...one.operations].filter(([, o]) => o.requests > 0).map(([name]) => name)));
   const rows = [...names].sort().map((name) => {
     const one = now.operations.get(name) || { requests: 0, errors: 0, p50: null, p99: null };
     return el("tr", {}, cell(operationName(name), "name"), cell(rate(one.requests), "n " + (one.requests ? "" : "zero")),
       cell(rate(one.errors), "n " + (one.errors ? "warn" : "zero")), cell(length(one.p50), "n"), cell(length(one.p99), "n"),
-      el("td", {}, line(history.map((old) => (old.operations.get(name) || {}).requests), `${name} per second`)));
+      el("td", {}, line((old) => (old.operations.get(name) || {}).requests, `${name} per second`)));
   });
   const heads = [["operation"], ["per second", "n"], ["refused", "n"], ["p50", "n"], ["p99", "n"], ["", "n"]];
   show("requests", rows.length ? table("Requests", heads, rows) : empty("No request yet."));
@@ -632,6 +656,7 @@ function look() {
 
 function listen() {
   const stream = new EventSource("dashboard/events");
+  stream.onopen = recall;
   stream.onmessage = (message) => take(JSON.parse(message.data));
   stream.onerror = () => {
     if (last) lastAt = Math.min(lastAt, performance.now() - STALE_MS);
