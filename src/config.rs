@@ -28,7 +28,7 @@ use figment::value::Value;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use endpoint::{Endpoint, TlsFiles};
+pub use endpoint::{Endpoint, Sentinels, TlsFiles};
 pub use layers::secret;
 use layers::{Layer, SETTINGS, Setting, given};
 pub use token::AdminToken;

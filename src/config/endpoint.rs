@@ -34,12 +34,15 @@ impl Endpoint {
     }
 
     /// Accepts sentinels with the name of what they watch, as
-    /// `redis+sentinel://[user:password@]host[:port],…/service[/database]`, or a Redis server: `redis://[user:password@]host[:port][/database]`, the same with
-    /// `rediss` for TLS, or the path of a socket as `unix:///run/redis.sock`.
+    /// `redis+sentinel://` with the parts of [`Sentinels`], or a Redis server:
+    /// `redis://[user:password@]host[:port][/database]`, the same with `rediss` for TLS, or the path of a
+    /// socket as `unix:///run/redis.sock`.
     pub(super) fn redis(text: &str) -> Result<Self, String> {
         const RIGHT: &str = "redis://127.0.0.1:6379";
         match text.split_once("://") {
-            Some(("redis+sentinel" | "rediss+sentinel", rest)) => sentinels(rest)?,
+            Some(("redis+sentinel" | "rediss+sentinel", rest)) => {
+                Sentinels::parse(rest)?;
+            }
             Some(("redis" | "valkey" | "rediss" | "valkeys", rest)) => {
                 let (rest, database) = rest.split_once('/').unwrap_or((rest, ""));
                 if !database.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -82,12 +85,16 @@ impl Endpoint {
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some((scheme, rest)) = self.0.split_once("+sentinel://") {
-            // One password for all, which may have a comma in it.
+            // One password for all servers, which may have a comma in it.
+            let (rest, parameters) = match rest.rsplit_once('?') {
+                Some((rest, _)) => (rest, "?***"),
+                None => (rest, ""),
+            };
             let (user, hosts) = match rest.rsplit_once('@') {
                 Some((_, hosts)) => ("***@", hosts),
                 None => ("", rest),
             };
-            return write!(f, "{scheme}+sentinel://{user}{hosts}");
+            return write!(f, "{scheme}+sentinel://{user}{hosts}{parameters}");
         }
         for (index, server) in self.0.split(',').enumerate() {
             if index > 0 {
@@ -112,23 +119,69 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// Checks `[user:password@]host[:port][,host[:port]…]/service[/database]`.
-fn sentinels(rest: &str) -> Result<(), String> {
-    const RIGHT: &str = "redis+sentinel://127.0.0.1:26379/mymaster";
-    let (_, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
-    let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let (service, database) = path.split_once('/').unwrap_or((path, "0"));
-    if service.is_empty() {
-        return Err(format!(
-            "the name of what the sentinels watch is missing; right would be {RIGHT}"
-        ));
+/// What stands behind the scheme of a URL of sentinels:
+/// `[user:password@]host[:port][,host[:port]…]/service[/database][?sentinel_username=…&sentinel_password=…]`.
+/// Each part is as it stands there, with its `%`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Sentinels<'a> {
+    /// For the servers: `user:password`.
+    pub user: &'a str,
+    /// With commas between them.
+    pub hosts: &'a str,
+    /// What the sentinels watch.
+    pub service: &'a str,
+    /// A number.
+    pub database: &'a str,
+    pub sentinel_username: &'a str,
+    pub sentinel_password: &'a str,
+}
+
+impl<'a> Sentinels<'a> {
+    /// # Errors
+    /// With what is wrong; it holds no part of the text, since that may be a password in a wrong place.
+    pub fn parse(rest: &'a str) -> Result<Self, String> {
+        const RIGHT: &str = "redis+sentinel://127.0.0.1:26379/mymaster";
+        let (rest, parameters) = rest.rsplit_once('?').unwrap_or((rest, ""));
+        let (user, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
+        let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (service, database) = path.split_once('/').unwrap_or((path, "0"));
+        if service.is_empty() {
+            return Err(format!(
+                "the name of what the sentinels watch is missing; right would be {RIGHT}"
+            ));
+        }
+        if database.is_empty() || !database.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(format!(
+                "the part after the name is a database's number; right would be {RIGHT}/0"
+            ));
+        }
+        let mut sentinels = Sentinels {
+            user,
+            hosts,
+            service,
+            database,
+            ..Sentinels::default()
+        };
+        for parameter in parameters.split('&').filter(|one| !one.is_empty()) {
+            match parameter.split_once('=') {
+                Some(("sentinel_username", name)) => sentinels.sentinel_username = name,
+                Some(("sentinel_password", word)) => sentinels.sentinel_password = word,
+                _ => {
+                    return Err(format!(
+                        "after ? come sentinel_username and sentinel_password; right would be \
+                         {RIGHT}?sentinel_password=…"
+                    ));
+                }
+            }
+        }
+        if !sentinels.sentinel_username.is_empty() && sentinels.sentinel_password.is_empty() {
+            return Err("sentinel_username comes with sentinel_password".to_owned());
+        }
+        hosts
+            .split(',')
+            .try_for_each(|host| authority(host, RIGHT))?;
+        Ok(sentinels)
     }
-    if database.is_empty() || !database.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(format!(
-            "the part after the name is a database's number; right would be {RIGHT}/0"
-        ));
-    }
-    hosts.split(',').try_for_each(|host| authority(host, RIGHT))
 }
 
 /// Checks `[user:password@]host[:port]`; a host in brackets is an IPv6 address. Messages hold no
@@ -156,5 +209,66 @@ fn authority(text: &str, right: &str) -> Result<(), String> {
         _ => Err(format!(
             "the port is not a number from 1 to 65535; right would be {right}"
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_checked_and_passwords_hidden() {
+        for right in [
+            "nats://a:4222",
+            "a",
+            "a:4222,b:4223",
+            "tls://u:p@[::1]:4222",
+            "nats://h/",
+            "wss://h",
+        ] {
+            assert!(Endpoint::nats(right).is_ok(), "{right}");
+        }
+        for wrong in [
+            "",
+            "http://a",
+            "nats://",
+            "nats://a:0",
+            "nats://a:99999",
+            "a,,b",
+            "nats://[::1",
+            "nats://a/b",
+        ] {
+            assert!(Endpoint::nats(wrong).is_err(), "{wrong}");
+        }
+        for right in [
+            "redis://a",
+            "rediss://:p@a:6379/3",
+            "unix:///run/redis.sock",
+            "redis+sentinel://:p@a,b:26380/mymaster/0",
+            "redis+sentinel://a/mymaster?sentinel_username=u&sentinel_password=p",
+        ] {
+            assert!(Endpoint::redis(right).is_ok(), "{right}");
+        }
+        for wrong in [
+            "a:6379",
+            "redis://",
+            "redis://a/x",
+            "unix://run",
+            "redis+sentinel://a",
+            "redis+sentinel://a,/mymaster",
+            "redis+sentinel://a/mymaster/x",
+            "redis+sentinel://a/mymaster?sentinel_username=u",
+            "redis+sentinel://a/mymaster?sentinel_secret=p",
+        ] {
+            assert!(Endpoint::redis(wrong).is_err(), "{wrong}");
+        }
+        let shown = Endpoint::nats("nats://u:pw@a:1,tok@b")
+            .expect("valid")
+            .to_string();
+        assert_eq!(shown, "nats://***@a:1,***@b");
+        let shown = Endpoint::redis("redis+sentinel://u:pw@a,b/m?sentinel_password=pw")
+            .expect("valid")
+            .to_string();
+        assert_eq!(shown, "redis+sentinel://***@a,b/m?***");
     }
 }

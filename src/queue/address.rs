@@ -2,8 +2,8 @@
 //!
 //! A URL names one server, or sentinels that know which server is the master:
 //! `redis+sentinel://[user:password@]host[:port][,host[:port]…]/service[/database]`, with `rediss` for TLS to
-//! servers and sentinels. User and password are for the servers; sentinels are asked without. They are
-//! asked anew at each connect.
+//! servers and sentinels. User and password are for the servers; those for the sentinels are parameters,
+//! `?sentinel_username=…&sentinel_password=…`. Sentinels are asked anew at each connect.
 //!
 //! The files of certificates are read at each connect, so that renewed ones are taken up by the next
 //! connection, without a restart. Over TLS the server's name is always checked: against the given
@@ -21,7 +21,7 @@ use redis::{
 
 use super::durability::Level;
 use super::keys::Keyspace;
-use crate::config::TlsFiles;
+use crate::config::{Sentinels, TlsFiles};
 use crate::protocol::Prefix;
 
 /// Where sentinels listen when the URL does not say.
@@ -155,20 +155,9 @@ fn sentinels(
     rest: &str,
     certificates: Option<TlsCertificates>,
 ) -> Result<SentinelClient, RedisAddressError> {
-    let wrong = |what: &str| RedisAddressError::Url(what.to_owned());
-    let (user, rest) = match rest.rsplit_once('@') {
-        Some((user, rest)) => (format!("{user}@"), rest),
-        None => (String::new(), rest),
-    };
-    let (hosts, path) = rest
-        .split_once('/')
-        .ok_or_else(|| wrong("the name of the service is missing"))?;
-    let (service, database) = path.split_once('/').unwrap_or((path, ""));
-    if service.is_empty() {
-        return Err(wrong("the name of the service is missing"));
-    }
+    let parts = Sentinels::parse(rest).map_err(RedisAddressError::Url)?;
     let mut addresses: Vec<ConnectionAddr> = Vec::new();
-    for host in hosts.split(',') {
+    for host in parts.hosts.split(',') {
         let has_port = host
             .rsplit_once(':')
             .is_some_and(|(_, port)| !port.ends_with(']'));
@@ -179,13 +168,24 @@ fn sentinels(
         let info = format!("{scheme}://{host}").into_connection_info();
         addresses.push(info.map_err(url_error)?.addr().clone());
     }
-    // The servers' part, as if one of them were named.
-    let server = format!("{scheme}://{user}localhost/{database}");
+    // As if one server, and one sentinel, were named.
+    let server = format!("{scheme}://{}@localhost/{}", parts.user, parts.database);
     let server = server.into_connection_info().map_err(url_error)?;
     let settings = server.redis_settings();
-    let mut builder = SentinelClientBuilder::new(addresses, service, SentinelServerType::Master)
+    let (username, password) = (parts.sentinel_username, parts.sentinel_password);
+    let sentinel = format!("{scheme}://{username}:{password}@localhost");
+    let sentinel = sentinel.into_connection_info().map_err(url_error)?;
+    let of_sentinels = sentinel.redis_settings();
+    let servers = SentinelServerType::Master;
+    let mut builder = SentinelClientBuilder::new(addresses, parts.service, servers)
         .map_err(url_error)?
         .set_client_to_redis_db(settings.db());
+    if let Some(username) = of_sentinels.username() {
+        builder = builder.set_client_to_sentinel_username(username);
+    }
+    if let Some(password) = of_sentinels.password() {
+        builder = builder.set_client_to_sentinel_password(password);
+    }
     if let Some(username) = settings.username() {
         builder = builder.set_client_to_redis_username(username);
     }
@@ -265,6 +265,8 @@ mod tests {
             "redis+sentinel://a,b:1,c:26380/mymaster",
             "redis+sentinel://user:p%40ss@[::1],[::1]:7/mymaster/3",
             "rediss+sentinel://:p@a/mymaster",
+            "redis+sentinel://a/mymaster?sentinel_password=p%40ss",
+            "redis+sentinel://:p@a/mymaster/1?sentinel_username=u&sentinel_password=p",
         ] {
             let checked = RedisAddress::from(right).check();
             assert!(checked.is_ok(), "{right}: {:?}", checked.err());
@@ -275,6 +277,8 @@ mod tests {
             "redis+sentinel://a:x/mymaster",
             "redis+sentinel:///mymaster",
             "redis+sentinel://a/mymaster/x",
+            "redis+sentinel://a/mymaster?sentinel_username=u",
+            "redis+sentinel://a/mymaster?password=p",
         ] {
             assert!(RedisAddress::from(wrong).check().is_err(), "{wrong}");
         }

@@ -112,16 +112,21 @@ async fn queue_believes_the_operator_about_a_redis_that_hides_its_settings() {
 
 #[tokio::test]
 async fn queue_follows_the_master_that_sentinels_name() {
-    let mut master = RedisServer::start_with(&["--appendonly", "yes"]).await;
+    // Servers and sentinels have passwords, and not the same.
+    let server = ["--appendonly", "yes", "--requirepass", "of-servers"];
+    let mut master = RedisServer::start_with(&server).await;
     let port = master.port().to_string();
-    let replica = ["--appendonly", "yes", "--replicaof", "127.0.0.1", &port];
-    let replica = RedisServer::start_with(&replica).await;
+    let follows = ["--replicaof", "127.0.0.1", &port, "--masterauth", "of-servers"];
+    let replica = RedisServer::start_with(&[&server[..], &follows].concat()).await;
     wait::until("the replica has what the master has", async || {
         (info(&mut replica.connection(), "master_link_status") == "up").then_some(())
     })
     .await;
-    let sentinel = RedisServer::sentinel_of(&master).await;
-    let url = format!("redis+sentinel://127.0.0.1:{}/mymaster", sentinel.port());
+    let sentinel = RedisServer::sentinel_of(&master, "of-sentinels").await;
+    let url = format!(
+        "redis+sentinel://:of%2Dservers@127.0.0.1:{}/mymaster?sentinel_password=of%2Dsentinels",
+        sentinel.port()
+    );
     wait::until("the sentinel knows the replica", async || {
         (info(&mut sentinel.connection(), "master0").contains("slaves=1")).then_some(())
     })

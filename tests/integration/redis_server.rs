@@ -14,6 +14,8 @@ use crate::{programs, wait};
 /// A running Redis, gone when it is dropped.
 pub struct RedisServer {
     port: u16,
+    /// Empty if it asks for none.
+    password: String,
     process: Process,
     _directory: TempDir,
 }
@@ -30,19 +32,25 @@ impl RedisServer {
         RedisServer::run(directory, "Redis", flags).await
     }
 
-    /// A sentinel that watches a server as `mymaster`, alone, and is quick to decide.
-    pub async fn sentinel_of(master: &RedisServer) -> Self {
+    /// A sentinel with a password that watches a server as `mymaster`, alone, and is quick to decide.
+    pub async fn sentinel_of(master: &RedisServer, password: &str) -> Self {
         let directory = TempDir::new().expect("a temporary directory can be made");
         let file = directory.path().join("sentinel.conf");
         let settings = format!(
             "sentinel monitor mymaster 127.0.0.1 {} 1\n\
              sentinel down-after-milliseconds mymaster 500\n\
-             sentinel failover-timeout mymaster 5000\n",
-            master.port
+             sentinel failover-timeout mymaster 5000\n\
+             {}",
+            master.port,
+            match &*master.password {
+                "" => String::new(),
+                password => format!("sentinel auth-pass mymaster {password}\n"),
+            }
         );
         fs::write(&file, settings).expect("the file can be written");
         let file = file.to_str().expect("UTF-8").to_owned();
-        RedisServer::run(directory, "a sentinel", &[&file, "--sentinel"]).await
+        let flags = [&file, "--sentinel", "--requirepass", password];
+        RedisServer::run(directory, "a sentinel", &flags).await
     }
 
     async fn run(directory: TempDir, name: &str, flags: &[&str]) -> Self {
@@ -64,8 +72,11 @@ impl RedisServer {
                 .ok()
         })
         .await;
+        let mut pairs = flags.windows(2);
+        let password = pairs.find(|pair| pair[0] == "--requirepass");
         RedisServer {
             port,
+            password: password.map_or(String::new(), |pair| pair[1].to_owned()),
             process,
             _directory: directory,
         }
@@ -85,7 +96,8 @@ impl RedisServer {
 
     /// A connection past the nodes.
     pub fn connection(&self) -> redis::Connection {
-        let client = redis::Client::open(self.url()).expect("a URL");
+        let url = format!("redis://:{}@127.0.0.1:{}", self.password, self.port);
+        let client = redis::Client::open(url).expect("a URL");
         client.get_connection().expect("it runs")
     }
 
