@@ -71,7 +71,18 @@ async fn cache_chaos_leaves_every_key_linearizable() {
         "65536",
     ]))
     .await;
-    all_hold(&cluster).await;
+    let (operations, local) = leaves_every_key_linearizable(&mut cluster, disturb).await;
+    assert!(operations > 300 && local > 50, "there was hardly any load");
+}
+
+/// Lets clients read and write while something is disturbed, in turns, and has the checker look at what
+/// they saw. Returns how many operations there were, and how many of them were reads that the asked node
+/// answered from its memory.
+pub async fn leaves_every_key_linearizable(
+    cluster: &mut Cluster,
+    mut disturb: impl AsyncFnMut(&mut Cluster, &Dice, usize) -> &'static str,
+) -> (u64, u64) {
+    all_hold(cluster).await;
     let run = Run {
         dice: Dice::roll(),
         start: Instant::now(),
@@ -94,7 +105,7 @@ async fn cache_chaos_leaves_every_key_linearizable() {
     let clients = join_all(connections.iter().map(|nats| client(&run, nats)));
     let chaos = async {
         for turn in 0.. {
-            let fault = disturb(&mut cluster, &run.dice, turn).await;
+            let fault = disturb(cluster, &run.dice, turn).await;
             *faults.entry(fault).or_insert(0) += 1;
             audited += audit(&auditor).await;
             if run.start.elapsed() > length {
@@ -121,9 +132,9 @@ async fn cache_chaos_leaves_every_key_linearizable() {
     for (key, history) in run.histories.take() {
         verify(key, history);
     }
-    assert!(operations > 300 && local > 50, "there was hardly any load");
-    all_hold(&cluster).await;
-    all_agree(&cluster).await;
+    all_hold(cluster).await;
+    all_agree(cluster).await;
+    (operations, local)
 }
 
 /// Panics with the operations around the first that no order explains.

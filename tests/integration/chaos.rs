@@ -47,6 +47,14 @@ struct Run {
 #[tokio::test]
 async fn a_history_under_chaos_is_that_of_locks() {
     let mut cluster = Cluster::start(Options::flags(&["--snapshot-entries", "500"])).await;
+    history_is_that_of_locks(&mut cluster, disturb).await;
+}
+
+/// Lets clients take locks while something is disturbed again and again, and looks at their history.
+pub async fn history_is_that_of_locks(
+    cluster: &mut Cluster,
+    mut disturb: impl AsyncFnMut(&mut Cluster, &Dice),
+) {
     let run = Run {
         dice: Dice::roll(),
         stop: Cell::new(false),
@@ -61,7 +69,7 @@ async fn a_history_under_chaos_is_that_of_locks() {
     let chaos = async {
         let ends_at = Instant::now() + RUN;
         while Instant::now() < ends_at {
-            disturb(&mut cluster, &run.dice).await;
+            disturb(cluster, &run.dice).await;
         }
         run.stop.set(true);
     };

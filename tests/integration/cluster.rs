@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
+use crate::link::Link;
 use crate::process::{Process, show};
 use crate::secured::Secured;
 use crate::{programs, wait, wire};
@@ -71,6 +72,8 @@ pub struct Cluster {
     broker: Option<Process>,
     redis: Option<Process>,
     broker_port: u16,
+    /// The ways of nodes that do not reach the broker at once.
+    links: BTreeMap<u64, Link>,
     redis_port: u16,
     http_ports: BTreeMap<u64, u16>,
     /// Nodes that wait to be added instead of founding the cluster.
@@ -106,6 +109,7 @@ impl Cluster {
             broker: None,
             redis: None,
             broker_port: programs::free_port(),
+            links: BTreeMap::new(),
             redis_port: programs::free_port(),
             http_ports,
             joining: BTreeSet::new(),
@@ -123,6 +127,17 @@ impl Cluster {
     /// The broker's address.
     pub fn nats_url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.broker_port)
+    }
+
+    /// From its next start on each node reaches the broker by a link of its own.
+    pub async fn add_links(&mut self) {
+        for node in self.ids() {
+            self.links.insert(node, Link::to(self.broker_port).await);
+        }
+    }
+
+    pub fn link(&self, node: u64) -> &Link {
+        &self.links[&node]
     }
 
     pub fn http_port(&self, node: u64) -> u16 {
@@ -186,7 +201,7 @@ impl Cluster {
         command.args(&self.options.broker_flags);
         let log = self.directory.path().join("broker.log");
         self.broker = Some(Process::start("the broker", &mut command, &log));
-        listens("the broker", self.broker_port).await;
+        wait::listens("the broker", self.broker_port).await;
     }
 
     pub fn kill_broker(&mut self) {
@@ -212,7 +227,7 @@ impl Cluster {
             .args(&self.options.redis_flags);
         let log = self.directory.path().join("redis.log");
         self.redis = Some(Process::start("Redis", &mut command, &log));
-        listens("Redis", self.redis_port).await;
+        wait::listens("Redis", self.redis_port).await;
     }
 
     /// Further flags of Redis, from its next start on.
@@ -257,6 +272,7 @@ impl Cluster {
     pub fn start_node(&mut self, node: u64) {
         assert!(!self.nodes.contains_key(&node), "node {node} runs");
         let peers: Vec<String> = self.ids().iter().map(u64::to_string).collect();
+        let broker = self.links.get(&node).map_or(self.broker_port, Link::port);
         let mut command = Command::new(env!("CARGO_BIN_EXE_mufakat"));
         for (name, _) in std::env::vars_os() {
             let ours = name.to_string_lossy();
@@ -270,7 +286,7 @@ impl Cluster {
         }
         command
             .args(["node", "--id", &node.to_string()])
-            .args(["--nats", &self.nats_url()])
+            .args(["--nats", &format!("nats://127.0.0.1:{broker}")])
             .args(["--http", &format!("127.0.0.1:{}", self.http_port(node))])
             .arg("--data-dir")
             .arg(self.data_dir(node))
@@ -465,14 +481,6 @@ impl Cluster {
         let value = |line: &str| line.strip_prefix(name)?.trim().parse().ok();
         text.lines().find_map(value)
     }
-}
-
-pub async fn listens(what: &str, port: u16) {
-    wait::until(&format!("{what} listens on {port}"), async || {
-        let connection = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
-        connection.ok().map(drop)
-    })
-    .await;
 }
 
 impl Drop for Cluster {

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::cluster::{Cluster, Options, listens};
+use crate::cluster::{Cluster, Options};
 use crate::process::Process;
 use crate::waiting::{Events, Waiting, acquire};
 use crate::{locks, programs, wait};
@@ -71,7 +71,7 @@ async fn across_brokers_only_what_nobody_hears_of_is_given_back() {
         .args(["--routes", &route]);
     let log = directory.path().join("second.log");
     let _second = Process::start("the second broker", &mut second, &log);
-    listens("the second broker", port).await;
+    wait::listens("the second broker", port).await;
     let url = format!("nats://127.0.0.1:{port}");
     let nats = async_nats::connect(&url).await.expect("a broker");
     wait::until("requests cross the brokers", async || {

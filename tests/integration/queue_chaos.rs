@@ -160,7 +160,15 @@ async fn queue_chaos_loses_and_invents_nothing() {
         ..Options::default()
     };
     let mut cluster = Cluster::start(options).await;
-    let queue = Queue::of(&cluster).await;
+    loses_and_invents_nothing(&mut cluster, disturb).await;
+}
+
+/// Lets producers and consumers work while something is disturbed until a moment, and looks at what they saw.
+pub async fn loses_and_invents_nothing(
+    cluster: &mut Cluster,
+    disturb: impl AsyncFnOnce(&mut Cluster, Instant) -> BTreeMap<&'static str, u64>,
+) {
+    let queue = Queue::of(cluster).await;
     serves(&queue).await;
     let run = Arc::new(Run {
         seen: Mutex::default(),
@@ -189,7 +197,7 @@ async fn queue_chaos_loses_and_invents_nothing() {
         .and_then(|text| text.parse().ok())
         .unwrap_or(SECONDS);
     let until = Instant::now() + Duration::from_secs(seconds);
-    let disturbances = disturb(&mut cluster, until).await;
+    let disturbances = disturb(cluster, until).await;
     run.stop_pushing.store(true, Ordering::Relaxed);
     for producer in producers {
         producer.await.expect("a producer ends");

@@ -116,7 +116,13 @@ async fn queue_follows_the_master_that_sentinels_name() {
     let server = ["--appendonly", "yes", "--requirepass", "of-servers"];
     let mut master = RedisServer::start_with(&server).await;
     let port = master.port().to_string();
-    let follows = ["--replicaof", "127.0.0.1", &port, "--masterauth", "of-servers"];
+    let follows = [
+        "--replicaof",
+        "127.0.0.1",
+        &port,
+        "--masterauth",
+        "of-servers",
+    ];
     let replica = RedisServer::start_with(&[&server[..], &follows].concat()).await;
     wait::until("the replica has what the master has", async || {
         (info(&mut replica.connection(), "master_link_status") == "up").then_some(())

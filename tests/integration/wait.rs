@@ -28,3 +28,12 @@ pub async fn until_within<T>(
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
+
+/// Waits until something takes connections.
+pub async fn listens(what: &str, port: u16) {
+    until(&format!("{what} listens on {port}"), async || {
+        let connection = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
+        connection.ok().map(drop)
+    })
+    .await;
+}
