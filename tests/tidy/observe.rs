@@ -155,6 +155,24 @@ fn the_dashboard_names_metrics_that_exist() {
 }
 
 #[test]
+fn prometheus_asks_each_node_of_its_compose_file() {
+    for (compose, targets) in [
+        ("compose/compose.yaml", "compose/observe/targets.yml"),
+        ("compose/compose.ha.yaml", "compose/observe/targets.ha.yml"),
+    ] {
+        let file = yaml(compose);
+        let services = file["services"].as_mapping().expect("services");
+        let names = services.keys().filter_map(|name| name.as_str());
+        let nodes = names.filter(|name| name.starts_with("node-"));
+        let nodes: Vec<String> = nodes.map(|name| format!("{name}:5001")).collect();
+        let file = yaml(targets);
+        let asked = file[0]["targets"].as_sequence().expect("targets");
+        let asked: Vec<&str> = asked.iter().filter_map(|target| target.as_str()).collect();
+        assert_eq!(asked, nodes, "{targets}");
+    }
+}
+
+#[test]
 fn the_other_files_are_yaml() {
     for path in OTHERS {
         assert!(yaml(path).as_mapping().is_some(), "{path}");
