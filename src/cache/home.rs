@@ -14,6 +14,7 @@ use crate::cache::operation::{Answer, Change, Hit, Source, Why};
 use crate::cache::state::{By, Cache, Waiter};
 use crate::cache::writes::{QUEUE_MAX, WRITES_MAX};
 use crate::ids::{Epoch, Incarnation, NodeId};
+use crate::protocol::Tenant;
 use crate::view::tenure::Roster;
 
 /// A value that this node is home to.
@@ -174,14 +175,15 @@ impl<T> Cache<T> {
         }
     }
 
-    /// Evicts the least recently used entry `but` one and those that are being written; false if there is none. What
-    /// others may have of it is removed by a write, while its memory is free at once.
-    pub(super) fn evict_held(&mut self, but: &str, now_ms: u64) -> bool {
+    /// Evicts the least recently used entry, of one tenant or of all, `but` one and those that are being
+    /// written; false if there is none. What others may have of it is removed by a write, while its memory
+    /// is free at once.
+    pub(super) fn evict_held(&mut self, (of, but): (Option<&Tenant>, &str), now_ms: u64) -> bool {
         if self.writes.len() >= WRITES_MAX {
             return false;
         }
         for _ in 0..self.held.count() {
-            let Some(key) = self.held.oldest().map(|(key, _)| key.clone()) else {
+            let Some(key) = self.held.oldest(of).map(|(key, _)| key.clone()) else {
                 return false;
             };
             if self.writes.contains(&key) || *key == *but {

@@ -9,6 +9,7 @@ mod exhaustive;
 mod fences;
 mod nodes;
 mod pitfalls;
+mod shares;
 mod sweeps;
 mod world;
 

@@ -1,7 +1,15 @@
-//! The memory that the cache may take: never more, and the least recently used entry goes first.
-//! Plain code.
+//! The memory that the cache may take: never more, and the least recently used entry goes first. Plain
+//! code.
+//!
+//! While others want room, one tenant keeps at most half of it: who has more gives its own up first. A
+//! tenant is known to a node once it has asked there.
 
+use crate::cache::entry::Key;
 use crate::cache::state::Cache;
+use crate::protocol::Tenant;
+
+/// Tenants whose shares are known; those that ask later share one with everybody else.
+const TENANTS_MAX: usize = 100;
 
 impl<T> Cache<T> {
     /// What everything kept takes.
@@ -22,30 +30,69 @@ impl<T> Cache<T> {
         self.evict_above(aim, "", now_ms);
     }
 
-    /// Evicts the least recently used of all tables, `but` one of this node's home, until no more than
-    /// `aim` is taken, or nothing is left that can be evicted now.
-    fn evict_above(&mut self, aim: usize, but: &str, now_ms: u64) {
-        let mut all_held_in_use = false;
-        while self.bytes() > aim {
-            let copy = self.copies.oldest().map(|(_, used)| used);
-            let backup = self.backups.oldest().map(|(_, used)| used);
-            let held = self.held.oldest().map(|(_, used)| used);
-            let held = held.filter(|_| !all_held_in_use);
-            let Some(oldest) = [copy, backup, held].into_iter().flatten().min() else {
-                return;
-            };
-            if copy == Some(oldest) {
-                let key = self.copies.oldest().map(|(key, _)| key.clone());
-                self.copies.remove(&key.expect("there is an oldest copy"));
-            } else if backup == Some(oldest) {
-                let key = self.backups.oldest().map(|(key, _)| key.clone());
-                self.backups
-                    .remove(&key.expect("there is an oldest backup"));
-            } else if !self.evict_held(but, now_ms) {
-                all_held_in_use = true;
-                continue;
-            }
-            self.counts.evictions += 1;
+    /// Lets a tenant that asks have a share of its own.
+    pub fn meet(&mut self, tenant: Option<&Tenant>) {
+        let Some(tenant) = tenant.filter(|tenant| !self.held.knows(tenant)) else {
+            return;
+        };
+        if self.held.tenants().len() < TENANTS_MAX {
+            self.held.learn(tenant);
+            self.copies.learn(tenant);
+            self.backups.learn(tenant);
         }
+    }
+
+    /// The tenant that has more than half of the memory.
+    fn crowding_tenant(&self) -> Option<Tenant> {
+        let bytes = |tenant: &Tenant| {
+            let (held, copies) = (self.held.bytes_of(tenant), self.copies.bytes_of(tenant));
+            held + copies + self.backups.bytes_of(tenant)
+        };
+        let mut tenants = self.held.tenants();
+        let crowds = tenants.find(|tenant| bytes(tenant) > self.settings.bytes_max / 2);
+        crowds.cloned()
+    }
+
+    /// Evicts the least recently used, `but` one of this node's home, until no more than `aim` is taken,
+    /// or nothing is left that can be evicted now.
+    fn evict_above(&mut self, aim: usize, but: &str, now_ms: u64) {
+        let mut held_in_use = false;
+        while self.bytes() > aim
+            && let Some(tenant) = self.crowding_tenant()
+            && self.evict_oldest((Some(&tenant), but), &mut held_in_use, now_ms)
+        {}
+        let mut held_in_use = false;
+        while self.bytes() > aim && self.evict_oldest((None, but), &mut held_in_use, now_ms) {}
+    }
+
+    /// Evicts the least recently used of all tables, of one tenant or of all; false if nothing can be
+    /// evicted now.
+    fn evict_oldest(
+        &mut self,
+        (of, but): (Option<&Tenant>, &str),
+        held_in_use: &mut bool,
+        now_ms: u64,
+    ) -> bool {
+        let known = |oldest: Option<(&Key, u64)>| oldest.map(|(key, used)| (used, key.clone()));
+        let copy = known(self.copies.oldest(of));
+        let backup = known(self.backups.oldest(of));
+        let used = |oldest: &Option<(u64, Key)>| oldest.as_ref().map(|(used, _)| *used);
+        let before = [used(&copy), used(&backup)].into_iter().flatten().min();
+        let held = self.held.oldest(of).map(|(_, used)| used);
+        let is_held = held.is_some_and(|held| before.is_none_or(|before| held < before));
+        if is_held && !*held_in_use {
+            *held_in_use = !self.evict_held((of, but), now_ms);
+        }
+        if !is_held || *held_in_use {
+            match (copy, backup) {
+                (Some((copy, key)), backup) if backup.as_ref().is_none_or(|b| copy < b.0) => {
+                    self.copies.remove(&key);
+                }
+                (_, Some((_, key))) => drop(self.backups.remove(&key)),
+                (_, None) => return false,
+            }
+        }
+        self.counts.evictions += 1;
+        true
     }
 }

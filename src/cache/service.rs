@@ -141,6 +141,7 @@ impl CacheService {
         let now_ms = self.0.clock.now_ms();
         let hit = {
             let mut cache = self.0.cache();
+            cache.meet(ask.to.tenant.as_ref());
             match cache.hit(key, now_ms) {
                 None if asked.consistency == Consistency::Any => cache.hit_any(key, now_ms),
                 hit => hit,
@@ -162,6 +163,7 @@ impl CacheService {
 
     /// `cache.get_many`.
     pub fn get_many(&self, keys: &[String], any: bool, ask: Ask) {
+        self.0.cache().meet(ask.to.tenant.as_ref());
         let many = Arc::new(Many {
             answers: Mutex::new(vec![Answer::Missed; keys.len()]),
             left: AtomicUsize::new(keys.len()),
@@ -191,6 +193,7 @@ impl CacheService {
     /// A change of a key that this node is home to.
     pub fn write(&self, key: &str, operation: Operation, ask: Ask) {
         let now_ms = self.0.clock.now_ms();
+        self.0.cache().meet(ask.to.tenant.as_ref());
         let waiter = self.0.waiter(Ticket::One(ask), now_ms);
         self.0
             .with(|cache| cache.write(key.into(), operation, waiter, now_ms));

@@ -10,6 +10,7 @@
 //! Limits: whoever may send requests outside `t.` (operators, and programs in the nodes' own account)
 //! sees and names what belongs to tenants, as `<account>/<name>`.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -37,6 +38,13 @@ impl fmt::Display for Tenant {
     }
 }
 
+/// By the account's name.
+impl Borrow<str> for Tenant {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl Tenant {
     /// The tenant with this account's name: 1 to 64 letters, digits, `_` and `-`.
     pub fn of_account(account: &str) -> Option<Self> {
@@ -47,8 +55,12 @@ impl Tenant {
 
     /// The tenant whose a name from inside is; none if it is nobody's, or everybody's.
     pub fn of_name(name: &str) -> Option<Self> {
-        let (account, _) = name.split_once(SEPARATOR)?;
-        Tenant::of_account(account)
+        Tenant::of_account(Tenant::account_in(name)?)
+    }
+
+    /// What may be the account in a name from inside.
+    pub fn account_in(name: &str) -> Option<&str> {
+        name.split_once(SEPARATOR).map(|(account, _)| account)
     }
 
     /// Bytes of the account's name.
