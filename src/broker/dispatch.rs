@@ -18,6 +18,7 @@ use crate::monitor::insight::Insight;
 use crate::protocol::lock::Consistency;
 use crate::protocol::request::Envelope;
 use crate::protocol::subject::Address;
+use crate::protocol::tenant::seat::Seat;
 use crate::protocol::{self, ErrorReply, Operation, Prefix, Refusal, ReplyTo, Request, Tenant};
 use crate::queue::service::{Origin, QueueService};
 use crate::raft::backup::Backups;
@@ -140,7 +141,7 @@ impl Dispatch {
         };
         let received_at = time::now();
         let counts = matches!(came, Came::Directly);
-        let tenant = self.tenants.whose(account, counts, received_at);
+        let guest = self.tenants.whose(account, counts, received_at);
         let envelope = Envelope {
             suffix,
             content_type: incoming.content_type,
@@ -148,18 +149,22 @@ impl Dispatch {
         };
         let (encoding, request) = Request::decode(operation, envelope, incoming.payload);
         let to = ReplyTo {
-            tenant: tenant.as_ref().map_or(None, Clone::clone),
+            tenant: match &guest {
+                Ok(Some((tenant, _))) => Some(tenant.clone()),
+                Ok(None) | Err(_) => None,
+            },
             ..ReplyTo::new(subject, encoding)
         };
-        let entered = tenant.and_then(|tenant| {
+        let entered = guest.and_then(|guest| {
             let mut request = request?;
-            if let Some(tenant) = &tenant {
-                request.enter(tenant)?;
-            }
-            Ok(request)
+            let Some((tenant, seat)) = guest else {
+                return Ok((request, Seat::default()));
+            };
+            request.enter(&tenant)?;
+            Ok((request, seat))
         });
         match entered {
-            Ok(request) => {
+            Ok((request, seat)) => {
                 let own = || received_at + Duration::from_millis(request.timeout_ms());
                 let received = Received {
                     at: received_at,
@@ -169,6 +174,7 @@ impl Dispatch {
                         Came::Again(deadline) => *deadline,
                     },
                     handed: matches!(came, Came::Handed(_)),
+                    seat,
                 };
                 match self.executor(&request) {
                     Some(node) if node != self.me => {
@@ -356,6 +362,7 @@ impl Dispatch {
             received: received.at,
             deadline: received.deadline,
             handed: received.handed,
+            seat: received.seat,
         };
         let any = |consistency| consistency == protocol::cache::Consistency::Any;
         match request {
@@ -384,6 +391,7 @@ impl Dispatch {
         let dispatch = self.clone();
         let query = query_of(request, to.tenant.clone());
         tokio::spawn(async move {
+            let _seat = received.seat;
             let locks = &dispatch.locks;
             let found = match consistency {
                 Consistency::Linearizable => locks.find(&query, received.deadline).await,
@@ -415,6 +423,7 @@ impl Dispatch {
     fn keep_alive(self: &Arc<Self>, session: String, to: ReplyTo, received: Received) {
         let dispatch = self.clone();
         tokio::spawn(async move {
+            let _seat = received.seat;
             let kept = dispatch.locks.keep_alive(session, received.deadline).await;
             let timing = (Some(Operation::SessionKeepalive), received.at);
             match kept {

@@ -25,6 +25,7 @@ use crate::cache::operation::{Answer, Operation, Why};
 use crate::cache::state::{Cache, Effect, Settings, Waiter};
 use crate::ids::{BootId, NodeId};
 use crate::protocol::cache::Consistency;
+use crate::protocol::tenant::seat::Seat;
 use crate::protocol::{self, ReplyTo};
 use crate::raft::posts::{Arrival, Inbox, Lane, Post, Posts, Unheard};
 use crate::stats::cache::Reading;
@@ -65,6 +66,8 @@ pub struct Ask {
     pub deadline: Instant,
     /// Whether another node handed it on.
     pub handed: bool,
+    /// Held until it is answered.
+    pub seat: Seat,
 }
 
 /// Whom an answer is for.

@@ -15,6 +15,7 @@ use crate::lock::keepalives::Keepalives;
 use crate::lock::listing::Page;
 use crate::lock::outcome::{self, Check, LockView};
 use crate::protocol::lock as wire;
+use crate::protocol::tenant::seat::Seat;
 use crate::protocol::{Code, ErrorReply, Outcome, Refusal, ReplyTo, Tenant, admin, session};
 use crate::raft::command::Command;
 use crate::raft::handle::{Handle, ReadError};
@@ -89,12 +90,14 @@ pub enum Found {
 }
 
 /// When a request came, how long its client waits, and by which way it came.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Received {
     pub at: Instant,
     pub deadline: Instant,
     /// Whether another node handed it on: then this one is faster to ask.
     pub handed: bool,
+    /// Held until it is answered.
+    pub seat: Seat,
 }
 
 impl LockService {
@@ -244,6 +247,7 @@ impl LockService {
             ticket: Ticket::Client {
                 to,
                 received: received.at,
+                seat: received.seat,
             },
             deadline: received.deadline,
         });

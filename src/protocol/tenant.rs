@@ -20,6 +20,7 @@ use crate::protocol::error::{Code, ErrorReply};
 use crate::protocol::{Operation, Refusal, Request, queue};
 
 pub mod outward;
+pub mod seat;
 
 /// The longest name of an account, in bytes: that of a public NKey has 56.
 const ACCOUNT_BYTES_MAX: usize = 64;

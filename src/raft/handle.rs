@@ -385,7 +385,7 @@ impl Inner {
                 self.stats.raft.proposal_failed(failure(refusal));
             }
             match ticket {
-                Ticket::Client { to, received } => {
+                Ticket::Client { to, received, .. } => {
                     let operation = operation.expect("clients submit operations only");
                     let ask_node = match (forwarded, &result) {
                         (true, _) => Some(self.me),

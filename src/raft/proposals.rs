@@ -43,6 +43,7 @@ use self::gathering::Gathering;
 use crate::ids::{BootId, NodeId};
 use crate::protocol::ReplyTo;
 use crate::protocol::subject::Operation;
+use crate::protocol::tenant::seat::Seat;
 use crate::raft::command::{Batch, Command, Origin, Proposed};
 use crate::raft::state::Outcome;
 use crate::time::Instant;
@@ -64,7 +65,12 @@ const TERM_START_KEPT: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub enum Ticket {
     /// A client, through the broker.
-    Client { to: ReplyTo, received: Instant },
+    Client {
+        to: ReplyTo,
+        received: Instant,
+        /// Held until it is answered.
+        seat: Seat,
+    },
     /// A task of this node.
     Caller(oneshot::Sender<Result<Outcome, Refusal>>),
     /// Nobody: the answer is given already, or not wanted.

@@ -62,6 +62,7 @@ mod rolling_restart;
 mod secured;
 mod sessions;
 mod start;
+mod tenant_bounds;
 mod tenant_events;
 mod wait;
 mod waiting;

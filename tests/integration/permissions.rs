@@ -130,7 +130,7 @@ pub async fn secured_cluster() -> Cluster {
     secured_cluster_with(&[]).await
 }
 
-async fn secured_cluster_with(flags: &[&str]) -> Cluster {
+pub async fn secured_cluster_with(flags: &[&str]) -> Cluster {
     let options = Options {
         redis: true,
         secured: Some(Secured::new()),

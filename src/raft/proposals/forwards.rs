@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{BATCH_BYTES_MAX, BATCH_MAX, Due, Proposals, QUEUE_MAX, Queued, Role, Ticket, Work};
 use crate::ids::{BootId, NodeId};
 use crate::protocol::ReplyTo;
+use crate::protocol::tenant::seat::Seat;
 use crate::raft::command::{Command, Origin, Proposed};
 use crate::raft::state::Outcome;
 use crate::time::Instant;
@@ -75,7 +76,12 @@ impl Proposals {
                     sequence,
                 };
                 let ticket = match reply {
-                    Some(to) => Ticket::Client { to, received: now },
+                    // It is in hand at the node that forwarded it.
+                    Some(to) => Ticket::Client {
+                        to,
+                        received: now,
+                        seat: Seat::default(),
+                    },
                     None => Ticket::Nobody,
                 };
                 self.queue.push_back(Queued {

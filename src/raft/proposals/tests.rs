@@ -57,7 +57,11 @@ fn ms(ms: u64) -> Duration {
 /// Submits a client's command, due a minute later.
 fn submit(proposals: &mut Proposals, number: u64, now: Instant) {
     let to = reply(number);
-    let ticket = Ticket::Client { to, received: now };
+    let ticket = Ticket::Client {
+        to,
+        received: now,
+        seat: Seat::default(),
+    };
     let submission = Submission {
         command: command(number),
         ticket,
