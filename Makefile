@@ -16,7 +16,8 @@ up: tools ## Start broker, Redis and three nodes; Ctrl-C stops all (DEV_ARGS="--
 	cargo build --release --locked
 	exec ./target/release/mufakat dev $(DEV_ARGS)
 
-test: tools ## Run all tests, with real servers
+test: ## Run all tests, with real servers and a real browser
+	@.ci/install-tools browser
 	cargo test --workspace --locked
 	@$(MAKE) --no-print-directory compose-test
 

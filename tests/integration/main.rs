@@ -5,6 +5,7 @@
 
 mod backup;
 mod broker_killed;
+mod browser;
 mod cache;
 mod cache_chaos;
 mod cache_invalidation;
@@ -16,6 +17,7 @@ mod cluster;
 mod credentials;
 mod damaged_disk;
 mod dashboard;
+mod dashboard_page;
 mod deadlock;
 mod dev;
 mod dice;

@@ -8,17 +8,22 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 /// The program's path: by its variable, in what `make tools` put beside the project, on PATH.
 pub fn find(name: &str, variable: &str) -> PathBuf {
+    let found = look_for(&[name], variable);
+    found.unwrap_or_else(|| panic!("found no {name}: run `make tools`, or name it by {variable}"))
+}
+
+/// The same for a program that goes by one of several names, if it is there.
+pub fn look_for(names: &[&str], variable: &str) -> Option<PathBuf> {
     if let Some(path) = env::var_os(variable).filter(|path| !path.is_empty()) {
-        return path.into();
+        return Some(path.into());
     }
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/bin");
     let path = env::var_os("PATH").unwrap_or_default();
     [beside]
         .into_iter()
         .chain(env::split_paths(&path))
-        .map(|directory| directory.join(name))
+        .flat_map(|directory| names.iter().map(move |name| directory.join(name)))
         .find(|file| file.is_file())
-        .unwrap_or_else(|| panic!("found no {name}: run `make tools`, or name it by {variable}"))
 }
 
 /// Below the ports that systems hand out by themselves: a port of those can be taken by any

@@ -619,7 +619,6 @@ function connection(state, text) {
 function take(doc) {
   const before = last;
   last = doc;
-  lastAt = performance.now();
   const now = sample(doc);
   const leader = now.leader;
   const some = doc.nodes.find((seen) => seen.report);
@@ -654,10 +653,36 @@ function look() {
   document.title = "⚠ Mufakat";
 }
 
+// The page is not drawn anew while a button is being pressed: its click would be lost.
+let pressed = false;
+let heard = null;
+
+function hear(doc) {
+  lastAt = performance.now();
+  heard = doc;
+  if (!pressed) catchUp();
+}
+
+function catchUp() {
+  const doc = heard;
+  heard = null;
+  if (doc) take(doc);
+}
+
+addEventListener("pointerdown", () => {
+  pressed = true;
+});
+for (const end of ["pointerup", "pointercancel", "blur"]) {
+  addEventListener(end, () => {
+    pressed = false;
+    setTimeout(catchUp); // After the click.
+  });
+}
+
 function listen() {
   const stream = new EventSource("dashboard/events");
   stream.onopen = recall;
-  stream.onmessage = (message) => take(JSON.parse(message.data));
+  stream.onmessage = (message) => hear(JSON.parse(message.data));
   stream.onerror = () => {
     if (last) lastAt = Math.min(lastAt, performance.now() - STALE_MS);
     look();
