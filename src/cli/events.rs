@@ -1,14 +1,66 @@
-//! Events as lines for people.
+//! Events that somebody watches, as lines for people.
 
 use std::fmt::Write;
 
+use clap::ValueEnum;
 use serde_json::Value;
 
 use crate::cli::lock::lines::length;
-use crate::client::events::Event;
+use crate::cli::reader::while_read;
+use crate::cli::{Connection, Failure};
+use crate::client::events::{Event, Events};
+
+/// What a watcher asked for; nothing asks for all.
+pub(super) struct Wanted<'a, K> {
+    pub names: &'a [String],
+    /// How names begin.
+    pub prefixes: &'a [String],
+    /// Named as the events, without the service.
+    pub kinds: &'a [K],
+}
+
+impl<K: ValueEnum> Wanted<'_, K> {
+    /// Whether to show an event about these names. One that is about none is shown whatever names are
+    /// asked for.
+    pub(super) fn has<'a>(&self, event: &Event, about: impl Iterator<Item = &'a Value>) -> bool {
+        let (_, name) = event.event.split_once('.').unwrap_or_default();
+        let is = |kind: &K| {
+            let value = kind.to_possible_value();
+            value.is_some_and(|value| value.get_name() == name)
+        };
+        let named = |about: &str| {
+            let begins = |prefix: &String| about.starts_with(&**prefix);
+            self.names.iter().any(|name| name == about) || self.prefixes.iter().any(begins)
+        };
+        let mut about = about.filter_map(Value::as_str).peekable();
+        let any_kind = self.kinds.is_empty();
+        let any_name = self.names.is_empty() && self.prefixes.is_empty();
+        (any_kind || self.kinds.iter().any(is))
+            && (any_name || about.peek().is_none() || about.any(named))
+    }
+}
+
+/// Prints the events that are wanted, until the connection ends or nobody reads. What an event is about
+/// is in its field `subject`.
+pub(super) async fn watch(
+    connection: &Connection,
+    mut events: Events,
+    subject: &str,
+    wants: impl Fn(&Event) -> bool,
+) -> Result<(), Failure> {
+    while_read(async {
+        while let Some(event) = events.next().await {
+            if wants(&event) && !connection.print_to_reader(&event, |event| line(event, subject))? {
+                break;
+            }
+        }
+        Ok(())
+    })
+    .await
+}
 
 /// An event for people: its kind, then what it is about, which is in the field `subject`, then the rest.
-pub(super) fn line(event: &Event, subject: &str) -> String {
+fn line(event: &Event, subject: &str) -> String {
     let kind = event
         .event
         .split_once('.')

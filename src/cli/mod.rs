@@ -25,6 +25,7 @@ mod events;
 mod healthcheck;
 mod lock;
 mod queue;
+mod reader;
 mod run;
 mod session;
 mod settings;

@@ -8,6 +8,7 @@ use clap::Args;
 use futures_util::future::join_all;
 use serde::Serialize;
 
+use crate::cli::reader::while_read;
 use crate::cli::{Connection, ExitStatus, Failure, node_id};
 use crate::client::{Client, Target};
 use crate::ids::NodeId;
@@ -73,26 +74,34 @@ struct Cluster<'a> {
 pub(super) async fn status(args: &StatusArgs) -> Result<ExitStatus, Failure> {
     let connection = &args.connection;
     let client = connection.client(target(args.node)).await?;
-    loop {
-        if args.watch && !connection.json && std::io::stdout().is_terminal() {
-            connection.print_text(CLEAR.to_owned())?;
-        }
-        match args.node {
-            Some(_) => {
-                let status = client.status().await?;
-                connection.print(&printed(&status), |printed| lines(printed.status))?;
-            }
-            None => {
-                let (statuses, silent) = ask_all(&client).await?;
-                let nodes = statuses.iter().map(printed).collect();
-                connection.print(&Cluster { nodes, silent }, table)?;
-            }
-        }
-        if !args.watch {
-            return Ok(ExitStatus::Done);
-        }
-        tokio::time::sleep(WATCH_EVERY).await;
+    if !args.watch {
+        show(args, &client).await?;
+        return Ok(ExitStatus::Done);
     }
+    let watched = while_read(async {
+        loop {
+            if !connection.json && std::io::stdout().is_terminal() {
+                connection.print_text(CLEAR.to_owned())?;
+            }
+            if !show(args, &client).await? {
+                return Ok(());
+            }
+            tokio::time::sleep(WATCH_EVERY).await;
+        }
+    });
+    watched.await.map(|()| ExitStatus::Done)
+}
+
+/// False when nobody reads.
+async fn show(args: &StatusArgs, client: &Client) -> Result<bool, Failure> {
+    let connection = &args.connection;
+    if args.node.is_some() {
+        let status = client.status().await?;
+        return connection.print_to_reader(&printed(&status), |printed| lines(printed.status));
+    }
+    let (statuses, silent) = ask_all(client).await?;
+    let nodes = statuses.iter().map(printed).collect();
+    connection.print_to_reader(&Cluster { nodes, silent }, table)
 }
 
 /// Every member's status, by node, and who is silent.

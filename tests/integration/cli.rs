@@ -377,3 +377,29 @@ async fn a_watcher_sees_what_happens_to_locks_a_line_each() {
         (&json!("v.1"), &json!("me"))
     );
 }
+
+#[tokio::test]
+async fn what_goes_on_until_ctrl_c_ends_with_its_reader() {
+    let options = Options {
+        redis: true,
+        ..Options::default()
+    };
+    let cluster = Cluster::start(options).await;
+    let lines = [
+        "lock watch",
+        "cache watch --event set",
+        "queue tail t",
+        "status --watch",
+    ];
+    for line in lines {
+        let words: Vec<&str> = line.split(' ').collect();
+        let mut command = tokio::process::Command::from(mufakat(&cluster, &words));
+        let mut child = command.kill_on_drop(true).spawn().expect("it starts");
+        // Nothing is written that would find it out.
+        drop(child.stdout.take().expect("piped"));
+        let output = tokio::time::timeout(wait::LONG, child.wait_with_output()).await;
+        let output = output.unwrap_or_else(|_| panic!("{line} goes on"));
+        let output = output.expect("it is our child");
+        assert_eq!((code(&output), stderr(&output)), (0, ""), "{line}");
+    }
+}

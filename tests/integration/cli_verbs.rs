@@ -213,7 +213,7 @@ async fn commands_share_permits() {
         let mut line = tokio::process::Command::from(mufakat(&cluster, &words));
         line.kill_on_drop(true).spawn().expect("it starts")
     };
-    let (_first, _second) = (start("0s"), start("0s"));
+    let running = [start("0s"), start("0s")];
     wait::until("two run", async || {
         (locks::get(&nats, "n").await.holders.len() == 2).then_some(())
     })
@@ -235,12 +235,20 @@ async fn commands_share_permits() {
         (locks::get(&nats, "n").await.waiters.len() == 1).then_some(())
     })
     .await;
-    let pid = third.id().expect("it runs") as i32;
-    kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).expect("it runs");
-    let ended = tokio::time::timeout(Duration::from_secs(20), third.wait()).await;
-    assert_eq!(
-        ended.expect("it ends").expect("our child").code(),
-        Some(128 + 15)
-    );
+    terminate(&mut third).await;
     assert!(locks::get(&nats, "n").await.waiters.is_empty());
+    // Killed, they would leave their commands behind.
+    for mut child in running {
+        terminate(&mut child).await;
+    }
+    assert!(locks::get(&nats, "n").await.holders.is_empty());
+}
+
+/// Has a `lock run` end with its command or its wait.
+async fn terminate(child: &mut tokio::process::Child) {
+    let pid = child.id().expect("it runs") as i32;
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).expect("it runs");
+    let ended = tokio::time::timeout(Duration::from_secs(20), child.wait()).await;
+    let code = ended.expect("it ends").expect("our child").code();
+    assert_eq!(code, Some(128 + 15));
 }

@@ -1,9 +1,8 @@
 //! `mufakat cache watch`: what happens to cached values, a line each.
 
 use clap::{Args, ValueEnum};
-use serde_json::Value;
 
-use crate::cli::events::line;
+use crate::cli::events::{self, Wanted};
 use crate::cli::{Connection, Failure};
 use crate::client::events::Event;
 use crate::client::{ClientError, Target};
@@ -44,28 +43,18 @@ enum Kind {
 
 pub(super) async fn run(connection: &Connection, args: WatchArgs) -> Result<(), Failure> {
     let client = connection.client(Target::Any).await?;
-    let mut events = client.cache_events().await.map_err(ClientError::from)?;
-    while let Some(event) = events.next().await {
-        if args.wants(&event) {
-            connection.print(&event, |event| line(event, "key"))?;
-        }
-    }
-    Ok(())
+    let told = client.cache_events().await.map_err(ClientError::from)?;
+    events::watch(connection, told, "key", |event| args.wants(event)).await
 }
 
 impl WatchArgs {
     fn wants(&self, event: &Event) -> bool {
-        let is = |kind: &Kind| {
-            let name = kind.to_possible_value();
-            event.event.strip_prefix("cache.") == name.as_ref().map(|value| value.get_name())
+        let wanted = Wanted {
+            names: &self.keys,
+            prefixes: &self.prefix_of,
+            kinds: &self.events,
         };
-        let named = |key: &str| {
-            let prefix = |prefix: &String| key.starts_with(&**prefix);
-            self.keys.iter().any(|named| named == key) || self.prefix_of.iter().any(prefix)
-        };
-        let any_key = self.keys.is_empty() && self.prefix_of.is_empty();
-        let key = event.fields.get("key").and_then(Value::as_str);
-        (self.events.is_empty() || self.events.iter().any(is)) && (any_key || key.is_none_or(named))
+        wanted.has(event, event.fields.get("key").into_iter())
     }
 }
 

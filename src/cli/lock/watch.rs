@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use crate::cli::events::line;
+use crate::cli::events::{self, Wanted};
 use crate::cli::{Connection, Failure};
 use crate::client::events::Event;
 use crate::client::{ClientError, Target};
@@ -46,38 +46,20 @@ enum Kind {
     Contended,
 }
 
-impl Kind {
-    fn is(self, event: &str) -> bool {
-        let name = self.to_possible_value();
-        event.strip_prefix("lock.") == name.as_ref().map(|value| value.get_name())
-    }
-}
-
 pub(super) async fn run(connection: &Connection, args: WatchArgs) -> Result<(), Failure> {
     let client = connection.client(Target::Any).await?;
-    let mut events = client.lock_events().await.map_err(ClientError::from)?;
-    while let Some(event) = events.next().await {
-        if args.wants(&event) {
-            connection.print(&event, |event| line(event, "resource"))?;
-        }
-    }
-    Ok(())
+    let told = client.lock_events().await.map_err(ClientError::from)?;
+    events::watch(connection, told, "resource", |event| args.wants(event)).await
 }
 
 impl WatchArgs {
     fn wants(&self, event: &Event) -> bool {
-        let any_kind = self.events.is_empty();
-        let any_lock = self.resources.is_empty() && self.prefix_of.is_empty();
-        let named = |resource: &str| {
-            self.resources.iter().any(|named| named == resource)
-                || self
-                    .prefix_of
-                    .iter()
-                    .any(|prefix| resource.starts_with(prefix))
+        let wanted = Wanted {
+            names: &self.resources,
+            prefixes: &self.prefix_of,
+            kinds: &self.events,
         };
-        let about = |resource: &Value| resource.as_str().is_some_and(named);
-        (any_kind || self.events.iter().any(|kind| kind.is(&event.event)))
-            && (any_lock || resources(event).any(about))
+        wanted.has(event, resources(event))
     }
 }
 

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::payload_text;
+use crate::cli::reader::while_read;
 use crate::cli::{Connection, Failure, length_ms};
 use crate::client::{Client, ClientError, Target};
 use crate::protocol::queue::{Peeked, Shown, Stats};
@@ -51,17 +52,21 @@ fn rest_ms(text: &str) -> Result<u64, String> {
 
 pub(super) async fn run(connection: &Connection, args: TailArgs) -> Result<(), Failure> {
     let client = connection.client(Target::Leader).await?;
+    while_read(follow(connection, &client, args)).await
+}
+
+async fn follow(connection: &Connection, client: &Client, args: TailArgs) -> Result<(), Failure> {
     let mut tail = Tail {
         after_seq: match args.after {
             Some(seq) => seq,
-            None => newest(&client, &args.topic).await?,
+            None => newest(client, &args.topic).await?,
         },
         limit: LIMIT,
         left: args.count.unwrap_or(u64::MAX),
         is_cut_off: false,
     };
     while tail.left > 0 {
-        let Some(page) = tail.look(&client, &args).await? else {
+        let Some(page) = tail.look(client, &args).await? else {
             tokio::time::sleep(Duration::from_millis(args.every)).await;
             continue;
         };
