@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::cache::claims::Wish;
 use crate::cache::entry::{Entry, Key, Sent, Version};
 use crate::ids::{Epoch, Incarnation, NodeId};
+use crate::protocol::Tenant;
 use crate::view::cluster::Preparation;
 
 /// A message from one node to another.
@@ -101,6 +102,14 @@ pub enum Matching {
 }
 
 impl Matching {
+    /// The account in the name, where it is one of a tenant's.
+    pub fn account(&self) -> Option<&str> {
+        match self {
+            Matching::All => None,
+            Matching::Prefix(name) | Matching::Tag(name) => Tenant::account_in(name),
+        }
+    }
+
     pub fn is_of(&self, key: &str, entry: &Entry) -> bool {
         match self {
             Matching::All => true,

@@ -29,6 +29,8 @@ use crate::view::tenure::{Acting, Stay};
 
 /// Sweeps that clients wait for at one node; a further one is refused as overloaded.
 const SWEEPS_MAX: usize = 64;
+/// The same of one tenant, so that it leaves room for others.
+const SWEEPS_OF_TENANT_MAX: usize = 32;
 /// Keys that one sweep removes at once at one home.
 const OPEN_MAX: usize = 1_000;
 /// Keys that one sweep begins to remove in one go.
@@ -101,7 +103,12 @@ impl<T> Sweeps<T> {
 impl<T> Cache<T> {
     /// Removes everything that matches, for a client.
     pub fn invalidate(&mut self, matching: Matching, waiter: Waiter<T>, now_ms: u64) {
-        if self.sweeps.asked.len() >= SWEEPS_MAX {
+        let asked = self.sweeps.asked.values().map(|asked| &asked.matching);
+        let of_tenant = matching.account().map_or(0, |account| {
+            let same = |one: &&Matching| one.account() == Some(account);
+            asked.filter(same).count()
+        });
+        if self.sweeps.asked.len() >= SWEEPS_MAX || of_tenant >= SWEEPS_OF_TENANT_MAX {
             return self.refuse(waiter.by_client(), Why::TooMany);
         }
         let asked = Asked {

@@ -206,3 +206,26 @@ fn a_sweep_that_a_member_does_not_answer_ends_unknown() {
     nodes.pass(0);
     assert_eq!(nodes.answers[&asked], Answer::Refused(Why::Indeterminate));
 }
+
+#[test]
+fn the_invalidations_of_one_tenant_leave_room_for_those_of_another() {
+    let mut nodes = Nodes::start(1 << 20);
+    let prefix = |name: &str| Matching::Prefix(name.into());
+    let refused = |nodes: &Nodes, ticket: u64| {
+        nodes.answers.get(&ticket) == Some(&Answer::Refused(Why::TooMany))
+    };
+    for number in 0..32 {
+        let name = format!("A/{number}");
+        let asked = nodes.invalidate(HOME, Matching::Tag(name.as_str().into()));
+        assert!(!nodes.is_answered(asked), "{number}");
+    }
+    let one_more = nodes.invalidate(HOME, prefix("A/"));
+    assert!(refused(&nodes, one_more));
+    for others in [prefix("B/"), prefix("AA/"), prefix("A"), Matching::All] {
+        let asked = nodes.invalidate(HOME, others);
+        assert!(!nodes.is_answered(asked));
+    }
+    nodes.settle();
+    let later = nodes.invalidate(HOME, prefix("A/"));
+    assert!(!refused(&nodes, later));
+}
