@@ -11,6 +11,7 @@
 
 mod commands;
 pub mod control;
+mod cpus;
 mod guide;
 mod ports;
 mod processes;

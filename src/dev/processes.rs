@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::commands::Line;
 use super::control::Order;
+use super::cpus;
 use super::{NODES_STOP_MAX, POLL};
 use crate::time::now;
 
@@ -75,6 +76,9 @@ impl Processes {
         let mut child = command
             .spawn()
             .with_context(|| format!("cannot start {}", line.words[0]))?;
+        if let (Some(node), Some(pid)) = (line.node, pid(&child)) {
+            cpus::bind(node, pid);
+        }
         let copy = |pipe| tokio::spawn(copy_log(pipe, log, line.name.clone()));
         let log = child.stderr.take().map(copy);
         self.running.push(Process { line, child, log });
@@ -211,11 +215,7 @@ impl Process {
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = self
-            .child
-            .id()
-            .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        if let Some(pid) = pid {
+        if let Some(pid) = pid(&self.child) {
             // The child is not yet waited for, so its number cannot belong to another process;
             // that it has just ended is no error.
             let _already_gone = kill_process(pid, signal);
@@ -301,6 +301,11 @@ fn last_bytes(path: &Path) -> std::io::Result<String> {
     let mut bytes = Vec::new();
     file.take(LAST_BYTES).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The number of a child that was not yet waited for.
+fn pid(child: &Child) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(child.id()?).ok()?)
 }
 
 /// Copies a node's log to its file, and warnings and errors to this process's own output. Ends

@@ -106,7 +106,9 @@ pub struct Stamp {
 
 impl Batch {
     pub fn new(stamp: Stamp, commands: Vec<Proposed>) -> Self {
-        let encoded = rmp_serde::to_vec(&commands).expect("commands always encode");
+        let sizes = commands.iter().map(|proposed| proposed.command.size_hint());
+        let mut encoded = Vec::with_capacity(sizes.sum());
+        rmp_serde::encode::write(&mut encoded, &commands).expect("commands always encode");
         Batch {
             now_ms: stamp.now_ms,
             proposer: stamp.proposer,

@@ -1,0 +1,48 @@
+//! Which CPU each node of a local cluster runs on.
+//!
+//! Broker, nodes and load wake each other all the time, and Linux puts whoever is woken where the one that
+//! woke it runs. It looks for an idle CPU meanwhile, but on a machine with few of them not once they are half
+//! busy (`nr_idle_scan` of the scheduler's SIS_UTIL): all nodes then wait for one CPU beside another that idles.
+//! Nodes on machines of their own never meet, so a local cluster keeps them apart.
+
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// Binds a process that has just started, and what it will start, to one of the CPUs of this process: nodes
+/// take them in turn. Where that is refused the process runs anywhere, as before.
+pub(super) fn bind(node: u8, process: Pid) {
+    let Ok(allowed) = sched_getaffinity(None) else {
+        return;
+    };
+    let Some(cpu) = turn(node, &allowed) else {
+        return;
+    };
+    let mut own = CpuSet::new();
+    own.set(cpu);
+    if let Err(error) = sched_setaffinity(Some(process), &own) {
+        tracing::debug!(node, cpu, %error, "a node is not bound to a CPU");
+    }
+}
+
+/// The CPU of node `node`, of those that are allowed.
+fn turn(node: u8, allowed: &CpuSet) -> Option<usize> {
+    let count = allowed.count() as usize;
+    let place = usize::from(node).checked_rem(count)?;
+    let mut cpus = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
+    cpus.nth(place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_take_the_allowed_cpus_in_turn() {
+        let mut allowed = CpuSet::new();
+        assert_eq!(turn(1, &allowed), None);
+        allowed.set(3);
+        allowed.set(5);
+        let taken: Vec<_> = (1..=4).map(|node| turn(node, &allowed)).collect();
+        assert_eq!(taken, [Some(5), Some(3), Some(5), Some(3)]);
+    }
+}
