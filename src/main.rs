@@ -28,12 +28,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Logs go to stderr: `MUFAKAT_LOG`, else `RUST_LOG`, else warnings of the broker's client library
-/// and everything from `info` of ours.
+/// Logs go to stderr: `MUFAKAT_LOG`, else `RUST_LOG`, else errors of the broker's client library and
+/// everything from `info` of ours. Nothing of the Raft library: it calls it an error when a quorum is
+/// gone or a node stops, twice a second; what stops Raft we say ourselves.
 fn start_logging() {
     let filter = EnvFilter::try_from_env("MUFAKAT_LOG")
         .or_else(|_| EnvFilter::try_from_default_env())
-        .unwrap_or_else(|_| EnvFilter::new("warn,mufakat=info,async_nats=error,openraft=error"));
+        .unwrap_or_else(|_| EnvFilter::new("warn,mufakat=info,async_nats=error,openraft=off"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

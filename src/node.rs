@@ -261,6 +261,8 @@ impl Core {
         answering::answer_queries(&network, &dispatch);
         answering::answer_view_reads(&network, &handle);
         answering::answer_dashboards(&network, &dispatch.insight);
+        let leaving = watch::Sender::new(false);
+        answering::answer_who_stays(&network, leaving.subscribe());
         let taking = dispatch.clone();
         relay
             .listen(move |handed| taking.take_handed(handed), stopped.clone())
@@ -273,7 +275,7 @@ impl Core {
             dispatch,
             clock,
             config,
-            leaving: watch::Sender::new(false),
+            leaving,
         })
     }
 
@@ -406,8 +408,9 @@ impl Node {
         let deadline = time::now() + DRAIN_MAX;
         self.insight.serving.store(false, Ordering::Relaxed);
         self.core.leave_view().await;
+        let staying = self.core.staying().await;
         self.handle
-            .hand_over(None, time::now() + HAND_OVER_MAX)
+            .hand_over(|node| staying.contains(&node), time::now() + HAND_OVER_MAX)
             .await;
         let _ = self.close.send(true);
         let _ = tokio::time::timeout_at(deadline, self.listening).await;
@@ -417,12 +420,13 @@ impl Node {
         while !is_idle() && time::now() < deadline {
             tokio::time::sleep(DRAIN_LOOK_EVERY).await;
         }
+        // Nothing comes from other nodes any more once Raft has ended.
+        let _ = self.stop.send(true);
         self.handle.shut_down().await;
         // The last answers are the broker's before this process ends: a socket that is closed with
         // something unread in it may take back what it has sent.
         let sent = leaving::round_trip(self.clients.client(), self.fence);
         let _ = tokio::time::timeout_at(deadline, sent).await;
-        let _ = self.stop.send(true);
     }
 }
 

@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::Core;
+use super::departure::STAYS;
 use crate::broker::dispatch::Dispatch;
 use crate::broker::own::OwnRequests;
 use crate::config::Config;
@@ -80,4 +81,14 @@ pub(super) fn answer_view_reads(network: &Network, handle: &Handle) {
         Box::pin(async move { view::answer_read(&handle).await.ok_or_else(not_leader) })
     };
     network.handle(READ_VIEW, Trust::Members, Arc::new(handler));
+}
+
+/// Tells a leader that stops whether this node stays: one that stops, too, is nobody to hand over to.
+pub(super) fn answer_who_stays(network: &Network, leaving: watch::Receiver<bool>) {
+    let handler = move |_: Caller, _: Bytes| -> BoxFuture<'static, Result<Bytes, Refusal>> {
+        let stays = !*leaving.borrow();
+        let answer = stays.then(Bytes::new).ok_or(Refusal::Stopped);
+        Box::pin(std::future::ready(answer))
+    };
+    network.handle(STAYS, Trust::Members, Arc::new(handler));
 }

@@ -1,15 +1,26 @@
 //! How a node leaves the view: since it stops, or since it was removed from the cluster.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::future::join_all;
+
 use super::Core;
+use crate::ids::NodeId;
 use crate::raft::bootstrap;
+use crate::raft::message::Refusal;
+use crate::raft::network::CallError;
 use crate::time;
 use crate::view::cluster::View;
 
 /// How long a stopping node waits until the view is without it: a few entries of the log, and the others'
 /// words that they are ready. Without a leader it does not wait.
 const LEAVE_MAX: Duration = Duration::from_secs(1);
+/// How long the others have to say whether they stay.
+const ASK_MAX: Duration = Duration::from_millis(200);
+/// The kind of call that asks so.
+pub(super) const STAYS: &str = "stays";
 /// How long a node that was removed waits until the view knows.
 const LEAVE_VIEW_MAX: Duration = Duration::from_secs(3);
 /// How long no leader may be heard of before a node asks whether it was removed, and how often it looks.
@@ -34,6 +45,22 @@ impl Core {
         if self.handle.leader().is_some() {
             let _ = tokio::time::timeout(LEAVE_MAX, self.left_view()).await;
         }
+    }
+
+    /// The other voters, without those that are gone or say that they stop as well.
+    pub async fn staying(&self) -> BTreeSet<NodeId> {
+        let me = self.network.identity().node;
+        let voters = self.handle.known_members().voters();
+        let others = voters.into_iter().filter(|node| *node != me);
+        let asked = others.map(|node| async move {
+            let answer = self.network.call(node, STAYS, Bytes::new(), ASK_MAX).await;
+            let stops = matches!(
+                answer,
+                Err(CallError::NoResponders | CallError::Refused(Refusal::Stopped))
+            );
+            (!stops).then_some(node)
+        });
+        join_all(asked).await.into_iter().flatten().collect()
     }
 
     /// Returns once the active view is without this node.

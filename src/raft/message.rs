@@ -50,7 +50,7 @@ pub enum Refusal {
     UnknownCall,
     #[error("too much is being answered already")]
     Overloaded,
-    #[error("Raft has stopped")]
+    #[error("the node stops")]
     Stopped,
     /// The handler's own reason.
     #[error("{0}")]

@@ -164,9 +164,15 @@ async fn what_it_prints_works_and_nothing_is_left() {
     let children = dev_cluster.children();
     assert_eq!(children.len(), PORTS.len(), "broker, Redis and nodes");
     kill_process(dev_cluster.pid, Signal::INT).expect("it runs");
-    let ended = tokio::time::timeout(Duration::from_secs(60), dev_cluster.child.wait()).await;
+    let ended = dev_cluster.child.wait_with_output();
+    let ended = tokio::time::timeout(Duration::from_secs(60), ended).await;
     let ended = ended.expect("it ends").expect("our child");
-    assert_eq!(ended.code(), Some(0));
+    assert_eq!(ended.status.code(), Some(0));
+    let said = String::from_utf8_lossy(&ended.stderr);
+    let complaint = said
+        .lines()
+        .find(|line| line.contains(" ERROR ") || line.contains(" WARN "));
+    assert_eq!(complaint, None, "all nodes stop in peace");
     for pid in children {
         assert!(test_kill_process(pid).is_err(), "{pid:?} is left");
     }

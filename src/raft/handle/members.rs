@@ -215,9 +215,9 @@ impl Handle {
         }
     }
 
-    /// Hands leadership to `wanted` or, if none is, to the voter whose log is furthest and then to the
-    /// others, if this node leads and there is another; returns when one leads or at `deadline`.
-    pub async fn hand_over(&self, wanted: Option<NodeId>, deadline: Instant) {
+    /// Hands leadership to the voter whose log is furthest and then to the others, of those that `may`
+    /// lead, if this node leads; returns when one leads, at once if there is none, or at `deadline`.
+    pub async fn hand_over(&self, may: impl Fn(NodeId) -> bool, deadline: Instant) {
         let running = self.0.running();
         let mut targets: Vec<NodeId> = {
             let metrics = running.metrics.borrow_watched();
@@ -226,9 +226,7 @@ impl Handle {
             };
             let voters: BTreeSet<NodeId> =
                 metrics.membership_config.membership().voter_ids().collect();
-            let may_lead = |id: &NodeId| {
-                *id != self.0.me && voters.contains(id) && wanted.is_none_or(|node| node == *id)
-            };
+            let may_lead = |id: &NodeId| *id != self.0.me && voters.contains(id) && may(*id);
             let mut others: Vec<_> = replication.iter().filter(|(id, _)| may_lead(id)).collect();
             others.sort_by_key(|(_, at)| std::cmp::Reverse(**at));
             others.into_iter().map(|(id, _)| *id).collect()
