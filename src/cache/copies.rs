@@ -10,7 +10,8 @@
 //!
 //! A fill that an invalidation overtakes is detached: those who wait for it may have the answer, since
 //! they asked before the write took effect, but it is not installed, and who asks later asks anew. An
-//! answer of which the home keeps no note counts only for those who asked before the question left.
+//! answer of which the home keeps no note, or that comes when the lease is over, counts only for those who
+//! asked before the question left.
 
 use std::collections::BTreeMap;
 
@@ -233,7 +234,10 @@ impl<T> Cache<T> {
                 (Answer::Found(Hit { left_ms, ..hit }), shared)
             }
         };
-        let (told, again) = match shared {
+        // Without a lease the others may have gone on, and a write may have taken effect before some of
+        // those asked who came later.
+        let is_of_now = shared && self.tenure.held(now_ms).is_some();
+        let (told, again) = match is_of_now {
             true => (starters.into_iter().chain(joined).collect(), Vec::new()),
             false => (starters, joined),
         };
