@@ -148,6 +148,21 @@ fn refusal(why: Why) -> ErrorReply {
             Code::Overloaded,
             "too many requests wait for the cache; try again later",
         ),
+        Why::TooManyIds => ErrorReply::new(
+            Code::Overloaded,
+            "there is no room to remember another `request_id` now",
+        ),
+        Why::AnotherRequest => ErrorReply {
+            field: Some("request_id".to_owned()),
+            ..ErrorReply::new(
+                Code::RequestMismatch,
+                "`request_id` was used before for another write of this key",
+            )
+        },
+        Why::Forgotten => ErrorReply::new(
+            Code::Indeterminate,
+            "it is not known whether a request with this `request_id` was executed before",
+        ),
     }
 }
 

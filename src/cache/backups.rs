@@ -7,6 +7,7 @@
 use crate::cache::entry::{Entry, Key, Sent, cost};
 use crate::cache::home::Held;
 use crate::cache::message::Message;
+use crate::cache::requests::Done;
 use crate::cache::state::Cache;
 use crate::ids::{Epoch, Incarnation, NodeId};
 use crate::view::cluster::Preparation;
@@ -21,13 +22,29 @@ pub struct Backup {
     pub arriving: Option<Preparation>,
 }
 
+/// Whether `me` is still the second node of the key at the same home.
+pub(super) fn keeps(key: &str, home: Stay, me: Stay, after: &Roster) -> bool {
+    let homes = after.homes(key);
+    homes.is_some_and(|homes| homes.home == home && homes.second == Some(me))
+}
+
+/// Whether `me` was the second node of the key at its home, and is the home now.
+pub(super) fn inherits(
+    key: &str,
+    home: Stay,
+    me: Stay,
+    (before, after): (&Roster, &Roster),
+) -> bool {
+    after.home(key) == Some(me) && keeps(key, home, me, before)
+}
+
 impl<T> Cache<T> {
     /// Keeps what a write of a home left, and says so.
     pub fn store(
         &mut self,
         from: NodeId,
         (epoch, home, floor): (Epoch, Incarnation, u64),
-        (write, key, entry): (u64, Key, Option<Sent>),
+        (write, key, entry, done): (u64, Key, Option<Sent>, Option<Done>),
         now_ms: u64,
     ) {
         let Some(acting) = self.tenure.acting() else {
@@ -46,6 +63,12 @@ impl<T> Cache<T> {
         let known = self.floors.entry(from).or_default();
         *known = floor.max(*known);
         if write < *known {
+            return;
+        }
+        if let Some(done) = done
+            && !self.remember_for(sender, (&key, &done), now_ms)
+        {
+            // The home says it again, and the client is told that the outcome is unknown.
             return;
         }
         self.backups.remove(&key);
@@ -69,29 +92,20 @@ impl<T> Cache<T> {
     /// Promotes what succeeds directly, keeps what is still the same, forgets the rest.
     pub(super) fn adopt_backups(&mut self, before: &Roster, after: &Roster, now_ms: u64) {
         let me = self.acting().stay;
-        let keeps = |key: &Key, backup: &Backup| {
-            if backup.arriving.is_some() {
-                return true;
-            }
-            let homes = after.homes(key);
-            homes.is_some_and(|homes| homes.home == backup.home && homes.second == Some(me))
+        let kept = |key: &Key, backup: &Backup| {
+            backup.arriving.is_some() || keeps(key, backup.home, me, after)
         };
-        let succeeds = |key: &Key, backup: &Backup| {
-            if backup.arriving.is_some() {
-                return false;
-            }
-            let was = before.homes(key);
-            let is_heir = was.is_some_and(|h| h.home == backup.home && h.second == Some(me));
-            after.home(key) == Some(me) && is_heir
+        let inherited = |key: &Key, backup: &Backup| {
+            backup.arriving.is_none() && inherits(key, backup.home, me, (before, after))
         };
         let any_home = |key: &Key, _: &Backup| after.home(key) == Some(me);
         let promoted = match self.flaws.no_purge_of_backups {
             true => self.backups.keys_where(any_home),
-            false => self.backups.keys_where(succeeds),
+            false => self.backups.keys_where(inherited),
         };
         self.promote(promoted, now_ms);
         if !self.flaws.no_purge_of_backups {
-            self.backups.retain(keeps);
+            self.backups.retain(kept);
         }
         self.floors
             .retain(|node, _| before.stay(*node) == after.stay(*node));

@@ -3,7 +3,7 @@
 use crate::cache::entry::{Key, Version};
 use crate::cache::fences::Fenced;
 use crate::cache::message::Matching;
-use crate::cache::operation::{Condition, Operation};
+use crate::cache::operation::{Condition, Operation, Write};
 use crate::protocol::cache as wire;
 use crate::protocol::{Code, ErrorReply, Refusal, Request};
 
@@ -15,8 +15,8 @@ use crate::protocol::{Code, ErrorReply, Refusal, Request};
 ///
 /// # Panics
 /// When the request is no change of a key.
-pub fn of(request: Request) -> Result<(String, Operation), Refusal> {
-    Ok(match request {
+pub fn of(request: Request) -> Result<(String, Write), Refusal> {
+    let (key, operation, repeat) = match request {
         Request::CacheSet(set) => {
             let operation = Operation::Set {
                 value: set.value,
@@ -29,11 +29,12 @@ pub fn of(request: Request) -> Result<(String, Operation), Refusal> {
                     .fence
                     .map(|fence| Fenced::new(fence.resource.into(), fence.token)),
             };
-            (set.key, operation)
+            (set.key, operation, set.repeat)
         }
         Request::CacheDelete(delete) => {
             let condition = condition(delete.condition.as_ref())?;
-            (delete.key, Operation::Delete { condition })
+            let operation = Operation::Delete { condition };
+            (delete.key, operation, delete.repeat)
         }
         Request::CacheIncrement(increment) => {
             let operation = Operation::Increment {
@@ -41,14 +42,20 @@ pub fn of(request: Request) -> Result<(String, Operation), Refusal> {
                 initial: increment.initial,
                 ttl_ms: increment.ttl_ms,
             };
-            (increment.key, operation)
+            (increment.key, operation, increment.repeat)
         }
         Request::CacheTouch(touch) => {
             let ttl_ms = touch.ttl_ms;
-            (touch.key, Operation::Touch { ttl_ms })
+            (touch.key, Operation::Touch { ttl_ms }, touch.repeat)
         }
         other => unreachable!("{} changes no key", other.operation()),
-    })
+    };
+    let write = Write {
+        operation,
+        id: repeat.request_id.map(Key::from),
+        is_repeat: repeat.repeat,
+    };
+    Ok((key, write))
 }
 
 fn claim(text: &str) -> Result<Version, Refusal> {

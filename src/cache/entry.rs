@@ -92,7 +92,7 @@ impl Marks {
 }
 
 /// A write is made by whoever holds this lock.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fence {
     pub resource: Key,
     pub token: Token,

@@ -7,9 +7,10 @@
 //! up counts only while nothing has been forgotten since.
 
 use std::cmp::Ordering;
+use std::hash::{Hash, Hasher};
 
 use crate::cache::entry::{Entry, Fence, Key};
-use crate::cache::operation::Operation;
+use crate::cache::operation::{Operation, Write};
 use crate::cache::state::{By, Cache, Effect, Waiter};
 use crate::ids::Token;
 
@@ -19,6 +20,13 @@ pub struct Fenced {
     pub fence: Fence,
     /// The lock was seen held under this token after the cache had forgotten so many fences.
     pub seen_held: Option<u64>,
+}
+
+/// What is known about it makes no other write of one.
+impl Hash for Fenced {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.fence.hash(state);
+    }
 }
 
 impl Fenced {
@@ -47,11 +55,11 @@ impl Fenced {
 
 impl<T> Cache<T> {
     /// Lets it be found out whether the lock of the write's fence is held.
-    pub(super) fn look_up(&mut self, key: Key, mut operation: Operation, waiter: Waiter<By<T>>) {
+    pub(super) fn look_up(&mut self, key: Key, mut write: Write, waiter: Waiter<By<T>>) {
         if let Operation::Set {
             fence: Some(fenced),
             ..
-        } = &mut operation
+        } = &mut write.operation
         {
             fenced.seen_held = Some(self.fences_forgotten);
         }
@@ -59,7 +67,7 @@ impl<T> Cache<T> {
             let deadline_ms = waiter.deadline_ms;
             self.effects.push(Effect::LookUp {
                 key,
-                operation,
+                write,
                 waiter: Waiter {
                     ticket,
                     deadline_ms,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::claims::Wish;
 use crate::cache::entry::{Entry, Key, Sent, Version};
+use crate::cache::requests::{Done, Past};
 use crate::ids::{Epoch, Incarnation, NodeId};
 use crate::protocol::Tenant;
 use crate::view::cluster::Preparation;
@@ -39,6 +40,8 @@ pub enum Message {
         write: u64,
         key: Key,
         entry: Option<Sent>,
+        /// The write, if it had an id.
+        done: Option<Done>,
     },
     /// These will be the receiver's, if the view that is prepared becomes active.
     Move {
@@ -46,8 +49,16 @@ pub enum Message {
         home: Incarnation,
         batch: u64,
         entries: Vec<(Key, Sent)>,
+        past: Vec<Past>,
     },
-    /// The sender keeps them.
+    /// Writes from before the receiver was the second node of their keys.
+    Remember {
+        epoch: Epoch,
+        home: Incarnation,
+        batch: u64,
+        past: Vec<Past>,
+    },
+    /// The sender keeps what the batch has.
     Moved { home: Incarnation, batch: u64 },
     /// The sender has no copy any more that these writes of the home's make old.
     Invalidated { home: Incarnation, writes: Vec<u64> },
@@ -126,17 +137,24 @@ impl Message {
     /// About how many bytes it takes.
     pub fn size_hint(&self) -> usize {
         let sent = |entry: &Sent| entry.size_hint();
+        let all = |past: &[Past]| past.iter().map(Past::size_hint).sum::<usize>();
         32 + match self {
             Message::Fetch { key, .. } => key.len(),
             Message::Filled { found, .. } => match found {
                 Found::Hit { entry, .. } => sent(entry),
                 Found::Miss | Found::Claimed { .. } | Found::NotNow => 0,
             },
-            Message::Store { key, entry, .. } => key.len() + entry.as_ref().map_or(0, sent),
-            Message::Move { entries, .. } => {
-                let each = |(key, entry): &(Key, Sent)| key.len() + sent(entry);
-                entries.iter().map(each).sum()
+            Message::Store {
+                key, entry, done, ..
+            } => {
+                let done = done.as_ref().map_or(0, |done| 32 + done.id.len());
+                key.len() + entry.as_ref().map_or(0, sent) + done
             }
+            Message::Move { entries, past, .. } => {
+                let each = |(key, entry): &(Key, Sent)| key.len() + sent(entry);
+                entries.iter().map(each).sum::<usize>() + all(past)
+            }
+            Message::Remember { past, .. } => all(past),
             Message::Moved { .. } | Message::Swept { .. } => 0,
             Message::Used { keys } | Message::Compare { keys, .. } => {
                 keys.iter().map(|key| key.len() + 3).sum()

@@ -30,9 +30,9 @@
 //! - [`entry`], [`operation`]: what is kept, and what can be done to it
 //! - [`memory`]: tables in the order of use
 //! - [`message`]: what nodes say to each other
-//! - [`state`]: the cache of one node; [`home`], [`writes`], [`copies`], [`backups`],
-//!   [`moving`], [`sweeps`], [`fences`], [`room`], [`uses`], [`claims`],
-//!   [`audit`], [`explain`]: its parts
+//! - [`state`]: the cache of one node; [`reads`], [`home`], [`writes`], [`copies`], [`backups`],
+//!   [`deciding`], [`moving`], [`sweeps`], [`fences`], [`room`], [`uses`], [`claims`],
+//!   [`requests`], [`audit`], [`explain`]: its parts
 //! - [`service`]: the same with messages and time
 //! - [`event`]: what watchers are told
 //! - [`change`], [`answer`]: what the wire asks for, and what it is told
@@ -43,6 +43,7 @@ pub mod backups;
 pub mod change;
 pub mod claims;
 pub mod copies;
+pub mod deciding;
 pub mod entry;
 pub mod event;
 pub mod explain;
@@ -52,6 +53,8 @@ pub mod memory;
 pub mod message;
 pub mod moving;
 pub mod operation;
+pub mod reads;
+pub mod requests;
 pub mod room;
 pub mod service;
 pub mod state;

@@ -9,6 +9,7 @@ mod exhaustive;
 mod fences;
 mod nodes;
 mod pitfalls;
+mod requests;
 mod shares;
 mod sweeps;
 mod world;
@@ -45,6 +46,7 @@ fn what_clients_see_is_linearizable_whatever_happens() {
         total.promoted > 0 && total.swept > 0 && total.crashes > 0 && total.pauses > 0,
         "{total:?}"
     );
+    assert!(total.recalled > 50 && total.counted > 500, "{total:?}");
 }
 
 #[track_caller]
@@ -104,6 +106,17 @@ fn versions_that_are_used_again_after_a_restart_are_found() {
         "versions without epoch",
         flawed(Flaws {
             versions_without_epoch: true,
+            ..Flaws::default()
+        }),
+    );
+}
+
+#[test]
+fn a_repeat_of_something_unknown_that_is_executed_is_found() {
+    is_missed(
+        "repeats are new",
+        flawed(Flaws {
+            repeats_are_new: true,
             ..Flaws::default()
         }),
     );

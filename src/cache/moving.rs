@@ -15,10 +15,11 @@ use crate::cache::backups::Backup;
 use crate::cache::entry::{Key, Sent, cost};
 use crate::cache::message::Message;
 use crate::cache::operation::Change;
+use crate::cache::requests::{Name, Past};
 use crate::cache::state::Cache;
-use crate::ids::{Incarnation, NodeId};
+use crate::ids::{Epoch, Incarnation, NodeId};
 use crate::view::cluster::Preparation;
-use crate::view::tenure::{Roster, Stay};
+use crate::view::tenure::{Acting, Roster, Stay};
 
 /// How long a node delays a change of the view to send what moves: half a lease, about, in which
 /// some hundred megabytes arrive.
@@ -27,6 +28,8 @@ const MOVE_MS_MAX: u64 = 1_500;
 const BATCHES_MAX: usize = 4;
 const BATCH_BYTES: usize = 128 * 1024;
 const BATCH_KEYS: usize = 512;
+/// What a result takes in a batch beside its names, about.
+const RESULT_BYTES: usize = 48;
 /// How long until a batch is sent again.
 const SEND_AGAIN_MS: u64 = 60;
 /// Values that are written anew for a second node at once.
@@ -38,7 +41,9 @@ const REFRESHES_MAX: usize = 256;
 pub struct Moving {
     prepared: Preparation,
     deadline_ms: u64,
-    left: Vec<(NodeId, Key)>,
+    left: Vec<(NodeId, Item)>,
+    /// Results for second nodes, the same.
+    left_results: Vec<(NodeId, Item)>,
     sent: BTreeMap<u64, Batch>,
     last_batch: u64,
     refresh: Vec<Key>,
@@ -47,23 +52,34 @@ pub struct Moving {
 #[derive(Clone, Debug)]
 struct Batch {
     to: NodeId,
-    keys: Vec<Key>,
+    items: Vec<Item>,
+    /// Whether it is for the view that is prepared, or for a second node in the active one.
+    is_for_next: bool,
     again_at_ms: u64,
+}
+
+/// What is sent: what this node has of it then.
+#[derive(Clone, Debug)]
+enum Item {
+    Value(Key),
+    Result(Name),
 }
 
 impl Moving {
     pub fn waits(&self) -> bool {
-        !self.left.is_empty() || !self.sent.is_empty() || !self.refresh.is_empty()
+        let is_left = !self.left.is_empty() || !self.left_results.is_empty();
+        is_left || !self.sent.is_empty() || !self.refresh.is_empty()
     }
 
     /// Whether all has arrived, or is given up.
     pub fn has_moved(&self, now_ms: u64) -> bool {
-        (self.left.is_empty() && self.sent.is_empty()) || self.deadline_ms <= now_ms
+        let is_sent = self.sent.values().any(|batch| batch.is_for_next);
+        (self.left.is_empty() && !is_sent) || self.deadline_ms <= now_ms
     }
 
     fn stop(&mut self) {
         self.left.clear();
-        self.sent.clear();
+        self.sent.retain(|_, batch| !batch.is_for_next);
     }
 }
 
@@ -81,16 +97,24 @@ impl<T> Cache<T> {
         let mut left = Vec::new();
         for (key, _) in self.held.iter() {
             if let Some(home) = next.home(key).filter(|home| *home != acting.stay) {
-                left.push((home.node, key.clone()));
+                left.push((home.node, Item::Value(key.clone())));
             }
         }
         for (key, backup) in self.backups.iter() {
             let is_lost = backup.arriving.is_none() && !stays(backup.home);
             if let Some(home) = next.home(key).filter(|h| is_lost && *h != acting.stay) {
-                left.push((home.node, key.clone()));
+                left.push((home.node, Item::Value(key.clone())));
             }
         }
-        // The most recently used go first, each node's together.
+        let all = acting.roster.stays().iter();
+        for home in all.filter(|stay| **stay == acting.stay || !stays(**stay)) {
+            for name in self.requests.of(*home, |_| true) {
+                if let Some(home) = next.home(&name.0).filter(|home| *home != acting.stay) {
+                    left.push((home.node, Item::Result(name)));
+                }
+            }
+        }
+        // Results go first, then what was used most recently; each node's together.
         left.sort_by_key(|(node, _)| *node);
         self.moving.prepared = prepared;
         self.moving.deadline_ms = now_ms + MOVE_MS_MAX;
@@ -99,30 +123,48 @@ impl<T> Cache<T> {
     }
 
     fn send_batches(&mut self, now_ms: u64) {
-        while self.moving.sent.len() < BATCHES_MAX {
-            let Some(&(to, _)) = self.moving.left.last() else {
-                return;
-            };
-            let mut keys = Vec::new();
-            let mut bytes = 0;
-            while let Some((node, key)) = self.moving.left.last() {
-                if *node != to || keys.len() >= BATCH_KEYS || bytes >= BATCH_BYTES {
+        for is_for_next in [true, false] {
+            while self.moving.sent.len() < BATCHES_MAX {
+                let Some((to, items)) = self.next_batch(is_for_next) else {
                     break;
-                }
-                bytes += self.kept(key).map_or(0, |(_, bytes)| bytes);
-                keys.push(key.clone());
-                self.moving.left.pop();
+                };
+                let batch = Batch {
+                    to,
+                    items,
+                    is_for_next,
+                    again_at_ms: 0,
+                };
+                self.moving.last_batch += 1;
+                let number = self.moving.last_batch;
+                self.moving.sent.insert(number, batch);
+                self.send_batch(number, now_ms);
             }
-            self.moving.last_batch += 1;
-            let batch = Batch {
-                to,
-                keys,
-                again_at_ms: 0,
-            };
-            let number = self.moving.last_batch;
-            self.moving.sent.insert(number, batch);
-            self.send_batch(number, now_ms);
         }
+    }
+
+    fn next_batch(&mut self, is_for_next: bool) -> Option<(NodeId, Vec<Item>)> {
+        let mut left = match is_for_next {
+            true => std::mem::take(&mut self.moving.left),
+            false => std::mem::take(&mut self.moving.left_results),
+        };
+        let to = left.last().map(|(to, _)| *to);
+        let mut items = Vec::new();
+        let mut bytes = 0;
+        while let Some((_, item)) = left.pop_if(|(node, _)| Some(*node) == to) {
+            bytes += match &item {
+                Item::Value(key) => self.kept(key).map_or(0, |(_, bytes)| bytes),
+                Item::Result((key, id)) => RESULT_BYTES + key.len() + id.len(),
+            };
+            items.push(item);
+            if items.len() >= BATCH_KEYS || bytes >= BATCH_BYTES {
+                break;
+            }
+        }
+        match is_for_next {
+            true => self.moving.left = left,
+            false => self.moving.left_results = left,
+        }
+        Some((to?, items))
     }
 
     /// What this node has of a key that it is home or second of.
@@ -135,16 +177,32 @@ impl<T> Cache<T> {
     fn send_batch(&mut self, number: u64, now_ms: u64) {
         let home = self.acting().stay.incarnation;
         let batch = &self.moving.sent[&number];
-        let live = batch.keys.iter().filter_map(|key| {
-            let (entry, _) = self.kept(key)?;
-            let is_live = entry.is_live(now_ms);
-            is_live.then(|| (key.clone(), entry.sent(now_ms)))
-        });
-        let message = Message::Move {
-            prepared: self.moving.prepared,
-            home,
-            batch: number,
-            entries: live.collect(),
+        let mut entries = Vec::new();
+        let mut past = Vec::new();
+        for item in &batch.items {
+            match item {
+                Item::Value(key) => {
+                    let kept = self.kept(key).map(|(entry, _)| entry);
+                    let live = kept.filter(|entry| entry.is_live(now_ms));
+                    entries.extend(live.map(|entry| (key.clone(), entry.sent(now_ms))));
+                }
+                Item::Result(name) => past.extend(self.requests.past(name, now_ms)),
+            }
+        }
+        let message = match batch.is_for_next {
+            true => Message::Move {
+                prepared: self.moving.prepared,
+                home,
+                batch: number,
+                entries,
+                past,
+            },
+            false => Message::Remember {
+                epoch: self.acting().epoch,
+                home,
+                batch: number,
+                past,
+            },
         };
         let to = batch.to;
         let batch = self
@@ -161,12 +219,17 @@ impl<T> Cache<T> {
         &mut self,
         from: NodeId,
         (prepared, home, batch): (Preparation, Incarnation, u64),
-        entries: Vec<(Key, Sent)>,
+        (entries, past): (Vec<(Key, Sent)>, Vec<Past>),
         now_ms: u64,
     ) {
         if self.tenure.prepared() != Some(prepared) {
             return;
         }
+        let stay = Stay {
+            node: from,
+            incarnation: home,
+        };
+        self.results_arrive((stay, prepared), past, now_ms);
         for (key, sent) in entries {
             let entry = sent.kept(now_ms);
             let known = self.backups.peek(&key);
@@ -174,19 +237,33 @@ impl<T> Cache<T> {
             let bytes = cost(&key, &entry);
             if is_newer && self.make_room(bytes, &key, now_ms) {
                 self.uses += 1;
-                let home = Stay {
-                    node: from,
-                    incarnation: home,
-                };
                 let backup = Backup {
                     entry,
-                    home,
+                    home: stay,
                     arriving: Some(prepared),
                 };
                 self.backups.insert(key, (backup, bytes), self.uses);
             }
         }
         self.send(from, Message::Moved { home, batch });
+    }
+
+    /// Keeps results of a home that this node has become the second of.
+    pub(super) fn take_past(
+        &mut self,
+        from: NodeId,
+        (epoch, home, batch): (Epoch, Incarnation, u64),
+        past: Vec<Past>,
+        now_ms: u64,
+    ) {
+        let is_same = |acting: &Acting| acting.epoch == epoch;
+        let stay = Stay {
+            node: from,
+            incarnation: home,
+        };
+        if self.tenure.acting().is_some_and(is_same) && self.remember_older(stay, past, now_ms) {
+            self.send(from, Message::Moved { home, batch });
+        }
     }
 
     /// A batch has arrived.
@@ -199,16 +276,23 @@ impl<T> Cache<T> {
         }
     }
 
-    /// Writes anew, as they are, the values whose second node is another now.
+    /// Writes anew, as they are, the values whose second node is another now, and tells that node the
+    /// results of writes.
     pub(super) fn begin_refresh(&mut self, before: &Roster, after: &Roster) {
         if !self.settings.backups {
             return;
         }
         let second = |roster: &Roster, key: &str| roster.homes(key).and_then(|h| h.second);
-        let changed = self
-            .held
-            .keys_where(|key, _| second(before, key) != second(after, key));
+        let is_changed = |key: &Key| second(before, key) != second(after, key);
+        let changed = self.held.keys_where(|key, _| is_changed(key));
         self.moving.refresh.extend(changed);
+        for name in self.requests.of(self.acting().stay, is_changed) {
+            if let Some(second) = second(after, &name.0) {
+                let item = (second.node, Item::Result(name));
+                self.moving.left_results.push(item);
+            }
+        }
+        self.moving.left_results.sort_by_key(|(node, _)| *node);
     }
 
     pub(super) fn tick_moving(&mut self, now_ms: u64) {
@@ -219,6 +303,9 @@ impl<T> Cache<T> {
             .collect();
         for number in again {
             self.send_batch(number, now_ms);
+        }
+        if self.tenure.acting().is_some() {
+            self.send_batches(now_ms);
         }
         while self.writes.len() < REFRESHES_MAX {
             let Some(key) = self.moving.refresh.pop() else {
@@ -241,6 +328,8 @@ impl<T> Cache<T> {
 
     pub(super) fn stop_moving(&mut self) {
         self.moving.stop();
+        self.moving.sent.clear();
+        self.moving.left_results.clear();
         self.moving.refresh.clear();
     }
 }

@@ -7,8 +7,28 @@ use crate::cache::fences::Fenced;
 use crate::protocol::INTEGER_MAX;
 use crate::protocol::value::{Kind, Value};
 
-/// A change of one key.
+/// A change of one key as a client asks for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    pub operation: Operation,
+    /// That of the client's request, if it has one: repeats have the same.
+    pub id: Option<Key>,
+    /// Whether a request with this id may have been executed before.
+    pub is_repeat: bool,
+}
+
+impl From<Operation> for Write {
+    fn from(operation: Operation) -> Self {
+        Write {
+            operation,
+            id: None,
+            is_repeat: false,
+        }
+    }
+}
+
+/// A change of one key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
     Set {
         value: Value,
@@ -46,7 +66,7 @@ impl Operation {
 }
 
 /// What must be so for a change to be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Condition {
     Always,
     Absent,
@@ -139,6 +159,12 @@ pub enum Why {
     Full,
     /// Too many wait already.
     TooMany,
+    /// There is no room to remember the result for repeats.
+    TooManyIds,
+    /// The id was used before, for another write of the key.
+    AnotherRequest,
+    /// What had the id may have been executed, and this node would not know.
+    Forgotten,
 }
 
 /// Decides an operation on a key with this live entry, if it has one.

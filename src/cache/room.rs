@@ -14,7 +14,8 @@ const TENANTS_MAX: usize = 100;
 impl<T> Cache<T> {
     /// What everything kept takes.
     pub(super) fn bytes(&self) -> usize {
-        self.held.bytes() + self.copies.bytes() + self.backups.bytes() + self.writes.bytes()
+        let tables = self.held.bytes() + self.copies.bytes() + self.backups.bytes();
+        tables + self.writes.bytes() + self.requests.bytes()
     }
 
     /// Frees memory until `bytes` more fit for a key, which itself stays; false if they cannot.

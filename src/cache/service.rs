@@ -21,7 +21,7 @@ use crate::cache::entry::{Fence, Key};
 use crate::cache::event::Event;
 use crate::cache::explain::Explanation;
 use crate::cache::message::{Invalidation, Matching, Message, Old};
-use crate::cache::operation::{Answer, Operation, Why};
+use crate::cache::operation::{Answer, Why, Write};
 use crate::cache::state::{Cache, Effect, Settings, Waiter};
 use crate::ids::{BootId, NodeId};
 use crate::protocol::cache::Consistency;
@@ -194,12 +194,12 @@ impl CacheService {
     }
 
     /// A change of a key that this node is home to.
-    pub fn write(&self, key: &str, operation: Operation, ask: Ask) {
+    pub fn write(&self, key: &str, write: Write, ask: Ask) {
         let now_ms = self.0.clock.now_ms();
         self.0.cache().meet(ask.to.tenant.as_ref());
         let waiter = self.0.waiter(Ticket::One(ask), now_ms);
         self.0
-            .with(|cache| cache.write(key.into(), operation, waiter, now_ms));
+            .with(|cache| cache.write(key.into(), write, waiter, now_ms));
     }
 
     /// `cache.invalidate`.
@@ -364,11 +364,7 @@ impl Shared {
                     let _ = self.posts.send(to, Lane::Cache, &message, how);
                 }
                 Effect::Event(event) => self.answers.tell_watchers(&event),
-                Effect::LookUp {
-                    key,
-                    operation,
-                    waiter,
-                } => self.look_up(key, operation, waiter),
+                Effect::LookUp { key, write, waiter } => self.look_up(key, write, waiter),
                 Effect::Invalidate(old) => {
                     self.news.lock().expect("no holder panics").push(old);
                     self.news_wake.notify_one();
@@ -381,8 +377,8 @@ impl Shared {
     }
 
     /// Finds out whether the lock of a write's fence is held, and tries the write again if so.
-    fn look_up(self: &Arc<Self>, key: Key, operation: Operation, waiter: Waiter<Ticket>) {
-        let Some(fenced) = operation.fenced() else {
+    fn look_up(self: &Arc<Self>, key: Key, write: Write, waiter: Waiter<Ticket>) {
+        let Some(fenced) = write.operation.fenced() else {
             return;
         };
         let left = waiter.deadline_ms.saturating_sub(self.clock.now_ms());
@@ -393,7 +389,7 @@ impl Shared {
             match looked_up.await {
                 Ok(()) => {
                     let now_ms = shared.clock.now_ms();
-                    shared.with(|cache| cache.write(key, operation, waiter, now_ms));
+                    shared.with(|cache| cache.write(key, write, waiter, now_ms));
                 }
                 Err(why) => shared.answer(waiter.ticket, Answer::Refused(why)),
             }

@@ -14,7 +14,8 @@ use crate::cache::home::Held;
 use crate::cache::memory::Table;
 use crate::cache::message::{Invalidation, Message, Old};
 use crate::cache::moving::Moving;
-use crate::cache::operation::{Answer, Hit, Operation, Source, Why};
+use crate::cache::operation::{Answer, Why, Write};
+use crate::cache::requests::Requests;
 use crate::cache::sweeps::{SweepId, Sweeps};
 use crate::cache::uses::Uses;
 use crate::cache::writes::Writes;
@@ -69,7 +70,7 @@ pub enum Effect<T> {
     /// as it is here.
     LookUp {
         key: Key,
-        operation: Operation,
+        write: Write,
         waiter: Waiter<T>,
     },
 }
@@ -85,6 +86,10 @@ pub struct Flaws {
     pub no_purge_of_backups: bool,
     /// Versions do not say under which view they were made.
     pub versions_without_epoch: bool,
+    /// A second node does not keep the results of writes.
+    pub no_results_at_second: bool,
+    /// A repeat of something unknown is executed, also where something may be missing.
+    pub repeats_are_new: bool,
 }
 
 /// What one node's cache may take and does.
@@ -94,6 +99,8 @@ pub struct Settings {
     pub bytes_max: usize,
     /// Whether each key's second node keeps what its home has.
     pub backups: bool,
+    /// How long the result of a write with an id is kept.
+    pub remember_ms: u64,
 }
 
 /// A request that nobody may decide now.
@@ -101,7 +108,7 @@ pub struct Settings {
 pub(super) struct Parked<T> {
     key: Key,
     /// None to read.
-    operation: Option<Operation>,
+    write: Option<Write>,
     pub(super) waiter: Waiter<T>,
 }
 
@@ -125,6 +132,7 @@ pub struct Cache<T> {
     pub(super) audits: Audits<T>,
     pub(super) copy_uses: Uses,
     pub(super) claims: Claims<By<T>>,
+    pub(super) requests: Requests,
     /// Of each home that this node is the second of: below which write nothing is true any more.
     pub(super) floors: BTreeMap<NodeId, u64>,
     pub(super) parked: VecDeque<Parked<By<T>>>,
@@ -152,6 +160,7 @@ impl<T> Cache<T> {
             audits: Audits::default(),
             copy_uses: Uses::default(),
             claims: Claims::default(),
+            requests: Requests::default(),
             floors: BTreeMap::new(),
             parked: VecDeque::new(),
             moving: Moving::default(),
@@ -187,80 +196,9 @@ impl<T> Cache<T> {
         Some(home.node)
     }
 
-    /// What this node's memory has, if the lease allows to serve it.
-    pub fn hit(&mut self, key: &str, now_ms: u64) -> Option<Hit> {
-        let acting = self.tenure.held(now_ms)?;
-        self.uses += 1;
-        let entry = match self.copies.touch(key, self.uses) {
-            Some(copied) => {
-                if copied.tells {
-                    copied.tells = !self.copy_uses.note(key);
-                }
-                &mut copied.entry
-            }
-            None => {
-                let held = self.held.touch(key, self.uses)?;
-                if acting.moves(key) {
-                    return None;
-                }
-                held.entry.read(now_ms);
-                &mut held.entry
-            }
-        };
-        if !entry.is_live(now_ms) {
-            return None;
-        }
-        self.counts.local += 1;
-        Some(Hit {
-            value: entry.value.clone(),
-            version: entry.version,
-            left_ms: entry.left_ms(now_ms),
-            source: Source::Local,
-        })
-    }
-
-    /// What this node's memory has, old or not.
-    pub fn hit_any(&self, key: &str, now_ms: u64) -> Option<Hit> {
-        let copied = self.copies.peek(key).map(|copied| &copied.entry);
-        let held = || self.held.peek(key).map(|held| &held.entry);
-        let backup = || self.backups.peek(key).map(|backup| &backup.entry);
-        let entry = copied.or_else(held).or_else(backup)?;
-        entry.is_live(now_ms).then(|| Hit {
-            value: entry.value.clone(),
-            version: entry.version,
-            left_ms: entry.left_ms(now_ms),
-            source: Source::Local,
-        })
-    }
-
-    /// Reads a key for a client, wherever its value is.
-    pub fn read(&mut self, key: Key, waiter: Waiter<T>, now_ms: u64) {
-        self.read_by(key, waiter.by_client(), now_ms);
-    }
-
-    /// The same for a client that would load the value if nobody has it.
-    pub fn read_or_claim(&mut self, key: Key, wish: Wish, waiter: Waiter<T>, now_ms: u64) {
-        let waiter = Waiter {
-            ticket: By::Loader(waiter.ticket, wish),
-            deadline_ms: waiter.deadline_ms,
-        };
-        self.read_by(key, waiter, now_ms);
-    }
-
     /// Changes a key that this node is home to, for a client.
-    pub fn write(&mut self, key: Key, operation: Operation, waiter: Waiter<T>, now_ms: u64) {
-        self.write_by(key, operation, waiter.by_client(), now_ms);
-    }
-
-    fn read_by(&mut self, key: Key, waiter: Waiter<By<T>>, now_ms: u64) {
-        let Some(acting) = self.tenure.acting() else {
-            return self.park(key, None, waiter);
-        };
-        match acting.roster.home(&key) {
-            Some(home) if home != acting.stay => self.fill(key, home, waiter, now_ms),
-            _ if self.may_decide(&key, now_ms) => self.read_here(key, waiter, now_ms),
-            _ => self.park(key, None, waiter),
-        }
+    pub fn write(&mut self, key: Key, write: Write, waiter: Waiter<T>, now_ms: u64) {
+        self.write_by(key, write, waiter.by_client(), now_ms);
     }
 
     /// Whether this node may decide about a key now.
@@ -270,15 +208,11 @@ impl<T> Cache<T> {
             .is_some_and(|acting| acting.is_home(key))
     }
 
-    pub(super) fn park(&mut self, key: Key, operation: Option<Operation>, waiter: Waiter<By<T>>) {
+    pub(super) fn park(&mut self, key: Key, write: Option<Write>, waiter: Waiter<By<T>>) {
         if self.parked.len() >= PARKED_MAX {
             return self.refuse(waiter, Why::TooMany);
         }
-        self.parked.push_back(Parked {
-            key,
-            operation,
-            waiter,
-        });
+        self.parked.push_back(Parked { key, write, waiter });
     }
 
     pub(super) fn refuse(&mut self, waiter: Waiter<By<T>>, why: Why) {
@@ -304,14 +238,16 @@ impl<T> Cache<T> {
             match step {
                 Step::Discard => self.discard(),
                 Step::Begin => {
+                    self.begin_requests(view, now_ms);
                     self.adopt_arrivals(now_ms);
                     self.begin_sweeps(now_ms);
                 }
                 Step::Extend => {}
                 Step::Freeze => self.freeze(now_ms),
-                Step::Adopt(before) => self.adopt(&before, now_ms),
+                Step::Adopt(before) => self.adopt(&before, view, now_ms),
             }
         }
+        self.forget_results(now_ms);
         self.settle_all(now_ms);
         self.retry(now_ms);
         self.step_sweeps(now_ms);
@@ -346,13 +282,24 @@ impl<T> Cache<T> {
                 write,
                 key,
                 entry,
-            } => self.store(from, (epoch, home, floor), (write, key, entry), now_ms),
+                done,
+            } => {
+                let left = (write, key, entry, done);
+                self.store(from, (epoch, home, floor), left, now_ms);
+            }
             Message::Move {
                 prepared,
                 home,
                 batch,
                 entries,
-            } => self.arrive(from, (prepared, home, batch), entries, now_ms),
+                past,
+            } => self.arrive(from, (prepared, home, batch), (entries, past), now_ms),
+            Message::Remember {
+                epoch,
+                home,
+                batch,
+                past,
+            } => self.take_past(from, (epoch, home, batch), past, now_ms),
             Message::Moved { home, batch } => self.moved(from, home, batch, now_ms),
             Message::Invalidated { home, writes } => {
                 self.acknowledged(from, home, &writes, now_ms);
@@ -401,6 +348,7 @@ impl<T> Cache<T> {
         self.held.clear();
         self.copies.clear();
         self.backups.clear();
+        self.requests.clear();
         self.floors.clear();
         self.stop_moving();
         self.abandon_writes(|_| true);
@@ -420,10 +368,11 @@ impl<T> Cache<T> {
             self.fills.detach(&key);
         }
         self.forget_arrivals();
+        self.forget_arriving_results();
         self.begin_moving(now_ms);
     }
 
-    fn adopt(&mut self, before: &Roster, now_ms: u64) {
+    fn adopt(&mut self, before: &Roster, view: &View, now_ms: u64) {
         let Some(acting) = self.tenure.acting() else {
             return;
         };
@@ -434,6 +383,7 @@ impl<T> Cache<T> {
         self.held.retain(|key, _| roster.home(key) == Some(me));
         self.adopt_sharers(before, &roster);
         self.adopt_backups(before, &roster, now_ms);
+        self.adopt_requests(before, view, now_ms);
         self.adopt_arrivals(now_ms);
         self.stop_moving();
         self.begin_refresh(before, &roster);
@@ -447,6 +397,7 @@ impl<T> Cache<T> {
 
     /// Lets time pass: sends again what was not answered, ends what nobody waits for any more.
     pub fn tick(&mut self, now_ms: u64) {
+        self.forget_results(now_ms);
         self.tick_writes(now_ms);
         self.tick_fills(now_ms);
         self.tick_moving(now_ms);
@@ -479,15 +430,10 @@ impl<T> Cache<T> {
     }
 
     fn retry(&mut self, now_ms: u64) {
-        for Parked {
-            key,
-            operation,
-            waiter,
-        } in std::mem::take(&mut self.parked)
-        {
-            match operation {
+        for Parked { key, write, waiter } in std::mem::take(&mut self.parked) {
+            match write {
                 None => self.read_by(key, waiter, now_ms),
-                Some(operation) => self.write_by(key, operation, waiter, now_ms),
+                Some(write) => self.write_by(key, write, waiter, now_ms),
             }
         }
     }

@@ -237,7 +237,7 @@ impl<T> Cache<T> {
                 ticket: By::Sweep(sweep, key.clone()),
                 deadline_ms: NEVER,
             };
-            self.write_by(key, Operation::Invalidate, waiter, now_ms);
+            self.write_by(key, Operation::Invalidate.into(), waiter, now_ms);
             let is_back = |taken: &Taken| taken.left.len() > left;
             if self.sweeps.taken.get(&sweep).is_some_and(is_back) {
                 // There is no room for it now.

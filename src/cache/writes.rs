@@ -13,10 +13,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::cache::entry::{Entry, Key, Version, cost};
-use crate::cache::event::{Event, Gone};
+use crate::cache::event::Event;
 use crate::cache::home::{Held, Reader, moved};
 use crate::cache::message::{Found, Message, Old};
-use crate::cache::operation::{Answer, Change, Operation, Why, decide};
+use crate::cache::operation::{Answer, Change, Why, Write};
+use crate::cache::requests::Done;
 use crate::cache::state::{By, Cache, Effect, Waiter};
 use crate::ids::{Incarnation, NodeId};
 use crate::view::tenure::{Acting, Roster};
@@ -30,6 +31,16 @@ const TELL_AGAIN_MS: u64 = 20;
 const TELL_AGAIN_MS_MAX: u64 = 160;
 /// What a key that is being removed takes beside its name.
 const REMOVAL_BYTES: usize = 64;
+
+/// Who asked for a write, and what to answer.
+#[derive(Clone, Debug)]
+pub(super) struct Origin<T> {
+    /// None when the client has given up.
+    pub(super) waiter: Option<Waiter<T>>,
+    pub(super) answer: Answer,
+    /// What to remember for repeats, if it has an id.
+    pub(super) done: Option<Done>,
+}
 
 /// A write that has not taken effect.
 #[derive(Clone, Debug)]
@@ -45,10 +56,9 @@ struct Writing<T> {
     backup: Option<NodeId>,
     again_at_ms: u64,
     pause_ms: u64,
-    /// Who asked for it and what to answer; none for a removal by this node itself, and when the
-    /// client has given up.
-    origin: Option<(Waiter<T>, Answer)>,
-    queue: VecDeque<(Operation, Waiter<T>)>,
+    /// Who asked for it; none for what this node does by itself.
+    origin: Option<Origin<T>>,
+    queue: VecDeque<(Write, Waiter<T>)>,
     readers: Vec<Reader<T>>,
     bytes: usize,
 }
@@ -92,6 +102,12 @@ impl<T> Writes<T> {
         &mut writing.expect("it is being written").readers
     }
 
+    /// The writes that wait for the one of this key, if there is one.
+    pub(super) fn queue(&mut self, key: &str) -> Option<&mut VecDeque<(Write, Waiter<T>)>> {
+        let writing = self.by_key.get_mut(key)?;
+        Some(&mut writing.queue)
+    }
+
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -122,120 +138,33 @@ impl<T> Writes<T> {
     }
 }
 
-fn removal_cost(key: &str) -> usize {
+pub(super) fn removal_cost(key: &str) -> usize {
     REMOVAL_BYTES + key.len()
 }
 
 impl<T> Cache<T> {
-    /// Changes a key that this node is home to.
-    pub(super) fn write_by(
-        &mut self,
-        key: Key,
-        operation: Operation,
-        waiter: Waiter<By<T>>,
-        now_ms: u64,
-    ) {
-        let home = self.tenure.acting().map(|acting| acting.is_home(&key));
-        if home == Some(false) && !self.acting().moves(&key) {
-            return self.refuse(waiter, Why::NotHome);
-        }
-        if !self.may_decide(&key, now_ms) {
-            return self.park(key, Some(operation), waiter);
-        }
-        self.end_if_over(&key, now_ms);
-        if let Some(writing) = self.writes.by_key.get_mut(&key) {
-            if writing.queue.len() >= QUEUE_MAX {
-                return self.refuse(waiter, Why::TooMany);
-            }
-            writing.queue.push_back((operation, waiter));
-            return;
-        }
-        let current = self.held.peek(&key).map(|held| &held.entry);
-        match operation
-            .fenced()
-            .map(|fenced| fenced.may_write(current, self.fences_forgotten))
-        {
-            None | Some(Some(true)) => {}
-            Some(Some(false)) => return self.refuse(waiter, Why::StaleToken),
-            Some(None) => return self.look_up(key, operation, waiter),
-        }
-        if let Operation::Set {
-            claim: Some(claim), ..
-        } = operation
-            && !self.claims.is_open(&key, claim, now_ms)
-        {
-            return self.refuse(waiter, Why::ClaimOver);
-        }
-        let version = self.next_version();
-        let current = self.held.peek(&key).map(|held| &held.entry);
-        match decide(&operation, current, (version, now_ms)) {
-            Ok((change, answer)) => {
-                let wait = self.claims.void(&key);
-                self.begin(key.clone(), change, version, Some((waiter, answer)), now_ms);
-                self.read_again(&key, wait, now_ms);
-            }
-            Err(answer) => {
-                // Who deletes what is not there means what is being loaded, too.
-                let wait = match answer {
-                    Answer::Removed { .. } => self.claims.void(&key),
-                    _ => Vec::new(),
-                };
-                self.answer(waiter.ticket, answer);
-                self.read_again(&key, wait, now_ms);
-            }
-        }
-    }
-
-    pub(super) fn next_version(&mut self) -> Version {
-        self.sequence += 1;
-        let epoch = match self.flaws.versions_without_epoch {
-            true => 0,
-            false => self.acting().epoch.0,
-        };
-        Version {
-            epoch,
-            sequence: self.sequence,
-        }
-    }
-
-    /// Begins to remove an entry that is over.
-    pub(super) fn end_if_over(&mut self, key: &Key, now_ms: u64) {
-        let is_over = |held: &Held| !held.entry.is_live(now_ms);
-        if !self.writes.by_key.contains_key(key) && self.held.peek(key).is_some_and(is_over) {
-            // It begins without room, too: readers wait for its end.
-            self.make_room(removal_cost(key), key, now_ms);
-            let version = self.next_version();
-            let removal = Change::Remove(Gone::Expired);
-            self.begin(key.clone(), removal, version, None, now_ms);
-        }
-    }
-
     /// Begins a write; with nobody to tell it takes effect at once.
     pub(super) fn begin(
         &mut self,
         key: Key,
         change: Change,
         version: Version,
-        origin: Option<(Waiter<By<T>>, Answer)>,
+        origin: Option<Origin<By<T>>>,
         now_ms: u64,
     ) {
         let (bytes, without_room) = match &change {
             Change::Put(entry) => (cost(&key, entry), Why::Full),
             Change::Remove(_) => (removal_cost(&key), Why::TooMany),
         };
+        let done = origin.as_ref().and_then(|origin| origin.done.as_ref());
+        let bytes = bytes + done.map_or(0, |done| done.cost(&key));
         // An eviction, which nobody asked for, takes less than what it frees.
         let takes_more = origin.is_some() || matches!(change, Change::Put(_));
         if takes_more && !self.make_room(bytes, &key, now_ms) {
-            if let Some((waiter, _)) = origin {
-                self.refuse(waiter, without_room);
-            }
-            return;
+            return self.refuse_origin(origin, without_room);
         }
         if self.writes.by_key.len() >= WRITES_MAX && origin.is_some() {
-            if let Some((waiter, _)) = origin {
-                self.refuse(waiter, Why::TooMany);
-            }
-            return;
+            return self.refuse_origin(origin, Why::TooMany);
         }
         let held = self.held.peek(&key);
         // A value that is written anew, for its second node alone, makes no copy old.
@@ -244,10 +173,7 @@ impl<T> Cache<T> {
         let backup = self.second(&key);
         if pending == 0 && backup.is_none() {
             self.put(&key, change, now_ms);
-            if let Some((waiter, answer)) = origin {
-                self.answer(waiter.ticket, answer);
-            }
-            return;
+            return self.answer_origin(&key, origin, now_ms);
         }
         self.writes.last_id += 1;
         let writing = Writing {
@@ -272,6 +198,25 @@ impl<T> Cache<T> {
         {
             writing.pending = 0;
             self.settle(&key, now_ms);
+        }
+    }
+
+    fn refuse_origin(&mut self, origin: Option<Origin<By<T>>>, why: Why) {
+        if let Some(waiter) = origin.and_then(|origin| origin.waiter) {
+            self.refuse(waiter, why);
+        }
+    }
+
+    /// The write has taken effect.
+    fn answer_origin(&mut self, key: &Key, origin: Option<Origin<By<T>>>, now_ms: u64) {
+        let Some(origin) = origin else {
+            return;
+        };
+        if let Some(done) = origin.done {
+            self.remember(key, done, now_ms);
+        }
+        if let Some(waiter) = origin.waiter {
+            self.answer(waiter.ticket, origin.answer);
         }
     }
 
@@ -310,6 +255,7 @@ impl<T> Cache<T> {
                 write: writing.id,
                 key: key.clone(),
                 entry,
+                done: writing.origin.as_ref().and_then(|o| o.done.clone()),
             };
             (to, message)
         });
@@ -402,14 +348,12 @@ impl<T> Cache<T> {
             self.counts.invalidation.add(took_ms);
         }
         self.put(key, writing.change, now_ms);
-        if let Some((waiter, answer)) = writing.origin {
-            self.answer(waiter.ticket, answer);
-        }
+        self.answer_origin(key, writing.origin, now_ms);
         for reader in writing.readers {
             self.read_for(key.clone(), reader, now_ms);
         }
-        for (operation, waiter) in writing.queue {
-            self.write_by(key.clone(), operation, waiter, now_ms);
+        for (write, waiter) in writing.queue {
+            self.write_by(key.clone(), write, waiter, now_ms);
         }
     }
 
@@ -444,11 +388,9 @@ impl<T> Cache<T> {
         let keys: Vec<Key> = keys.filter(|key| over(key)).cloned().collect();
         for key in keys {
             let writing = self.writes.remove(&key).expect("it was just there");
-            if let Some((waiter, _)) = writing.origin {
-                self.refuse(waiter, Why::Indeterminate);
-            }
-            for (operation, waiter) in writing.queue {
-                self.park(key.clone(), Some(operation), waiter);
+            self.refuse_origin(writing.origin, Why::Indeterminate);
+            for (write, waiter) in writing.queue {
+                self.park(key.clone(), Some(write), waiter);
             }
             for reader in writing.readers {
                 match reader {
@@ -464,15 +406,15 @@ impl<T> Cache<T> {
         let mut late = Vec::new();
         for (key, writing) in &mut self.writes.by_key {
             let is_late = |waiter: &Waiter<By<T>>| waiter.deadline_ms <= now_ms;
-            if writing.origin.as_ref().is_some_and(|(w, _)| is_late(w)) {
-                let origin = writing.origin.take();
-                late.extend(origin.map(|(waiter, _)| (waiter, Why::Indeterminate)));
+            if let Some(origin) = &mut writing.origin {
+                let waiter = origin.waiter.take_if(|waiter| is_late(waiter));
+                late.extend(waiter.map(|waiter| (waiter, Why::Indeterminate)));
             }
             let queue = std::mem::take(&mut writing.queue);
-            for (operation, waiter) in queue {
+            for (write, waiter) in queue {
                 match is_late(&waiter) {
                     true => late.push((waiter, Why::TimedOut)),
-                    false => writing.queue.push_back((operation, waiter)),
+                    false => writing.queue.push_back((write, waiter)),
                 }
             }
             for reader in std::mem::take(&mut writing.readers) {

@@ -6,13 +6,15 @@ use crate::cli::{Connection, ExitStatus, Failure, length_ms, node_id};
 use crate::client::Target;
 use crate::ids::{NodeId, Token};
 use crate::protocol::cache::{
-    Audit, Audited, Consistency, Delete, Explain, Explained, Fence, Found, Get, GetMany, If,
-    Increment, Invalidate, Set, Stats, Status, Touch,
+    Audit, Audited, Consistency, Delete, Explain, Explained, Fence, Found, Get, GetMany, Increment,
+    Invalidate, Set, Stats, Status, Touch,
 };
 use crate::protocol::value::Value;
 
+mod change;
 mod watch;
 
+use change::{ConditionArgs, RepeatArgs};
 use watch::WatchArgs;
 
 #[derive(Args)]
@@ -94,31 +96,8 @@ pub(super) struct SetArgs {
     claim: Option<String>,
     #[command(flatten)]
     condition: ConditionArgs,
-}
-
-/// What must be so for a change to be made.
-#[derive(Args)]
-struct ConditionArgs {
-    /// Only if there is no value.
-    #[arg(long, conflicts_with_all = ["if_present", "if_version"])]
-    if_absent: bool,
-    /// Only if there is a value.
-    #[arg(long, conflicts_with = "if_version")]
-    if_present: bool,
-    /// Only if the value has this version.
-    #[arg(long, value_name = "VERSION")]
-    if_version: Option<String>,
-}
-
-impl ConditionArgs {
-    fn condition(self) -> Option<If> {
-        let condition = If {
-            absent: self.if_absent,
-            present: self.if_present,
-            version: self.if_version,
-        };
-        (condition != If::default()).then_some(condition)
-    }
+    #[command(flatten)]
+    repeat: RepeatArgs,
 }
 
 /// Remove a value; exit code 1 if there was none.
@@ -132,12 +111,15 @@ pub(super) struct DeleteArgs {
     key: String,
     #[command(flatten)]
     condition: ConditionArgs,
+    #[command(flatten)]
+    repeat: RepeatArgs,
 }
 
 /// Add to an integer and print the sum.
 ///
 /// Examples:
 ///   mufakat cache increment visits --by 3 --initial 100
+///   mufakat cache increment visits --request-id order-42
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct IncrementArgs {
@@ -151,6 +133,8 @@ pub(super) struct IncrementArgs {
     /// How long it lives from now on.
     #[arg(long, value_name = "LENGTH", value_parser = length_ms)]
     ttl: Option<u64>,
+    #[command(flatten)]
+    repeat: RepeatArgs,
 }
 
 /// Let a value live so long from now on.
@@ -164,6 +148,8 @@ pub(super) struct TouchArgs {
     key: String,
     #[arg(long, value_name = "LENGTH", value_parser = length_ms)]
     ttl: u64,
+    #[command(flatten)]
+    repeat: RepeatArgs,
 }
 
 /// Remove the values with a tag, those whose keys begin with a prefix, or all, and print how many
@@ -247,6 +233,7 @@ pub(super) async fn run(
                 tags: args.tags,
                 fence: args.fence,
                 claim: args.claim,
+                repeat: args.repeat.repeat(),
                 ..Set::new(args.key, value)
             };
             let written = connection
@@ -260,6 +247,7 @@ pub(super) async fn run(
         CacheCommand::Delete(args) => {
             let delete = Delete {
                 condition: args.condition.condition(),
+                repeat: args.repeat.repeat(),
                 ..Delete::new(args.key)
             };
             let client = connection.client(Target::Any).await?;
@@ -275,6 +263,7 @@ pub(super) async fn run(
                 by: args.by,
                 initial: args.initial,
                 ttl_ms: args.ttl,
+                repeat: args.repeat.repeat(),
                 ..Increment::new(args.key)
             };
             let client = connection.client(Target::Any).await?;
@@ -286,6 +275,7 @@ pub(super) async fn run(
             let touch = Touch {
                 key: args.key,
                 ttl_ms: args.ttl,
+                repeat: args.repeat.repeat(),
                 timeout_ms: None,
             };
             let client = connection.client(Target::Any).await?;

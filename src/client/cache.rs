@@ -1,12 +1,14 @@
 //! The cache: values read from the memory of nodes, and written at their homes.
 
-use crate::client::call::{Answers, Call};
+use bytes::Bytes;
+
+use crate::client::call::{Answers, Before, Call};
 use crate::client::{Client, ClientError};
 use crate::ids::NodeId;
 use crate::protocol::Operation;
 use crate::protocol::cache::{
     AskStats, Audit, Audited, Counted, Delete, Deleted, Explain, Explained, Found, FoundMany, Get,
-    GetMany, Increment, Invalidate, Invalidated, Set, Stats, Touch, Written,
+    GetMany, Increment, Invalidate, Invalidated, Repeat, Set, Stats, Touch, Written,
 };
 
 /// Any node answers these.
@@ -40,16 +42,23 @@ impl Client {
             .await
     }
 
-    /// Writes a key. It is sent again only when it is known not to have taken effect: a repeat could
-    /// undo what another client wrote meanwhile.
+    /// Writes a key. Without a `request_id` it is sent again only when it is known not to have taken
+    /// effect: a repeat could undo what another client wrote meanwhile.
     ///
     /// # Errors
     /// `already_exists`, `not_found` and `version_mismatch` when the condition does not hold. With an
-    /// unknown outcome the value may have been written.
+    /// unknown outcome the value may have been written: ask again with the same `request_id` and
+    /// `repeat`.
     pub async fn cache_set(&self, request: &Set) -> Result<Written, ClientError> {
-        let body = request.body(self.options().encoding);
-        self.once(Operation::CacheSet, request.timeout_ms, &body)
-            .await
+        let body = |repeat: Repeat| {
+            let request = Set {
+                repeat,
+                ..request.clone()
+            };
+            self.encode(&request.body(self.options().encoding))
+        };
+        let call = (Operation::CacheSet, request.timeout_ms);
+        self.write(call, &request.repeat, body).await
     }
 
     /// Removes a key; sent again as [`Client::cache_set`].
@@ -57,8 +66,14 @@ impl Client {
     /// # Errors
     /// `not_found` and `version_mismatch` when the condition does not hold.
     pub async fn cache_delete(&self, request: &Delete) -> Result<Deleted, ClientError> {
-        self.once(Operation::CacheDelete, request.timeout_ms, request)
-            .await
+        let body = |repeat: Repeat| {
+            self.encode(&Delete {
+                repeat,
+                ..request.clone()
+            })
+        };
+        let call = (Operation::CacheDelete, request.timeout_ms);
+        self.write(call, &request.repeat, body).await
     }
 
     /// Adds to an integer; sent again as [`Client::cache_set`].
@@ -66,8 +81,14 @@ impl Client {
     /// # Errors
     /// `wrong_type` when the value is no integer.
     pub async fn cache_increment(&self, request: &Increment) -> Result<Counted, ClientError> {
-        self.once(Operation::CacheIncrement, request.timeout_ms, request)
-            .await
+        let body = |repeat: Repeat| {
+            self.encode(&Increment {
+                repeat,
+                ..request.clone()
+            })
+        };
+        let call = (Operation::CacheIncrement, request.timeout_ms);
+        self.write(call, &request.repeat, body).await
     }
 
     /// Lets a key's lifetime begin anew; sent again as [`Client::cache_set`].
@@ -75,8 +96,14 @@ impl Client {
     /// # Errors
     /// `not_found` when there is no value.
     pub async fn cache_touch(&self, request: &Touch) -> Result<Written, ClientError> {
-        self.once(Operation::CacheTouch, request.timeout_ms, request)
-            .await
+        let body = |repeat: Repeat| {
+            self.encode(&Touch {
+                repeat,
+                ..request.clone()
+            })
+        };
+        let call = (Operation::CacheTouch, request.timeout_ms);
+        self.write(call, &request.repeat, body).await
     }
 
     /// Removes the values with a tag, those whose keys begin with a prefix, or all. When it has
@@ -125,18 +152,23 @@ impl Client {
         self.ask_node(node, Operation::CacheStats).await
     }
 
-    /// A call that is not sent again when it may have taken effect.
-    async fn once<T: Answers>(
+    /// A call that is sent again, when it may have taken effect, only as a repeat.
+    async fn write<T: Answers>(
         &self,
-        operation: Operation,
-        timeout_ms: Option<u64>,
-        request: &impl serde::Serialize,
+        (operation, timeout_ms): (Operation, Option<u64>),
+        repeat: &Repeat,
+        body: impl Fn(Repeat) -> Bytes,
     ) -> Result<T, ClientError> {
-        let body = self.encode(request);
         let call = Call {
-            repeatable: false,
+            repeatable: repeat.request_id.is_some(),
             ..Call::new(operation, timeout_ms, 0)
         };
-        Ok(self.call_until_answered(call, |_| body.clone()).await?)
+        let body = |before: Before| {
+            body(Repeat {
+                repeat: repeat.repeat || before.is_unknown,
+                ..repeat.clone()
+            })
+        };
+        Ok(self.call_until_answered(call, body).await?)
     }
 }

@@ -61,6 +61,15 @@ impl Call {
     }
 }
 
+/// What is known when an attempt of a call begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Before {
+    /// Since the first attempt: 0 at that one.
+    pub elapsed_ms: u64,
+    /// Whether an attempt before may have taken effect.
+    pub is_unknown: bool,
+}
+
 /// How a call ended without success.
 #[derive(Debug)]
 pub(super) struct Failed {
@@ -168,18 +177,21 @@ impl Direct {
 
 impl Client {
     /// Asks until there is an answer that the caller must judge, or the call's time is over.
-    /// `body` gets the milliseconds since the start, 0 the first time.
     pub(super) async fn call_until_answered<T: Answers>(
         &self,
         call: Call,
-        mut body: impl FnMut(u64) -> Bytes,
+        mut body: impl FnMut(Before) -> Bytes,
     ) -> Result<T, Failed> {
         let started = time::now();
         let mut elapsed_ms = 0;
         let mut pause_ms = PAUSE_MS_MIN;
         let mut earlier_unknown = false;
         loop {
-            let attempt = self.attempt(call, elapsed_ms, body(elapsed_ms)).await;
+            let body = body(Before {
+                elapsed_ms,
+                is_unknown: earlier_unknown,
+            });
+            let attempt = self.attempt(call, elapsed_ms, body).await;
             let error = match attempt {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,

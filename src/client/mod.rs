@@ -66,7 +66,7 @@ pub use lease::Lease;
 pub use requester::{Message, RequestError, Requester};
 pub use session::Session;
 
-use call::{Call, Direct, Subjects};
+use call::{Before, Call, Direct, Subjects};
 
 /// How soon a wait longer than one request's is attached again: before that request's wait ends, with
 /// time left for a change of leader.
@@ -237,7 +237,7 @@ impl Client {
             repeatable: request.request_id.is_some(),
             ..Call::new(Operation::LockAcquire, request.timeout_ms, asked_wait_ms)
         };
-        let body = |elapsed_ms: u64| {
+        let body = |Before { elapsed_ms, .. }: Before| {
             if elapsed_ms > 0 {
                 request.wait_ms = asked_wait_ms.saturating_sub(elapsed_ms);
                 request.timeout_ms = Some(call.timeout_ms.saturating_sub(elapsed_ms).max(1));

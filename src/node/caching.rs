@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 
 use crate::cache::entry::Fence;
 use crate::cache::operation::Why;
+use crate::cache::requests::REMEMBERED_MS;
 use crate::cache::service::{Answers, CacheService, Fences};
 use crate::cache::state::Settings;
 use crate::config::Config;
@@ -26,6 +27,7 @@ pub(super) fn service(
     let settings = Settings {
         bytes_max: config.cache_bytes as usize,
         backups: config.cache_backups,
+        remember_ms: REMEMBERED_MS,
     };
     let fences = Arc::new(Holders(locks));
     CacheService::new(

@@ -8,10 +8,13 @@ use crate::protocol::{Code, Encoding, ErrorReply, INTEGER_MAX, Refusal, TIMEOUT_
 
 mod answers;
 mod conditions;
+mod repeats;
 
 pub use answers::*;
 use conditions::{FENCE, IF, condition, fence};
 pub use conditions::{Fence, If};
+pub use repeats::Repeat;
+use repeats::{REPEAT, REQUEST_ID};
 
 /// The greatest lifetime in milliseconds: a year.
 pub const TTL_MS_MAX: u64 = 366 * 24 * 3_600_000;
@@ -96,6 +99,7 @@ pub struct Set {
     pub fence: Option<Fence>,
     /// The claim under which it was loaded.
     pub claim: Option<String>,
+    pub repeat: Repeat,
     pub timeout_ms: Option<u64>,
 }
 
@@ -105,6 +109,8 @@ pub struct Delete {
     pub key: String,
     #[serde(rename = "if", skip_serializing_if = "Option::is_none")]
     pub condition: Option<If>,
+    #[serde(flatten)]
+    pub repeat: Repeat,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
 }
@@ -120,6 +126,8 @@ pub struct Increment {
     /// Kept as it is when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl_ms: Option<u64>,
+    #[serde(flatten)]
+    pub repeat: Repeat,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
 }
@@ -129,6 +137,8 @@ pub struct Increment {
 pub struct Touch {
     pub key: String,
     pub ttl_ms: u64,
+    #[serde(flatten)]
+    pub repeat: Repeat,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
 }
@@ -240,6 +250,8 @@ impl Set {
         Field::new("tags", Rule::Names(TAGS_MAX)),
         FENCE,
         Field::new("claim", Rule::Name),
+        REQUEST_ID,
+        REPEAT,
         TIMEOUT_MS_FIELD,
     ];
 
@@ -253,6 +265,7 @@ impl Set {
             tags: Vec::new(),
             fence: None,
             claim: None,
+            repeat: Repeat::default(),
             timeout_ms: None,
         }
     }
@@ -269,6 +282,7 @@ impl Set {
             tags: given.names("tags").unwrap_or_default(),
             fence: fence(&mut given, suffix)?,
             claim: given.text("claim"),
+            repeat: Repeat::build(&mut given)?,
             timeout_ms: given.integer("timeout_ms"),
         })
     }
@@ -295,6 +309,8 @@ impl Set {
             fence: Option<Fence>,
             #[serde(skip_serializing_if = "Option::is_none")]
             claim: Option<String>,
+            #[serde(flatten)]
+            repeat: Repeat,
             #[serde(skip_serializing_if = "Option::is_none")]
             timeout_ms: Option<u64>,
         }
@@ -314,18 +330,20 @@ impl Set {
             tags: self.tags.clone(),
             fence: self.fence.clone(),
             claim: self.claim.clone(),
+            repeat: self.repeat.clone(),
             timeout_ms: self.timeout_ms,
         }
     }
 }
 
 impl Delete {
-    pub(super) const FIELDS: &[Field] = &[KEY, IF, TIMEOUT_MS_FIELD];
+    pub(super) const FIELDS: &[Field] = &[KEY, IF, REQUEST_ID, REPEAT, TIMEOUT_MS_FIELD];
 
     pub fn new(key: impl Into<String>) -> Self {
         Delete {
             key: key.into(),
             condition: None,
+            repeat: Repeat::default(),
             timeout_ms: None,
         }
     }
@@ -334,6 +352,7 @@ impl Delete {
         Ok(Delete {
             key: given.required_text("key")?,
             condition: condition(&mut given)?,
+            repeat: Repeat::build(&mut given)?,
             timeout_ms: given.integer("timeout_ms"),
         })
     }
@@ -345,6 +364,8 @@ impl Increment {
         Field::new("by", Rule::Integer(0, INTEGER_MAX)),
         Field::new("initial", Rule::Integer(0, INTEGER_MAX)),
         TTL_MS,
+        REQUEST_ID,
+        REPEAT,
         TIMEOUT_MS_FIELD,
     ];
 
@@ -354,6 +375,7 @@ impl Increment {
             by: 1,
             initial: 0,
             ttl_ms: None,
+            repeat: Repeat::default(),
             timeout_ms: None,
         }
     }
@@ -364,18 +386,20 @@ impl Increment {
             by: given.integer("by").unwrap_or(1),
             initial: given.integer("initial").unwrap_or(0),
             ttl_ms: given.integer("ttl_ms"),
+            repeat: Repeat::build(&mut given)?,
             timeout_ms: given.integer("timeout_ms"),
         })
     }
 }
 
 impl Touch {
-    pub(super) const FIELDS: &[Field] = &[KEY, TTL_MS, TIMEOUT_MS_FIELD];
+    pub(super) const FIELDS: &[Field] = &[KEY, TTL_MS, REQUEST_ID, REPEAT, TIMEOUT_MS_FIELD];
 
     pub(super) fn build(mut given: Fields<'_>) -> Result<Self, Refusal> {
         Ok(Touch {
             key: given.required_text("key")?,
             ttl_ms: given.required_integer("ttl_ms")?,
+            repeat: Repeat::build(&mut given)?,
             timeout_ms: given.integer("timeout_ms"),
         })
     }

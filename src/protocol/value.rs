@@ -35,7 +35,7 @@ pub const VALUE_BYTES_MAX: usize = 900 * 1024;
 pub const JSON_DEPTH_MAX: usize = 100;
 
 /// What a value is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     #[default]
@@ -58,7 +58,7 @@ impl Kind {
 }
 
 /// A value and what it is. The bytes of text and JSON are UTF-8.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Value {
     kind: Kind,
     bytes: Bytes,

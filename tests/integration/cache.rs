@@ -5,7 +5,8 @@ use std::time::Duration;
 use mufakat::client::{Client, Target};
 use mufakat::ids::{NodeId, Token};
 use mufakat::protocol::cache::{
-    Counted, Delete, Explain, Fence, Found, Get, GetMany, If, Increment, Set, Source, Status, Touch,
+    Counted, Delete, Explain, Fence, Found, Get, GetMany, If, Increment, Repeat, Set, Source,
+    Status, Touch,
 };
 use mufakat::protocol::lock::{Acquire, Mode, Release};
 use mufakat::protocol::value::Value;
@@ -135,6 +136,7 @@ async fn each_operation_does_what_it_says_through_every_node() {
     let touch = Touch {
         key: "a".to_owned(),
         ttl_ms: 60_000,
+        repeat: Repeat::default(),
         timeout_ms: None,
     };
     one.cache_touch(&touch).await.expect("it is there");

@@ -9,6 +9,7 @@ mod browser;
 mod cache;
 mod cache_chaos;
 mod cache_invalidation;
+mod cache_requests;
 mod catch_up;
 mod chaos;
 mod cli;

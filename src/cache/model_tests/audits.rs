@@ -8,12 +8,7 @@ use crate::cache::state::Flaws;
 
 /// What an audit of [`READER`] finds.
 fn audit(nodes: &mut Nodes) -> Report {
-    let waiter = nodes.waiter();
-    let ticket = waiter.ticket;
-    let now = nodes.now;
-    let cache = nodes.caches.get_mut(&READER).expect("one of three");
-    cache.audit(10, waiter, now);
-    nodes.collect();
+    let ticket = nodes.ask(READER, |cache, waiter, now| cache.audit(10, waiter, now));
     nodes.settle();
     nodes.pass(1_100);
     match &nodes.answers[&ticket] {

@@ -11,16 +11,13 @@ use crate::protocol::value::Value;
 const LOAD_MS: u64 = 5_000;
 
 fn ask(nodes: &mut Nodes, node: NodeId, key: &Key, wait_ms: u64) -> u64 {
-    let waiter = nodes.waiter();
-    let ticket = waiter.ticket;
-    let now = nodes.now;
-    let wish = Wish {
-        load_ms: LOAD_MS,
-        wait_until_ms: now + wait_ms,
-    };
-    let cache = nodes.caches.get_mut(&node).expect("one of three");
-    cache.read_or_claim(key.clone(), wish, waiter, now);
-    nodes.collect();
+    let ticket = nodes.ask(node, |cache, waiter, now| {
+        let wish = Wish {
+            load_ms: LOAD_MS,
+            wait_until_ms: now + wait_ms,
+        };
+        cache.read_or_claim(key.clone(), wish, waiter, now);
+    });
     nodes.settle();
     ticket
 }

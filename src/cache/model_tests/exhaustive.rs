@@ -265,6 +265,8 @@ const QUIET: Scenario = Scenario {
         no_detach: false,
         no_purge_of_backups: false,
         versions_without_epoch: false,
+        no_results_at_second: false,
+        repeats_are_new: false,
     },
 };
 

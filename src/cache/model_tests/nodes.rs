@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::cache::entry::Key;
 use crate::cache::event::Event;
 use crate::cache::message::{Invalidation, Matching, Message};
-use crate::cache::operation::{Answer, Condition, Hit, Operation};
+use crate::cache::operation::{Answer, Condition, Hit, Operation, Write};
 use crate::cache::state::{Cache, Effect, Flaws, Settings, Waiter};
 use crate::ids::{BootId, NodeId};
 use crate::protocol::value::Value;
@@ -15,6 +15,7 @@ pub(super) const HOME: NodeId = NodeId(1);
 pub(super) const READER: NodeId = NodeId(2);
 pub(super) const OTHER: NodeId = NodeId(3);
 pub(super) const LEASE_MS: u64 = 1_000;
+pub(super) const REMEMBER_MS: u64 = 60_000;
 /// Room for a few entries.
 pub(super) const BYTES_MAX: usize = 3_000;
 
@@ -42,7 +43,7 @@ pub(super) struct Nodes {
     /// What watchers were told.
     pub(super) events: Vec<Event>,
     /// Fences to be looked up, and the writes that they are for.
-    pub(super) lookups: Vec<(NodeId, Key, Operation, Waiter<u64>)>,
+    pub(super) lookups: Vec<(NodeId, Key, Write, Waiter<u64>)>,
     pub(super) last_ticket: u64,
     /// Hears and reads nothing.
     pub(super) deaf: Option<NodeId>,
@@ -55,7 +56,11 @@ impl Nodes {
     }
 
     pub(super) fn start_with(bytes_max: usize, backups: bool) -> Self {
-        let settings = Settings { bytes_max, backups };
+        let settings = Settings {
+            bytes_max,
+            backups,
+            remember_ms: REMEMBER_MS,
+        };
         let cache = |id: NodeId| Cache::new((id, BootId(id.0)), LEASE_MS, settings);
         let mut nodes = Nodes {
             now: 1_000,
@@ -100,11 +105,9 @@ impl Nodes {
                         self.answers.insert(ticket, answer);
                     }
                     Effect::Event(event) => self.events.push(event),
-                    Effect::LookUp {
-                        key,
-                        operation,
-                        waiter,
-                    } => self.lookups.push((*from, key, operation, waiter)),
+                    Effect::LookUp { key, write, waiter } => {
+                        self.lookups.push((*from, key, write, waiter));
+                    }
                     Effect::Send { to, message } => self.mail.push(Mail {
                         from: *from,
                         to,
@@ -158,6 +161,20 @@ impl Nodes {
         assert!(self.view.member(node).is_none());
     }
 
+    /// A node that was lost begins anew.
+    pub(super) fn come_back(&mut self, node: NodeId) {
+        let settings = self.caches[&node].settings();
+        let boot = BootId(node.0 + 100);
+        let cache = Cache::new((node, boot), LEASE_MS, settings);
+        self.caches.insert(node, cache);
+        self.deaf = None;
+        for _ in 0..400 {
+            self.pass(10);
+            self.settle();
+        }
+        assert!(self.view.member(node).is_some());
+    }
+
     /// Takes what is under way to a node.
     pub(super) fn take(&mut self, to: NodeId) -> Vec<Mail> {
         let (taken, rest) = self.mail.drain(..).partition(|mail| mail.to == to);
@@ -192,23 +209,30 @@ impl Nodes {
         self.keys(HOME).next().expect("some key lives there")
     }
 
-    pub(super) fn waiter(&mut self) -> Waiter<u64> {
+    /// Asks a node, as a client with a minute of patience; the ticket of its answer.
+    pub(super) fn ask(
+        &mut self,
+        node: NodeId,
+        ask: impl FnOnce(&mut Cache<u64>, Waiter<u64>, u64),
+    ) -> u64 {
         self.last_ticket += 1;
-        Waiter {
+        let waiter = Waiter {
             ticket: self.last_ticket,
             deadline_ms: self.now + 60_000,
-        }
+        };
+        let cache = self.caches.get_mut(&node).expect("one of three");
+        ask(cache, waiter, self.now);
+        self.collect();
+        self.last_ticket
     }
 
     /// Asks a home for a change; the ticket of its answer.
-    pub(super) fn write(&mut self, key: &Key, operation: Operation) -> u64 {
-        let waiter = self.waiter();
-        let ticket = waiter.ticket;
+    pub(super) fn write(&mut self, key: &Key, write: impl Into<Write>) -> u64 {
         let home = self.caches[&OTHER].home(key).expect("it acts");
-        let cache = self.caches.get_mut(&home).expect("one of three");
-        cache.write(key.clone(), operation, waiter, self.now);
-        self.collect();
-        ticket
+        let (key, write) = (key.clone(), write.into());
+        self.ask(home, |cache, waiter, now| {
+            cache.write(key, write, waiter, now)
+        })
     }
 
     pub(super) fn set(&mut self, key: &Key, text: &str) -> u64 {
@@ -230,12 +254,9 @@ impl Nodes {
     }
 
     pub(super) fn invalidate(&mut self, node: NodeId, matching: Matching) -> u64 {
-        let waiter = self.waiter();
-        let ticket = waiter.ticket;
-        let cache = self.caches.get_mut(&node).expect("one of three");
-        cache.invalidate(matching, waiter, self.now);
-        self.collect();
-        ticket
+        self.ask(node, |cache, waiter, now| {
+            cache.invalidate(matching, waiter, now);
+        })
     }
 
     pub(super) fn hit(&mut self, node: NodeId, key: &Key) -> Option<String> {
@@ -245,12 +266,9 @@ impl Nodes {
 
     /// Asks a node for a value that it does not have.
     pub(super) fn read(&mut self, node: NodeId, key: &Key) -> u64 {
-        let waiter = self.waiter();
-        let ticket = waiter.ticket;
-        let cache = self.caches.get_mut(&node).expect("one of three");
-        cache.read(key.clone(), waiter, self.now);
-        self.collect();
-        ticket
+        self.ask(node, |cache, waiter, now| {
+            cache.read(key.clone(), waiter, now);
+        })
     }
 
     /// What a ticket's question was answered with: a value, or none.

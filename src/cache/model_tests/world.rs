@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use super::clients::Asked;
 use crate::cache::entry::{Key, Version};
 use crate::cache::message::{Invalidation, Matching, Message, Old};
-use crate::cache::operation::{Answer, Operation};
+use crate::cache::operation::{Answer, Write};
 use crate::cache::state::{Cache, Effect, Flaws, Settings, Waiter};
 use crate::ids::{BootId, NodeId};
 use crate::view::cluster::{Command, View};
@@ -23,6 +23,10 @@ const TICK_MS: u64 = 20;
 const SUSPICION_MS: u64 = 120;
 pub(super) const PATIENCE_MS: u64 = 1_500;
 const RUN_MS: u64 = 12_000;
+/// Room for about six values, or a part of them and of remembered results.
+const BYTES_MAX: usize = 40_000;
+/// Longer than a client repeats a write.
+const REMEMBER_MS: u64 = 6_000;
 
 /// Parts of the protocol that are left out.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,6 +49,10 @@ pub struct Seen {
     pub crashes: u64,
     pub pauses: u64,
     pub unknown: u64,
+    /// Writes that were asked for again, and those whose repeat got an answer.
+    pub repeated: u64,
+    pub recalled: u64,
+    pub counted: u64,
     pub epochs: u64,
 }
 
@@ -58,6 +66,9 @@ impl Seen {
         self.crashes += other.crashes;
         self.pauses += other.pauses;
         self.unknown += other.unknown;
+        self.repeated += other.repeated;
+        self.recalled += other.recalled;
+        self.counted += other.counted;
         self.epochs += other.epochs;
     }
 }
@@ -68,7 +79,7 @@ pub(super) enum Mail {
     News(Invalidation),
     /// Clients' requests; a write has been handed on to the home.
     Read(Key, Waiter<u64>),
-    Write(Key, Operation, Waiter<u64>),
+    Write(Key, Box<Write>, Waiter<u64>),
     Invalidate(Matching, Waiter<u64>),
 }
 
@@ -112,12 +123,15 @@ pub struct World {
     pub(super) silent_since: BTreeMap<NodeId, u64>,
     pub(super) boots: u64,
     pub(super) asked: Vec<Asked>,
-    /// Which operation each client waits for.
+    /// Which ticket each client waits for.
     pub(super) waiting: BTreeMap<u64, u64>,
     /// What clients last saw of each key: value and version.
     pub(super) known: BTreeMap<u64, (u64, Version)>,
     /// Which value each version of each key is of.
     pub(super) versions: BTreeMap<(u64, Version), u64>,
+    /// The versions and values that the counter was answered with, and the times that it was not counted.
+    pub(super) counted: Vec<(Version, u64)>,
+    pub(super) uncounted: u64,
     pub(super) broken: Option<String>,
     pub(super) seen: Seen,
 }
@@ -138,6 +152,8 @@ impl World {
             waiting: BTreeMap::new(),
             known: BTreeMap::new(),
             versions: BTreeMap::new(),
+            counted: Vec::new(),
+            uncounted: 0,
             broken: None,
             seen: Seen::default(),
         };
@@ -163,8 +179,9 @@ impl World {
         self.boots += 1;
         let boot = BootId(self.boots);
         let settings = Settings {
-            bytes_max: 1_700,
+            bytes_max: BYTES_MAX,
             backups: true,
+            remember_ms: REMEMBER_MS,
         };
         let cache = Cache::new((id, boot), LEASE_MS, settings).with_flaws(self.wrong.flaws);
         let node = Node {
@@ -252,8 +269,7 @@ impl World {
             Event::Client(client) => self.ask(client),
             Event::GiveUp(client, asked) => {
                 if self.waiting.get(&client) == Some(&asked) {
-                    self.seen.unknown += 1;
-                    self.go_on(client);
+                    self.give_up(client, asked);
                 }
             }
             Event::Crash => self.crash(),
@@ -355,7 +371,8 @@ impl World {
 
     fn pause(&mut self) {
         let id = NodeId(self.rng.random_range(1..=NODES));
-        let length = [LEASE_MS / 2, LEASE_MS * 3][self.rng.random_range(0..2)];
+        // A node that is stopped for less than a lease goes on with what it has.
+        let length = [LEASE_MS * 2 / 3, LEASE_MS * 3][self.rng.random_range(0..2)];
         let until = self.now + length;
         if let Some(node) = self.nodes.get_mut(&id)
             && node.paused_until <= self.now
@@ -425,12 +442,12 @@ impl World {
                     );
                 }
             },
-            Mail::Write(key, operation, waiter) => {
+            Mail::Write(key, write, waiter) => {
                 let waiter = Waiter {
                     deadline_ms: now + PATIENCE_MS,
                     ..waiter
                 };
-                cache.write(key, operation, waiter, now);
+                cache.write(key, *write, waiter, now);
             }
             Mail::Invalidate(matching, waiter) => {
                 let waiter = Waiter {
@@ -446,7 +463,7 @@ impl World {
     fn flush(&mut self, id: NodeId) {
         let node = self.nodes.get_mut(&id).expect("it runs");
         let (entries, bytes) = node.cache.size();
-        assert!(bytes <= 1_700, "{entries} entries take {bytes} bytes");
+        assert!(bytes <= BYTES_MAX, "{entries} entries take {bytes} bytes");
         for effect in node.cache.take_effects() {
             match effect {
                 Effect::Answer { ticket, answer } => self.answered(ticket, answer),

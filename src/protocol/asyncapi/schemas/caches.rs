@@ -89,6 +89,16 @@ pub(super) fn request_field(operation: Operation, name: &str) -> (&'static str, 
             "The claim under which the value was loaded: refused when it is over.",
             Value::Null,
         ),
+        (_, "request_id") => (
+            "Repeats carry the same id, get the first answer and are not executed again; so may \
+             the header Nats-Msg-Id instead.",
+            Value::Null,
+        ),
+        (_, "repeat") => (
+            "Whether a request with this id may have been executed before: then it is refused as \
+             `indeterminate` where that would not be known.",
+            json!(false),
+        ),
         (_, "sample") => ("How many copies to compare.", json!(SAMPLE_DEFAULT)),
         (_, other) => panic!("say in caches.rs what `{other}` is for"),
     }
