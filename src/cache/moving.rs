@@ -9,7 +9,7 @@
 //! forgotten in every other case. When only the second node of a key changes, its home writes the
 //! value anew, as it is, once the view is active.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cache::backups::Backup;
 use crate::cache::entry::{Key, Sent, cost};
@@ -75,6 +75,20 @@ impl Moving {
     pub fn has_moved(&self, now_ms: u64) -> bool {
         let is_sent = self.sent.values().any(|batch| batch.is_for_next);
         (self.left.is_empty() && !is_sent) || self.deadline_ms <= now_ms
+    }
+
+    /// The values and the results that second nodes do not have for certain.
+    fn take_untold(&mut self) -> (BTreeSet<Key>, BTreeSet<Name>) {
+        let is_to_second = |_: &u64, batch: &mut Batch| !batch.is_for_next;
+        let sent = self.sent.extract_if(.., is_to_second);
+        let sent = sent.flat_map(|(_, batch)| batch.items);
+        let left = self.left_results.drain(..).map(|(_, item)| item);
+        let names = sent.chain(left).filter_map(|item| match item {
+            Item::Result(name) => Some(name),
+            Item::Value(_) => None,
+        });
+        let names = names.collect();
+        (self.refresh.drain(..).collect(), names)
     }
 
     fn stop(&mut self) {
@@ -277,16 +291,19 @@ impl<T> Cache<T> {
     }
 
     /// Writes anew, as they are, the values whose second node is another now, and tells that node the
-    /// results of writes.
+    /// results of writes; so, too, what second nodes were not told until now.
     pub(super) fn begin_refresh(&mut self, before: &Roster, after: &Roster) {
+        let (values, results) = self.moving.take_untold();
         if !self.settings.backups {
             return;
         }
         let second = |roster: &Roster, key: &str| roster.homes(key).and_then(|h| h.second);
         let is_changed = |key: &Key| second(before, key) != second(after, key);
-        let changed = self.held.keys_where(|key, _| is_changed(key));
-        self.moving.refresh.extend(changed);
-        for name in self.requests.of(self.acting().stay, is_changed) {
+        self.moving.refresh = self
+            .held
+            .keys_where(|key, _| is_changed(key) || values.contains(key));
+        let is_told = |name: &Name| is_changed(&name.0) || results.contains(name);
+        for name in self.requests.of(self.acting().stay, is_told) {
             if let Some(second) = second(after, &name.0) {
                 let item = (second.node, Item::Result(name));
                 self.moving.left_results.push(item);
@@ -326,10 +343,13 @@ impl<T> Cache<T> {
         }
     }
 
+    /// Nothing that moves is this node's business any more; what second nodes are told is.
     pub(super) fn stop_moving(&mut self) {
         self.moving.stop();
-        self.moving.sent.clear();
-        self.moving.left_results.clear();
-        self.moving.refresh.clear();
+    }
+
+    pub(super) fn forget_moving(&mut self) {
+        self.moving.stop();
+        self.moving.take_untold();
     }
 }

@@ -164,11 +164,11 @@ impl Requests {
         }
     }
 
-    /// The results of a home's keys for which `wanted`.
-    pub(super) fn of(&self, home: Stay, wanted: impl Fn(&Key) -> bool) -> Vec<Name> {
+    /// The results of a home for which `wanted`.
+    pub(super) fn of(&self, home: Stay, wanted: impl Fn(&Name) -> bool) -> Vec<Name> {
         let is_of = |kept: &Remembered| kept.home == home && kept.arriving.is_none();
         let found = self.by_name.iter();
-        let found = found.filter(|(name, kept)| is_of(kept) && wanted(&name.0));
+        let found = found.filter(|(name, kept)| is_of(kept) && wanted(name));
         found.map(|(name, _)| name.clone()).collect()
     }
 

@@ -350,7 +350,7 @@ impl<T> Cache<T> {
         self.backups.clear();
         self.requests.clear();
         self.floors.clear();
-        self.stop_moving();
+        self.forget_moving();
         self.abandon_writes(|_| true);
         self.abandon_fills(|_| true);
         self.forget_sweeps();

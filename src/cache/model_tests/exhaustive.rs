@@ -7,7 +7,7 @@
 //! passings of time are bounded. At the end everybody must have an answer, and the answers must be
 //! linearizable.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -15,7 +15,7 @@ use super::checker::{self, Did};
 use super::nodes::*;
 use crate::cache::entry::Key;
 use crate::cache::message::Matching;
-use crate::cache::operation::Answer;
+use crate::cache::operation::{Answer, Operation, Write};
 use crate::cache::state::Flaws;
 use crate::ids::NodeId;
 
@@ -31,6 +31,8 @@ enum Act {
     Delete,
     Invalidate,
     Get(NodeId),
+    /// Adds one under this id: repeats are one operation.
+    Count(&'static str),
 }
 
 /// What happens in each run, and how much of it may go wrong.
@@ -71,7 +73,9 @@ impl Run {
         let mut nodes = Nodes::start_with(1 << 20, scenario.backups);
         nodes.flaw(scenario.flaws);
         let key = nodes.key();
-        nodes.share(&key, "0");
+        nodes.write(&key, count("first"));
+        nodes.settle();
+        nodes.get(READER, &key);
         nodes.get(OTHER, &key);
         Run {
             nodes,
@@ -89,6 +93,7 @@ impl Run {
         let mut read = None;
         let ticket = match act {
             Act::Set(number) => Some(self.nodes.set(&key, &number.to_string())),
+            Act::Count(id) => Some(self.nodes.write(&key, count(id))),
             Act::Delete => Some(self.nodes.delete(&key)),
             Act::Invalidate => Some(self.nodes.invalidate(OTHER, Matching::All)),
             Act::Get(node) => {
@@ -201,16 +206,39 @@ impl Run {
             return Err(format!("never answered: {asked:?}"));
         }
         let first = checker::Operation {
-            did: Did::Wrote(0),
+            did: Did::Wrote(1),
             asked: 0,
             answered: Some(0),
         };
+        self.check_repeats()?;
         let rest = self.asked.iter().filter_map(|asked| self.operation(asked));
         let history: Vec<_> = [first].into_iter().chain(rest).collect();
         match checker::is_linearizable(&history) {
             true => Ok(()),
             false => Err(format!("{history:#?}")),
         }
+    }
+
+    /// Repeats get the answer of the first, and are part of it.
+    fn check_repeats(&mut self) -> Result<(), String> {
+        let mut firsts: BTreeMap<&str, Asked> = BTreeMap::new();
+        let mut differing = None;
+        let answers = &self.nodes.answers;
+        self.asked.retain(|asked| {
+            let Act::Count(id) = asked.act else {
+                return true;
+            };
+            let Some(first) = firsts.get(id) else {
+                firsts.insert(id, asked.clone());
+                return true;
+            };
+            let answer = |asked: &Asked| answers[&asked.ticket.expect("it was asked")].clone();
+            if answer(first) != answer(asked) {
+                differing = Some(format!("{:?}, then {:?}", answer(first), answer(asked)));
+            }
+            false
+        });
+        differing.map_or(Ok(()), Err)
     }
 
     fn operation(&self, asked: &Asked) -> Option<checker::Operation> {
@@ -220,6 +248,9 @@ impl Run {
             (Act::Get(_), None) => Did::Read(asked.read.expect("a hit")),
             (Act::Get(_), Some(Answer::Found(hit))) => Did::Read(number(&text(hit))),
             (Act::Set(number), Some(Answer::Wrote { .. })) => Did::Wrote(number),
+            (Act::Count(_), Some(Answer::Counted { value, .. })) => {
+                Did::Replaced(value - 1, *value)
+            }
             (Act::Delete, Some(Answer::Removed { .. })) => Did::Removed,
             (Act::Invalidate, Some(Answer::Swept { .. })) => Did::Removed,
             other => panic!("{other:?}"),
@@ -229,6 +260,18 @@ impl Run {
             asked: asked.asked,
             answered: asked.answered,
         })
+    }
+}
+
+fn count(id: &str) -> Write {
+    let increment = Operation::Increment {
+        by: 1,
+        initial: 0,
+        ttl_ms: None,
+    };
+    Write {
+        id: Some(id.into()),
+        ..increment.into()
     }
 }
 
@@ -280,7 +323,7 @@ fn all_are_right(what: &str, scenario: Scenario) {
 
 #[test]
 fn every_order_of_a_write_and_reads_is_linearizable() {
-    const ACTS: &[Act] = &[Act::Set(1), Act::Get(READER), Act::Get(READER)];
+    const ACTS: &[Act] = &[Act::Set(11), Act::Get(READER), Act::Get(READER)];
     all_are_right(
         "in order",
         Scenario {
@@ -306,13 +349,18 @@ fn every_order_of_a_write_and_reads_is_linearizable() {
 #[test]
 fn every_order_of_two_writes_is_linearizable() {
     let scenario = Scenario {
-        acts: &[Act::Set(1), Act::Get(READER), Act::Set(2), Act::Get(OTHER)],
+        acts: &[
+            Act::Set(11),
+            Act::Get(READER),
+            Act::Set(12),
+            Act::Get(OTHER),
+        ],
         repeats: 1,
         ..QUIET
     };
     all_are_right("two writes", scenario);
     let scenario = Scenario {
-        acts: &[Act::Delete, Act::Get(READER), Act::Set(2)],
+        acts: &[Act::Delete, Act::Get(READER), Act::Set(12)],
         backups: true,
         repeats: 1,
         ..QUIET
@@ -323,7 +371,7 @@ fn every_order_of_two_writes_is_linearizable() {
 #[test]
 fn every_order_of_an_invalidation_and_a_write_is_linearizable() {
     let scenario = Scenario {
-        acts: &[Act::Invalidate, Act::Get(READER), Act::Set(1)],
+        acts: &[Act::Invalidate, Act::Get(READER), Act::Set(11)],
         repeats: 1,
         ..QUIET
     };
@@ -331,16 +379,40 @@ fn every_order_of_an_invalidation_and_a_write_is_linearizable() {
 }
 
 #[test]
+fn every_order_of_a_write_and_its_repeat_counts_once() {
+    let scenario = Scenario {
+        acts: &[
+            Act::Count("a"),
+            Act::Count("a"),
+            Act::Count("b"),
+            Act::Count("a"),
+        ],
+        backups: true,
+        repeats: 1,
+        ..QUIET
+    };
+    all_are_right("repeats", scenario);
+    let scenario = Scenario {
+        acts: &[Act::Count("a"), Act::Count("a"), Act::Get(READER)],
+        backups: true,
+        losses: 1,
+        passings: 1,
+        ..QUIET
+    };
+    all_are_right("a repeat and one loss", scenario);
+}
+
+#[test]
 fn every_order_finds_what_is_left_out() {
-    let acts: &[Act] = &[Act::Set(1), Act::Get(READER), Act::Get(READER)];
+    let acts: &[Act] = &[Act::Set(11), Act::Get(READER), Act::Get(READER)];
     let mut scenario = Scenario { acts, ..QUIET };
     scenario.flaws.no_wait_for_acknowledgement = true;
     explore(scenario).expect_err("a copy is read after the write was answered");
     let acts: &[Act] = &[
         Act::Invalidate,
-        Act::Set(1),
+        Act::Set(11),
         Act::Get(READER),
-        Act::Set(2),
+        Act::Set(12),
         Act::Get(READER),
     ];
     let mut scenario = Scenario { acts, ..QUIET };

@@ -150,29 +150,41 @@ impl Nodes {
 
     /// A node is gone, and the others have gone on without it.
     pub(super) fn lose(&mut self, node: NodeId) {
+        self.begin_to_lose(node);
+        self.go_on(|_| false);
+        assert!(self.view.member(node).is_none());
+    }
+
+    /// A node is gone; the others have not heard of it.
+    pub(super) fn begin_to_lose(&mut self, node: NodeId) {
         self.deaf = Some(node);
         let member = self.view.member(node).expect("it is a member");
         let incarnation = member.incarnation;
         self.view.apply(&Command::Leave { node, incarnation });
-        for _ in 0..400 {
-            self.pass(10);
-            self.settle();
-        }
-        assert!(self.view.member(node).is_none());
     }
 
-    /// A node that was lost begins anew.
-    pub(super) fn come_back(&mut self, node: NodeId) {
+    /// A node that was lost begins anew; it is no member yet.
+    pub(super) fn begin_anew(&mut self, node: NodeId) {
         let settings = self.caches[&node].settings();
         let boot = BootId(node.0 + 100);
         let cache = Cache::new((node, boot), LEASE_MS, settings);
         self.caches.insert(node, cache);
         self.deaf = None;
+    }
+
+    /// Lets so much time pass that a change of the view is over, with all messages arriving but those
+    /// that are lost.
+    pub(super) fn go_on(&mut self, is_lost: impl Fn(&Mail) -> bool) {
         for _ in 0..400 {
             self.pass(10);
-            self.settle();
+            self.mail.retain(|mail| !is_lost(mail));
+            while !self.mail.is_empty() {
+                for mail in std::mem::take(&mut self.mail) {
+                    self.deliver(mail);
+                }
+                self.mail.retain(|mail| !is_lost(mail));
+            }
         }
-        assert!(self.view.member(node).is_some());
     }
 
     /// Takes what is under way to a node.

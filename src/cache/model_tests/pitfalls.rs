@@ -3,8 +3,9 @@
 
 use super::nodes::*;
 use crate::cache::entry::{ENTRY_BYTES, Key};
+use crate::cache::explain::State;
 use crate::cache::message::{Found, Message};
-use crate::cache::operation::{Answer, Condition, Operation};
+use crate::cache::operation::{Answer, Condition, Operation, Write};
 use crate::ids::Epoch;
 use crate::protocol::value::Value;
 use crate::view::cluster::Command;
@@ -315,4 +316,54 @@ fn who_asks_a_node_that_was_stopped_does_not_get_an_answer_from_before() {
     nodes.settle();
     assert_eq!(nodes.read_value(before).as_deref(), Some("old"));
     assert_eq!(nodes.read_value(after).as_deref(), Some("new"));
+}
+
+/// Found by reading: values that were to be written anew for a second node were forgotten when the view
+/// changed once more, and were lost with their home.
+#[test]
+fn a_second_node_is_told_everything_also_when_the_view_changes_meanwhile() {
+    let mut nodes = Nodes::start_with(1 << 24, true);
+    let cache = &nodes.caches[&HOME];
+    let (now, second) = (nodes.now, Some(OTHER));
+    let keys = (0..4_000).map(|n| Key::from(format!("value-{n}")));
+    let is_here = |key: &Key| {
+        let explained = cache.explain(key, now);
+        explained.home == Some(HOME) && explained.second == second
+    };
+    let keys: Vec<Key> = keys.filter(is_here).collect();
+    assert!(keys.len() > 300, "more than are written anew at once");
+    for key in &keys {
+        let delete = Operation::Delete {
+            condition: Condition::Always,
+        };
+        nodes.set(key, "value");
+        let delete = Write {
+            id: Some("id".into()),
+            ..delete.into()
+        };
+        nodes.settle();
+        nodes.write(key, delete);
+        nodes.settle();
+        nodes.set(key, "value");
+    }
+    nodes.settle();
+    nodes.lose(OTHER);
+    let tells =
+        |message: &Message| matches!(message, Message::Store { .. } | Message::Remember { .. });
+    let is_to_second = |mail: &Mail| {
+        mail.to == OTHER && matches!(&mail.what, What::Message(message) if tells(message))
+    };
+    nodes.begin_anew(OTHER);
+    nodes.go_on(is_to_second);
+    nodes.begin_to_lose(READER);
+    nodes.go_on(is_to_second);
+    nodes.go_on(|_| false);
+    assert_eq!(nodes.view.members().count(), 2);
+    let home = nodes.caches[&HOME].acting().stay;
+    let results = nodes.caches[&OTHER].requests.of(home, |_| true);
+    for key in &keys {
+        let explained = nodes.caches[&OTHER].explain(key, nodes.now);
+        assert_eq!(explained.state, State::Backup, "{key}");
+        assert!(results.contains(&(key.clone(), "id".into())), "{key}");
+    }
 }

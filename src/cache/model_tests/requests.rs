@@ -254,7 +254,8 @@ fn results_move_with_their_key() {
     let first = make(&mut nodes, &key, increment("a"));
     nodes.delete(&key);
     nodes.settle();
-    nodes.come_back(READER);
+    nodes.begin_anew(READER);
+    nodes.go_on(|_| false);
     assert_eq!(nodes.caches[&OTHER].home(&key), Some(READER));
     assert_eq!(make(&mut nodes, &key, repeat(&increment("a"))), first);
 }
