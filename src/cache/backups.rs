@@ -4,6 +4,8 @@
 //! leaves and this node, second until then, is the home in the very next view; in every other change
 //! it is forgotten, since its home may have gone on without it.
 
+use std::collections::BTreeMap;
+
 use crate::cache::entry::{Entry, Key, Sent, cost};
 use crate::cache::home::Held;
 use crate::cache::message::Message;
@@ -13,6 +15,10 @@ use crate::ids::{Epoch, Incarnation, NodeId};
 use crate::view::cluster::Preparation;
 use crate::view::tenure::{Roster, Stay};
 
+/// Keys whose latest write is known of one home, while an earlier write of another key is not over:
+/// more than a home writes at once.
+const HEARD_MAX: usize = 50_000;
+
 /// An entry of another home.
 #[derive(Clone, Debug)]
 pub struct Backup {
@@ -20,6 +26,43 @@ pub struct Backup {
     pub home: Stay,
     /// The preparation with which this node becomes its home; none while it is a backup.
     pub arriving: Option<Preparation>,
+}
+
+/// What a second node has heard of one home's writes: a message that is late, or comes once more, must not
+/// undo what a later one has left.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Heard {
+    /// Every write below this one is over.
+    floor: u64,
+    /// The latest write of each key, and the key of each of these, down to the floor.
+    by_key: BTreeMap<Key, u64>,
+    by_write: BTreeMap<u64, Key>,
+}
+
+impl Heard {
+    /// Whether no later write of the key has been heard of. Where that cannot be noted the message
+    /// counts as lost.
+    fn is_latest(&mut self, floor: u64, write: u64, key: &Key) -> bool {
+        self.floor = floor.max(self.floor);
+        while let Some((write, _)) = self.by_write.first_key_value()
+            && *write < self.floor
+            && let Some((_, key)) = self.by_write.pop_first()
+        {
+            self.by_key.remove(&key);
+        }
+        let latest = self.by_key.get(key).copied();
+        if write < self.floor || latest.is_some_and(|latest| write < latest) {
+            return false;
+        }
+        if let Some(latest) = latest {
+            self.by_write.remove(&latest);
+        } else if self.by_key.len() >= HEARD_MAX {
+            return false;
+        }
+        self.by_key.insert(key.clone(), write);
+        self.by_write.insert(write, key.clone());
+        true
+    }
 }
 
 /// Whether `me` is still the second node of the key at the same home.
@@ -60,9 +103,8 @@ impl<T> Cache<T> {
         if acting.epoch != epoch || !mine || acting.moves(&key) {
             return;
         }
-        let known = self.floors.entry(from).or_default();
-        *known = floor.max(*known);
-        if write < *known {
+        let heard = self.heard.entry(from).or_default();
+        if !heard.is_latest(floor, write, &key) {
             return;
         }
         if let Some(done) = done
@@ -107,7 +149,7 @@ impl<T> Cache<T> {
         if !self.flaws.no_purge_of_backups {
             self.backups.retain(kept);
         }
-        self.floors
+        self.heard
             .retain(|node, _| before.stay(*node) == after.stay(*node));
     }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::cache::audit::Audits;
-use crate::cache::backups::Backup;
+use crate::cache::backups::{Backup, Heard};
 use crate::cache::claims::{Claims, Wish};
 use crate::cache::copies::{Copied, Fills};
 use crate::cache::entry::Key;
@@ -133,8 +133,8 @@ pub struct Cache<T> {
     pub(super) copy_uses: Uses,
     pub(super) claims: Claims<By<T>>,
     pub(super) requests: Requests,
-    /// Of each home that this node is the second of: below which write nothing is true any more.
-    pub(super) floors: BTreeMap<NodeId, u64>,
+    /// Of each home that this node is the second of.
+    pub(super) heard: BTreeMap<NodeId, Heard>,
     pub(super) parked: VecDeque<Parked<By<T>>>,
     pub(super) moving: Moving,
     pub(super) effects: Vec<Effect<T>>,
@@ -161,7 +161,7 @@ impl<T> Cache<T> {
             copy_uses: Uses::default(),
             claims: Claims::default(),
             requests: Requests::default(),
-            floors: BTreeMap::new(),
+            heard: BTreeMap::new(),
             parked: VecDeque::new(),
             moving: Moving::default(),
             effects: Vec::new(),
@@ -349,7 +349,7 @@ impl<T> Cache<T> {
         self.copies.clear();
         self.backups.clear();
         self.requests.clear();
-        self.floors.clear();
+        self.heard.clear();
         self.forget_moving();
         self.abandon_writes(|_| true);
         self.abandon_fills(|_| true);

@@ -367,3 +367,39 @@ fn a_second_node_is_told_everything_also_when_the_view_changes_meanwhile() {
         assert!(results.contains(&(key.clone(), "id".into())), "{key}");
     }
 }
+
+/// Seed 2534 of the random runs, once: a write of another key was not over, so that a message about an
+/// earlier write of this key that came once more passed for news, and the older value came back when the
+/// home was lost; a removed one likewise.
+#[test]
+fn a_late_message_to_the_second_node_undoes_nothing() {
+    for removed in [false, true] {
+        let mut nodes = Nodes::start_with(1 << 20, true);
+        let second = |nodes: &Nodes, key: &Key| nodes.caches[&HOME].explain(key, nodes.now).second;
+        let keys: Vec<Key> = nodes.keys(READER).collect();
+        let same = |key: &&Key| second(&nodes, key) == Some(OTHER);
+        let keys: Vec<Key> = keys.iter().filter(same).cloned().collect();
+        let [open, key, ..] = &keys[..] else {
+            panic!("some keys live there");
+        };
+        nodes.set(open, "not over");
+        nodes.mail.clear();
+        nodes.set(key, "old");
+        let late = nodes.mail.clone();
+        assert_eq!(late.len(), 1);
+        nodes.settle();
+        let later = match removed {
+            true => nodes.delete(key),
+            false => nodes.set(key, "new"),
+        };
+        nodes.settle();
+        assert!(nodes.is_answered(later));
+        for mail in late {
+            nodes.deliver(mail);
+        }
+        nodes.mail.clear();
+        nodes.lose(READER);
+        let found = nodes.get(OTHER, key);
+        assert_eq!(found.as_deref(), (!removed).then_some("new"));
+    }
+}
