@@ -17,6 +17,7 @@
 //! not long ago, a repeat of something unknown is refused as of unknown outcome. Who does not say that a
 //! write may be a repeat takes the risk that it is executed again.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 
@@ -27,6 +28,7 @@ use crate::cache::backups::{inherits, keeps};
 use crate::cache::entry::{Key, Version};
 use crate::cache::operation::{Answer, Operation, Why, Write};
 use crate::cache::state::Cache;
+use crate::protocol::Tenant;
 use crate::view::cluster::{Preparation, View};
 use crate::view::tenure::{Roster, Stay, outlasting};
 
@@ -40,6 +42,8 @@ const DONE_BYTES: usize = 250;
 /// keep one, which leaves room for homes that have more than others.
 const PART_OF_HOME: usize = 4;
 const PART_OF_SECOND: usize = 2;
+/// The part of a home's room for results that one tenant may take.
+const PART_OF_TENANT: usize = 2;
 
 /// A write that has taken effect, and how it was answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +133,8 @@ pub struct Requests {
     /// In the order in which they are forgotten.
     forgetting: BTreeSet<(u64, Name)>,
     bytes: usize,
+    /// The same by the account that the key may be of.
+    bytes_of: BTreeMap<Box<str>, usize>,
     /// Since when this node is told of everything that takes effect at homes that it is the second of.
     second_since_ms: u64,
     /// Since when it knows of everything that has taken effect on keys that it is home to.
@@ -142,14 +148,27 @@ impl Requests {
 
     fn insert(&mut self, name: Name, remembered: Remembered) {
         self.remove(&name);
-        self.bytes += remembered.done.cost(&name.0);
+        let bytes = remembered.done.cost(&name.0);
+        self.bytes += bytes;
+        if let Some(account) = Tenant::account_in(&name.0) {
+            *self.bytes_of.entry(account.into()).or_default() += bytes;
+        }
         self.forgetting.insert((remembered.until_ms, name.clone()));
         self.by_name.insert(name, remembered);
     }
 
     fn remove(&mut self, name: &Name) {
         if let Some(remembered) = self.by_name.remove(name) {
-            self.bytes -= remembered.done.cost(&name.0);
+            let bytes = remembered.done.cost(&name.0);
+            self.bytes -= bytes;
+            if let Some(account) = Tenant::account_in(&name.0)
+                && let Some(all) = self.bytes_of.get_mut(account)
+            {
+                *all -= bytes;
+                if *all == 0 {
+                    self.bytes_of.remove(account);
+                }
+            }
             self.forgetting.remove(&(remembered.until_ms, name.clone()));
         }
     }
@@ -185,6 +204,7 @@ impl Requests {
     pub(super) fn clear(&mut self) {
         self.by_name.clear();
         self.forgetting.clear();
+        self.bytes_of.clear();
         self.bytes = 0;
     }
 }
@@ -208,7 +228,11 @@ impl<T> Cache<T> {
             return Some(Answer::Refused(Why::Forgotten));
         }
         let bytes = DONE_BYTES + key.len() + id.len();
-        let is_room = self.requests.bytes + bytes <= self.settings.bytes_max / PART_OF_HOME;
+        let room = self.settings.bytes_max / PART_OF_HOME;
+        let tenant = Tenant::of_name(key).filter(|tenant| self.held.knows(tenant));
+        let of_tenant = tenant.and_then(|t| self.requests.bytes_of.get::<str>(t.borrow()).copied());
+        let is_room = self.requests.bytes + bytes <= room
+            && of_tenant.is_none_or(|all| all + bytes <= room / PART_OF_TENANT);
         (!is_room).then_some(Answer::Refused(Why::TooManyIds))
     }
 

@@ -2,6 +2,7 @@
 
 use super::nodes::*;
 use crate::cache::entry::{ENTRY_BYTES, Key};
+use crate::cache::operation::{Answer, Operation, Why, Write};
 use crate::protocol::Tenant;
 
 /// What one of the entries here takes, about.
@@ -81,4 +82,36 @@ fn a_tenant_takes_what_nobody_else_wants() {
     }
     let (entries, _) = nodes.caches[&HOME].size();
     assert!(entries >= 17, "{entries}");
+}
+
+#[test]
+fn a_tenant_that_names_many_writes_leaves_others_half_of_the_ids() {
+    let mut nodes = Nodes::start_with(BYTES_MAX, false);
+    let home = nodes.caches.get_mut(&HOME).expect("one of three");
+    home.meet(Some(&tenant("A")));
+    home.meet(Some(&tenant("B")));
+    let accepted = |nodes: &mut Nodes, account: &str| {
+        let keys = keys_of(nodes, account);
+        let write = |key| {
+            let increment = Operation::Increment {
+                by: 1,
+                initial: 0,
+                ttl_ms: None,
+            };
+            let write = Write {
+                id: Some("id".into()),
+                ..increment.into()
+            };
+            let ticket = nodes.write(key, write);
+            nodes.settle();
+            nodes.answers[&ticket] != Answer::Refused(Why::TooManyIds)
+        };
+        keys.iter()
+            .map(write)
+            .take_while(|is_made| *is_made)
+            .count()
+    };
+    let (of_a, of_b) = (accepted(&mut nodes, "A"), accepted(&mut nodes, "B"));
+    assert!(of_a > 0 && of_a == of_b, "{of_a} and {of_b}");
+    assert!(accepted(&mut nodes, "C") <= 1, "both have half of them");
 }
