@@ -9,10 +9,16 @@ use mufakat::lock::outcome::Outcome;
 use mufakat::lock::table::Table;
 use mufakat::protocol::{Encoding, ReplyTo};
 
+/// As the node's own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Set to anything: the sizes of the contract.
 const FULL: &str = "MUFAKAT_SCALE";
 /// Repetitions of each operation that is timed.
 const TIMES: usize = 2_001;
+/// Requests that would close the chain, each of which changes nothing but what is remembered of it.
+const CLOSINGS: usize = 21;
 
 struct Sizes {
     held: usize,
@@ -168,12 +174,22 @@ fn a_chain_of_waiters_is_searched() {
         let outcome = table.apply(0, &acquire(&name(n), &name(n - 1), true), &mut effects);
         assert_eq!(outcome, Outcome::Waiting);
     }
-    let (took, outcome) = timed(&mut table, &acquire(&name(0), &name(owners - 1), true));
-    let Outcome::Deadlock(deadlock) = outcome else {
-        panic!("{outcome:?}");
-    };
-    assert_eq!(deadlock.cycle.len(), owners);
+    let closing = acquire(&name(0), &name(owners - 1), true);
+    let mut times: Vec<Duration> = (0..CLOSINGS)
+        .map(|_| {
+            let (took, outcome) = timed(&mut table, &closing);
+            let Outcome::Deadlock(deadlock) = outcome else {
+                panic!("{outcome:?}");
+            };
+            assert_eq!(deadlock.cycle.len(), owners);
+            took
+        })
+        .collect();
+    let first = times[0];
+    times.sort_unstable();
     println!(
-        "{owners} owners in one chain: the request that would close it is refused in {took:?}"
+        "{owners} owners in one chain: the request that would close it is refused in {first:?} the first \
+         time, in {:?} by the median of {CLOSINGS}",
+        times[CLOSINGS / 2]
     );
 }

@@ -18,8 +18,8 @@
 //!
 //! What is over at the given moment counts as gone, even if nothing has ended it yet.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 
 use super::Name;
 use super::claim::{Grip, Want};
@@ -64,7 +64,7 @@ pub(super) fn cycle_through(table: &Table, start: Place, now_ms: u64) -> Option<
     }
     if search.met_permits {
         while search.step() {}
-        let reached = search.came_from.keys().copied().collect();
+        let reached = search.found.iter().copied().collect();
         let stuck = never_served(table, &reached, now_ms);
         if !stuck.contains(&start) {
             return None;
@@ -83,9 +83,12 @@ struct Search<'a> {
     /// Only waits among these are looked at; all when absent.
     among: Option<BTreeSet<Place>>,
     /// For each waiting owner found, the edge that led to it. The start is in it once it is reached.
-    came_from: BTreeMap<Place, From<'a>>,
-    frontier: VecDeque<Place>,
-    scanned: BTreeMap<&'a str, Scanned>,
+    came_from: HashMap<Place, From<'a>>,
+    /// The start and all waiting owners found, in the order of finding; those from `next` on have not been
+    /// looked at.
+    found: Vec<Place>,
+    next: usize,
+    scanned: HashMap<&'a str, Scanned>,
     /// Whether an edge to a holder of permits was looked at.
     met_permits: bool,
     /// Edges looked at: what the search costs.
@@ -108,9 +111,10 @@ impl<'a> Search<'a> {
             now_ms,
             start,
             among: None,
-            came_from: BTreeMap::new(),
-            frontier: VecDeque::from([start]),
-            scanned: BTreeMap::new(),
+            came_from: HashMap::new(),
+            found: vec![start],
+            next: 0,
+            scanned: HashMap::new(),
             met_permits: false,
             looked_at: 0,
         }
@@ -123,8 +127,9 @@ impl<'a> Search<'a> {
 
     /// Looks at one more waiter; false when nobody is left.
     fn step(&mut self) -> bool {
-        let next = self.frontier.pop_front();
+        let next = self.found.get(self.next).copied();
         if let Some(place) = next {
+            self.next += 1;
             self.expand(place);
         }
         next.is_some()
@@ -233,7 +238,7 @@ impl<'a> Search<'a> {
         }
         if let Entry::Vacant(new) = self.came_from.entry(place) {
             new.insert(edge);
-            self.frontier.push_back(place);
+            self.found.push(place);
         }
     }
 

@@ -18,7 +18,9 @@ use crate::protocol::{ReplyTo, Tenant};
 
 /// A place in every queue that its wait stands in: conversions before all others, else numbered
 /// over all resources in the order in which the waits started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub(super) struct Place {
     /// False for a conversion.
     arrived: bool,
