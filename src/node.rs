@@ -37,7 +37,7 @@ use crate::queue::address::RedisAddress;
 use crate::queue::service::{self, QueueService};
 use crate::queue::store::RedisLink;
 use crate::raft::backup::Backups;
-use crate::raft::bootstrap::{self, BootstrapError, Start};
+use crate::raft::bootstrap;
 use crate::raft::directory::DataDirectory;
 use crate::raft::handle::{Handle, Raft, Timing};
 use crate::raft::log::LogStore;
@@ -50,10 +50,10 @@ use crate::raft::state_machine::StateMachine;
 use crate::raft::types::RaftLog;
 use crate::stats::{Connection, Stats};
 use crate::time::LeaseClock;
-use crate::view::service::Keeper;
 use crate::{raft, time};
 
 mod answering;
+mod arrival;
 mod caching;
 mod departure;
 
@@ -64,8 +64,6 @@ const DRAIN_MAX: Duration = Duration::from_secs(3);
 /// How long of that another node may take to take over: ten times what it takes when there is one.
 const HAND_OVER_MAX: Duration = Duration::from_secs(1);
 const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How often a lease on the view is renewed while it lasts: three may be lost.
-const RENEWALS: u32 = 4;
 /// How often a node looks whether Raft had to stop.
 const HEALTH_LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -277,30 +275,6 @@ impl Core {
             config,
             leaving,
         })
-    }
-
-    /// Returns once this node has a vote in a cluster; from then on it takes part in the view, until
-    /// `stopped`.
-    ///
-    /// # Errors
-    /// When the cluster knows this node with another data directory, or Raft had to stop.
-    pub async fn join(&self, stopped: watch::Receiver<bool>) -> Result<(), BootstrapError> {
-        let start = match self.config.join {
-            true => Start::Join,
-            false => Start::Found(&self.config.peers),
-        };
-        bootstrap::join_or_found(&self.handle, &self.raft, &self.network, start).await?;
-        let keeper = Keeper {
-            handle: self.handle.clone(),
-            network: self.network.clone(),
-            tenant: Arc::new(self.dispatch.cache.clone()),
-            clock: self.clock,
-            suspicion: self.config.suspicion,
-            renew_every: self.config.view_lease / RENEWALS,
-            leaving: self.leaving.subscribe(),
-        };
-        tokio::spawn(keeper.run(stopped));
-        Ok(())
     }
 }
 

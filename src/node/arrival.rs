@@ -1,0 +1,60 @@
+//! How a node comes into its cluster.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::Core;
+use crate::raft::bootstrap::{self, BootstrapError, Start};
+use crate::raft::command::Command;
+use crate::raft::proposals::Refusal;
+use crate::time;
+use crate::view::service::Keeper;
+
+/// How often a lease on the view is renewed while it lasts: three may be lost.
+const RENEWALS: u32 = 4;
+/// How long a node that starts goes on with catching up before it serves clients all the same.
+const CATCH_UP_MAX: Duration = Duration::from_secs(10);
+
+impl Core {
+    /// Returns once this node has a vote in a cluster and has caught up; from then on it takes part in
+    /// the view, until `stopped`.
+    ///
+    /// # Errors
+    /// When the cluster knows this node with another data directory, or Raft had to stop.
+    pub async fn join(&self, stopped: watch::Receiver<bool>) -> Result<(), BootstrapError> {
+        let start = match self.config.join {
+            true => Start::Join,
+            false => Start::Found(&self.config.peers),
+        };
+        bootstrap::join_or_found(&self.handle, &self.raft, &self.network, start).await?;
+        let keeper = Keeper {
+            handle: self.handle.clone(),
+            network: self.network.clone(),
+            tenant: Arc::new(self.dispatch.cache.clone()),
+            clock: self.clock,
+            suspicion: self.config.suspicion,
+            renew_every: self.config.view_lease / RENEWALS,
+            leaving: self.leaving.subscribe(),
+        };
+        tokio::spawn(keeper.run(stopped));
+        self.catch_up().await;
+        Ok(())
+    }
+
+    /// Waits until this node has applied a command of its own, and so all that was committed before: what
+    /// it forwards for clients in the meantime may be in a snapshot that it is sent, without a word about
+    /// the outcome. Without a leader there is nothing to wait for.
+    async fn catch_up(&self) {
+        let until = time::now() + CATCH_UP_MAX;
+        let place_in_log = || Command::Marks(Vec::new());
+        let election = 2 * self.config.election_max;
+        loop {
+            match self.handle.call(place_in_log(), election).await {
+                Err(Refusal::Indeterminate | Refusal::Timeout) if time::now() < until => {}
+                Ok(_) | Err(_) => return,
+            }
+        }
+    }
+}
