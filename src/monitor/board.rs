@@ -3,7 +3,7 @@
 //! Each second the asked node hears what every node says of itself, and asks for locks, queues and
 //! the rest as a client would; the result is one JSON document for all viewers. What cannot be had
 //! is left out and said in `missing`, so that the page shows the rest. Nobody looks: nothing is done, but
-//! that each node remembers the last 15 minutes of requests ([`history`](super::history)).
+//! that each node remembers the last 15 minutes of requests ([`super::history`]).
 //!
 //! Limits: the first [`ROWS`] locks, sessions and topics; the newest [`EVENTS_KEPT`] events; up to
 //! [`VIEWERS_MAX`] viewers. Events are those that are rare on a healthy cluster ([`EVENTS`]): to tell
