@@ -50,15 +50,10 @@ impl Client {
     /// unknown outcome the value may have been written: ask again with the same `request_id` and
     /// `repeat`.
     pub async fn cache_set(&self, request: &Set) -> Result<Written, ClientError> {
-        let body = |repeat: Repeat| {
-            let request = Set {
-                repeat,
-                ..request.clone()
-            };
-            self.encode(&request.body(self.options().encoding))
-        };
         let call = (Operation::CacheSet, request.timeout_ms);
-        self.write(call, &request.repeat, body).await
+        let encode = |asked: &Set| self.encode(&asked.body(self.options().encoding));
+        self.write(call, request, |asked| &mut asked.repeat, encode)
+            .await
     }
 
     /// Removes a key; sent again as [`Client::cache_set`].
@@ -66,14 +61,10 @@ impl Client {
     /// # Errors
     /// `not_found` and `version_mismatch` when the condition does not hold.
     pub async fn cache_delete(&self, request: &Delete) -> Result<Deleted, ClientError> {
-        let body = |repeat: Repeat| {
-            self.encode(&Delete {
-                repeat,
-                ..request.clone()
-            })
-        };
         let call = (Operation::CacheDelete, request.timeout_ms);
-        self.write(call, &request.repeat, body).await
+        let encode = |asked: &Delete| self.encode(asked);
+        self.write(call, request, |asked| &mut asked.repeat, encode)
+            .await
     }
 
     /// Adds to an integer; sent again as [`Client::cache_set`].
@@ -81,14 +72,10 @@ impl Client {
     /// # Errors
     /// `wrong_type` when the value is no integer.
     pub async fn cache_increment(&self, request: &Increment) -> Result<Counted, ClientError> {
-        let body = |repeat: Repeat| {
-            self.encode(&Increment {
-                repeat,
-                ..request.clone()
-            })
-        };
         let call = (Operation::CacheIncrement, request.timeout_ms);
-        self.write(call, &request.repeat, body).await
+        let encode = |asked: &Increment| self.encode(asked);
+        self.write(call, request, |asked| &mut asked.repeat, encode)
+            .await
     }
 
     /// Lets a key's lifetime begin anew; sent again as [`Client::cache_set`].
@@ -96,14 +83,10 @@ impl Client {
     /// # Errors
     /// `not_found` when there is no value.
     pub async fn cache_touch(&self, request: &Touch) -> Result<Written, ClientError> {
-        let body = |repeat: Repeat| {
-            self.encode(&Touch {
-                repeat,
-                ..request.clone()
-            })
-        };
         let call = (Operation::CacheTouch, request.timeout_ms);
-        self.write(call, &request.repeat, body).await
+        let encode = |asked: &Touch| self.encode(asked);
+        self.write(call, request, |asked| &mut asked.repeat, encode)
+            .await
     }
 
     /// Removes the values with a tag, those whose keys begin with a prefix, or all. When it has
@@ -153,21 +136,21 @@ impl Client {
     }
 
     /// A call that is sent again, when it may have taken effect, only as a repeat.
-    async fn write<T: Answers>(
+    async fn write<R: Clone, T: Answers>(
         &self,
         (operation, timeout_ms): (Operation, Option<u64>),
-        repeat: &Repeat,
-        body: impl Fn(Repeat) -> Bytes,
+        request: &R,
+        repeat: impl Fn(&mut R) -> &mut Repeat,
+        encode: impl Fn(&R) -> Bytes,
     ) -> Result<T, ClientError> {
+        let mut asked = request.clone();
         let call = Call {
-            repeatable: repeat.request_id.is_some(),
+            repeatable: repeat(&mut asked).request_id.is_some(),
             ..Call::new(operation, timeout_ms, 0)
         };
         let body = |before: Before| {
-            body(Repeat {
-                repeat: repeat.repeat || before.is_unknown,
-                ..repeat.clone()
-            })
+            repeat(&mut asked).repeat |= before.is_unknown;
+            encode(&asked)
         };
         Ok(self.call_until_answered(call, body).await?)
     }

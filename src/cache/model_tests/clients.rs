@@ -3,6 +3,7 @@
 use rand::RngExt;
 
 use super::checker::{self, Did};
+use super::nodes::add_one;
 use super::world::{CLIENTS, Event, KEYS, Mail, PATIENCE_MS, Seen, World};
 use crate::cache::entry::Key;
 use crate::cache::message::Matching;
@@ -88,15 +89,7 @@ impl World {
 
     /// Adds one to the counter.
     fn count(&mut self, client: u64) {
-        let increment = Operation::Increment {
-            by: 1,
-            initial: 0,
-            ttl_ms: None,
-        };
-        let write = Write {
-            id: Some(id_of(self.asked.len() as u64)),
-            ..increment.into()
-        };
+        let write = add_one(&id_of(self.asked.len() as u64));
         let name = Key::from("count");
         let waiter = self.note(client, vec![COUNTER], None, Some((name, write)));
         self.hand_in(waiter);

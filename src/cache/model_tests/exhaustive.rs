@@ -15,7 +15,7 @@ use super::checker::{self, Did};
 use super::nodes::*;
 use crate::cache::entry::Key;
 use crate::cache::message::Matching;
-use crate::cache::operation::{Answer, Operation, Write};
+use crate::cache::operation::Answer;
 use crate::cache::state::Flaws;
 use crate::ids::NodeId;
 
@@ -73,7 +73,7 @@ impl Run {
         let mut nodes = Nodes::start_with(1 << 20, scenario.backups);
         nodes.flaw(scenario.flaws);
         let key = nodes.key();
-        nodes.write(&key, count("first"));
+        nodes.write(&key, add_one("first"));
         nodes.settle();
         nodes.get(READER, &key);
         nodes.get(OTHER, &key);
@@ -93,7 +93,7 @@ impl Run {
         let mut read = None;
         let ticket = match act {
             Act::Set(number) => Some(self.nodes.set(&key, &number.to_string())),
-            Act::Count(id) => Some(self.nodes.write(&key, count(id))),
+            Act::Count(id) => Some(self.nodes.write(&key, add_one(id))),
             Act::Delete => Some(self.nodes.delete(&key)),
             Act::Invalidate => Some(self.nodes.invalidate(OTHER, Matching::All)),
             Act::Get(node) => {
@@ -260,18 +260,6 @@ impl Run {
             asked: asked.asked,
             answered: asked.answered,
         })
-    }
-}
-
-fn count(id: &str) -> Write {
-    let increment = Operation::Increment {
-        by: 1,
-        initial: 0,
-        ttl_ms: None,
-    };
-    Write {
-        id: Some(id.into()),
-        ..increment.into()
     }
 }
 

@@ -306,12 +306,35 @@ impl Nodes {
         self.answers.contains_key(&ticket)
     }
 
+    /// A value that the reader has asked for: the question's ticket, and the home's answer, on its way.
+    pub(super) fn answer_on_its_way(&mut self, key: &Key) -> (u64, Vec<Mail>) {
+        self.set(key, "old");
+        let asked = self.read(READER, key);
+        self.deliver_to(HOME);
+        let late = self.take(READER);
+        assert_eq!(late.len(), 1);
+        (asked, late)
+    }
+
     /// A value that is written, and that [`READER`] has a copy of.
     pub(super) fn share(&mut self, key: &Key, text: &str) {
         self.set(key, text);
         self.settle();
         assert_eq!(self.get(READER, key).as_deref(), Some(text));
         assert_eq!(self.hit(READER, key).as_deref(), Some(text));
+    }
+}
+
+/// Adds one to a counter that begins at zero.
+pub(super) fn add_one(id: &str) -> Write {
+    let increment = Operation::Increment {
+        by: 1,
+        initial: 0,
+        ttl_ms: None,
+    };
+    Write {
+        id: Some(id.into()),
+        ..increment.into()
     }
 }
 

@@ -18,11 +18,7 @@ use crate::view::cluster::Command;
 fn a_value_that_news_overtake_is_not_kept_and_later_news_come() {
     let mut nodes = Nodes::start(1 << 20);
     let key = nodes.key();
-    nodes.set(&key, "old");
-    let asked = nodes.read(READER, &key);
-    nodes.deliver_to(HOME);
-    let late = nodes.take(READER);
-    assert_eq!(late.len(), 1);
+    let (asked, late) = nodes.answer_on_its_way(&key);
     let write = nodes.set(&key, "new");
     assert!(!nodes.is_answered(write), "the reader may have a copy");
     nodes.settle();
@@ -45,10 +41,7 @@ fn a_value_that_news_overtake_is_not_kept_and_later_news_come() {
 fn who_reads_after_a_removal_does_not_join_a_question_from_before() {
     let mut nodes = Nodes::start(1 << 20);
     let key = nodes.key();
-    nodes.set(&key, "old");
-    let before = nodes.read(READER, &key);
-    nodes.deliver_to(HOME);
-    let late = nodes.take(READER);
+    let (before, late) = nodes.answer_on_its_way(&key);
     let condition = Condition::Always;
     let removal = nodes.write(&key, Operation::Delete { condition });
     nodes.settle();
@@ -301,10 +294,7 @@ fn what_others_read_from_their_copies_is_not_evicted_for_looking_cold() {
 fn who_asks_a_node_that_was_stopped_does_not_get_an_answer_from_before() {
     let mut nodes = Nodes::start(1 << 20);
     let key = nodes.key();
-    nodes.set(&key, "old");
-    let before = nodes.read(READER, &key);
-    nodes.deliver_to(HOME);
-    let late = nodes.take(READER);
+    let (before, late) = nodes.answer_on_its_way(&key);
     let write = nodes.set(&key, "new");
     nodes.lose(READER);
     assert!(nodes.is_answered(write));

@@ -7,18 +7,6 @@ use crate::cache::operation::{Answer, Condition, Operation, Why, Write};
 use crate::cache::state::Flaws;
 use crate::protocol::value::Value;
 
-fn increment(id: &str) -> Write {
-    let operation = Operation::Increment {
-        by: 1,
-        initial: 0,
-        ttl_ms: None,
-    };
-    Write {
-        id: Some(id.into()),
-        ..operation.into()
-    }
-}
-
 fn repeat(write: &Write) -> Write {
     Write {
         is_repeat: true,
@@ -71,12 +59,12 @@ fn a_repeat_gets_the_first_answer_and_does_nothing() {
     for backups in [false, true] {
         let mut nodes = Nodes::start_with(1 << 20, backups);
         let key = nodes.key();
-        let first = make(&mut nodes, &key, increment("one"));
+        let first = make(&mut nodes, &key, add_one("one"));
         assert_eq!(count(&first), 1);
-        assert_eq!(make(&mut nodes, &key, increment("one")), first);
-        let second = make(&mut nodes, &key, increment("two"));
+        assert_eq!(make(&mut nodes, &key, add_one("one")), first);
+        let second = make(&mut nodes, &key, add_one("two"));
         assert_eq!(count(&second), 2);
-        assert_eq!(make(&mut nodes, &key, repeat(&increment("one"))), first);
+        assert_eq!(make(&mut nodes, &key, repeat(&add_one("one"))), first);
         assert_eq!(nodes.get(READER, &key).as_deref(), Some("2"));
 
         let absent = set("three", "text", Condition::Absent);
@@ -114,20 +102,20 @@ fn a_repeat_gets_the_first_answer_and_does_nothing() {
 fn an_id_is_that_of_one_write_of_one_key() {
     let mut nodes = Nodes::start(1 << 20);
     let keys: Vec<Key> = nodes.keys(HOME).take(2).collect();
-    assert_eq!(count(&make(&mut nodes, &keys[0], increment("a"))), 1);
+    assert_eq!(count(&make(&mut nodes, &keys[0], add_one("a"))), 1);
     let mismatch = Answer::Refused(Why::AnotherRequest);
     let other = set("a", "text", Condition::Always);
     assert_eq!(make(&mut nodes, &keys[0], other), mismatch);
-    assert_eq!(count(&make(&mut nodes, &keys[1], increment("a"))), 1);
+    assert_eq!(count(&make(&mut nodes, &keys[1], add_one("a"))), 1);
 }
 
 #[test]
 fn a_repeat_waits_for_the_first_while_that_is_under_way() {
     let mut nodes = Nodes::start_with(1 << 20, true);
     let key = nodes.key();
-    let first = nodes.write(&key, increment("a"));
-    let again = nodes.write(&key, repeat(&increment("a")));
-    let other = nodes.write(&key, increment("b"));
+    let first = nodes.write(&key, add_one("a"));
+    let again = nodes.write(&key, repeat(&add_one("a")));
+    let other = nodes.write(&key, add_one("b"));
     assert!(!nodes.is_answered(first) && !nodes.is_answered(again));
     nodes.settle();
     assert_eq!(count(&nodes.answers[&first]), 1);
@@ -140,7 +128,7 @@ fn a_write_whose_client_has_given_up_is_remembered_when_it_takes_effect() {
     let mut nodes = Nodes::start_with(1 << 20, true);
     let key = nodes.key();
     let second = nodes.caches[&HOME].explain(&key, nodes.now).second;
-    let first = nodes.write(&key, increment("a"));
+    let first = nodes.write(&key, add_one("a"));
     let late = nodes.take(second.expect("three nodes"));
     for _ in 0..610 {
         nodes.pass(100);
@@ -152,9 +140,9 @@ fn a_write_whose_client_has_given_up_is_remembered_when_it_takes_effect() {
         nodes.deliver(mail);
     }
     nodes.settle();
-    let again = make(&mut nodes, &key, repeat(&increment("a")));
+    let again = make(&mut nodes, &key, repeat(&add_one("a")));
     assert_eq!(count(&again), 1);
-    assert_eq!(count(&make(&mut nodes, &key, increment("b"))), 2);
+    assert_eq!(count(&make(&mut nodes, &key, add_one("b"))), 2);
 }
 
 /// The node that died, having answered or not, took nothing with it.
@@ -164,8 +152,8 @@ fn a_repeat_is_counted_once_when_the_home_is_lost() {
         let mut nodes = Nodes::start_with(1 << 20, true);
         be_whole(&mut nodes);
         let key = nodes.keys(READER).next().expect("some key lives there");
-        make(&mut nodes, &key, increment("before"));
-        let first = nodes.write(&key, increment("a"));
+        make(&mut nodes, &key, add_one("before"));
+        let first = nodes.write(&key, add_one("a"));
         match answered {
             true => nodes.settle(),
             false => {
@@ -176,14 +164,14 @@ fn a_repeat_is_counted_once_when_the_home_is_lost() {
         }
         assert_eq!(nodes.is_answered(first), answered);
         nodes.lose(READER);
-        let again = make(&mut nodes, &key, repeat(&increment("a")));
+        let again = make(&mut nodes, &key, repeat(&add_one("a")));
         assert_eq!(count(&again), 2);
         if answered {
             assert_eq!(again, nodes.answers[&first]);
         }
-        assert_eq!(count(&make(&mut nodes, &key, increment("b"))), 3);
+        assert_eq!(count(&make(&mut nodes, &key, add_one("b"))), 3);
         // A repeat of what never came to the home is made.
-        let new = make(&mut nodes, &key, repeat(&increment("c")));
+        let new = make(&mut nodes, &key, repeat(&add_one("c")));
         assert_eq!(count(&new), 4);
     }
 }
@@ -197,9 +185,9 @@ fn a_second_node_that_does_not_keep_results_is_found() {
     });
     be_whole(&mut nodes);
     let key = nodes.keys(READER).next().expect("some key lives there");
-    assert_eq!(count(&make(&mut nodes, &key, increment("a"))), 1);
+    assert_eq!(count(&make(&mut nodes, &key, add_one("a"))), 1);
     nodes.lose(READER);
-    let again = make(&mut nodes, &key, repeat(&increment("a")));
+    let again = make(&mut nodes, &key, repeat(&add_one("a")));
     assert_eq!(count(&again), 2, "it is counted twice");
 }
 
@@ -211,19 +199,19 @@ fn a_second_node_that_is_new_is_told_the_results_of_before() {
     let second = |nodes: &Nodes, key: &Key| nodes.caches[&HOME].explain(key, nodes.now).second;
     let of_reader = keys.iter().find(|key| second(&nodes, key) == Some(READER));
     let key = of_reader.expect("some key is backed up there").clone();
-    let first = make(&mut nodes, &key, increment("a"));
+    let first = make(&mut nodes, &key, add_one("a"));
     nodes.delete(&key);
     nodes.settle();
     nodes.lose(READER);
     assert_eq!(second(&nodes, &key), Some(OTHER));
     // The value is gone, and the result has come to the other node.
     nodes.lose(HOME);
-    let again = make(&mut nodes, &key, repeat(&increment("a")));
+    let again = make(&mut nodes, &key, repeat(&add_one("a")));
     assert_eq!(again, first);
     // Not everything from before has to have come there.
-    let unknown = make(&mut nodes, &key, repeat(&increment("b")));
+    let unknown = make(&mut nodes, &key, repeat(&add_one("b")));
     assert_eq!(unknown, Answer::Refused(Why::Forgotten));
-    let new = make(&mut nodes, &key, increment("b"));
+    let new = make(&mut nodes, &key, add_one("b"));
     assert_eq!(count(&new), 1);
 }
 
@@ -233,7 +221,7 @@ fn a_repeat_of_something_unknown_is_refused_until_nothing_can_be_missing() {
         let mut nodes = Nodes::start_with(1 << 20, backups);
         let key = nodes.keys(READER).next().expect("some key lives there");
         let unknown = Answer::Refused(Why::Forgotten);
-        let first = repeat(&increment("a"));
+        let first = repeat(&add_one("a"));
         assert_eq!(make(&mut nodes, &key, first.clone()), unknown);
         be_whole(&mut nodes);
         assert_eq!(count(&make(&mut nodes, &key, first.clone())), 1);
@@ -251,30 +239,30 @@ fn results_move_with_their_key() {
     let mut nodes = Nodes::start_with(1 << 20, true);
     let key = nodes.keys(READER).next().expect("some key lives there");
     nodes.lose(READER);
-    let first = make(&mut nodes, &key, increment("a"));
+    let first = make(&mut nodes, &key, add_one("a"));
     nodes.delete(&key);
     nodes.settle();
     nodes.begin_anew(READER);
     nodes.go_on(|_| false);
     assert_eq!(nodes.caches[&OTHER].home(&key), Some(READER));
-    assert_eq!(make(&mut nodes, &key, repeat(&increment("a"))), first);
+    assert_eq!(make(&mut nodes, &key, repeat(&add_one("a"))), first);
 }
 
 #[test]
 fn results_outlive_values_and_are_forgotten_in_time() {
     let mut nodes = Nodes::start_with(1 << 20, true);
     let key = nodes.key();
-    let first = make(&mut nodes, &key, increment("a"));
+    let first = make(&mut nodes, &key, add_one("a"));
     nodes.invalidate(OTHER, Matching::All);
     nodes.settle();
-    assert_eq!(make(&mut nodes, &key, increment("a")), first);
+    assert_eq!(make(&mut nodes, &key, add_one("a")), first);
     let (_, bytes) = nodes.caches[&HOME].size();
     assert!(bytes > 0);
     be_whole(&mut nodes);
     for cache in nodes.caches.values() {
         assert_eq!(cache.size(), (0, 0));
     }
-    let new = make(&mut nodes, &key, increment("a"));
+    let new = make(&mut nodes, &key, add_one("a"));
     assert_eq!(count(&new), 1);
     assert_ne!(new, first);
 }
@@ -284,14 +272,14 @@ fn a_new_id_is_refused_where_there_is_no_room_and_known_ones_are_not_forgotten()
     let mut nodes = Nodes::start_with(BYTES_MAX, true);
     let key = nodes.key();
     let ids: Vec<String> = (0..20).map(|n| format!("id-{n}")).collect();
-    let answers = ids.iter().map(|id| make(&mut nodes, &key, increment(id)));
+    let answers = ids.iter().map(|id| make(&mut nodes, &key, add_one(id)));
     let answers: Vec<Answer> = answers.collect();
     let full = Answer::Refused(Why::TooManyIds);
     let kept = answers.iter().take_while(|answer| **answer != full);
     let kept = kept.count();
     assert!((1..20).contains(&kept), "{kept}");
     for (id, answer) in ids.iter().zip(&answers).take(kept) {
-        assert_eq!(make(&mut nodes, &key, increment(id)), *answer);
+        assert_eq!(make(&mut nodes, &key, add_one(id)), *answer);
     }
     let without = make(&mut nodes, &key, Operation::Touch { ttl_ms: 9 }.into());
     assert!(matches!(without, Answer::Wrote { .. }));
@@ -309,7 +297,7 @@ fn a_second_node_without_room_for_a_result_does_not_say_that_it_keeps_it() {
     home.settings.bytes_max = 1 << 20;
     let mut made = 0;
     let first_without_room = loop {
-        let ticket = nodes.write(&key, increment(&format!("id-{made}")));
+        let ticket = nodes.write(&key, add_one(&format!("id-{made}")));
         nodes.settle();
         if !nodes.is_answered(ticket) {
             break ticket;
@@ -329,6 +317,6 @@ fn a_second_node_without_room_for_a_result_does_not_say_that_it_keeps_it() {
         nodes.settle();
     }
     // By then it was over for its client as of unknown outcome, or there was room in time.
-    let again = make(&mut nodes, &key, repeat(&increment(&format!("id-{made}"))));
+    let again = make(&mut nodes, &key, repeat(&add_one(&format!("id-{made}"))));
     assert_eq!(count(&again), made + 1);
 }
