@@ -155,7 +155,7 @@ fn contended(error: ErrorReply, contention: Contention) -> ErrorReply {
 
 fn deadlocked(deadlock: &Deadlock) -> ErrorReply {
     let named = deadlock.cycle.iter().take(OWNERS_NAMED_MAX);
-    let named: Vec<&str> = named.map(|edge| edge.owner.as_str()).collect();
+    let named: Vec<&str> = named.map(|edge| &*edge.owner).collect();
     let more = match deadlock.cycle.len() - named.len() {
         0 => String::new(),
         more => format!(" and {more} more"),

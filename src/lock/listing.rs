@@ -287,7 +287,7 @@ impl Page {
 /// As much of a cycle as there is room for, and its length if that is not all.
 pub(super) fn cycle_within(deadlock: &Deadlock, room: &mut Room) -> (Vec<CycleEdge>, Option<u64>) {
     let names = |edge: &CycleEdge| {
-        let held = edge.holds.as_ref().map_or(0, String::len);
+        let held = edge.holds.as_ref().map_or(0, |held| held.len());
         edge.owner.len() + edge.waits_for_owner.len() + edge.resource.len() + held
     };
     let fitting = deadlock

@@ -1,9 +1,9 @@
 //! Who holds, waits or is remembered: one record per owner, gone when none of the three is left.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::Name;
 use super::waiting::Place;
@@ -25,7 +25,19 @@ pub(super) struct Owner {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Owners {
     seen: u64,
-    by_name: BTreeMap<Name, Owner>,
+    #[serde(serialize_with = "write_in_order")]
+    by_name: HashMap<Name, Owner>,
+}
+
+/// The oldest first: equal tables are equal bytes.
+fn in_order(by_name: &HashMap<Name, Owner>) -> Vec<(&Name, &Owner)> {
+    let mut owners = Vec::from_iter(by_name);
+    owners.sort_unstable_by_key(|(_, owner)| owner.first_seen);
+    owners
+}
+
+fn write_in_order<S: Serializer>(by_name: &HashMap<Name, Owner>, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(in_order(by_name))
 }
 
 impl Owners {
@@ -65,6 +77,6 @@ impl Owners {
 
     #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Name, &Owner)> {
-        self.by_name.iter()
+        in_order(&self.by_name).into_iter()
     }
 }

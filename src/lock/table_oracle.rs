@@ -69,20 +69,19 @@ impl Model {
         let cycle = &deadlock.cycle;
         assert_eq!(deadlock.policy, request.on_deadlock);
         assert!(cycle.len() >= 2);
-        let owners: BTreeSet<Name> = cycle.iter().map(|e| e.owner.as_str().into()).collect();
+        let owners: BTreeSet<Name> = cycle.iter().map(|e| e.owner.clone()).collect();
         assert_eq!(owners.len(), cycle.len(), "each owner once");
         assert!(owners.contains(&request.owner));
         assert!(owners.is_subset(&self.deadlocked()), "{deadlock:?}");
         for (i, edge) in cycle.iter().enumerate() {
             let next = &cycle[(i + 1) % cycle.len()];
             assert_eq!(edge.waits_for_owner, next.owner);
-            let at = self.wait_of(&edge.owner.as_str().into()).unwrap();
+            let at = self.wait_of(&edge.owner).unwrap();
             let blockers = self.blockers(at);
-            let about = (next.owner.as_str().into(), edge.resource.as_str().into());
-            let (owner, resource): (Name, Name) = about;
-            let found = blockers.iter().find(|b| {
-                (&b.0, &b.1) == (&owner, &resource) && b.2.is_some() == next.token.is_some()
-            });
+            let about = (&next.owner, &edge.resource);
+            let found = blockers
+                .iter()
+                .find(|b| (&b.0, &b.1) == about && b.2.is_some() == next.token.is_some());
             let (.., token) = found.unwrap_or_else(|| panic!("no such edge: {edge:?}"));
             assert_eq!(next.token, *token, "{edge:?}");
             assert_eq!(next.holds.is_some(), token.is_some());

@@ -18,8 +18,8 @@
 //!
 //! What is over at the given moment counts as gone, even if nothing has ended it yet.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 
 use super::Name;
 use super::claim::{Grip, Want};
@@ -40,14 +40,31 @@ enum Reached {
     InQueue,
 }
 
-/// An edge: the waiter that it comes from, the resource that it is about, and why.
-type From<'a> = (Place, &'a Name, Reached);
+#[derive(Clone, Copy, Debug)]
+struct Edge<'a> {
+    /// The waiter that it comes from, by the order of finding.
+    from: usize,
+    /// What it is about.
+    resource: &'a Name,
+    reached: Reached,
+}
 
-/// A cycle of waits in the order of waiting; each owner with the edge that leads to it, the first
-/// one with the edge from the last.
+/// A waiting owner that the search has come to.
+#[derive(Clone, Copy, Debug)]
+struct Found<'a> {
+    place: Place,
+    waiter: &'a Waiter,
+    /// What led to it first. The start has one once the cycle is closed.
+    edge: Option<Edge<'a>>,
+}
+
+/// A cycle of waits.
 #[derive(Debug)]
-pub(super) struct Cycle {
-    members: Vec<(Place, Name, Reached)>,
+pub(super) struct Cycle<'a> {
+    found: Vec<Found<'a>>,
+    /// Who of those found is in it, in the order of waiting: each is led to from the one before it, the first
+    /// one from the last.
+    members: Vec<usize>,
 }
 
 /// A shortest cycle through the wait at `start` of which no member is ever served, if there is one.
@@ -56,7 +73,7 @@ pub(super) struct Cycle {
 /// remembers how far its holders and its queue have been looked at, so that a thousand waiters in
 /// one queue are not compared pair by pair. There is no other bound on the search; the number of
 /// waiters has one.
-pub(super) fn cycle_through(table: &Table, start: Place, now_ms: u64) -> Option<Cycle> {
+pub(super) fn cycle_through(table: &Table, start: Place, now_ms: u64) -> Option<Cycle<'_>> {
     let mut search = Search::new(table, start, now_ms);
     while !search.has_closed() && search.step() {}
     if !search.has_closed() {
@@ -64,30 +81,34 @@ pub(super) fn cycle_through(table: &Table, start: Place, now_ms: u64) -> Option<
     }
     if search.met_permits {
         while search.step() {}
-        let reached = search.found.iter().copied().collect();
+        let reached = search.found.iter().map(|found| found.place).collect();
         let stuck = never_served(table, &reached, now_ms);
         if !stuck.contains(&start) {
             return None;
         }
         search = Search::new(table, start, now_ms);
-        search.among = Some(stuck);
+        search.scope.among = Some(stuck);
         while !search.has_closed() && search.step() {}
     }
-    Some(search.path())
+    Some(search.cycle())
+}
+
+/// What a search looks at.
+struct Scope<'a> {
+    table: &'a Table,
+    now_ms: u64,
+    /// Only waits among these; all when absent.
+    among: Option<BTreeSet<Place>>,
 }
 
 struct Search<'a> {
-    table: &'a Table,
-    now_ms: u64,
-    start: Place,
-    /// Only waits among these are looked at; all when absent.
-    among: Option<BTreeSet<Place>>,
-    /// For each waiting owner found, the edge that led to it. The start is in it once it is reached.
-    came_from: HashMap<Place, From<'a>>,
+    scope: Scope<'a>,
     /// The start and all waiting owners found, in the order of finding; those from `next` on have not been
     /// looked at.
-    found: Vec<Place>,
+    found: Vec<Found<'a>>,
     next: usize,
+    /// The places of those found.
+    places: HashSet<Place>,
     scanned: HashMap<&'a str, Scanned>,
     /// Whether an edge to a holder of permits was looked at.
     met_permits: bool,
@@ -96,6 +117,7 @@ struct Search<'a> {
 }
 
 /// How far a resource has been looked at.
+#[derive(Default)]
 struct Scanned {
     holders: bool,
     /// Every strong waiter before this place has been found.
@@ -106,14 +128,21 @@ struct Scanned {
 
 impl<'a> Search<'a> {
     fn new(table: &'a Table, start: Place, now_ms: u64) -> Self {
-        Search {
+        let scope = Scope {
             table,
             now_ms,
-            start,
             among: None,
-            came_from: HashMap::new(),
-            found: vec![start],
+        };
+        let first = Found {
+            place: start,
+            waiter: &table.waits[&start],
+            edge: None,
+        };
+        Search {
+            scope,
+            found: vec![first],
             next: 0,
+            places: HashSet::from([start]),
             scanned: HashMap::new(),
             met_permits: false,
             looked_at: 0,
@@ -122,53 +151,122 @@ impl<'a> Search<'a> {
 
     /// Whether the start has been reached from itself.
     fn has_closed(&self) -> bool {
-        self.came_from.contains_key(&self.start)
+        self.found[0].edge.is_some()
     }
 
     /// Looks at one more waiter; false when nobody is left.
     fn step(&mut self) -> bool {
-        let next = self.found.get(self.next).copied();
-        if let Some(place) = next {
+        let is_left = self.next < self.found.len();
+        if is_left {
             self.next += 1;
-            self.expand(place);
+            self.expand(self.next - 1);
         }
-        next.is_some()
+        is_left
     }
 
-    /// Finds everybody on whom the waiter depends and who was not found before.
-    fn expand(&mut self, place: Place) {
-        let table = self.table;
-        let waiter = &table.waits[&place];
-        if table.is_wait_over(waiter, self.now_ms) {
+    /// Finds everybody on whom a waiter depends and who was not found before.
+    ///
+    /// Holders that are incompatible with one waiter are so with every waiter that is incompatible
+    /// with any of them: they all hold in one mode. Only a conversion leaves its own hold out.
+    fn expand(&mut self, from: usize) {
+        let Found { place, waiter, .. } = self.found[from];
+        let table = self.scope.table;
+        if table.is_wait_over(waiter, self.scope.now_ms) {
             return;
         }
         for want in waiter.claim.wants.iter() {
             let lock = &table.locks[&want.resource];
-            self.scan_holders((place, waiter), want, lock);
-            self.scan_queue(place, want, lock);
+            // Nobody comes again to a resource that nobody else waits for.
+            let mut unscanned = Scanned::default();
+            let scanned = match lock.queue_len() {
+                1 => &mut unscanned,
+                _ => self.scanned.entry(&want.resource).or_default(),
+            };
+            let own = waiter.converts;
+            let is_blocked = !scanned.holders && self.scope.is_blocked(own, want, lock);
+            if is_blocked {
+                scanned.holders = own.is_none();
+                self.met_permits |= own.is_none() && lock.permits_only(want.grip);
+            }
+            let (strong, shared) = scanned.queue_until(place, want.grip);
+            let edge = |reached| Edge {
+                from,
+                resource: &want.resource,
+                reached,
+            };
+            if is_blocked {
+                let others = lock.holders.iter().filter(|token| own != Some(**token));
+                for &token in others {
+                    self.reach_holder(token, edge(Reached::AsHolder(token)));
+                }
+            }
+            for &earlier in lock.strong.range(strong).map(|(at, _)| at) {
+                self.reach(earlier, edge(Reached::InQueue));
+            }
+            for &earlier in lock.shared.range(shared) {
+                self.reach(earlier, edge(Reached::InQueue));
+            }
         }
     }
 
-    /// Holders that are incompatible with one waiter are so with every waiter that is incompatible
-    /// with any of them: they all hold in one mode. Only a conversion leaves its own hold out.
-    fn scan_holders(&mut self, (place, waiter): (Place, &Waiter), want: &'a Want, lock: &'a Lock) {
-        let seen = self.scanned_of(&want.resource).holders;
-        let own = waiter.converts;
-        if seen || (own.is_none() && lock.holders_admit(want.grip)) {
+    /// A holder that does not wait depends on nobody.
+    fn reach_holder(&mut self, token: Token, edge: Edge<'a>) {
+        let table = self.scope.table;
+        let hold = &table.holds[&token];
+        let owner = table.owners.get(&hold.claim.owner);
+        let waiting = owner.and_then(|owner| owner.waiting);
+        if let Some(place) = waiting
+            && table.is_live(hold, self.scope.now_ms)
+        {
+            self.reach(place, edge);
+        }
+    }
+
+    fn reach(&mut self, place: Place, edge: Edge<'a>) {
+        self.looked_at += 1;
+        if let Some(among) = &self.scope.among
+            && !among.contains(&place)
+        {
             return;
         }
-        if own.is_none() && lock.permits_only(want.grip) {
-            if self.enough_go(want, lock) {
-                return;
-            }
-            self.met_permits = true;
+        if self.places.insert(place) {
+            self.found.push(Found {
+                place,
+                waiter: &self.scope.table.waits[&place],
+                edge: Some(edge),
+            });
+        } else if place == self.found[0].place {
+            self.found[0].edge.get_or_insert(edge);
         }
-        self.scanned_of(&want.resource).holders = own.is_none();
-        for &token in &lock.holders {
-            if own != Some(token) {
-                self.reach_holder(token, (place, &want.resource));
-            }
+    }
+
+    /// The way by which the start was reached from itself.
+    fn cycle(self) -> Cycle<'a> {
+        let mut members = vec![0];
+        let mut at = self.found[0].led_to_by().from;
+        while at != 0 {
+            members.push(at);
+            at = self.found[at].led_to_by().from;
         }
+        members[1..].reverse();
+        let found = self.found;
+        Cycle { found, members }
+    }
+}
+
+impl<'a> Found<'a> {
+    fn led_to_by(&self) -> &Edge<'a> {
+        self.edge.as_ref().expect("an edge led to it")
+    }
+}
+
+impl Scope<'_> {
+    /// Whether others hold what keeps a waiter from being served. Of holders of permits those of
+    /// waits that are not looked at go: what they give back may be enough.
+    fn is_blocked(&self, own: Option<Token>, want: &Want, lock: &Lock) -> bool {
+        own.is_some()
+            || !(lock.holders_admit(want.grip)
+                || lock.permits_only(want.grip) && self.enough_go(want, lock))
     }
 
     /// Among waits that are never served: whether the holders of permits that are not among them
@@ -186,107 +284,50 @@ impl<'a> Search<'a> {
         });
         kept.sum::<u32>() + permits <= limit
     }
+}
 
-    fn scan_queue(&mut self, place: Place, want: &'a Want, lock: &'a Lock) {
-        let scanned = self.scanned_of(&want.resource);
-        let strong_from = scanned.strong_before;
-        scanned.strong_before = place.max(strong_from);
-        let shared_from = scanned.shared_before;
-        let is_strong = want.grip != Grip::Shared;
-        if is_strong {
-            scanned.shared_before = place.max(shared_from);
+impl Scanned {
+    /// Which strong and which shared waiters before `place` are in the way of this grip and have not
+    /// been found; they count as found from now on.
+    fn queue_until(&mut self, place: Place, grip: Grip) -> (Range<Place>, Range<Place>) {
+        let strong = self.strong_before.min(place)..place;
+        let shared = match grip {
+            Grip::Shared => place..place,
+            _ => self.shared_before.min(place)..place,
+        };
+        self.strong_before = self.strong_before.max(strong.end);
+        if grip != Grip::Shared {
+            self.shared_before = self.shared_before.max(shared.end);
         }
-        let edge = (place, &want.resource, Reached::InQueue);
-        if strong_from < place {
-            for &earlier in lock.strong.range(strong_from..place).map(|(at, _)| at) {
-                self.reach(earlier, edge);
-            }
-        }
-        if is_strong && shared_from < place {
-            for &earlier in lock.shared.range(shared_from..place) {
-                self.reach(earlier, edge);
-            }
-        }
-    }
-
-    fn scanned_of(&mut self, resource: &'a Name) -> &mut Scanned {
-        self.scanned.entry(resource).or_insert(Scanned {
-            holders: false,
-            strong_before: Place::FIRST,
-            shared_before: Place::FIRST,
-        })
-    }
-
-    /// A holder that does not wait depends on nobody.
-    fn reach_holder(&mut self, token: Token, (from, resource): (Place, &'a Name)) {
-        let hold = &self.table.holds[&token];
-        let owner = self.table.owners.get(&hold.claim.owner);
-        let waiting = owner.and_then(|owner| owner.waiting);
-        if let Some(place) = waiting
-            && self.table.is_live(hold, self.now_ms)
-        {
-            self.reach(place, (from, resource, Reached::AsHolder(token)));
-        }
-    }
-
-    fn reach(&mut self, place: Place, edge: From<'a>) {
-        self.looked_at += 1;
-        if let Some(among) = &self.among
-            && !among.contains(&place)
-        {
-            return;
-        }
-        if let Entry::Vacant(new) = self.came_from.entry(place) {
-            new.insert(edge);
-            self.found.push(place);
-        }
-    }
-
-    /// The way by which the start was reached from itself.
-    fn path(&self) -> Cycle {
-        let mut members = Vec::new();
-        let mut at = self.start;
-        loop {
-            let (from, resource, how) = self.came_from[&at];
-            members.push((at, resource.clone(), how));
-            at = from;
-            if at == self.start {
-                break;
-            }
-        }
-        members[1..].reverse();
-        Cycle { members }
+        (strong, shared)
     }
 }
 
-impl Cycle {
+impl<'a> Cycle<'a> {
+    fn members(&self) -> impl Iterator<Item = &Found<'a>> + Clone {
+        self.members.iter().map(|at| &self.found[*at])
+    }
+
     pub(super) fn places(&self) -> impl Iterator<Item = Place> {
-        self.members.iter().map(|(place, ..)| *place)
+        self.members().map(|member| member.place)
     }
 
     /// The cycle as the outside is told it.
-    pub(super) fn describe(
-        &self,
-        table: &Table,
-        victim: Place,
-        policy: DeadlockPolicy,
-    ) -> Deadlock {
-        let owner_of = |place: &Place| table.waits[place].claim.owner.to_string();
-        let nexts = self.members.iter().cycle().skip(1);
-        let cycle = self.members.iter().zip(nexts).map(|(member, next)| {
-            let (place, wanted, reached) = member;
-            let (next_place, waits_for, why) = next;
-            let token = match reached {
-                Reached::AsHolder(token) => Some(*token),
-                Reached::InQueue => None,
+    pub(super) fn describe(&self, victim: &Name, policy: DeadlockPolicy) -> Deadlock {
+        let nexts = self.members().cycle().skip(1);
+        let cycle = self.members().zip(nexts).map(|(member, next)| {
+            let (before, after) = (member.led_to_by(), next.led_to_by());
+            let (holds, token) = match before.reached {
+                Reached::AsHolder(token) => (Some(before.resource.clone()), Some(token)),
+                Reached::InQueue => (None, None),
             };
             CycleEdge {
-                owner: owner_of(place),
-                holds: token.map(|_| wanted.to_string()),
+                owner: member.waiter.claim.owner.clone(),
+                holds,
                 token,
-                waits_for_owner: owner_of(next_place),
-                resource: waits_for.to_string(),
-                because: match why {
+                waits_for_owner: next.waiter.claim.owner.clone(),
+                resource: after.resource.clone(),
+                because: match after.reached {
                     Reached::AsHolder(_) => Because::Holder,
                     Reached::InQueue => Because::Queue,
                 },
@@ -294,7 +335,7 @@ impl Cycle {
         });
         Deadlock {
             cycle: cycle.collect(),
-            victim: owner_of(&victim),
+            victim: victim.to_string(),
             policy,
         }
     }
@@ -356,7 +397,7 @@ mod tests {
         let last = *table.waits.last_key_value().unwrap().0;
         let mut search = Search::new(&table, last, 0);
         while search.step() {}
-        assert_eq!(search.came_from.len(), WAITERS - 1);
+        assert_eq!(search.found.len(), WAITERS);
         assert!(
             search.looked_at <= 2 * WAITERS as u64,
             "{}",

@@ -346,7 +346,8 @@ impl Table {
                     .max_by_key(|place| self.age(*place))
                     .expect("a cycle has members"),
             };
-            let deadlock = Arc::new(cycle.describe(self, victim, policy));
+            let deadlock = cycle.describe(&self.waits[&victim].claim.owner, policy);
+            let deadlock = Arc::new(deadlock);
             self.deadlocks.push(now_ms, deadlock.clone());
             effects.push(Effect::Event(Event::Deadlock(deadlock.clone())));
             if victim == place {

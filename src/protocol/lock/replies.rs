@@ -1,5 +1,7 @@
 //! What the lock service answers.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Because, Mode};
@@ -119,14 +121,14 @@ pub struct Waiter {
 /// position, so that no field may be left out when it is written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CycleEdge {
-    pub owner: String,
+    pub owner: Arc<str>,
     /// The resource of the cycle that this owner holds; null when the owner before it waits
     /// behind it in a queue.
-    pub holds: Option<String>,
+    pub holds: Option<Arc<str>>,
     /// The token of that hold.
     pub token: Option<Token>,
-    pub waits_for_owner: String,
+    pub waits_for_owner: Arc<str>,
     /// What it waits for.
-    pub resource: String,
+    pub resource: Arc<str>,
     pub because: Because,
 }
