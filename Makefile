@@ -43,7 +43,7 @@ fmt: ## Format the code
 
 lint: ## Check format and lints
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 
 tools: ## Install nats-server and redis-server where they are missing
 	@.ci/install-tools

@@ -4,8 +4,8 @@
 //!
 //! Layers, lowest first; each imports from those above it in this list (`tests/tidy` looks):
 //!
-//! - [`ids`], [`time`], [`config`], [`stats`]: newtypes, the only reader of real time, one `Config`,
-//!   what is counted
+//! - [`ids`], [`time`], [`config`], [`stats`], [`trace`]: newtypes, the only reader of real time, one
+//!   `Config`, what is counted, and which trace a request belongs to
 //! - [`protocol`]: what clients and nodes say to each other, in types
 //! - [`lock`], [`view`], [`cache`]: the plain code that decides, and the services that use it
 //! - [`broker`]: the way in and out, over NATS
@@ -39,6 +39,7 @@ pub mod time;
 
 pub mod config;
 pub mod stats;
+pub mod trace;
 
 pub mod protocol;
 

@@ -14,7 +14,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_logging();
+    if let Err(wrong) = start_logging(cli.is_service()) {
+        eprintln!("mufakat: {wrong}");
+        return ExitCode::FAILURE;
+    }
     // Nothing here needs more than one core; a single thread has no locks to wait for.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -31,13 +34,28 @@ fn main() -> ExitCode {
 /// Logs go to stderr: `MUFAKAT_LOG`, else `RUST_LOG`, else errors of the broker's client library and
 /// everything from `info` of ours. Nothing of the Raft library: it calls it an error when a quorum is
 /// gone or a node stops, twice a second; what stops Raft we say ourselves.
-fn start_logging() {
+///
+/// They are text on a terminal and of commands, and one JSON object a line of a service, whose log others
+/// collect; `MUFAKAT_LOG_FORMAT` is `text` or `json` for whoever wants it otherwise.
+fn start_logging(is_service: bool) -> Result<(), String> {
     let filter = EnvFilter::try_from_env("MUFAKAT_LOG")
         .or_else(|_| EnvFilter::try_from_default_env())
         .unwrap_or_else(|_| EnvFilter::new("warn,mufakat=info,async_nats=error,openraft=off"));
-    tracing_subscriber::fmt()
+    let on_terminal = io::stderr().is_terminal();
+    let format = std::env::var("MUFAKAT_LOG_FORMAT").unwrap_or_default();
+    let as_json = match format.as_str() {
+        "json" => true,
+        "text" => false,
+        "" => is_service && !on_terminal,
+        _ => return Err(format!("MUFAKAT_LOG_FORMAT is text or json, not {format}")),
+    };
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
+        .with_writer(io::stderr);
+    if as_json {
+        log.json().flatten_event(true).with_span_list(false).init();
+    } else {
+        log.with_ansi(on_terminal).init();
+    }
+    Ok(())
 }

@@ -123,6 +123,8 @@ struct Node {
 /// When the data directory, the configuration or the log don't allow to start, and when Raft had
 /// to stop: a log that can't be written is final.
 pub async fn run(config: Config, nats: NatsOptions) -> Result<()> {
+    #[cfg(feature = "otel")]
+    crate::trace::export::start(config.id)?;
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
@@ -142,8 +144,11 @@ pub async fn run(config: Config, nats: NatsOptions) -> Result<()> {
         biased;
         _ = terminate.recv() => bail!("told to stop twice: not all that was in flight has ended"),
         _ = interrupt.recv() => bail!("told to stop twice: not all that was in flight has ended"),
-        () = node.drain() => Ok(()),
+        () = node.drain() => {}
     }
+    #[cfg(feature = "otel")]
+    crate::trace::export::finish();
+    Ok(())
 }
 
 impl Core {

@@ -12,22 +12,22 @@ use crate::broker::tenants::Tenants;
 use crate::cache;
 use crate::cache::service::{Ask, CacheService};
 use crate::ids::NodeId;
-use crate::lock;
-use crate::lock::service::{Found, LockService, Query, Received};
+use crate::lock::service::{LockService, Received};
 use crate::monitor::insight::Insight;
-use crate::protocol::lock::Consistency;
 use crate::protocol::request::Envelope;
 use crate::protocol::subject::Address;
 use crate::protocol::tenant::seat::Seat;
-use crate::protocol::{self, ErrorReply, Operation, Prefix, Refusal, ReplyTo, Request, Tenant};
+use crate::protocol::{self, ErrorReply, Operation, Prefix, Refusal, ReplyTo, Request};
 use crate::queue::service::{Origin, QueueService};
 use crate::raft::backup::Backups;
 use crate::raft::handle::Handle;
 use crate::raft::membership::Membership;
 use crate::time::{self, Instant};
+use crate::trace::Traced;
 use crate::view::tenure::Stay;
 
 mod operators;
+mod reads;
 
 /// The new executor of a request may learn of the view that says so a moment later than this node
 /// did, and would refuse what comes before that.
@@ -110,11 +110,13 @@ impl Dispatch {
     }
 
     fn take_again(self: &Arc<Self>, kept: &Kept) {
+        let traceparent = kept.reply.trace.onward();
         let incoming = Incoming {
             subject: &kept.subject,
             reply: Some(&kept.reply.subject),
             content_type: kept.content_type.as_deref(),
             message_id: kept.message_id.as_deref(),
+            traceparent: traceparent.as_deref(),
             payload: &kept.payload,
         };
         let look_until = kept.wait_until.max(time::now() + LOOK_MIN);
@@ -147,12 +149,17 @@ impl Dispatch {
             content_type: incoming.content_type,
             message_id: incoming.message_id,
         };
+        let trace = operation.map_or_else(Traced::default, |operation| {
+            Traced::begin(operation.name(), self.me, incoming.traceparent)
+        });
         let (encoding, request) = Request::decode(operation, envelope, incoming.payload);
+        trace.note_id(request.as_ref().ok().and_then(Request::id));
         let to = ReplyTo {
             tenant: match &guest {
                 Ok(Some((tenant, _))) => Some(tenant.clone()),
                 Ok(None) | Err(_) => None,
             },
+            trace: trace.clone(),
             ..ReplyTo::new(subject, encoding)
         };
         let entered = guest.and_then(|guest| {
@@ -163,7 +170,7 @@ impl Dispatch {
             request.enter(&tenant)?;
             Ok((request, seat))
         });
-        match entered {
+        trace.in_scope(|| match entered {
             Ok((request, seat)) => {
                 let own = || received_at + Duration::from_millis(request.timeout_ms());
                 let received = Received {
@@ -184,7 +191,7 @@ impl Dispatch {
                 }
             }
             Err(refusal) => self.answer::<()>(&to, (operation, received_at), Err(refusal)),
-        }
+        });
     }
 
     /// The node that has to execute a request; none if any can, or if it is not known now.
@@ -241,15 +248,16 @@ impl Dispatch {
                 None => self.relay.send(node, incoming, way),
             },
         };
-        if let Err(refusal) = sent {
-            self.answer::<()>(&to, (Some(request.operation()), received.at), Err(refusal));
-            if let Came::Handed(Way {
-                keeper: Some(keeper),
-                ..
-            }) = came
-            {
-                self.relay.ended(keeper);
-            }
+        let Err(refusal) = sent else {
+            return to.trace.goes_to(node);
+        };
+        self.answer::<()>(&to, (Some(request.operation()), received.at), Err(refusal));
+        if let Came::Handed(Way {
+            keeper: Some(keeper),
+            ..
+        }) = came
+        {
+            self.relay.ended(keeper);
         }
     }
 
@@ -381,44 +389,6 @@ impl Dispatch {
         }
     }
 
-    /// Reads take a round to a quorum, so each has a task; the service bounds how many wait.
-    fn find(self: &Arc<Self>, request: Request, to: ReplyTo, received: Received) {
-        let timing = (Some(request.operation()), received.at);
-        let consistency = match &request {
-            Request::LockGet(get) => get.consistency,
-            _ => Consistency::Linearizable,
-        };
-        let dispatch = self.clone();
-        let query = query_of(request, to.tenant.clone());
-        tokio::spawn(async move {
-            let _seat = received.seat;
-            let locks = &dispatch.locks;
-            let found = match consistency {
-                Consistency::Linearizable => locks.find(&query, received.deadline).await,
-                Consistency::Stale => Ok(locks.find_stale(&query)),
-            };
-            match found {
-                Ok(Found::Get(view)) => {
-                    dispatch.answer(&to, timing, Ok(&lock::answer::view(view)));
-                }
-                Ok(Found::Check(check)) => {
-                    dispatch.answer(&to, timing, Ok(&lock::answer::checked(check)));
-                }
-                Ok(Found::List(listing)) => dispatch.answer(&to, timing, Ok(&listing)),
-                Ok(Found::Graph(graph)) => dispatch.answer(&to, timing, Ok(&graph)),
-                Ok(Found::Deadlocks(recent)) => dispatch.answer(&to, timing, Ok(&recent)),
-                Ok(Found::Session(Ok(view))) => dispatch.answer(&to, timing, Ok(&view)),
-                Ok(Found::Sessions(listing)) => dispatch.answer(&to, timing, Ok(&listing)),
-                Ok(Found::Session(Err(outcome))) => {
-                    let refusal = lock::answer::refusal(*outcome);
-                    dispatch.answer::<()>(&to, timing, Err(refusal));
-                }
-                Ok(Found::NotLeader) => unreachable!("a search ends with an answer or a refusal"),
-                Err(refusal) => dispatch.answer::<()>(&to, timing, Err(refusal)),
-            }
-        });
-    }
-
     /// Keepalives travel together, so each waits for its own answer.
     fn keep_alive(self: &Arc<Self>, session: String, to: ReplyTo, received: Received) {
         let dispatch = self.clone();
@@ -466,31 +436,4 @@ fn is_read_of_leader(operation: Operation) -> bool {
             | Operation::SessionGet
             | Operation::SessionList
     )
-}
-
-/// What a read looks for.
-fn query_of(request: Request, tenant: Option<Tenant>) -> Query {
-    match request {
-        Request::LockCheck(check) => Query::Check {
-            resource: check.resource,
-            token: check.token,
-        },
-        Request::LockGet(get) => Query::Get {
-            resource: get.resource,
-        },
-        Request::LockList(list) => Query::List(list.into()),
-        Request::LockGraph(_) => Query::Graph { tenant },
-        Request::LockDeadlocks(deadlocks) => Query::Deadlocks {
-            tenant,
-            limit: deadlocks.limit(),
-        },
-        Request::SessionGet(one) => Query::Session {
-            session: one.session,
-        },
-        Request::SessionList(list) => Query::Sessions {
-            tenant,
-            page: list.into(),
-        },
-        other => unreachable!("{} is no read", other.operation()),
-    }
 }

@@ -17,6 +17,7 @@ use crate::broker::relay::Incoming;
 use crate::protocol::encoding::CONTENT_TYPE;
 use crate::protocol::request::MESSAGE_ID;
 use crate::protocol::subject::QUEUE_GROUP;
+use crate::trace::TRACEPARENT;
 
 /// The subscriptions of one node to what clients send.
 pub struct Listener {
@@ -98,6 +99,7 @@ fn take(dispatch: &Arc<Dispatch>, message: Message) {
         reply: message.reply.as_ref().map(async_nats::Subject::as_str),
         content_type: header(CONTENT_TYPE),
         message_id: header(MESSAGE_ID),
+        traceparent: TRACEPARENT.into_iter().find_map(header),
         payload: &message.payload,
     });
 }

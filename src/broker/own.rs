@@ -117,6 +117,7 @@ impl OwnRequests {
             reply: Some(&format!("{}.{number}", shared.inbox)),
             content_type: None,
             message_id: None,
+            traceparent: None,
             payload: body,
         });
         match tokio::time::timeout(limit, answer).await {

@@ -48,6 +48,8 @@ pub struct Incoming<'a> {
     pub reply: Option<&'a str>,
     pub content_type: Option<&'a str>,
     pub message_id: Option<&'a str>,
+    /// Which trace it belongs to, if its client says so.
+    pub traceparent: Option<&'a str>,
     pub payload: &'a Bytes,
 }
 
@@ -76,6 +78,9 @@ struct Relayed<'a> {
     message_id: Option<&'a str>,
     #[serde(borrow, with = "serde_bytes")]
     payload: &'a [u8],
+    /// Last, and left out of most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    traceparent: Option<&'a str>,
 }
 
 /// The way to other nodes for requests; clones share it.
@@ -214,6 +219,7 @@ impl Relay {
             )));
         }
         let (kept, again) = flags.unwrap_or_default();
+        let traceparent = reply.trace.onward();
         let relayed = Relayed {
             sent_ms: self.elapsed_ms(),
             left_ms: left.as_millis() as u64,
@@ -224,6 +230,7 @@ impl Relay {
             content_type: incoming.content_type,
             message_id: incoming.message_id,
             payload: incoming.payload,
+            traceparent: traceparent.as_deref(),
         };
         let hint = 72 + incoming.subject.len() + reply.subject.len() + incoming.payload.len();
         let request = Said::Request(relayed);
@@ -238,7 +245,7 @@ impl Relay {
         }
         sent.push_back(Sent {
             number,
-            reply: reply.clone(),
+            reply: reply.untraced(),
         });
         Ok(number)
     }
@@ -346,6 +353,7 @@ impl Relay {
                     reply: Some(relayed.reply),
                     content_type: relayed.content_type,
                     message_id: relayed.message_id,
+                    traceparent: relayed.traceparent,
                     payload: &payload,
                 };
                 let keeper = Keeper {

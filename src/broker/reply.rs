@@ -20,6 +20,7 @@ use crate::raft::handle::{Answer, Answers};
 use crate::raft::state::Outcome;
 use crate::stats::Stats;
 use crate::time::Instant;
+use crate::trace::Traced;
 
 /// Writes and publishes answers; clones share it.
 #[derive(Clone)]
@@ -68,33 +69,38 @@ impl Replier {
             Err(error) => reply::failure(to, from, error),
         };
         if let Some(operation) = operation {
-            self.record(
-                operation,
-                received.elapsed(),
-                result.err().map(|error| error.code),
-            );
+            let error = result.err().map(|error| error.code);
+            self.record(to, operation, received.elapsed(), error);
         }
-        self.publish(to.subject.clone(), rendered);
+        self.publish((to.subject.clone(), &to.trace), rendered);
     }
 
     /// Answers a request of which only the reply subject is still known.
     pub fn send_refusal(&self, to: &ReplyTo, from: From, error: &ErrorReply) {
-        self.publish(to.subject.clone(), reply::failure(to, from, error));
+        let rendered = reply::failure(to, from, error);
+        self.publish((to.subject.clone(), &to.trace), rendered);
     }
 
-    fn record(&self, operation: Operation, took: Duration, error: Option<Code>) {
+    fn record(&self, to: &ReplyTo, operation: Operation, took: Duration, error: Option<Code>) {
+        let failed = error.map(|code| (code.name(), code.status()));
+        to.trace.answered(failed, took);
         self.stats
             .operations
             .record(operation as usize, took, error.map(|code| code as usize));
     }
 
-    fn publish(&self, subject: String, rendered: Rendered) {
-        self.publish_asking(subject, None, rendered);
+    fn publish(&self, to: (String, &Traced), rendered: Rendered) {
+        self.publish_asking(to, None, rendered);
     }
 
     /// A reply that can't be handed to the broker is lost: its client asks again. With `reply`, a
     /// broker says there if nobody hears of it.
-    fn publish_asking(&self, subject: String, reply: Option<String>, rendered: Rendered) {
+    fn publish_asking(
+        &self,
+        (subject, trace): (String, &Traced),
+        reply: Option<String>,
+        rendered: Rendered,
+    ) {
         let Rendered { payload, headers } = rendered;
         let lost = self.broker.publish(Outgoing {
             subject,
@@ -103,7 +109,7 @@ impl Replier {
             payload,
         });
         if let Err(error) = lost {
-            tracing::debug!(%error, "a reply was lost");
+            trace.in_scope(|| tracing::debug!(%error, "a reply was lost"));
         }
     }
 
@@ -122,9 +128,9 @@ impl Replier {
             _ => None,
         };
         let (rendered, error) = lock::answer::rendered(&to, from, outcome);
-        self.record(operation, took, error);
+        self.record(&to, operation, took, error);
         let reply = granted.map(|token| self.unheard.reply_of(token));
-        self.publish_asking(to.subject, reply, rendered);
+        self.publish_asking((to.subject, &to.trace), reply, rendered);
     }
 }
 
@@ -144,16 +150,9 @@ impl queue::service::Answers for Replier {
             return Answered::TooLarge;
         }
         let error = result.err().map(|error| error.code);
-        self.record(operation, received.elapsed(), error);
-        let lost = self.broker.publish(Outgoing {
-            subject: to.subject.clone(),
-            reply: return_to,
-            headers: rendered.headers,
-            payload: rendered.payload,
-        });
-        if let Err(error) = lost {
-            tracing::debug!(%error, "a reply was lost");
-        }
+        self.record(to, operation, received.elapsed(), error);
+        let way = (to.subject.clone(), &to.trace);
+        self.publish_asking(way, return_to, rendered);
         Answered::Sent
     }
 
@@ -193,16 +192,16 @@ impl Answers for Replier {
             }
             Err(refusal) => {
                 let error = lock::service::not_decided(refusal);
-                self.record(operation, took, Some(error.code));
+                self.record(&to, operation, took, Some(error.code));
                 let rendered = reply::failure(&to, from, &error);
-                self.publish(to.subject, rendered);
+                self.publish((to.subject, &to.trace), rendered);
             }
         }
     }
 
     fn answer_again(&self, to: ReplyTo, outcome: lock::outcome::Outcome) {
         let (rendered, _) = lock::answer::rendered(&to, self.from(None), outcome);
-        self.publish(to.subject, rendered);
+        self.publish((to.subject, &to.trace), rendered);
     }
 
     fn effect(&self, effect: Effect) {
@@ -237,15 +236,15 @@ impl cache::service::Answers for Replier {
     fn answer(&self, ask: Ask, answer: Found) {
         let from = self.from(ask.handed.then_some(self.me));
         let (rendered, error) = cache::answer::rendered(&ask.to, from, answer);
-        self.record(ask.operation, ask.received.elapsed(), error);
-        self.publish(ask.to.subject, rendered);
+        self.record(&ask.to, ask.operation, ask.received.elapsed(), error);
+        self.publish((ask.to.subject, &ask.to.trace), rendered);
     }
 
     fn answer_many(&self, ask: Ask, answers: Vec<Found>) {
         let from = self.from(None);
         let (rendered, error) = cache::answer::rendered_many(&ask.to, from, answers);
-        self.record(ask.operation, ask.received.elapsed(), error);
-        self.publish(ask.to.subject, rendered);
+        self.record(&ask.to, ask.operation, ask.received.elapsed(), error);
+        self.publish((ask.to.subject, &ask.to.trace), rendered);
     }
 }
 

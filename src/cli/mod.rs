@@ -61,6 +61,13 @@ pub struct Cli {
     command: Command,
 }
 
+impl Cli {
+    /// Whether it runs a node, whose log others collect.
+    pub fn is_service(&self) -> bool {
+        matches!(self.command, Command::Node(_))
+    }
+}
+
 #[derive(Subcommand)]
 enum Command {
     /// Take, keep, give back and look at locks.

@@ -138,8 +138,9 @@ pub(super) fn for_children(environment: &BTreeMap<String, String>) -> BTreeMap<S
         .iter()
         .filter(|(name, _)| KEPT.contains(&name.as_str()) || !setting(name));
     let mut kept: BTreeMap<String, String> = kept.map(|(k, v)| (k.clone(), v.clone())).collect();
-    // Logs go to files, where colours are noise.
+    // Logs go to files, where colours are noise, and people read them.
     kept.insert("NO_COLOR".to_owned(), "1".to_owned());
+    kept.insert("MUFAKAT_LOG_FORMAT".to_owned(), "text".to_owned());
     kept
 }
 
@@ -240,6 +241,7 @@ mod tests {
         let expected = [
             "MUFAKAT_ADMIN_TOKEN",
             "MUFAKAT_LOG",
+            "MUFAKAT_LOG_FORMAT",
             "NO_COLOR",
             "PATH",
             "RUST_LOG",

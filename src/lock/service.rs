@@ -121,7 +121,7 @@ impl LockService {
         let owner = owner_of(request.owner, tenant, session.as_ref(), id.as_ref());
         let wait = (request.wait_ms > 0).then(|| command::Wait {
             wait_ms: request.wait_ms,
-            reply: to.clone(),
+            reply: to.untraced(),
         });
         let ttl_ms = match session {
             Some(_) => request.ttl_ms,
@@ -170,7 +170,7 @@ impl LockService {
             to: grip_of(request.mode, (0, 0)),
             wait: (request.wait_ms > 0).then(|| command::Wait {
                 wait_ms: request.wait_ms,
-                reply: to.clone(),
+                reply: to.untraced(),
             }),
         };
         self.submit(command::Command::Convert(Box::new(convert)), to, received);

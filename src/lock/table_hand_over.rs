@@ -19,11 +19,7 @@ fn wait(number: u64) -> Command {
         ttl_ms: Some(60_000),
         wait: Some(Wait {
             wait_ms: 60_000,
-            reply: ReplyTo {
-                subject: "inbox".to_owned(),
-                encoding: Encoding::Json,
-                tenant: None,
-            },
+            reply: ReplyTo::new("inbox", Encoding::Json),
         }),
         on_deadlock: DeadlockPolicy::Requester,
         meta: None,

@@ -43,6 +43,7 @@ fn document() -> Value {
         "operations": operations(),
         "components": {
             "messages": messages(),
+            "messageTraits": {"traced": schemas::traced()},
             "schemas": schemas::components(),
             "parameters": {
                 "prefix": {
@@ -172,6 +173,7 @@ fn messages() -> Value {
         let mut message = json!({
             "name": format!("{name}.request"),
             "payload": request_schema(operation),
+            "traits": [reference("messageTraits", "traced")],
         });
         if let Some(field) = request::id_field(operation) {
             message["headers"] = schemas::message_id_header(field);

@@ -37,6 +37,7 @@ pub use request::Request;
 pub use subject::{Operation, Prefix};
 pub use tenant::Tenant;
 
+use crate::trace::Traced;
 use fields::{Field, Rule};
 
 /// Why a request is refused; boxed, since the path without errors pays for its size.
@@ -79,6 +80,9 @@ pub struct ReplyTo {
     pub encoding: Encoding,
     /// Whose names the answer shows as the tenant knows them.
     pub tenant: Option<Tenant>,
+    /// Which trace the request belongs to, at this node: it is not sent and not replicated.
+    #[serde(skip)]
+    pub trace: Traced,
 }
 
 impl ReplyTo {
@@ -88,6 +92,15 @@ impl ReplyTo {
             subject: subject.into(),
             encoding,
             tenant: None,
+            trace: Traced::default(),
+        }
+    }
+
+    /// The same for who keeps it longer than the request is in hand.
+    pub fn untraced(&self) -> Self {
+        ReplyTo {
+            trace: Traced::default(),
+            ..self.clone()
         }
     }
 }

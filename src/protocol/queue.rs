@@ -394,6 +394,14 @@ impl Request {
         Ok(Request::Receipts(Receipts::build(&mut given, verdict)?))
     }
 
+    /// The id of a message that is pushed alone.
+    pub fn id(&self) -> Option<&str> {
+        match self {
+            Request::Push(push) if !push.batch => push.messages.first()?.id.as_deref(),
+            _ => None,
+        }
+    }
+
     pub fn operation(&self) -> Operation {
         match self {
             Request::Push(_) => Operation::QueuePush,

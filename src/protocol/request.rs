@@ -165,6 +165,20 @@ impl Request {
         })
     }
 
+    /// What its client knows it by, if it has an id of its own.
+    pub fn id(&self) -> Option<&str> {
+        match self {
+            Request::LockAcquire(acquire) => acquire.request_id.as_deref(),
+            Request::LockCancel(cancel) => cancel.request_id.as_deref(),
+            Request::CacheSet(set) => set.repeat.request_id.as_deref(),
+            Request::CacheDelete(delete) => delete.repeat.request_id.as_deref(),
+            Request::CacheIncrement(increment) => increment.repeat.request_id.as_deref(),
+            Request::CacheTouch(touch) => touch.repeat.request_id.as_deref(),
+            Request::Queue(request) => request.id(),
+            _ => None,
+        }
+    }
+
     pub fn operation(&self) -> Operation {
         match self {
             Request::LockAcquire(_) => Operation::LockAcquire,

@@ -45,6 +45,16 @@ impl Command {
         }
     }
 
+    /// The id that its client gave the request, if it did.
+    pub fn request_id(&self) -> Option<&str> {
+        use lock::command::Command as Lock;
+        match self {
+            Command::Lock(Lock::Acquire(acquire)) => acquire.request_id.as_deref(),
+            Command::Lock(Lock::Cancel { request_id, .. }) => request_id.as_deref(),
+            _ => None,
+        }
+    }
+
     /// About how many bytes the command takes in the log.
     pub fn size_hint(&self) -> usize {
         /// Integers, flags and lengths.

@@ -5,6 +5,7 @@ use std::time::Instant;
 use futures_util::StreamExt;
 use mufakat::client::{Client, Target};
 use mufakat::protocol::lock::{Acquire, Release};
+use serde_json::Value;
 
 use crate::cluster::{Cluster, Options};
 use crate::wait;
@@ -59,8 +60,9 @@ async fn a_follower_comes_back_by_snapshot() {
     );
     let log = cluster.log(away);
     let index = log.lines().rev().find_map(|line| {
-        let (_, rest) = line.split_once("the state is now that of a snapshot index=")?;
-        rest.trim().parse::<u64>().ok()
+        let line: Value = serde_json::from_str(line).ok()?;
+        let is_it = line["message"] == "the state is now that of a snapshot";
+        is_it.then(|| line["index"].as_u64())?
     });
     let index = index.expect("the node says that it got a snapshot");
     assert!(

@@ -34,6 +34,8 @@ pub struct Options {
     pub redis: bool,
     /// Further flags of every node.
     pub flags: Vec<String>,
+    /// Further variables of every node's environment.
+    pub environment: Vec<(&'static str, String)>,
     /// Further flags of the broker.
     pub broker_flags: Vec<String>,
     /// Further flags of Redis.
@@ -49,6 +51,7 @@ impl Default for Options {
             nodes: 3,
             redis: false,
             flags: Vec::new(),
+            environment: Vec::new(),
             broker_flags: Vec::new(),
             redis_flags: Vec::new(),
             secured: None,
@@ -274,17 +277,9 @@ impl Cluster {
         let peers: Vec<String> = self.ids().iter().map(u64::to_string).collect();
         let broker = self.links.get(&node).map_or(self.broker_port, Link::port);
         let mut command = Command::new(env!("CARGO_BIN_EXE_mufakat"));
-        for (name, _) in std::env::vars_os() {
-            let ours = name.to_string_lossy();
-            if ["MUFAKAT_", "NATS_", "REDIS_"]
-                .iter()
-                .any(|p| ours.starts_with(p))
-                && ours != "MUFAKAT_LOG"
-            {
-                command.env_remove(&name);
-            }
-        }
+        programs::without_settings(&mut command);
         command
+            .envs(self.options.environment.iter().cloned())
             .args(["node", "--id", &node.to_string()])
             .args(["--nats", &format!("nats://127.0.0.1:{broker}")])
             .args(["--http", &format!("127.0.0.1:{}", self.http_port(node))])

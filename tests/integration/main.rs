@@ -67,6 +67,7 @@ mod sessions;
 mod start;
 mod tenant_bounds;
 mod tenant_events;
+mod traces;
 mod wait;
 mod waiting;
 mod wire;

@@ -3,7 +3,7 @@
 use std::env;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process;
+use std::process::{self, Command};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 /// The program's path: by its variable, in what `make tools` put beside the project, on PATH.
@@ -24,6 +24,17 @@ pub fn look_for(names: &[&str], variable: &str) -> Option<PathBuf> {
         .chain(env::split_paths(&path))
         .flat_map(|directory| names.iter().map(move |name| directory.join(name)))
         .find(|file| file.is_file())
+}
+
+/// Takes from a node's environment what sets up others, but for what is logged.
+pub fn without_settings(command: &mut Command) {
+    const SETTINGS: [&str; 4] = ["MUFAKAT_", "NATS_", "OTEL_", "REDIS_"];
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if SETTINGS.iter().any(|prefix| text.starts_with(prefix)) && text != "MUFAKAT_LOG" {
+            command.env_remove(&name);
+        }
+    }
 }
 
 /// Below the ports that systems hand out by themselves: a port of those can be taken by any

@@ -176,7 +176,7 @@ async fn restart(cluster: &mut Cluster, node: u64) {
             .rsplit_once("stopping: handing over")
             .expect("it says so");
         assert!(
-            stopping.contains("role=Follower"),
+            stopping.contains(r#""role":"Follower"#),
             "node {node} led term {led} and did not see another leader before its end: {log}"
         );
     }

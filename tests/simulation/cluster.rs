@@ -157,6 +157,7 @@ impl Cluster {
             reply: Some(&reply),
             content_type: None,
             message_id: None,
+            traceparent: None,
             payload: &Bytes::copy_from_slice(body.as_bytes()),
         });
     }

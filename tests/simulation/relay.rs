@@ -25,6 +25,7 @@ fn hand_on(cluster: &Cluster, number: u64, within: Duration) {
         reply: None,
         content_type: None,
         message_id: None,
+        traceparent: None,
         payload: &payload,
     };
     let relay = &cluster.core(HERE).dispatch.relay;

@@ -114,21 +114,19 @@ const LOOKED_UP: &[(&str, &[&str])] = &[
     ("src/lock/wait_graph.rs", &["places", "scanned"]),
     ("src/raft/proposals.rs", &["accepted"]),
 ];
-const ITERATIONS: [&str; 7] = [
-    "iter",
-    "keys",
-    "values",
-    "drain",
-    "retain",
-    "extract_if",
-    "into_iter",
-];
+const ITERATIONS: &str = "iter keys values drain retain extract_if into_iter";
 
 /// The layers, lowest first. A file imports from its own layer and those below.
 const LAYERS: &[(&str, &[&str])] = &[
     (
         "ground",
-        &["src/ids.rs", "src/time.rs", "src/config", "src/stats/"],
+        &[
+            "src/ids.rs",
+            "src/time.rs",
+            "src/config",
+            "src/stats/",
+            "src/trace",
+        ],
     ),
     ("wire", &["src/protocol/"]),
     (
@@ -303,8 +301,9 @@ fn cores_are_plain() {
         let of_it = sources.iter().filter(|s| s.path.starts_with(folder));
         for source in of_it {
             let flat: String = source.code.split_whitespace().collect();
-            for (field, iteration) in fields.iter().flat_map(|f| ITERATIONS.map(|i| (f, i))) {
-                if flat.contains(&format!("{field}.{iteration}(")) {
+            for field in *fields {
+                let iterates = |by: &str| flat.contains(&format!("{field}.{by}("));
+                if ITERATIONS.split(' ').any(iterates) {
                     found.push(format!("{} iterates {field}", source.path));
                 }
             }

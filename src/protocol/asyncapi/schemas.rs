@@ -172,6 +172,13 @@ pub(super) fn message_id_header(field: &str) -> Value {
     json!({"type": "object", "properties": {"Nats-Msg-Id": describe(text(), &what)}})
 }
 
+/// What any request may have in its headers.
+pub(super) fn traced() -> Value {
+    let what =
+        "The trace that the request belongs to (W3C Trace Context); one that is not valid is none.";
+    json!({"headers": {"type": "object", "properties": {"traceparent": describe(text(), what)}}})
+}
+
 /// Whether a request without this field is refused; apart from names that may be in the subject.
 pub(super) fn is_required(operation: Operation, name: &str) -> bool {
     if queues::is_of_queue(operation) {

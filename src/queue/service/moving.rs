@@ -145,6 +145,7 @@ impl Shared {
             reply: Some(&ticket.to.subject),
             content_type: raw.content_type.as_deref(),
             message_id: None,
+            traceparent: None,
             payload: &raw.payload,
         };
         let keep = Keep {

@@ -18,6 +18,7 @@ use crate::raft::proposals::{Forward, Refusal, Work};
 use crate::raft::types::{Told, TypeConfig};
 use crate::stats;
 use crate::time::{self, Instant};
+use crate::trace::Traced;
 
 /// How often lease time is stepped, deadlines are looked at, and late forwards are sent again.
 const TICK: Duration = Duration::from_millis(100);
@@ -69,6 +70,13 @@ impl Inner {
         match work {
             Work::Propose { term, batch } => self.propose(term, batch).await,
             Work::Forward { to, forward } => {
+                for reply in forward
+                    .commands
+                    .iter()
+                    .filter_map(|(reply, _)| reply.as_ref())
+                {
+                    reply.trace.goes_to(to);
+                }
                 let payload = frame::seal(&forward).expect("forwards have a bounded size");
                 let subject = format!("{}.{to}", self.forward_subject);
                 // What is not sent now is sent again after a while.
@@ -160,10 +168,18 @@ impl Inner {
     }
 
     pub(super) fn take_forward(&self, payload: &[u8]) {
-        let Ok(forward) = frame::unseal::<Forward>(payload) else {
+        let Ok(mut forward) = frame::unseal::<Forward>(payload) else {
             self.stats.raft.frame_refused(stats::Refusal::Forward);
             return;
         };
+        for (index, header) in std::mem::take(&mut forward.traces) {
+            if let Some((Some(reply), command)) = forward.commands.get_mut(index)
+                && let Some(operation) = command.operation()
+            {
+                reply.trace = Traced::begin(operation.name(), self.me, Some(&header));
+                reply.trace.note_id(command.request_id());
+            }
+        }
         let now = time::now();
         self.desk()
             .proposals

@@ -35,6 +35,9 @@ pub struct Forward {
     /// The sequence of the first command here; the others follow on.
     pub first: u64,
     pub commands: Vec<(Option<ReplyTo>, Command)>,
+    /// Which of them, counted from 0, belong to a trace, with the header that goes along.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub traces: Vec<(usize, String)>,
 }
 
 #[derive(Debug)]
@@ -134,12 +137,16 @@ impl Proposals {
         commands: Vec<(Option<ReplyTo>, Command)>,
     ) -> Forward {
         let waiting = self.forwarded.iter().find(|(_, f)| f.term == term);
+        let onward = |reply: &Option<ReplyTo>| reply.as_ref()?.trace.onward();
+        let traces = commands.iter().enumerate();
+        let traces = traces.filter_map(|(index, (reply, _))| Some((index, onward(reply)?)));
         Forward {
             from: self.me,
             boot: self.boot,
             term,
             oldest: waiting.map_or(first, |(sequence, _)| *sequence),
             first,
+            traces: traces.collect(),
             commands,
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::trace::Traced;
 
 #[test]
 fn forwards_are_taken_once_and_in_order() {
@@ -109,4 +110,31 @@ fn forwards_of_an_earlier_term_go_again_with_new_sequences() {
     take(&mut to, &lost, now);
     take(&mut to, &sent, now);
     assert_eq!(propose(&mut to, now).unwrap().1.count, 2);
+}
+
+#[test]
+fn a_forward_says_which_commands_belong_to_a_trace_and_others_are_sent_as_ever() {
+    let now = now();
+    let header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mut from = proposals(ME, follower(4));
+    submit(&mut from, 1, now);
+    let mut to = reply(2);
+    to.trace = Traced::begin("lock.acquire", ME, Some(header));
+    let submission = Submission {
+        command: command(2),
+        ticket: Ticket::Client {
+            to,
+            received: now,
+            seat: Seat::default(),
+        },
+        deadline: now + ms(60_000),
+    };
+    from.submit(submission).expect("room for a command");
+    let mut sent = forward(&mut from, now).unwrap();
+    assert_eq!(sent.traces, [(1, header.to_owned())]);
+    sent.traces.clear();
+    let bytes = rmp_serde::to_vec(&sent).expect("a forward encodes");
+    assert_eq!(bytes[0], 0x96, "six fields, as without traces");
+    let again = again(&mut from, now + FORWARD_AGAIN).expect("it is late");
+    assert_eq!(again.traces.len(), 1, "a repeat belongs to it, too");
 }
