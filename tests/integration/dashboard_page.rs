@@ -102,8 +102,10 @@ async fn the_page_shows_the_cluster_and_acts_with_the_token() {
     fits_and_can_be_read(&mut page).await;
     assert_eq!(page.complaints(), [""; 0]);
     begins_with_the_past(&mut page).await;
+    keeps_what_is_selected_and_focused(&mut page).await;
     a_slow_click_is_not_lost(&mut page).await;
     releases(&mut page).await;
+    redrives(&mut page, &queue).await;
     purges(&mut page, &queue).await;
     assert_eq!(page.complaints(), [""; 0]);
 }
@@ -213,13 +215,35 @@ async fn begins_with_the_past(page: &mut Browser) {
         .await;
 }
 
-/// The page is drawn anew each second, but not under a button that is being pressed.
+/// Done when the page has had two more documents.
+const TWO_DOCUMENTS: &str = "new Promise((done) => { const stream = new EventSource('dashboard/events'); \
+    let seen = 0; stream.onmessage = () => { seen += 1; if (seen === 3) { stream.close(); done(true); } }; })";
+
+/// The page changes each second what has changed, and nothing else.
+async fn keeps_what_is_selected_and_focused(page: &mut Browser) {
+    let begin = "(() => { \
+        const row = [...document.querySelectorAll('#locks tbody tr')].find((tr) => tr.innerText.includes('orders.42')); \
+        getSelection().selectAllChildren(row.cells[1]); \
+        document.querySelector('#locks .table').focus(); \
+        window.kept = { row, lease: row.cells[4].innerText, summary: document.getElementById('foot').textContent }; \
+        return getSelection().toString(); })()";
+    assert_eq!(page.evaluate(begin).await, "worker-7");
+    page.evaluate(TWO_DOCUMENTS).await;
+    page.until("document.getElementById('foot').textContent !== kept.summary")
+        .await;
+    page.until("kept.row.cells[4].innerText !== kept.lease")
+        .await;
+    assert_eq!(page.evaluate("getSelection().toString()").await, "worker-7");
+    let focused = "document.activeElement === document.querySelector('#locks .table')";
+    assert_eq!(page.evaluate(focused).await, true);
+    page.evaluate("getSelection().removeAllRanges()").await;
+}
+
+/// The page is not drawn anew under a button that is being pressed.
 async fn a_slow_click_is_not_lost(page: &mut Browser) {
     let release = button("release orders.42");
     page.mouse("mousePressed", &release).await;
-    let two_documents = "new Promise((done) => { const stream = new EventSource('dashboard/events'); let seen = 0; \
-        stream.onmessage = () => { seen += 1; if (seen === 3) { stream.close(); done(true); } }; })";
-    page.evaluate(two_documents).await;
+    page.evaluate(TWO_DOCUMENTS).await;
     page.mouse("mouseReleased", &release).await;
     page.until("document.getElementById('act').open").await;
     page.click("document.getElementById('act-cancel')").await;
@@ -253,6 +277,26 @@ async fn releases(page: &mut Browser) {
     page.until(next).await;
 }
 
+/// First it is counted what would become ready.
+async fn redrives(page: &mut Browser, queue: &Queue) {
+    let act = "document.getElementById('act-do')";
+    for message in queue.pop("mails", 2).await {
+        let body = json!({"topic": "mails", "receipt": message["receipt"], "dead": true});
+        queue.ok("queue.nack", body).await;
+    }
+    let redrive = button("Redrive… mails");
+    page.until(&redrive).await;
+    page.click(&redrive).await;
+    page.click(act).await;
+    page.until(&says("#act-what", "2 dead messages of mails become ready"))
+        .await;
+    assert_eq!(queue.counts("mails").await, [1, 0, 0, 2]);
+    page.until(&says("#act-do", "Redrive 2")).await;
+    page.click(act).await;
+    page.until("!document.getElementById('act').open").await;
+    assert_eq!(queue.counts("mails").await, [3, 0, 0, 0]);
+}
+
 /// Only what is named; the token is known by now.
 async fn purges(page: &mut Browser, queue: &Queue) {
     let act = "document.getElementById('act-do')";
@@ -283,7 +327,7 @@ async fn the_page_shows_within_two_seconds_that_the_leader_is_gone() {
          if (card.innerText.includes('Node {leader}')) {{ \
          if (card.classList.contains('gone')) window.gone ??= Date.now(); }} \
          else if (card.classList.contains('leader')) window.led ??= Date.now(); \
-         }} }}).observe(document.getElementById('nodes'), {{ childList: true }})"
+         }} }}).observe(document.getElementById('nodes'), {{ attributes: true, childList: true, subtree: true }})"
     );
     page.evaluate(&watch).await;
     let killed = SystemTime::now()

@@ -20,7 +20,7 @@ let token = "";
 function el(name, attributes, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes || {})) {
-    if (key === "on") made.addEventListener("click", value);
+    if (key === "on") made.onclick = value;
     else if (value !== undefined && value !== null) made.setAttribute(key, value);
   }
   made.append(...children.filter((child) => child !== null && child !== undefined));
@@ -34,19 +34,54 @@ function svg(name, attributes, text) {
   return made;
 }
 
+// Makes a place what was drawn anew for it. Only what differs is changed: text that is selected, what has the
+// focus and where a table is scrolled to stay as they are.
 function show(id, ...children) {
-  const place = $(id);
-  // A table keeps where its reader scrolled to, and a button that has the focus keeps it.
-  const scroller = place.querySelector(".table, .feed");
-  const top = scroller ? scroller.scrollTop : 0;
-  const focused = place.contains(document.activeElement) ? document.activeElement.dataset.key : null;
-  place.replaceChildren(...children.filter(Boolean));
-  const again = place.querySelector(".table, .feed");
-  if (again) again.scrollTop = top;
-  if (focused) {
-    const button = [...place.querySelectorAll("[data-key]")].find((b) => b.dataset.key === focused);
-    if (button) button.focus({ preventScroll: true });
+  become($(id), children.filter(Boolean));
+}
+
+function keyOf(node) {
+  return node.dataset && node.dataset.key;
+}
+
+// Children are the same by their keys, those without by their places.
+function become(place, wanted) {
+  const keys = new Set(wanted.map(keyOf));
+  const known = new Map();
+  for (const child of [...place.childNodes]) {
+    const key = keyOf(child);
+    if (key && keys.has(key)) known.set(key, child);
+    else if (key) child.remove();
   }
+  let at = place.firstChild;
+  for (const node of wanted) {
+    const key = keyOf(node);
+    const old = key ? known.get(key) : at && !keyOf(at) && at;
+    known.delete(key);
+    if (!old || old.nodeName !== node.nodeName) {
+      place.insertBefore(node, at);
+      continue;
+    }
+    if (old === at) at = at.nextSibling;
+    else place.insertBefore(old, at);
+    change(old, node);
+  }
+  while (at) {
+    const next = at.nextSibling;
+    at.remove();
+    at = next;
+  }
+}
+
+function change(old, node) {
+  if (old.nodeType === Node.TEXT_NODE) {
+    if (old.data !== node.data) old.data = node.data;
+    return;
+  }
+  for (const { name } of [...old.attributes]) if (!node.hasAttribute(name)) old.removeAttribute(name);
+  for (const { name, value } of node.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  old.onclick = node.onclick;
+  become(old, [...node.childNodes]);
 }
 
 function table(caption, heads, rows) {
@@ -56,6 +91,10 @@ function table(caption, heads, rows) {
     { class: "table", tabindex: "0", role: "region", "aria-label": caption },
     el("table", {}, el("caption", {}, caption), el("thead", {}, head), el("tbody", {}, ...rows)),
   );
+}
+
+function row(key, ...cells) {
+  return el("tr", { "data-key": key }, ...cells);
 }
 
 function cell(text, kind) {
@@ -233,7 +272,7 @@ function nodes(doc, now) {
   const cards = doc.nodes.map((seen) => {
     const report = seen.report;
     if (!report) {
-      return el("div", { class: "card gone" }, el("h3", {}, `Node ${seen.node}`, el("span", { class: "tag" }, "gone")),
+      return el("div", { class: "card gone", "data-key": seen.node }, el("h3", {}, `Node ${seen.node}`, el("span", { class: "tag" }, "gone")),
         el("dl", {}, el("dt", {}, "no answer to"), el("dd", {}, `node ${doc.node}`)));
     }
     const s = report.status;
@@ -251,7 +290,7 @@ function nodes(doc, now) {
       ["Redis", s.redis ? (s.redis.connected ? s.redis.durability : "gone") : "none"],
       ["up", length(s.uptime_ms)],
     ];
-    return el("div", { class: "card " + s.role }, el("h3", {}, `Node ${seen.node}`, el("span", { class: "tag" }, s.role)),
+    return el("div", { class: "card " + s.role, "data-key": seen.node }, el("h3", {}, `Node ${seen.node}`, el("span", { class: "tag" }, s.role)),
       el("dl", {}, ...facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
       warnings.length ? el("p", {}, warnings.join("; ")) : null);
   });
@@ -262,7 +301,7 @@ function nodes(doc, now) {
     const key = one.leader ? `${one.leader.node}.${one.leader.term}` : "none";
     if (!terms.length || terms[terms.length - 1].key !== key) terms.push({ key, at: one.at, leader: one.leader });
   }
-  show("leaders", ...terms.slice(-12).map((one) => el("li", { class: one.leader ? "" : "none" },
+  show("leaders", ...terms.slice(-12).map((one) => el("li", { class: one.leader ? "" : "none", "data-key": one.at },
     `${clock(one.at)} `, one.leader ? `node ${one.leader.node} leads, term ${one.leader.term}` : "no leader")));
 }
 
@@ -310,7 +349,7 @@ function locks(doc) {
     const queue = waiting.get(lock.resource) || [];
     const shown = queue.slice(0, 3).join(", ") + (queue.length > 3 ? ", …" : "");
     const holder = lock.owner ? lock.owner + (lock.held > 1 ? ` and ${lock.held - 1} more` : "") : "–";
-    return el("tr", {}, cell(lock.resource, "name"), cell(holder, "name"), cell(lock.mode || "–"),
+    return row(lock.resource, cell(lock.resource, "name"), cell(holder, "name"), cell(lock.mode || "–"),
       cell(lock.token === undefined ? "–" : String(lock.token), "n"), lease,
       el("td", { class: "n " + (lock.waiting ? "" : "zero") }, number(lock.waiting), shown ? el("small", {}, shown) : null),
       doc.can_act ? el("td", { class: "acts" }, lock.held ? button("Release…", "release " + lock.resource, () => ask({
@@ -448,17 +487,11 @@ function draw(places, edges, cycle, width, height) {
   return drawn;
 }
 
-let drawnDeadlocks = "";
-
 function deadlocks(doc) {
   const part = doc.parts.deadlocks;
   if (!part || !part.ok) return unknown("deadlocks", doc, part);
-  // Drawn anew only when there are others: how long ago is in minutes.
-  const key = part.deadlocks.map((one) => one.cycle.map((edge) => edge.token).join() + length(Math.floor(one.ago_ms / 10e3) * 10e3)).join(";");
-  if (key === drawnDeadlocks && $("deadlocks").childElementCount) return undefined;
-  drawnDeadlocks = key;
   const shown = part.deadlocks.slice(0, 5).map((one, i) => el("div", { class: "deadlock" },
-    el("p", {}, el("b", {}, one.victim), ` was refused ${length(one.ago_ms)} ago; ${one.cycle_length || one.cycle.length} owners waited for one another`),
+    el("p", {}, el("b", {}, one.victim), ` was refused ${length(Math.floor(one.ago_ms / 1e3) * 1e3)} ago; ${one.cycle_length || one.cycle.length} owners waited for one another`),
     i < 2 ? drawCycle(one.cycle) : null));
   return show("deadlocks", ...(shown.length ? shown : [empty("None.")]));
 }
@@ -474,11 +507,11 @@ function queues(doc, before) {
     const act = (verb, spec) => button(verb, `${verb} ${topic.topic}`, () => ask({ body: { topic: topic.topic }, name: topic.topic, ...spec }));
     const acts = doc.can_act ? el("td", { class: "acts" },
       act("Look…", { title: "Look at messages", what: `The first ready messages of ${topic.topic}, or the dead ones if none is ready. They stay where they are.`, operation: "queue.peek", verb: "Look", body: { topic: topic.topic, state: topic.ready || !topic.dead ? "ready" : "dead", limit: 10 }, shows: true }),
-      topic.dead ? act("Redrive…", { title: "Redrive dead messages", what: `${topic.dead} messages of ${topic.topic} become ready again.`, operation: "queue.redrive", verb: "Redrive" }) : null,
+      topic.dead ? act("Redrive…", { title: "Redrive dead messages", what: `Dead messages of ${topic.topic} become ready again, as if they had never been delivered. First they are counted.`, operation: "queue.redrive", verb: "Count", counts: true }) : null,
       act(topic.paused ? "Resume…" : "Pause…", { title: topic.paused ? "Resume a topic" : "Pause a topic", what: topic.topic, operation: topic.paused ? "queue.resume" : "queue.pause", verb: topic.paused ? "Resume" : "Pause" }),
       act("Purge…", { title: "Purge a topic", what: `Deletes what is ready, delayed and dead in ${topic.topic}. It cannot be undone.`, operation: "admin.queue.purge", verb: "Purge", danger: true, confirm: true, body: { topic: topic.topic, states: ["ready", "delayed", "dead"], confirm: topic.topic } })) : null;
     const age = topic.oldest_age_ms;
-    return el("tr", {}, el("td", { class: "name" }, topic.topic, el("small", {}, topic.paused ? "paused; " : "", topic.owner_node ? `node ${topic.owner_node}` : "no owner")),
+    return row(topic.topic, el("td", { class: "name" }, topic.topic, el("small", {}, topic.paused ? "paused; " : "", topic.owner_node ? `node ${topic.owner_node}` : "no owner")),
       count(topic.ready), count(topic.delayed), count(topic.in_flight), count(topic.dead, "bad"),
       cell(rate(per("pushed")), "n " + (per("pushed") ? "" : "zero")), cell(rate(per("acked")), "n " + (per("acked") ? "" : "zero")),
       cell(age ? length(age) : "–", "n " + (age ? "" : "zero")), acts);
@@ -492,7 +525,7 @@ function queues(doc, before) {
 function sessions(doc) {
   const part = doc.parts.sessions;
   if (!part || !part.ok) return unknown("sessions", doc, part);
-  const rows = part.sessions.map((one) => el("tr", {},
+  const rows = part.sessions.map((one) => row(one.session,
     el("td", { class: "name" }, one.name || "unnamed", el("small", {}, one.session)), count(one.held), count(one.waiting),
     el("td", { class: "lease" }, el("meter", { min: 0, max: one.ttl_ms, low: one.ttl_ms * 0.25, optimum: one.ttl_ms, value: one.expires_in_ms, "aria-label": "rest of the session" }), el("span", {}, length(one.expires_in_ms))),
     doc.can_act ? el("td", { class: "acts" }, button("Close…", "close " + one.session, () => ask({
@@ -514,7 +547,7 @@ function requests(now) {
   const names = new Set(history.flatMap((one) => [...one.operations].filter(([, o]) => o.requests > 0).map(([name]) => name)));
   const rows = [...names].sort().map((name) => {
     const one = now.operations.get(name) || { requests: 0, errors: 0, p50: null, p99: null };
-    return el("tr", {}, cell(operationName(name), "name"), cell(rate(one.requests), "n " + (one.requests ? "" : "zero")),
+    return row(name, cell(operationName(name), "name"), cell(rate(one.requests), "n " + (one.requests ? "" : "zero")),
       cell(rate(one.errors), "n " + (one.errors ? "warn" : "zero")), cell(length(one.p50), "n"), cell(length(one.p99), "n"),
       el("td", {}, line((old) => (old.operations.get(name) || {}).requests, `${name} per second`)));
   });
@@ -522,17 +555,12 @@ function requests(now) {
   show("requests", rows.length ? table("Requests", heads, rows) : empty("No request yet."));
 }
 
-let drawnEvents = "";
-
 function events(doc) {
-  const key = doc.events.length + " " + (doc.events[0] ? doc.events[0].at_ms : "");
-  if (key === drawnEvents) return;
-  drawnEvents = key;
   const items = doc.events.map(({ at_ms, subject, event }) => {
     const kind = subject.split(".event.").pop();
     const said = Object.entries(event).filter(([, value]) => value !== null && typeof value !== "object")
       .map(([name, value]) => `${name} ${value}`).join(", ");
-    return el("li", {}, el("time", {}, clock(at_ms)), el("b", { class: /deadlock|loss|dead/.test(kind) ? "bad" : "" }, kind), el("span", {}, said));
+    return el("li", { "data-key": `${at_ms} ${subject} ${said}` }, el("time", {}, clock(at_ms)), el("b", { class: /deadlock|loss|dead/.test(kind) ? "bad" : "" }, kind), el("span", {}, said));
   });
   show("events", items.length ? el("ul", { class: "feed", tabindex: "0" }, ...items) : empty("Nothing since somebody looks."));
 }
@@ -563,6 +591,15 @@ function refuse(text) {
   $("act-answer").textContent = text;
 }
 
+// What it would do is known: pressed again, it is done.
+function counted(spec, count) {
+  asked = { ...spec, counts: false };
+  $("act-what").textContent = count ? `${number(count)} dead messages of ${spec.name} become ready again.` : `${spec.name} has no dead message.`;
+  $("act-do").textContent = `Redrive ${number(count)}`;
+  $("act-do").hidden = !count;
+  return refuse("");
+}
+
 async function act(event) {
   event.preventDefault();
   const spec = asked;
@@ -571,7 +608,9 @@ async function act(event) {
   if (spec.confirm && $("act-confirm").value !== spec.name) return refuse("That is not the name.");
   if (spec.reason && !reason) return refuse("A reason is needed.");
   if (!given) return refuse("The admin token is needed.");
-  const body = spec.reason ? { ...spec.body, reason } : spec.body;
+  const body = { ...spec.body };
+  if (spec.reason) body.reason = reason;
+  if (spec.counts) body.dry_run = true;
   try {
     const answer = await fetch("dashboard/act/" + spec.operation, {
       method: "POST", headers: { Authorization: "Bearer " + given }, body: JSON.stringify(body), cache: "no-store",
@@ -588,6 +627,7 @@ async function act(event) {
     $("act-token-row").hidden = true;
     const reply = await answer.json();
     if (!reply.ok) return refuse(`${reply.error.code}: ${reply.error.message}`);
+    if (spec.counts) return counted(spec, reply.moved);
     $("act-do").hidden = true;
     $("act-answer").className = "good";
     refuse("Done.");
