@@ -3,7 +3,9 @@
 //! A cluster is initialised once, by the node with the lowest id, and only when every peer has
 //! answered that its directory is empty too. A node whose directory was lost finds peers that know
 //! it with another disk and refuses to start: under its old id it would vote as if it had never
-//! acknowledged anything (notes on Raft; openraft#1535).
+//! acknowledged anything (notes on Raft; openraft#1535). So do all of them when others of their
+//! cluster, which the peers do not name, still know it: before a cluster is founded, every node that
+//! there is gets asked.
 //!
 //! A node that is to join a cluster that runs founds none: it waits until the leader, asked by an
 //! operator, sends it the log and then gives it a vote. So does a node that was removed and is started
@@ -27,6 +29,8 @@ use crate::raft::types::Member;
 /// The kind of call in which nodes greet each other.
 const HELLO: &str = "bootstrap.hello";
 const HELLO_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long nodes that nobody named have to answer: it is a round trip, and a cluster's first start waits for it.
+const ANYONE_TIMEOUT: Duration = Duration::from_millis(200);
 /// Between two rounds of greetings.
 const ROUND_EVERY: Duration = Duration::from_millis(200);
 
@@ -62,6 +66,12 @@ pub enum BootstrapError {
          with --join and add it (mufakat cluster add {me})"
     )]
     Removed { me: NodeId },
+    #[error(
+        "no cluster is founded, since node {other} belongs to one that has the same subjects: have \
+         this node added to it (--join, and mufakat cluster add {me}), or give the new cluster a \
+         --prefix of its own"
+    )]
+    OtherCluster { me: NodeId, other: NodeId },
     #[error("Raft stopped: {0}")]
     Stopped(String),
 }
@@ -106,6 +116,7 @@ pub enum Start<'a> {
 ///
 /// # Errors
 /// [`BootstrapError::DiskChanged`] when the cluster knows this node with another data directory,
+/// [`BootstrapError::OtherCluster`] when there is a cluster already where it is to found one,
 /// [`BootstrapError::Removed`] when it was removed and does not ask to join again.
 pub async fn join_or_found(
     handle: &Handle,
@@ -168,6 +179,19 @@ async fn found(raft: &Raft, network: &Network, peers: &[NodeId]) -> Result<Strin
         return Err(BootstrapError::DiskChanged { me: me.node });
     }
     let all_empty = hellos.len() == others.len() && hellos.iter().all(|hello| !hello.initialized);
+    if all_empty {
+        let Some(there) = greet_all(network).await else {
+            return Ok("waiting for the broker".to_owned());
+        };
+        if there.iter().any(stranger) {
+            return Err(BootstrapError::DiskChanged { me: me.node });
+        }
+        let is_of_another = |hello: &&Hello| hello.initialized && !peers.contains(&hello.node);
+        if let Some(other) = there.iter().find(is_of_another) {
+            let (me, other) = (me.node, other.node);
+            return Err(BootstrapError::OtherCluster { me, other });
+        }
+    }
     if all_empty && peers.iter().min() == Some(&me.node) {
         let founders = hellos.iter().map(|hello| (hello.node, hello.disk));
         let founders: BTreeMap<NodeId, Member> = founders
@@ -199,6 +223,19 @@ async fn greet(network: &Network, others: &[NodeId]) -> Vec<Hello> {
         .iter()
         .map(|peer| async move { hello(network, *peer, HELLO_TIMEOUT).await.ok() });
     join_all(calls).await.into_iter().flatten().collect()
+}
+
+/// What all nodes say that there are, of whichever number; none if not even this one heard the question:
+/// then others may not have heard it either.
+async fn greet_all(network: &Network) -> Option<Vec<Hello>> {
+    let answers = network.call_all(HELLO, ANYONE_TIMEOUT).await.ok()?;
+    let hellos = answers.iter().map(|answer| rmp_serde::from_slice(answer));
+    let hellos: Vec<Hello> = hellos.filter_map(Result::ok).collect();
+    let me = network.identity().node;
+    hellos
+        .iter()
+        .any(|hello| hello.node == me)
+        .then_some(hellos)
 }
 
 /// Greets one node.

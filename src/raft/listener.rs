@@ -11,11 +11,12 @@ use crate::broker::{Message, Subscription};
 pub struct Listener {
     network: Network,
     answers: Subscription,
-    calls: Subscription,
+    /// To this node, and to all.
+    calls: [Subscription; 2],
 }
 
 impl Listener {
-    pub(super) fn new(network: Network, answers: Subscription, calls: Subscription) -> Self {
+    pub(super) fn new(network: Network, answers: Subscription, calls: [Subscription; 2]) -> Self {
         Listener {
             network,
             answers,
@@ -28,7 +29,7 @@ impl Listener {
         let Listener {
             network,
             mut answers,
-            calls,
+            calls: [to_this, to_all],
         } = self;
         let deliver = async {
             while let Some(message) = answers.next().await {
@@ -39,7 +40,8 @@ impl Listener {
             biased;
             _ = shutdown.wait_for(|stop| *stop) => {}
             () = deliver => {}
-            () = network.serve_calls(calls) => {}
+            () = network.serve_calls(to_this) => {}
+            () = network.serve_calls(to_all) => {}
         }
     }
 }

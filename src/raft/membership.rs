@@ -262,7 +262,8 @@ impl Membership {
         {
             // Who has a vote may be away; but not with another disk.
             let has_vote = self.0.handle.known_members().is_voter(node);
-            if !has_vote || refusal.code != Code::Reconfiguring {
+            let is_away = matches!(refusal.code, Code::Reconfiguring | Code::NotFound);
+            if !has_vote || !is_away {
                 return Answer::Refused(refusal);
             }
         }

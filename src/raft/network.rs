@@ -3,7 +3,8 @@
 //! A [`Network`] is one node's end of it. Requests go to `<prefix>.int.raft.<to>.<lane>`, their
 //! answers to `<prefix>.int.raft.<me>.reply.<boot>.<id>`, one wildcard subscription; an answer counts
 //! only with the id, the sender and the data directory that the question was for. That nobody
-//! listens at the other end is known at once; that an answer is late is only known by a timeout.
+//! listens at the other end is known at once; that an answer is late is only known by a timeout. Calls
+//! to `<prefix>.int.raft.all.call` reach every node, of whichever number.
 //!
 //! Delivery is the broker's: at most once. Nothing here retries; openraft and the callers do.
 
@@ -160,7 +161,8 @@ impl Network {
         let broker = &self.shared.broker;
         let answers = broker.subscribe(answers, ANSWERS_MAX).await?;
         let calls = self.subscribe(Lane::Call, CALLS_MAX).await?;
-        Ok(Listener::new(self.clone(), answers, calls))
+        let calls_to_all = broker.subscribe(self.to_all(), CALLS_MAX).await?;
+        Ok(Listener::new(self.clone(), answers, [calls, calls_to_all]))
     }
 
     /// Asks another part's handler on node `to`: the answer, or why there is none. A
@@ -193,6 +195,33 @@ impl Network {
         }
     }
 
+    /// Asks every node that there is, this one included: the answers that come `within`.
+    ///
+    /// # Errors
+    /// When the question did not leave.
+    pub async fn call_all(&self, kind: &str, within: Duration) -> Result<Vec<Bytes>, CallError> {
+        /// More nodes than a cluster has.
+        const ANSWERS_MAX: usize = 256;
+        let request = CallRequest {
+            kind: kind.to_owned(),
+            body: Bytes::new(),
+        };
+        let id = self.next_number();
+        let (_guard, mut replies) = self.expect_answers(id, None, ANSWERS_MAX)?;
+        let header = Header::new(Lane::Call, &self.shared.identity, None).at(0, id);
+        self.send_to(self.to_all(), &header, &request, kind.len(), id)?;
+        let until = now() + within;
+        let mut answers = Vec::new();
+        while let Ok(Some(reply)) = tokio::time::timeout_at(until, replies.recv()).await {
+            if let Replied::Frame(frame) = reply
+                && let Ok(Ok(Answer::Call(answer))) = frame.body::<Result<Answer, Refusal>>()
+            {
+                answers.push(answer);
+            }
+        }
+        Ok(answers)
+    }
+
     /// One question, one answer, matched by id.
     pub(super) async fn ask(
         &self,
@@ -203,7 +232,7 @@ impl Network {
         timeout: Duration,
     ) -> Result<Answer, CallError> {
         let id = self.next_number();
-        let (guard, mut answers) = self.expect_answers(id, to, 1)?;
+        let (guard, mut answers) = self.expect_answers(id, Some(to), 1)?;
         let header = Header::new(lane, &self.shared.identity, to.disk).at(0, id);
         self.send(to.node, &header, body, size_hint, id)?;
         let replied = tokio::time::timeout(timeout, answers.recv()).await;
@@ -218,12 +247,12 @@ impl Network {
         }
     }
 
-    /// Registers a question or a stream: answers with this id come through the channel until the
-    /// guard is dropped. `capacity` bounds the channel; what does not fit is dropped and counted.
+    /// Registers a question or a stream: answers with this id, of the node that is asked or of anyone, come
+    /// through the channel until the guard is dropped. `capacity` bounds the channel; what does not fit is dropped and counted.
     pub(super) fn expect_answers(
         &self,
         id: u64,
-        from: Target,
+        from: Option<Target>,
         capacity: usize,
     ) -> Result<(PendingGuard, tokio::sync::mpsc::Receiver<Replied>), CallError> {
         PendingGuard::register(self.clone(), id, from, capacity).ok_or(CallError::Overloaded)
@@ -238,12 +267,24 @@ impl Network {
         size_hint: usize,
         reply_id: u64,
     ) -> Result<(), CallError> {
+        let subject = self.subject(to, header.lane);
+        self.send_to(subject, header, body, size_hint, reply_id)
+    }
+
+    fn send_to(
+        &self,
+        subject: String,
+        header: &Header,
+        body: &impl Serialize,
+        size_hint: usize,
+        reply_id: u64,
+    ) -> Result<(), CallError> {
         let payload = frame::encode(header, body, size_hint).map_err(|error| {
-            tracing::error!(%error, %to, lane = header.lane.token(), "a message cannot be sent");
+            tracing::error!(%error, %subject, lane = header.lane.token(), "a message cannot be sent");
             CallError::TooLarge
         })?;
         self.publish(Outgoing {
-            subject: self.subject(to, header.lane),
+            subject,
             reply: Some(format!("{}.{reply_id}", self.inbox())),
             payload,
             ..Outgoing::default()
@@ -381,6 +422,11 @@ impl Network {
 
     pub(super) fn next_number(&self) -> u64 {
         self.shared.last_number.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn to_all(&self) -> String {
+        let lane = Lane::Call.token();
+        format!("{}.int.raft.all.{lane}", self.shared.prefix)
     }
 
     fn subject(&self, to: NodeId, lane: Lane) -> String {

@@ -27,7 +27,8 @@ pub(super) struct Pending {
 }
 
 struct Waiting {
-    from: Target,
+    /// Who was asked; none where everybody was.
+    from: Option<Target>,
     sender: mpsc::Sender<Replied>,
 }
 
@@ -39,7 +40,7 @@ impl Pending {
         let Some(Waiting { from, sender }) = waiting.get(&id) else {
             return false;
         };
-        if let Replied::Frame(frame) = &replied {
+        if let (Replied::Frame(frame), Some(from)) = (&replied, from) {
             let header = &frame.header;
             let asked = from.disk.is_none_or(|disk| disk == header.from_disk);
             if header.from != from.node || !(asked || frame.is_refusal()) {
@@ -64,7 +65,7 @@ impl PendingGuard {
     pub fn register(
         network: Network,
         id: u64,
-        from: Target,
+        from: Option<Target>,
         capacity: usize,
     ) -> Option<(Self, mpsc::Receiver<Replied>)> {
         let (sender, receiver) = mpsc::channel(capacity);

@@ -79,7 +79,7 @@ where
         let number = peer.network.next_number();
         let (registered, answers) = peer
             .network
-            .expect_answers(number, peer.target, ANSWERS_MAX)
+            .expect_answers(number, Some(peer.target), ANSWERS_MAX)
             .map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
         let opened = OutgoingStream {
             peer,

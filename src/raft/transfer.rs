@@ -57,7 +57,7 @@ pub(super) async fn send(peer: &Peer, vote: Vote, snapshot: Snapshot) -> Install
     let number = peer.network.next_number();
     let (registered, answers) = peer
         .network
-        .expect_answers(number, peer.target, 4 * WINDOW)
+        .expect_answers(number, Some(peer.target), 4 * WINDOW)
         .map_err(|error| failed(peer, error))?;
     Sending {
         peer,

@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use mufakat::client::Target;
-use mufakat::ids::NodeId;
 use mufakat::protocol::backup::Part;
 use mufakat::raft::backup::examine;
 use serde_json::{Value, json};
@@ -14,9 +13,7 @@ use crate::cluster::{Cluster, Options};
 use crate::documented::Documented;
 use crate::queue::{Queue, messages, serves};
 use crate::queue_waits::all_are_in_view;
-use crate::{locks, wait, wire};
-
-const PATIENCE_MS: u64 = 60_000;
+use crate::{locks, members, wait, wire};
 
 async fn ok(nats: &async_nats::Client, operation: &str, body: Value) -> Value {
     let subject = format!("mufakat.{operation}");
@@ -55,8 +52,7 @@ async fn grow(cluster: &mut Cluster) {
     let operator = cluster.client(Target::Any).await;
     for node in [2, 3] {
         cluster.start_joining(node);
-        let added = operator.add_node(NodeId(node), PATIENCE_MS).await;
-        added.unwrap_or_else(|error| panic!("node {node} is not added: {error}"));
+        members::add(&operator, node).await;
     }
     cluster.all_follow().await;
 }

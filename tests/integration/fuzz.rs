@@ -313,6 +313,7 @@ async fn random_bytes_between_nodes_are_ignored() {
         subjects.push(format!("mufakat.int.event.{node}"));
         subjects.extend(LANES.map(|lane| format!("mufakat.int.raft.{node}.{lane}")));
     }
+    subjects.push("mufakat.int.raft.all.call".to_owned());
     let replies = frames
         .iter()
         .filter(|frame| frame.subject.contains(".reply."));

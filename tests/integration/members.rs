@@ -1,12 +1,16 @@
 //! Nodes are added and removed while clients work.
 
+use std::time::{Duration, Instant};
+
 use futures_util::future::join_all;
 use mufakat::client::{Client, ClientError, Target};
 use mufakat::ids::NodeId;
 use mufakat::protocol::Code;
+use mufakat::protocol::cluster::Changed;
 
 use crate::cluster::{Cluster, Options};
 use crate::rolling_restart::{self, Counts, pairs};
+use crate::{programs, wait};
 
 const PATIENCE_MS: u64 = 60_000;
 
@@ -16,8 +20,18 @@ async fn voters(client: &Client) -> Vec<u64> {
     voters.map(|member| member.node.0).collect()
 }
 
-async fn add(client: &Client, node: u64) {
-    let added = client.add_node(NodeId(node), PATIENCE_MS).await;
+/// Has a node added that has just been started: what came of it once it is there.
+async fn add_once_there(client: &Client, node: u64) -> Result<Changed, ClientError> {
+    wait::until("the node is there", async || {
+        let added = client.add_node(NodeId(node), PATIENCE_MS).await;
+        let is_away = |error: &ClientError| error.code() == Some(Code::NotFound);
+        (!added.as_ref().is_err_and(is_away)).then_some(added)
+    })
+    .await
+}
+
+pub async fn add(client: &Client, node: u64) {
+    let added = add_once_there(client, node).await;
     let added = added.unwrap_or_else(|error| panic!("node {node} is not added: {error}"));
     assert!(added.voters.contains(&NodeId(node)), "{added:?}");
 }
@@ -89,10 +103,13 @@ async fn three_become_five_and_three_again_without_a_failed_request() {
 async fn a_lost_disk_comes_back_under_a_new_id_only() {
     let mut cluster = Cluster::start(Options::default()).await;
     let operator = cluster.client(Target::Any).await;
-    let silent = operator.add_node(NodeId(4), 5_000).await;
-    let (code, message) = refused(silent);
-    assert_eq!(code, Code::Reconfiguring, "{message}");
+    // That nobody is there is said at once.
+    let asked = Instant::now();
+    let (code, message) = refused(operator.add_node(NodeId(4), PATIENCE_MS).await);
+    assert_eq!(code, Code::NotFound, "{message}");
     assert!(message.contains("--id 4 --join"), "{message}");
+    assert!(asked.elapsed() < Duration::from_millis(PATIENCE_MS / 4));
+    assert_eq!(voters(&operator).await, [1, 2, 3]);
 
     cluster.kill(3);
     cluster.lose_disk(3);
@@ -119,11 +136,48 @@ async fn a_lost_disk_comes_back_under_a_new_id_only() {
     // The number is still that of the lost disk.
     cluster.lose_disk(3);
     cluster.start_joining(3);
-    let (code, message) = refused(operator.add_node(NodeId(3), 5_000).await);
+    let (code, message) = refused(add_once_there(&operator, 3).await);
     assert_eq!(code, Code::BadRequest, "{message}");
     assert!(message.contains("a new id"), "{message}");
     let (code, _) = refused(operator.remove_node(NodeId(9), 5_000).await);
     assert_eq!(code, Code::NotFound);
     cluster.kill(3);
     cluster.state_hashes().await;
+}
+
+/// Their peers, all of them as empty, know nothing; the two that came later do.
+#[tokio::test]
+async fn founders_that_all_lost_their_disks_found_no_second_cluster_beside_what_is_left() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let operator = cluster.client(Target::Any).await;
+    for node in [4, 5] {
+        cluster.start_joining(node);
+        add(&operator, node).await;
+    }
+    for node in 1..=3 {
+        cluster.kill(node);
+        cluster.lose_disk(node);
+    }
+    for node in 1..=3 {
+        cluster.start_node(node);
+    }
+    for node in 1..=3 {
+        let ended = cluster.end(node).await;
+        assert_eq!(ended.code(), Some(1), "node {node}: {ended}");
+        let log = cluster.log(node);
+        assert!(log.contains("must not come back under its old id"), "{log}");
+    }
+    // Nor does a node that it never knew.
+    let mut other = std::process::Command::new(env!("CARGO_BIN_EXE_mufakat"));
+    programs::without_settings(&mut other);
+    other
+        .args(["node", "--id", "7", "--peers", "7"])
+        .args(["--nats", &cluster.nats_url(), "--data-dir"])
+        .arg(cluster.data_dir(7));
+    let mut other = tokio::process::Command::from(other);
+    let ended = tokio::time::timeout(wait::LONG, other.kill_on_drop(true).output()).await;
+    let ended = ended.expect("it ends").expect("it runs");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("that has the same subjects"), "{said}");
 }

@@ -17,9 +17,14 @@ pub(super) fn lost_disk(node: NodeId) -> Refusal {
     ))
 }
 
+/// That nobody listens is for sure, and nothing to try again before somebody does something.
 pub(super) fn silent(node: NodeId, error: &CallError) -> Refusal {
+    let code = match error {
+        CallError::NoResponders => Code::NotFound,
+        _ => Code::Reconfiguring,
+    };
     Box::new(ErrorReply::new(
-        Code::Reconfiguring,
+        code,
         format!(
             "node {node} does not answer ({error}): start it with --id {node} --join, the same \
              broker and the same prefix first"
