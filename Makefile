@@ -17,7 +17,7 @@ up: tools ## Start broker, Redis and three nodes; Ctrl-C stops all (DEV_ARGS="--
 	exec ./target/release/mufakat dev $(DEV_ARGS)
 
 test: ## Run all tests, with real servers and a real browser
-	@.ci/install-tools browser
+	@.ci/install-tools browser promtool
 	cargo test --workspace --locked
 	@$(MAKE) --no-print-directory compose-test
 

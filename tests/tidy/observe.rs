@@ -1,13 +1,16 @@
 //! What ships for Prometheus and Grafana names what nodes have, and says what to do.
 //!
-//! That the table in docs/operations.md is what nodes have, is for the tests that write it. Where promtool is
-//! there, compose/test has it look at the same files.
+//! That the table in docs/operations.md is what nodes have, is for the tests that write it. Prometheus's own
+//! promtool looks at the rest, where it is there; in CI (`CI=true`) it has to be.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::{env, fs};
 
 use saphyr::{LoadableYamlNode, Yaml};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::nothing;
 
@@ -152,6 +155,85 @@ fn the_dashboard_names_metrics_that_exist() {
         .filter_map(|panel| panel["datasource"]["uid"].as_str())
         .collect();
     assert_eq!(asked, [source].into());
+}
+
+/// Where each panel of the dashboard is: column, row, width and height, on a grid of 24 columns.
+#[test]
+fn the_panels_of_the_dashboard_lie_beside_one_another() {
+    let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).expect("it is JSON");
+    let mut places: Vec<([u64; 4], &str)> = Vec::new();
+    for panel in dashboard["panels"].as_array().expect("panels") {
+        let title = panel["title"].as_str().expect("a title");
+        let [x, y, w, h] =
+            ["x", "y", "w", "h"].map(|name| panel["gridPos"][name].as_u64().expect("a number"));
+        assert!(w > 0 && h > 0 && x + w <= 24, "{title} is beyond the grid");
+        for ([ox, oy, ow, oh], other) in &places {
+            let apart = x + w <= *ox || ox + ow <= x || y + h <= *oy || oy + oh <= y;
+            assert!(apart, "{title} lies on {other}");
+        }
+        places.push(([x, y, w, h], title));
+        let names = panel["targets"].as_array().into_iter().flatten();
+        let names: Vec<&str> = names
+            .map(|target| target["refId"].as_str().expect("a name"))
+            .collect();
+        let different: BTreeSet<&str> = names.iter().copied().collect();
+        assert_eq!(names.len(), different.len(), "{title} has two of one name");
+    }
+}
+
+/// Runs promtool; false where it is not there.
+fn promtool(arguments: &[&str]) -> bool {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/bin");
+    let path = env::var_os("PATH").unwrap_or_default();
+    let places = [beside].into_iter().chain(env::split_paths(&path));
+    let mut found = places.map(|place| place.join("promtool"));
+    let Some(program) = found.find(|file| file.is_file()) else {
+        let in_ci = env::var("CI").is_ok_and(|ci| ci == "true");
+        assert!(!in_ci, "found no promtool: run `make test`");
+        // Not by a macro: those are not shown of tests that pass.
+        let said = writeln!(
+            std::io::stderr(),
+            "skipped: no promtool here to look at compose/observe with"
+        );
+        said.expect("stderr takes it");
+        return false;
+    };
+    let output = Command::new(program).args(arguments).output();
+    let output = output.expect("promtool runs");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "promtool {arguments:?}: {said}");
+    true
+}
+
+#[test]
+fn prometheus_takes_its_configuration_and_alerts_fire_when_they_should() {
+    if promtool(&["check", "config", OTHERS[0]]) {
+        promtool(&["test", "rules", OTHERS[1]]);
+    }
+}
+
+/// As rules that record something, which promtool reads.
+#[test]
+fn prometheus_understands_each_expression_of_the_dashboard() {
+    let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).expect("it is JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let targets = panels
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let rules: Vec<Value> = targets
+        .enumerate()
+        .map(|(number, target)| {
+            let expression = target["expr"].as_str().expect("an expression");
+            let expression = expression.replace("$__rate_interval", "1m");
+            json!({"record": format!("panel:{number}"), "expr": expression})
+        })
+        .collect();
+    assert!(rules.len() > 40, "{} expressions", rules.len());
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let file = directory.path().join("panels.yml");
+    let groups = json!({"groups": [{"name": "panels", "rules": rules}]});
+    fs::write(&file, groups.to_string()).expect("it can be written");
+    promtool(&["check", "rules", file.to_str().expect("a path in UTF-8")]);
 }
 
 #[test]
