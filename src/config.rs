@@ -28,7 +28,7 @@ use figment::value::Value;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use endpoint::{Endpoint, Sentinels, TlsFiles};
+pub use endpoint::{ClusterServers, Endpoint, Sentinels, TlsFiles};
 pub use layers::secret;
 use layers::{Layer, SETTINGS, Setting, given};
 pub use token::AdminToken;
@@ -54,7 +54,7 @@ pub struct NodeArgs {
     /// NATS servers, with commas between them: `--nats`, which all commands share.
     #[arg(skip)]
     pub nats: Option<String>,
-    /// Redis server; without one the node runs without Redis [env: REDIS_URL, REDIS_URL_FILE]
+    /// Redis, as redis://, rediss:// for TLS, redis+sentinel:// or redis+cluster://; without one the node runs without Redis [env: REDIS_URL, REDIS_URL_FILE]
     #[arg(long, value_name = "URL")]
     pub redis: Option<String>,
     /// Certificate authority to trust for Redis, in PEM; needs a rediss:// URL [env: REDIS_CA]

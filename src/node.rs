@@ -35,7 +35,7 @@ use crate::protocol::status::Durability;
 use crate::protocol::{Operation, Prefix};
 use crate::queue::address::RedisAddress;
 use crate::queue::service::{self, QueueService};
-use crate::queue::store::RedisLink;
+use crate::queue::store::Store;
 use crate::raft::backup::Backups;
 use crate::raft::bootstrap;
 use crate::raft::directory::DataDirectory;
@@ -79,7 +79,7 @@ pub struct Parts<L> {
     pub posts: SharedBroker,
     pub log: L,
     pub snapshots: Arc<dyn Snapshots>,
-    pub redis: Option<Arc<RedisLink>>,
+    pub redis: Option<Arc<Store>>,
     pub stats: Arc<Stats>,
 }
 
@@ -308,7 +308,7 @@ impl Node {
                     Asserted::Interval => Durability::Interval,
                 });
                 let address = address.asserting(asserted).with_prefix(&config.prefix);
-                Some(Arc::new(RedisLink::start(address, stopped.clone())?))
+                Some(Arc::new(Store::start(address, stopped.clone())?))
             }
             None => None,
         };

@@ -34,7 +34,8 @@ impl Endpoint {
     }
 
     /// Accepts sentinels with the name of what they watch, as
-    /// `redis+sentinel://` with the parts of [`Sentinels`], or a Redis server:
+    /// `redis+sentinel://` with the parts of [`Sentinels`], servers of a Redis Cluster as
+    /// `redis+cluster://` with the parts of [`ClusterServers`], or a Redis server:
     /// `redis://[user:password@]host[:port][/database]`, the same with `rediss` for TLS, or the path of a
     /// socket as `unix:///run/redis.sock`.
     pub(super) fn redis(text: &str) -> Result<Self, String> {
@@ -42,6 +43,9 @@ impl Endpoint {
         match text.split_once("://") {
             Some(("redis+sentinel" | "rediss+sentinel", rest)) => {
                 Sentinels::parse(rest)?;
+            }
+            Some(("redis+cluster" | "rediss+cluster", rest)) => {
+                ClusterServers::parse(rest)?;
             }
             Some(("redis" | "valkey" | "rediss" | "valkeys", rest)) => {
                 let (rest, database) = rest.split_once('/').unwrap_or((rest, ""));
@@ -55,7 +59,8 @@ impl Endpoint {
             Some(("unix" | "redis+unix", path)) if path.starts_with('/') => {}
             _ => {
                 return Err(format!(
-                    "is not a URL of Redis; right would be {RIGHT}, rediss:// for TLS, or \
+                    "is not a URL of Redis; right would be {RIGHT}, rediss:// for TLS, \
+                     redis+sentinel:// for sentinels, redis+cluster:// for Redis Cluster, or \
                      unix:///run/redis.sock"
                 ));
             }
@@ -68,6 +73,7 @@ impl Endpoint {
         [
             "rediss://",
             "rediss+sentinel://",
+            "rediss+cluster://",
             "valkeys://",
             "tls://",
             "wss://",
@@ -84,7 +90,12 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some((scheme, rest)) = self.0.split_once("+sentinel://") {
+        let of_many = ["+sentinel", "+cluster"].into_iter();
+        let mut of_many = of_many.filter_map(|kind| {
+            let (scheme, rest) = self.0.split_once("://")?;
+            scheme.ends_with(kind).then_some((scheme, rest))
+        });
+        if let Some((scheme, rest)) = of_many.next() {
             // One password for all servers, which may have a comma in it.
             let (rest, parameters) = match rest.rsplit_once('?') {
                 Some((rest, _)) => (rest, "?***"),
@@ -94,7 +105,7 @@ impl fmt::Display for Endpoint {
                 Some((_, hosts)) => ("***@", hosts),
                 None => ("", rest),
             };
-            return write!(f, "{scheme}+sentinel://{user}{hosts}{parameters}");
+            return write!(f, "{scheme}://{user}{hosts}{parameters}");
         }
         for (index, server) in self.0.split(',').enumerate() {
             if index > 0 {
@@ -184,6 +195,35 @@ impl<'a> Sentinels<'a> {
     }
 }
 
+/// What stands behind the scheme of a URL of a Redis Cluster: `[user:password@]host[:port][,host[:port]…]`,
+/// some of its servers. Each part is as it stands there, with its `%`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ClusterServers<'a> {
+    /// Of all servers: `user:password`.
+    pub user: &'a str,
+    /// With commas between them.
+    pub hosts: &'a str,
+}
+
+impl<'a> ClusterServers<'a> {
+    /// # Errors
+    /// With what is wrong; it holds no part of the text, since that may be a password in a wrong place.
+    pub fn parse(rest: &'a str) -> Result<Self, String> {
+        const RIGHT: &str = "redis+cluster://127.0.0.1:7000,127.0.0.1:7001";
+        let (user, hosts) = rest.rsplit_once('@').unwrap_or(("", rest));
+        let hosts = hosts.strip_suffix('/').unwrap_or(hosts);
+        if hosts.contains(['/', '?']) {
+            return Err(format!(
+                "a Redis Cluster has no databases and the URL no parameters; right would be {RIGHT}"
+            ));
+        }
+        hosts
+            .split(',')
+            .try_for_each(|host| authority(host, RIGHT))?;
+        Ok(ClusterServers { user, hosts })
+    }
+}
+
 /// Checks `[user:password@]host[:port]`; a host in brackets is an IPv6 address. Messages hold no
 /// part of the text, since that may be a password in a wrong place.
 fn authority(text: &str, right: &str) -> Result<(), String> {
@@ -246,6 +286,8 @@ mod tests {
             "unix:///run/redis.sock",
             "redis+sentinel://:p@a,b:26380/mymaster/0",
             "redis+sentinel://a/mymaster?sentinel_username=u&sentinel_password=p",
+            "redis+cluster://a",
+            "rediss+cluster://u:p@a:7000,[::1]:7001",
         ] {
             assert!(Endpoint::redis(right).is_ok(), "{right}");
         }
@@ -259,6 +301,10 @@ mod tests {
             "redis+sentinel://a/mymaster/x",
             "redis+sentinel://a/mymaster?sentinel_username=u",
             "redis+sentinel://a/mymaster?sentinel_secret=p",
+            "redis+cluster://",
+            "redis+cluster://a,,b",
+            "redis+cluster://a/0",
+            "redis+cluster://a?password=p",
         ] {
             assert!(Endpoint::redis(wrong).is_err(), "{wrong}");
         }
@@ -270,5 +316,7 @@ mod tests {
             .expect("valid")
             .to_string();
         assert_eq!(shown, "redis+sentinel://***@a,b/m?***");
+        let shown = Endpoint::redis("rediss+cluster://u:p,w@a:1,b").expect("valid");
+        assert_eq!(shown.to_string(), "rediss+cluster://***@a:1,b");
     }
 }

@@ -18,7 +18,7 @@ use crate::protocol::status::{
 };
 use crate::protocol::{self, Code, Encoding, Operation, ReplyTo};
 use crate::queue::service::QueueService;
-use crate::queue::store::RedisLink;
+use crate::queue::store::Store;
 use crate::raft::handle::Handle;
 use crate::raft::network::Network;
 use crate::stats::{Costs, Stats};
@@ -42,7 +42,7 @@ pub struct Insight {
     pub clients: SharedBroker,
     pub raft_broker: SharedBroker,
     pub queues: QueueService,
-    pub redis: Option<Arc<RedisLink>>,
+    pub redis: Option<Arc<Store>>,
     pub service: ServiceInfo,
     pub started: Instant,
     /// What requests were answered lately.
@@ -152,8 +152,8 @@ impl Insight {
     }
 }
 
-fn redis_state(link: &RedisLink) -> RedisState {
-    let status = link.status();
+fn redis_state(store: &Store) -> RedisState {
+    let status = store.status();
     RedisState {
         connected: status.answers(),
         durability: status.durability,
@@ -176,7 +176,7 @@ impl NodeInfo for Insight {
         if !self.serving.load(Ordering::Relaxed) {
             return Err("starting or stopping: takes no requests".to_owned());
         }
-        let lacks_redis = |redis: &Arc<RedisLink>| !redis.status().answers();
+        let lacks_redis = |redis: &Arc<Store>| !redis.status().answers();
         let degraded = self.redis.as_ref().is_some_and(lacks_redis);
         Ok(degraded.then_some("queue").into_iter().collect())
     }

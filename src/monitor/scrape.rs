@@ -19,11 +19,11 @@ impl Insight {
         let broker = &self.stats.broker;
         broker.set_connected(Connection::Clients, self.clients.is_connected());
         broker.set_connected(Connection::Raft, self.raft_broker.is_connected());
-        if let Some(link) = &self.redis {
-            let status = link.status();
+        if let Some(store) = &self.redis {
+            let status = store.status();
             let durability = status.durability.name();
             let redis = &self.stats.redis;
-            redis.show(status.answers(), durability, link.connects());
+            redis.show(status.answers(), durability, store.reconnects());
         }
         self.stats.cache.show(&self.cache.reading());
         let lease_ms = self.cache.lease_ms();

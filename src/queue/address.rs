@@ -1,6 +1,7 @@
 //! Where Redis is and how a node shows who it is: URL, user and password, TLS.
 //!
-//! A URL names one server, or sentinels that know which server is the master:
+//! A URL names one server, or some servers of a Redis Cluster, of which each knows all:
+//! `redis+cluster://[user:password@]host[:port][,host[:port]…]`, or sentinels that know which server is the master:
 //! `redis+sentinel://[user:password@]host[:port][,host[:port]…]/service[/database]`, with `rediss` for TLS to
 //! servers and sentinels. User and password are for the servers; those for the sentinels are parameters,
 //! `?sentinel_username=…&sentinel_password=…`. Sentinels are asked anew at each connect.
@@ -21,11 +22,17 @@ use redis::{
 
 use super::durability::Level;
 use super::keys::Keyspace;
-use crate::config::{Sentinels, TlsFiles};
+use super::slots::{Place, tag_in};
+use crate::config::{ClusterServers, Sentinels, TlsFiles};
 use crate::protocol::Prefix;
 
+/// Where servers listen when the URL does not say.
+const SERVER_PORT: u16 = 6379;
 /// Where sentinels listen when the URL does not say.
 const SENTINEL_PORT: u16 = 26379;
+
+/// What follows the scheme in a URL of a Redis Cluster.
+const CLUSTER: &str = "+cluster://";
 
 /// What it takes to connect. Never printed, since the URL may hold a password.
 #[derive(Clone)]
@@ -33,8 +40,9 @@ pub struct RedisAddress {
     url: String,
     tls: TlsFiles,
     asserted: Option<Level>,
-    /// The key that is written to ask what replicas have.
-    copied_key: String,
+    prefix: String,
+    /// Of a master of a Redis Cluster: a slot that it has.
+    slot: Option<u16>,
 }
 
 /// Redis cannot be reached by what was configured. The message does not repeat the URL, since it may
@@ -43,7 +51,8 @@ pub struct RedisAddress {
 pub enum RedisAddressError {
     #[error(
         "not a Redis URL (redis://[user:password@]host:port[/database], rediss:// for TLS, \
-         redis+sentinel://host:port,…/service for sentinels): {0}"
+         redis+sentinel://host:port,…/service for sentinels, redis+cluster://host:port,… for Redis \
+         Cluster): {0}"
     )]
     Url(String),
     #[error("TLS to Redis: cannot read {file}: {reason}")]
@@ -65,20 +74,55 @@ impl RedisAddress {
             url: url.to_owned(),
             tls,
             asserted: None,
-            copied_key: Keyspace::copied(Prefix::default().as_str()),
+            prefix: Prefix::default().as_str().to_owned(),
+            slot: None,
         }
     }
 
     /// The same server, for a cluster with this prefix.
     pub fn with_prefix(self, prefix: &str) -> Self {
         RedisAddress {
-            copied_key: Keyspace::copied(prefix),
+            prefix: prefix.to_owned(),
             ..self
         }
     }
 
-    pub(super) fn copied_key(&self) -> &str {
-        &self.copied_key
+    /// The key that is written to ask what replicas have.
+    pub(super) fn copied_key(&self) -> String {
+        Keyspace::copied(&self.prefix, self.slot.map(tag_in).as_deref())
+    }
+
+    /// The servers that a URL of a Redis Cluster names; none of any other.
+    ///
+    /// # Errors
+    /// When what it names are no servers.
+    pub(super) fn seeds(&self) -> Result<Option<Vec<Place>>, RedisAddressError> {
+        let Some((scheme, rest)) = self.url.split_once(CLUSTER) else {
+            return Ok(None);
+        };
+        let parts = ClusterServers::parse(rest).map_err(RedisAddressError::Url)?;
+        let seeds = each_of(scheme, parts.hosts, SERVER_PORT)?.into_iter();
+        let place = |address| match address {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                Some(Place { host, port })
+            }
+            _ => None,
+        };
+        Ok(Some(seeds.filter_map(place).collect()))
+    }
+
+    /// The address of one server of the Redis Cluster, which has this slot.
+    pub(super) fn of_master(&self, place: &Place, slot: u16) -> Self {
+        let (scheme, rest) = self
+            .url
+            .split_once(CLUSTER)
+            .expect("the URL is of a cluster");
+        let parts = ClusterServers::parse(rest).expect("the URL was checked");
+        RedisAddress {
+            url: format!("{scheme}://{}@{place}", parts.user),
+            slot: Some(slot),
+            ..self.clone()
+        }
     }
 
     /// The same server, of which the operator asserts what a write survives.
@@ -95,7 +139,12 @@ impl RedisAddress {
     /// # Errors
     /// When the URL is none, or a file cannot be read or holds no certificate or key.
     pub(super) fn check(&self) -> Result<(), RedisAddressError> {
-        self.way().map(drop)
+        match self.seeds()? {
+            Some(seeds) => seeds
+                .iter()
+                .try_for_each(|seed| self.of_master(seed, 0).check()),
+            None => self.way().map(drop),
+        }
     }
 
     /// A connection to the server, or to the one that sentinels call the master.
@@ -156,18 +205,7 @@ fn sentinels(
     certificates: Option<TlsCertificates>,
 ) -> Result<SentinelClient, RedisAddressError> {
     let parts = Sentinels::parse(rest).map_err(RedisAddressError::Url)?;
-    let mut addresses: Vec<ConnectionAddr> = Vec::new();
-    for host in parts.hosts.split(',') {
-        let has_port = host
-            .rsplit_once(':')
-            .is_some_and(|(_, port)| !port.ends_with(']'));
-        let host = match has_port {
-            true => host.to_owned(),
-            false => format!("{host}:{SENTINEL_PORT}"),
-        };
-        let info = format!("{scheme}://{host}").into_connection_info();
-        addresses.push(info.map_err(url_error)?.addr().clone());
-    }
+    let addresses = each_of(scheme, parts.hosts, SENTINEL_PORT)?;
     // As if one server, and one sentinel, were named.
     let server = format!("{scheme}://{}@localhost/{}", parts.user, parts.database);
     let server = server.into_connection_info().map_err(url_error)?;
@@ -202,6 +240,22 @@ fn sentinels(
     }
     let built = builder.build();
     built.map_err(|error| RedisAddressError::Certificates(error.to_string()))
+}
+
+/// The address of each host of a list, with a port where it has none.
+fn each_of(scheme: &str, hosts: &str, port: u16) -> Result<Vec<ConnectionAddr>, RedisAddressError> {
+    let address = |host: &str| {
+        let has_port = host
+            .rsplit_once(':')
+            .is_some_and(|(_, port)| !port.ends_with(']'));
+        let host = match has_port {
+            true => host.to_owned(),
+            false => format!("{host}:{port}"),
+        };
+        let info = format!("{scheme}://{host}").into_connection_info();
+        Ok(info.map_err(url_error)?.addr().clone())
+    };
+    hosts.split(',').map(address).collect()
 }
 
 fn url_error(error: RedisError) -> RedisAddressError {
@@ -252,10 +306,31 @@ mod tests {
             "rediss://user:secret@host",
             "redis://user:secret@host",
             "rediss+sentinel://user:secret@host/service",
+            "rediss+cluster://user:secret@host,other",
         ] {
             let error = refusal(url, file.path());
             assert!(error.contains("TLS to Redis"), "{error}");
             assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn servers_of_a_cluster_share_user_and_password() {
+        let address = RedisAddress::from("rediss+cluster://u:p%40ss@a,[::1]:7,b:8");
+        let seeds = address.seeds().expect("a URL").expect("of a cluster");
+        let shown: Vec<String> = seeds.iter().map(Place::to_string).collect();
+        assert_eq!(shown, ["a:6379", "[::1]:7", "b:8"]);
+        let master = address.of_master(&seeds[1], 77);
+        assert_eq!(master.url, "rediss://u:p%40ss@[::1]:7");
+        assert_eq!(master.seeds().expect("a URL"), None);
+        assert_eq!(crate::queue::slots::slot_of(&master.copied_key()), 77);
+        assert!(address.check().is_ok());
+        for wrong in [
+            "redis+cluster://",
+            "redis+cluster://a/1",
+            "redis+cluster://a:x",
+        ] {
+            assert!(RedisAddress::from(wrong).check().is_err(), "{wrong}");
         }
     }
 

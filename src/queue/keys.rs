@@ -39,12 +39,17 @@ impl Keyspace {
     }
 
     /// What is written to ask whether replicas have what was written before; the same for all clusters
-    /// with a prefix, since its value means nothing.
-    pub fn copied(prefix: &str) -> String {
-        format!("{prefix}:copied")
+    /// with a prefix, since its value means nothing. `tag` chooses a slot.
+    pub fn copied(prefix: &str, tag: Option<&str>) -> String {
+        match tag {
+            Some(tag) => format!("{prefix}:copied:{{{tag}}}"),
+            None => format!("{prefix}:copied"),
+        }
     }
 
-    /// The keys of a topic, as every script takes them.
+    /// The keys of a topic, as every script takes them. No script writes to the last, which is the beginning of
+    /// further keys: a Redis Cluster refuses a script whole while one of its keys is not there and their slot
+    /// moves, so none is ever executed on a part of a topic.
     pub fn of_topic(&self, topic: &str) -> Vec<String> {
         let base = format!("{}:{{{}}}:", self.0, escaped(topic));
         let parts = PARTS.iter().map(|part| format!("{base}{part}"));

@@ -1,4 +1,4 @@
-//! The queue: topics whose truth is in one Redis, each owned by one node of the view.
+//! The queue: topics whose truth is in Redis, each owned by one node of the view.
 //!
 //! ```text
 //!                 push                    pop
@@ -12,8 +12,8 @@
 //! ```
 //!
 //! **Promises.** A push that was acknowledged with durability `fsync` is kept until it is acknowledged,
-//! expired, cancelled, purged or overflowed, on one Redis that is not restored, and not failed over but to
-//! a replica that has confirmed the push. By the clock of Redis a message is in flight to one consumer at a
+//! expired, cancelled, purged or overflowed, on one Redis (of a Redis Cluster: the master that has the
+//! topic) that is not restored, and not failed over but to a replica that has confirmed the push. By the clock of Redis a message is in flight to one consumer at a
 //! time, until its visibility deadline. Without group, delay or hand-back, messages of one topic and
 //! priority are first handed out in push order.
 //! Messages of one group are handed out in order, one at a time.
@@ -39,7 +39,8 @@
 //! - [`script`]: the scripts, what goes into them and what comes out. Plain code.
 //! - [`marks`]: how far topics had come, in the replicated state. Plain code.
 //! - [`keys`]: the names of keys.
-//! - [`store`]: the connection, and calls over it.
+//! - [`store`]: connections, and calls over them.
+//! - [`slots`]: which master of a Redis Cluster has a key. Plain code.
 //! - [`durability`]: from a server's settings to what a write survives.
 //! - [`address`]: where Redis is, and how a node shows who it is.
 
@@ -50,4 +51,5 @@ pub mod marks;
 pub mod owner;
 pub mod script;
 pub mod service;
+pub mod slots;
 pub mod store;

@@ -24,7 +24,7 @@ use crate::protocol::{Code, Encoding, ErrorReply, Operation, Outcome, Prefix, Re
 use crate::queue::keys::Keyspace;
 use crate::queue::owner::{Ask, Owner, PENDING_MAX, Return, Wanted};
 use crate::queue::script::NewMessage;
-use crate::queue::store::RedisLink;
+use crate::queue::store::Store;
 use crate::raft::handle::Handle;
 use crate::stats::{Stats, TopicStats};
 use crate::time::{self, Instant};
@@ -32,6 +32,7 @@ use crate::view::rendezvous::Placement;
 
 mod acts;
 mod answers;
+mod calling;
 mod confirming;
 mod looking;
 mod marking;
@@ -61,7 +62,7 @@ pub struct Parts {
     pub handle: Handle,
     pub relay: Relay,
     /// Absent when the node was told of no Redis.
-    pub redis: Option<Arc<RedisLink>>,
+    pub redis: Option<Arc<Store>>,
     pub answers: Arc<dyn Answers>,
     pub stats: Arc<Stats>,
 }
@@ -75,7 +76,7 @@ struct Shared {
     /// Topics that came further than was reported to the log.
     unreported: Mutex<VecDeque<Arc<str>>>,
     some_unreported: Notify,
-    /// The number of the connection to Redis since which the log was asked for the view.
+    /// The newest change of the ways to Redis after which the log was asked for the view.
     claimed: AtomicU64,
     claiming: tokio::sync::Mutex<()>,
     sent: Mutex<VecDeque<Sent>>,
@@ -238,7 +239,7 @@ impl QueueService {
 
     fn push(&self, push: Push, origin: &Origin<'_>) -> Result<(), Refusal> {
         if let Some(wanted) = push.require_durability {
-            let reached = self.0.store()?.status().durability;
+            let reached = self.0.store_status(&push.topic)?.durability;
             if reached.rank() < wanted.rank() {
                 return Err(confirming::unavailable(wanted, reached));
             }
@@ -348,13 +349,6 @@ fn ticket(operation: Operation, shape: Shape, origin: &Origin<'_>) -> Ticket {
 }
 
 impl Shared {
-    fn store(&self) -> Result<&Arc<RedisLink>, Refusal> {
-        self.parts.redis.as_ref().ok_or_else(|| {
-            let message = "this node was told of no Redis (--redis), which queues need";
-            ErrorReply::new(Code::StoreUnavailable, message).into()
-        })
-    }
-
     /// The placement of the newest view that this node has applied.
     fn placement(&self) -> Arc<Placement> {
         let mut kept = lock(&self.placement);

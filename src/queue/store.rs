@@ -1,437 +1,209 @@
-//! The connection to Redis: made in the background, kept under watch, made again.
+//! Redis, as the queue uses it: one server, or the masters of a Redis Cluster, each over a link of its own.
 //!
-//! States of the link, as [`RedisLink::status`] shows them:
+//! A [`Route`] is the connection to the server that has a topic, as it is at one moment. Calls go over it,
+//! and what it says of durability is of that server. When the slot of the topic moves, a call says
+//! [`CallError::Moved`], has changed nothing, and is made again over another route.
 //!
-//! ```text
-//!   disconnected --connect, ping, inspect--> connected --ping each second, inspect each minute--+
-//!        ^                                      |  ^                                            |
-//!        +--error, or PINGS_LOST_MAX lost pings-+  +--------------------------------------------+
-//! ```
-//!
-//! A connected link is silent from the first ping that is lost to the next that is answered: it is shown as not
-//! connected, and still used, since commands that are in flight on a link that is given up have an unknown result.
-//!
-//! Beside the ping it looks whether role and replicas are as before; if not, it inspects at once. While
-//! replicas are behind it asks them each second.
-//!
-//! The watchdog is our own, since a link that only stopped answering is not noticed by the client
-//! library: neither a timeout nor a half-open socket makes it connect again (redis-rs#2277).
+//! - [`link`]: the connection to one server, under watch.
+//! - [`masters`]: which servers have which slots, and links to them.
+//! - [`calls`]: scripts and what else is asked over a route.
+//! - [`copies`]: what replicas have on their disks.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ErrorKind, RedisError, RedisResult};
-use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::watch;
 
 use super::address::{RedisAddress, RedisAddressError};
-use super::durability::{Copies, Inspection, Level, Replicas, SETTINGS, Source};
-use super::script::Script;
+use super::durability::Copies;
+use super::slots;
+use crate::time;
 
 mod calls;
 mod copies;
-#[cfg(test)]
-mod tests;
+mod link;
+mod masters;
 
-use crate::time;
-pub use calls::{CallError, Topics};
-use copies::Asker;
+pub use calls::CallError;
+use link::{Connected, Counts, RedisLink};
+pub use link::{RedisStatus, Server};
+use masters::{Look, Masters};
 
-/// A try to connect takes at most this long: a live server on a slow network needs less.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// The same with all that goes before: to ask sentinels for the master.
-const CONNECT_MAX: Duration = Duration::from_secs(6);
-/// A reply later than this counts as lost; an fsync on a busy disk takes less.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// A call whose answer comes later has an unknown result: longer than an fsync that a disk is slow at.
-const CALL_TIMEOUT: Duration = Duration::from_secs(4);
-/// Between two pings.
-const PING_INTERVAL: Duration = Duration::from_secs(1);
-/// So many lost pings in a row end the link: one may be a hiccup, and commands in flight on a link
-/// that is given up have an unknown result.
-const PINGS_LOST_MAX: u32 = 3;
-/// Between two inspections: how long a change of settings by hand may go unnoticed.
-const INSPECT_INTERVAL: Duration = Duration::from_secs(60);
-/// The first wait after a lost link, doubled with each failure up to the second: a server that
-/// restarts is back at once, and one that is away is not hammered.
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// Between two tries of a call whose slot moves, unless it is known earlier where it went.
+const MOVE_PAUSE: Duration = Duration::from_millis(50);
+/// How long a call waits for a slot that moves: less than a request has by default.
+const MOVE_MAX: Duration = Duration::from_secs(3);
 
-/// The link to Redis; dropping it ends its task.
-pub struct RedisLink {
-    status: watch::Receiver<Arc<RedisStatus>>,
-    /// Present while connected.
-    connection: watch::Receiver<Option<MultiplexedConnection>>,
-    /// Present while connected.
-    asker: watch::Receiver<Option<Asker>>,
-    /// Counts the connections that were made.
-    connects: Arc<AtomicU64>,
-    /// Told when the link is of no use, though it answers.
-    renew: Arc<Notify>,
-    /// Told when the server refuses what it should not, so that its settings are worth a look.
-    look: Arc<Notify>,
-    /// What Redis calls each script, once it was loaded.
-    names: Mutex<[Option<String>; Script::ALL.len()]>,
-    task: JoinHandle<()>,
+/// All of Redis that a node knows. Dropping it ends its tasks.
+pub struct Store {
+    servers: Servers,
+    counts: Arc<Counts>,
 }
 
-/// What is known about Redis at this moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RedisStatus {
-    /// Whether there is a link: fewer pings in a row were lost than end it.
-    pub connected: bool,
-    /// Whether the newest ping was lost.
-    pub silent: bool,
-    /// What an acknowledged write survives; `unknown` while there is no connection.
-    pub durability: Level,
-    /// Who says so.
-    pub source: Source,
-    /// The settings that decide; empty where they are not shown.
-    pub settings: BTreeMap<String, String>,
-    /// How many replicas have to have a push before it is as durable as that; 0 where it is no matter of
-    /// replicas.
-    pub replicas: u64,
-    /// For the operator: why durability is less than the best, or why there is no connection.
-    pub warnings: Vec<String>,
-    /// The server as last inspected on this connection; absent while there is none.
-    pub server: Option<Server>,
+enum Servers {
+    One(Arc<RedisLink>),
+    Cluster(Masters),
 }
 
-/// Who the server is, as it says itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
-    pub version: String,
-    /// `master` or `slave`.
-    pub role: String,
-    /// How many replicas were connected.
-    pub replicas: u64,
-    /// Another one than before means that the server was restarted or replaced.
-    pub run_id: String,
-    /// Unix time of the inspection, in milliseconds.
-    pub checked_at_ms: u64,
+/// The connection to the server that has a key.
+#[derive(Clone)]
+pub struct Route {
+    link: Arc<RedisLink>,
+    connected: Connected,
+    number: u64,
+    /// Whom to tell that slots move; none where one server has everything.
+    masters: Option<Look>,
 }
 
-impl RedisLink {
-    /// Starts to connect in the background and returns at once. The link ends when `shutdown`
-    /// becomes true or its sender is dropped.
+impl Store {
+    /// Starts to connect in the background and returns at once. Connections end when `shutdown` becomes
+    /// true or its sender is dropped.
     ///
     /// # Errors
-    /// When the address can't be used. A server that is not there is waited for, without end.
+    /// When the address can't be used. Servers that are not there are waited for, without end.
     pub fn start(
         address: impl Into<RedisAddress>,
         shutdown: watch::Receiver<bool>,
     ) -> Result<Self, RedisAddressError> {
-        let address = address.into();
-        address.check()?;
-        let (sender, status) = watch::channel(Arc::new(RedisStatus::disconnected(
-            "not connected to Redis yet".into(),
-        )));
-        let (offer, connection) = watch::channel(None);
-        let (offer_asker, asker) = watch::channel(None);
-        let (renew, look) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let connects = Arc::new(AtomicU64::new(0));
-        let link = Link {
-            address,
-            sender,
-            offer,
-            offer_asker,
-            replicas_most: AtomicU64::new(0),
-            are_behind: AtomicBool::new(false),
-            connects: connects.clone(),
-            renew: renew.clone(),
-            look: look.clone(),
+        let (address, counts) = (address.into(), Arc::<Counts>::default());
+        let servers = match address.seeds()? {
+            Some(seeds) => {
+                address.check()?;
+                Servers::Cluster(Masters::start(address, seeds, counts.clone(), shutdown))
+            }
+            None => Servers::One(Arc::new(RedisLink::start(
+                address,
+                counts.clone(),
+                shutdown,
+            )?)),
         };
-        let task = tokio::spawn(run_until(shutdown, link));
-        Ok(RedisLink {
-            status,
-            connection,
-            asker,
-            connects,
-            renew,
-            look,
-            names: Mutex::default(),
-            task,
+        Ok(Store { servers, counts })
+    }
+
+    /// The way to the server that has a key now.
+    ///
+    /// # Errors
+    /// [`CallError::Disconnected`] and [`CallError::Unserved`].
+    pub fn route(&self, key: &str) -> Result<Route, CallError> {
+        match &self.servers {
+            Servers::One(link) => Route::over(link, 0, None),
+            Servers::Cluster(masters) => {
+                let (slot, layout) = (slots::slot_of(key), masters.layout());
+                let link = layout.link(slot).ok_or(CallError::Unserved(slot))?;
+                Route::over(link, layout.number(), Some(masters.look()))
+            }
+        }
+    }
+
+    /// What is known now, of a Redis Cluster the least that holds for any topic. Cheap: nothing is asked.
+    pub fn status(&self) -> Arc<RedisStatus> {
+        match &self.servers {
+            Servers::One(link) => link.status(),
+            Servers::Cluster(masters) => masters.layout().weakest(),
+        }
+    }
+
+    /// The same of the server that has a key.
+    pub fn status_for(&self, key: &str) -> Arc<RedisStatus> {
+        match &self.servers {
+            Servers::One(link) => link.status(),
+            Servers::Cluster(masters) => {
+                let (slot, layout) = (slots::slot_of(key), masters.layout());
+                match layout.link(slot) {
+                    Some(link) => link.status(),
+                    None => Arc::new(RedisStatus::disconnected(
+                        CallError::Unserved(slot).to_string(),
+                    )),
+                }
+            }
+        }
+    }
+
+    /// Notes that a topic exists.
+    ///
+    /// # Errors
+    /// Each of [`CallError`].
+    pub async fn note_topic(&self, set: &str, topic: &str) -> Result<(), CallError> {
+        let began = time::now();
+        loop {
+            match self.route(set)?.note_topic(set, topic).await {
+                Err(CallError::Moved) if self.settle(began).await => {}
+                noted => return noted,
+            }
+        }
+    }
+
+    /// The topics whose names begin with a prefix; no more are read once there are `most`.
+    ///
+    /// # Errors
+    /// Each of [`CallError`].
+    pub async fn topics(
+        &self,
+        set: &str,
+        prefix: &str,
+        most: usize,
+    ) -> Result<BTreeSet<String>, CallError> {
+        let began = time::now();
+        loop {
+            // From one server: where another one would go on is not known.
+            match self.route(set)?.topics(set, prefix, most).await {
+                Err(CallError::Moved) if self.settle(began).await => {}
+                topics => return topics,
+            }
+        }
+    }
+
+    /// Counts the connections that were made, and the changes of who has which slot.
+    pub fn changes(&self) -> u64 {
+        self.counts.changes()
+    }
+
+    /// Counts the connections that took the place of one before.
+    pub fn reconnects(&self) -> u64 {
+        self.counts.reconnects()
+    }
+
+    /// After [`CallError::Moved`]: waits a moment, or until it is known where slots are. Returns whether
+    /// to try again, for a call that was first made at `since`.
+    pub async fn settle(&self, since: time::Instant) -> bool {
+        let Servers::Cluster(masters) = &self.servers else {
+            return false;
+        };
+        let _ = tokio::time::timeout(MOVE_PAUSE, masters.changed()).await;
+        since.elapsed() < MOVE_MAX
+    }
+}
+
+impl Route {
+    fn over(link: &Arc<RedisLink>, layout: u64, masters: Option<Look>) -> Result<Self, CallError> {
+        let connected = link.connected().ok_or(CallError::Disconnected)?;
+        Ok(Route {
+            link: link.clone(),
+            number: connected.number.max(layout),
+            connected,
+            masters,
         })
     }
 
-    /// How many connections were made so far: another number says that this one is new.
-    pub fn connects(&self) -> u64 {
-        self.connects.load(Ordering::Acquire)
+    /// The newest of the [`Store::changes`] that this way came about by.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
-    /// What is known now. Cheap: nothing is asked.
+    /// What is known of the server now.
     pub fn status(&self) -> Arc<RedisStatus> {
-        self.status.borrow().clone()
-    }
-}
-
-impl Drop for RedisLink {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl RedisStatus {
-    /// Whether the server answers, as far as is known: it did within the last two seconds.
-    pub fn answers(&self) -> bool {
-        self.connected && !self.silent
+        self.link.status()
     }
 
-    fn disconnected(reason: String) -> Self {
-        RedisStatus {
-            connected: false,
-            silent: false,
-            durability: Level::Unknown,
-            source: Source::Inspected,
-            settings: BTreeMap::new(),
-            replicas: 0,
-            warnings: vec![reason],
-            server: None,
+    /// Whether the server and so many replicas have fsynced what was answered over this way before this
+    /// is asked. Takes a second at most, and what the network adds.
+    pub async fn copies(&self, replicas: u64) -> Copies {
+        let copies = self.connected.asker.ask(replicas).await;
+        if copies != Copies::Fsynced {
+            // So that pushes that demand more hear of it before they are made.
+            self.link.look();
         }
-    }
-
-    fn inspected(inspection: &Inspection, asserted: Option<Level>, replicas: Replicas) -> Self {
-        let durability = inspection.durability(asserted, replicas);
-        let text = |value: Option<&str>| value.unwrap_or("unknown").to_owned();
-        RedisStatus {
-            connected: true,
-            silent: false,
-            durability: durability.level,
-            source: durability.source,
-            settings: inspection.config.clone().unwrap_or_default(),
-            replicas: match durability.source {
-                Source::Confirmed => replicas.most,
-                Source::Inspected | Source::Asserted => 0,
-            },
-            warnings: durability.warnings,
-            server: Some(Server {
-                version: text(inspection.version()),
-                role: text(inspection.role()),
-                replicas: inspection.replicas(),
-                run_id: text(inspection.run_id()),
-                checked_at_ms: time::unix_ms(),
-            }),
-        }
-    }
-}
-
-struct Link {
-    address: RedisAddress,
-    sender: watch::Sender<Arc<RedisStatus>>,
-    offer: watch::Sender<Option<MultiplexedConnection>>,
-    offer_asker: watch::Sender<Option<Asker>>,
-    /// The most replicas that were ever connected at a time.
-    replicas_most: AtomicU64,
-    /// Not all replicas had what they were asked for last.
-    are_behind: AtomicBool,
-    connects: Arc<AtomicU64>,
-    renew: Arc<Notify>,
-    look: Arc<Notify>,
-}
-
-async fn run_until(mut shutdown: watch::Receiver<bool>, link: Link) {
-    tokio::select! {
-        never = link.run() => match never {},
-        // Both a signal and a dropped sender mean the end.
-        _ = shutdown.wait_for(|&is_over| is_over) => {}
-    }
-    link.publish(RedisStatus::disconnected("shutting down".into()));
-}
-
-impl Link {
-    async fn run(&self) -> std::convert::Infallible {
-        let mut backoff = BACKOFF_MIN;
-        loop {
-            let error = match self.connect().await {
-                Ok((mut connection, asker)) => {
-                    backoff = BACKOFF_MIN;
-                    let mut offered = connection.clone();
-                    offered.set_response_timeout(CALL_TIMEOUT);
-                    // Before the connection is of use: none is used under the number of another.
-                    self.connects.fetch_add(1, Ordering::AcqRel);
-                    self.offer_asker.send_replace(Some(asker.clone()));
-                    self.offer.send_replace(Some(offered));
-                    self.watch(&mut connection, &asker).await
-                }
-                Err(error) => error,
-            };
-            self.offer.send_replace(None);
-            self.offer_asker.send_replace(None);
-            self.report_lost(&error);
-            tokio::time::sleep(backoff).await;
-            backoff = (backoff * 2).min(BACKOFF_MAX);
-        }
-    }
-
-    /// A connection on which the server answers, already inspected.
-    async fn connect(&self) -> RedisResult<(MultiplexedConnection, Asker)> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(RESPONSE_TIMEOUT));
-        let connecting = self.address.connect(&config);
-        let in_time = tokio::time::timeout(CONNECT_MAX, connecting).await;
-        let mut connection =
-            in_time.map_err(|_| RedisError::from((ErrorKind::Io, "no connection in time")))??;
-        // A server that still loads its data takes connections, but answers a ping with an error.
-        ping(&mut connection).await?;
-        let inspection = inspect(&mut connection).await?;
-        let number = self.connects.load(Ordering::Acquire) + 1;
-        let run_id = inspection.run_id().map(str::to_owned);
-        let asker = Asker::start(&self.address, number, run_id);
-        self.judge(&inspection, &asker).await;
-        Ok((connection, asker))
-    }
-
-    /// Returns with the reason when the link is no good any more.
-    async fn watch(&self, connection: &mut MultiplexedConnection, asker: &Asker) -> RedisError {
-        let mut inspect_at = time::now() + INSPECT_INTERVAL;
-        let mut pings_lost = 0;
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(PING_INTERVAL) => {}
-                () = self.look.notified() => inspect_at = time::now(),
-                () = self.renew.notified() => {
-                    let reason = "the server takes no writes, which another one may";
-                    return RedisError::from((ErrorKind::Io, reason));
-                }
-            }
-            match ping(connection).await {
-                Ok(()) => {
-                    pings_lost = 0;
-                    self.note_silence(false);
-                }
-                Err(error) if error.is_timeout() && pings_lost + 1 < PINGS_LOST_MAX => {
-                    pings_lost += 1;
-                    self.note_silence(true);
-                    continue;
-                }
-                Err(error) => return error,
-            }
-            if time::now() >= inspect_at || !self.is_as_before(connection).await {
-                match inspect(connection).await {
-                    Ok(inspection) => self.judge(&inspection, asker).await,
-                    Err(error) => return error,
-                }
-                inspect_at = time::now() + INSPECT_INTERVAL;
-            }
-        }
-    }
-
-    /// Whether the server's role and replicas are those of the last inspection, as far as it says, and
-    /// no replicas were behind.
-    async fn is_as_before(&self, connection: &mut MultiplexedConnection) -> bool {
-        if self.are_behind.load(Ordering::Relaxed) {
-            return false;
-        }
-        let mut asked = redis::cmd("INFO");
-        let info: RedisResult<String> = asked.arg("replication").query_async(connection).await;
-        let before = self.sender.borrow().clone();
-        let (Ok(info), Some(server)) = (&info, &before.server) else {
-            self.note_silence(info.is_err_and(|error| error.is_timeout()));
-            return true;
-        };
-        let now = Inspection {
-            info: Inspection::parse_info(info),
-            config: None,
-        };
-        now.replicas() == server.replicas && now.role() == Some(&server.role)
-    }
-
-    /// What the server's settings amount to; asks its replicas where it is a matter of them.
-    async fn judge(&self, inspection: &Inspection, asker: &Asker) {
-        let connected = inspection.replicas();
-        let most = self
-            .replicas_most
-            .fetch_max(connected, Ordering::AcqRel)
-            .max(connected);
-        let copies = match inspection.depends_on_copies(most) {
-            true => asker.ask(most).await,
-            false => Copies::Untold,
-        };
-        self.are_behind
-            .store(copies == Copies::Behind, Ordering::Relaxed);
-        let replicas = Replicas { most, copies };
-        let status = RedisStatus::inspected(inspection, self.address.asserted(), replicas);
-        let before = self.sender.borrow().clone();
-        if !before.connected {
-            tracing::info!(durability = ?status.durability, "connected to Redis");
-        }
-        if !status.warnings.is_empty() && status.warnings != before.warnings {
-            tracing::warn!(warnings = ?status.warnings, "Redis keeps less than it could");
-        }
-        self.publish(status);
-    }
-
-    fn note_silence(&self, silent: bool) {
-        self.sender.send_if_modified(|status| {
-            let news = status.silent != silent;
-            if news {
-                Arc::make_mut(status).silent = silent;
-            }
-            news
-        });
-    }
-
-    fn report_lost(&self, error: &RedisError) {
-        let status = RedisStatus::disconnected(format!("not connected to Redis: {error}"));
-        // Said once, not at each try.
-        if self.sender.borrow().warnings != status.warnings {
-            tracing::warn!(%error, "no connection to Redis; trying again");
-        }
-        self.publish(status);
-    }
-
-    fn publish(&self, status: RedisStatus) {
-        self.sender.send_replace(Arc::new(status));
-    }
-}
-
-/// A server that refuses writes since its disk fails refuses pings too, and still answers reads.
-async fn ping(connection: &mut MultiplexedConnection) -> RedisResult<()> {
-    match redis::cmd("PING").query_async(connection).await {
-        Err(error) if calls::is_misconfigured(&error) => Ok(()),
-        answer => answer,
-    }
-}
-
-async fn inspect(connection: &mut MultiplexedConnection) -> RedisResult<Inspection> {
-    let info: RedisResult<String> = redis::cmd("INFO").query_async(connection).await;
-    Ok(Inspection {
-        info: Inspection::parse_info(&unless_refused(info)?.unwrap_or_default()),
-        config: inspect_config(connection).await?,
-    })
-}
-
-/// The settings that decide, asked for one by one, since Redis 6.2 takes one name at a time;
-/// none when the server forbids or hides the command.
-async fn inspect_config(
-    connection: &mut MultiplexedConnection,
-) -> RedisResult<Option<BTreeMap<String, String>>> {
-    let mut config = BTreeMap::new();
-    for setting in SETTINGS {
-        let reply: RedisResult<BTreeMap<String, String>> = redis::cmd("CONFIG")
-            .arg("GET")
-            .arg(setting)
-            .query_async(connection)
-            .await;
-        match unless_refused(reply)? {
-            Some(values) => config.extend(values),
-            None => return Ok(None),
-        }
-    }
-    Ok(Some(config))
-}
-
-/// None when the server refused the command, whatever its words: no permission, renamed, unknown.
-fn unless_refused<T>(reply: RedisResult<T>) -> RedisResult<Option<T>> {
-    match reply {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) => {
-            Ok(None)
-        }
-        Err(error) => Err(error),
+        copies
     }
 }

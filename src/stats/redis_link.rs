@@ -40,7 +40,7 @@ impl RedisStats {
         );
         registry.register(
             "redis_reconnects",
-            "Connections to Redis after the first",
+            "Connections to Redis after the first, to each server",
             self.reconnects.clone(),
         );
         registry.register_with_unit(
@@ -51,12 +51,12 @@ impl RedisStats {
         );
     }
 
-    /// Shows whether Redis answers, what a write survives, and how many connections were made.
-    pub fn show(&self, connected: bool, durability: &str, connects: u64) {
+    /// Shows whether Redis answers, what a write survives, and how many connections took the place of one before.
+    pub fn show(&self, connected: bool, durability: &str, reconnects: u64) {
         self.connected.set(Some(u64::from(connected)));
         for (index, level) in DURABILITIES.iter().enumerate() {
             self.durability[index].set(Some(u64::from(*level == durability)));
         }
-        take_over(&self.reconnects, connects.saturating_sub(1));
+        take_over(&self.reconnects, reconnects);
     }
 }

@@ -10,7 +10,7 @@ use mufakat::protocol::queue::{DedupScope, Message, Receipt};
 use mufakat::protocol::value::Value;
 use mufakat::queue::keys::Keyspace;
 use mufakat::queue::script::{Args, Batch, BatchReply, Caller, NewMessage, Script};
-use mufakat::queue::store::RedisLink;
+use mufakat::queue::store::Store;
 use redis::Commands;
 use tokio::sync::watch;
 
@@ -24,7 +24,7 @@ const STEPS: u64 = 10_000;
 
 /// The real one and the model, side by side.
 struct Pair {
-    link: RedisLink,
+    store: Store,
     raw: redis::Connection,
     keys: Vec<String>,
     model: Model,
@@ -36,21 +36,17 @@ impl Pair {
     async fn run(&self, script: Script, args: Args) -> mufakat::queue::script::Done {
         let mut all = caller().args();
         all.0.extend(args.0);
-        let reply = self
-            .link
-            .run(script, &self.keys, &all.0)
-            .await
-            .expect("Redis answers");
+        let route = self.store.route(&self.keys[0]).expect("connected");
+        let reply = route.run(script, &self.keys, &all.0).await;
+        let reply = reply.expect("Redis answers");
         reply.outcome().expect("an outcome").expect("not fenced")
     }
 
     async fn batch(&self, batch: Batch) -> BatchReply {
         let args = batch.into_args();
-        let reply = self
-            .link
-            .run(Script::Batch, &self.keys, &args)
-            .await
-            .expect("Redis answers");
+        let route = self.store.route(&self.keys[0]).expect("connected");
+        let reply = route.run(Script::Batch, &self.keys, &args).await;
+        let reply = reply.expect("Redis answers");
         let done = reply.outcome().expect("an outcome").expect("not fenced");
         BatchReply::read(done).expect("a reply of a batch")
     }
@@ -215,14 +211,14 @@ fn caller() -> Caller {
 async fn queue_scripts_do_what_a_model_does() {
     let server = RedisServer::start().await;
     let (_keep, shutdown) = watch::channel(false);
-    let link = RedisLink::start(server.address(), shutdown).expect("an address");
-    wait::until("the link is up", async || {
-        link.status().connected.then_some(())
+    let store = Store::start(server.address(), shutdown).expect("an address");
+    wait::until("Redis is connected", async || {
+        store.status().connected.then_some(())
     })
     .await;
     let client = redis::Client::open(server.url()).expect("a URL");
     let mut pair = Pair {
-        link,
+        store,
         raw: client.get_connection().expect("Redis is there"),
         keys: Keyspace::new("test", ClusterId(1)).of_topic("model"),
         model: Model::default(),

@@ -85,8 +85,8 @@ impl Shared {
         if placement.home(topic.as_bytes()) != Some(self.parts.me) {
             return Err(reconfiguring());
         }
-        if let Some(keyspace) = self.keyspace().filter(|_| script == Script::Configure) {
-            let noted = self.store()?.note_topic(&keyspace.topics(), topic).await;
+        if script == Script::Configure {
+            let noted = self.note_topic(topic).await;
             noted.map_err(|error| refusal_of(&error))?;
         }
         let done = self
@@ -111,13 +111,10 @@ impl Shared {
         let mut args = caller.args();
         args.0.extend(own.0);
         let keys = keyspace.of_topic(topic);
-        let link = self.store()?;
-        if caller != Caller::READER {
-            let claimed = self.claim(link).await;
-            claimed.map_err(|error| refusal_of(&error))?;
-        }
-        let reply = link.run(script, &keys, &args.0).await;
-        match reply.map_err(|error| refusal_of(&error))?.outcome() {
+        self.store()?;
+        let called = self.call(&keys, caller, (script, &args.0)).await;
+        let (reply, _) = called.map_err(|error| refusal_of(&error))?;
+        match reply.outcome() {
             Some(Ok(done)) => Ok(done),
             Some(Err(Denied::Fenced { .. })) => Err(reconfiguring()),
             Some(Err(Denied::Lost { opseq, seq })) => Err(self.alarm(topic, opseq, seq).into()),

@@ -68,7 +68,7 @@ impl Shared {
                 let message = "the topic has reached its max_length";
                 self.refuse_ticket(&ticket, &ErrorReply::new(Code::QueueFull, message));
             }
-            Told::Pushed(Some(taken)) => self.tell_pushed(&ticket, taken, self.durability()),
+            Told::Pushed(Some(_)) => unreachable!("told with the way that the call went"),
             Told::Acked(results, popped) => {
                 let results = results_of(
                     results,

@@ -15,7 +15,7 @@ use crate::protocol::status::{Durability, DurabilitySource};
 use crate::queue::durability::Copies;
 use crate::queue::owner::Told;
 use crate::queue::script::Stored;
-use crate::queue::store::RedisLink;
+use crate::queue::store::{RedisStatus, Route};
 use crate::time;
 
 /// Calls whose pushes wait for replicas; those of further calls are told at once, as less durable.
@@ -25,31 +25,32 @@ const CONFIRMING_MAX: usize = 1_024;
 type Taken = Vec<(u64, bool)>;
 
 impl Shared {
-    /// Tells clients what became of a call over connection `number`; of pushes only when it is known how
-    /// durable they are.
+    /// Tells clients what became of a call that went this way; of pushes only when it is known how durable
+    /// they are.
     pub(super) fn tell_all(
         self: &Arc<Self>,
         topic: &Arc<str>,
         told: Vec<(Ticket, Told)>,
-        number: u64,
+        route: Route,
     ) {
-        let link = self.parts.redis.as_ref();
-        let replicas = link.map_or(0, |link| link.status().replicas);
+        let status = route.status();
+        let replicas = status.replicas;
         let mut pushed = Vec::new();
         for (ticket, told) in told {
             match told {
                 Told::Pushed(Some(taken)) if replicas > 0 => pushed.push((ticket, taken)),
+                Told::Pushed(Some(taken)) => self.tell_pushed(&ticket, taken, inspected(&status)),
                 told => self.tell(topic, ticket, told),
             }
         }
-        let Some(link) = link.filter(|_| !pushed.is_empty()) else {
+        if pushed.is_empty() {
             return;
-        };
+        }
         let before = self.confirming.fetch_add(1, Ordering::AcqRel);
-        let (shared, link) = (self.clone(), link.clone());
+        let shared = self.clone();
         tokio::spawn(async move {
             let reached = match before < CONFIRMING_MAX {
-                true => confirmed(&link, number, replicas).await,
+                true => confirmed(&route, replicas).await,
                 false => less_than_confirmed(),
             };
             for (ticket, taken) in pushed {
@@ -59,7 +60,7 @@ impl Shared {
         });
     }
 
-    pub(super) fn tell_pushed(&self, ticket: &Ticket, taken: Taken, reached: DurabilityReached) {
+    fn tell_pushed(&self, ticket: &Ticket, taken: Taken, reached: DurabilityReached) {
         let Shape::Push {
             ids,
             batch,
@@ -104,24 +105,20 @@ impl Shared {
         };
         self.send(ticket, &Body::Pushed(pushed), None);
     }
+}
 
-    /// What a write survives that is no matter of replicas.
-    pub(super) fn durability(&self) -> DurabilityReached {
-        let status = self.parts.redis.as_ref().map(|link| link.status());
-        let level = status.as_ref().map(|status| status.durability);
-        let server = status.as_ref().and_then(|status| status.server.as_ref());
-        DurabilityReached {
-            level: level.unwrap_or(Durability::Unknown),
-            source: status
-                .as_ref()
-                .map_or(DurabilitySource::Inspected, |status| status.source),
-            checked_at_ms: server.map_or(0, |server| server.checked_at_ms),
-        }
+/// What a write survives that is no matter of replicas.
+fn inspected(status: &RedisStatus) -> DurabilityReached {
+    let server = status.server.as_ref();
+    DurabilityReached {
+        level: status.durability,
+        source: status.source,
+        checked_at_ms: server.map_or(0, |server| server.checked_at_ms),
     }
 }
 
-async fn confirmed(link: &RedisLink, number: u64, replicas: u64) -> DurabilityReached {
-    match link.copies(number, replicas).await {
+async fn confirmed(route: &Route, replicas: u64) -> DurabilityReached {
+    match route.copies(replicas).await {
         Copies::Fsynced => DurabilityReached {
             level: Durability::Fsync,
             source: DurabilitySource::Confirmed,

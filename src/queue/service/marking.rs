@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::{Known, QueueService, Shared, lock};
 use crate::queue::marks::{Mark, Report};
 use crate::queue::script::Caller;
-use crate::queue::store::{CallError, RedisLink};
+use crate::queue::store::{CallError, Store};
 use crate::raft::command::Command;
 use crate::view::rendezvous::Placement;
 
@@ -116,24 +116,25 @@ impl Shared {
         }
     }
 
-    /// Makes sure that the log was asked for the view since this connection to Redis stands.
-    pub(super) async fn claim(&self, link: &RedisLink) -> Result<(), CallError> {
-        let connects = link.connects();
-        if self.claimed.load(Ordering::Acquire) == connects {
-            return Ok(());
+    /// Makes sure that the log was asked for the view since this way to Redis is there: one that came about
+    /// by the change of that number. Returns whether it had to be asked.
+    pub(super) async fn claim(&self, store: &Store, number: u64) -> Result<bool, CallError> {
+        if self.claimed.load(Ordering::Acquire) >= number {
+            return Ok(false);
         }
         let _one_at_a_time = self.claiming.lock().await;
-        if self.claimed.load(Ordering::Acquire) == connects {
-            return Ok(());
+        if self.claimed.load(Ordering::Acquire) >= number {
+            return Ok(true);
         }
+        let changes = store.changes();
         // A command that is applied here comes after all that was decided before it was sent.
         let command = Command::Marks(Vec::new());
         let asked = self.parts.handle.call(command, COMMAND_TIMEOUT).await;
         if asked.is_err() {
             return Err(CallError::Unclaimed);
         }
-        self.claimed.store(connects, Ordering::Release);
-        Ok(())
+        self.claimed.store(changes, Ordering::Release);
+        Ok(true)
     }
 }
 

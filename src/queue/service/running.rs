@@ -11,7 +11,7 @@ use crate::broker::{SharedBroker, SubscribeError};
 use crate::protocol::error::{Code, ErrorReply, Outcome};
 use crate::queue::owner::{Call, Told};
 use crate::queue::script::{BatchReply, Caller, Denied, Reply, Script};
-use crate::queue::store::CallError;
+use crate::queue::store::{CallError, Route};
 use crate::stats::TopicStats;
 use crate::time;
 
@@ -58,7 +58,6 @@ struct Ready {
     call: Call<Ticket>,
     keys: Arc<[String]>,
     caller: Caller,
-    is_noted: bool,
 }
 
 impl Shared {
@@ -79,14 +78,9 @@ impl Shared {
                 mut call,
                 keys,
                 caller,
-                is_noted,
             } = ready;
-            // Read before the call: what it wrote went there or to a later connection.
-            let number = self.parts.redis.as_ref().map_or(0, |link| link.connects());
-            let result = self
-                .execute(&name, &mut call, (&keys, caller, is_noted))
-                .await;
-            self.conclude(&name, call, (result, number));
+            let result = self.execute(&name, &mut call, (&keys, caller)).await;
+            self.conclude(&name, call, result);
         }
     }
 
@@ -108,39 +102,25 @@ impl Shared {
         let keys = topic.keys.clone();
         drop(topics);
         let caller = self.caller(name, &placement);
-        let is_noted = lock(&self.known).get(name).is_some_and(|k| k.is_noted);
-        Some(Ready {
-            call,
-            keys,
-            caller,
-            is_noted,
-        })
+        Some(Ready { call, keys, caller })
     }
 
     async fn execute(
         &self,
         name: &Arc<str>,
         call: &mut Call<Ticket>,
-        (keys, caller, is_noted): (&[String], Caller, bool),
-    ) -> Result<Reply, CallError> {
-        let link = self.parts.redis.as_ref().ok_or(CallError::Disconnected)?;
-        self.claim(link).await?;
-        if !is_noted && let Some(keyspace) = self.keyspace() {
-            link.note_topic(&keyspace.topics(), name).await?;
-            self.note(name, |known| {
-                known.is_noted = true;
-                false
-            });
-        }
+        (keys, caller): (&[String], Caller),
+    ) -> Result<(Reply, Route), CallError> {
+        self.note_topic(name).await?;
         let args = call.args(caller).into_args();
         let began = time::now();
-        let result = link.run(Script::Batch, keys, &args).await;
+        let result = self.call(keys, caller, (Script::Batch, &args)).await;
         self.parts
             .stats
             .redis
             .call
             .observe_duration(began.elapsed());
-        if result != Err(CallError::OutOfMemory) {
+        if !matches!(result, Err(CallError::OutOfMemory)) {
             return result;
         }
         // What makes room must go on, or memory would stay full for ever.
@@ -156,21 +136,21 @@ impl Shared {
             ..caller
         };
         let args = call.args(spare).into_args();
-        link.run(Script::Batch, keys, &args).await
+        self.call(keys, spare, (Script::Batch, &args)).await
     }
 
     fn conclude(
         self: &Arc<Self>,
         name: &Arc<str>,
         call: Call<Ticket>,
-        (result, number): (Result<Reply, CallError>, u64),
+        result: Result<(Reply, Route), CallError>,
     ) {
-        let outcome = result.map(|reply| {
+        let outcome = result.map(|(reply, route)| {
             let outcome = reply.outcome();
-            outcome.map(|outcome| outcome.map(BatchReply::read))
+            outcome.map(|outcome| outcome.map(|done| Some((BatchReply::read(done)?, route))))
         });
         match outcome {
-            Ok(Some(Ok(Some(reply)))) => self.done(name, call, (reply, number)),
+            Ok(Some(Ok(Some((reply, route))))) => self.done(name, call, (reply, route)),
             Ok(Some(Err(Denied::Fenced { epoch }))) => {
                 tracing::info!(topic = %name, epoch, "another node owns the topic now");
                 self.fail(name, call, (&reconfiguring(), false));
@@ -195,7 +175,7 @@ impl Shared {
         self: &Arc<Self>,
         name: &Arc<str>,
         call: Call<Ticket>,
-        (mut reply, number): (BatchReply, u64),
+        (mut reply, route): (BatchReply, Route),
     ) {
         self.note_done(name, (reply.opseq, reply.seq));
         let buried = std::mem::take(&mut reply.buried);
@@ -210,7 +190,7 @@ impl Shared {
             self.watch(name, topic);
             told
         };
-        self.tell_all(name, told, number);
+        self.tell_all(name, told, route);
         self.tell_buried(name, buried);
     }
 
@@ -355,9 +335,11 @@ pub(super) fn refusal_of(error: &CallError) -> ErrorReply {
         CallError::Unknown(_) => ErrorReply::new(Code::Indeterminate, error.to_string()),
         CallError::Unclaimed => ErrorReply::new(Code::Reconfiguring, error.to_string())
             .with_outcome(Outcome::NotApplied),
-        CallError::Disconnected | CallError::OutOfMemory | CallError::Refused(_) => {
-            ErrorReply::new(Code::StoreUnavailable, error.to_string())
-                .with_outcome(Outcome::NotApplied)
-        }
+        CallError::Disconnected
+        | CallError::Unserved(_)
+        | CallError::Moved
+        | CallError::OutOfMemory
+        | CallError::Refused(_) => ErrorReply::new(Code::StoreUnavailable, error.to_string())
+            .with_outcome(Outcome::NotApplied),
     }
 }

@@ -93,9 +93,10 @@ impl Shared {
         // With nothing before, everything is among the first already.
         let again = again.take(if after.is_some() { LOOKS_MAX } else { 0 });
         for name in rest.chain(again).take(LOOKS_MAX) {
+            *after = Some(name.clone());
             let Ok(stats) = self.stats(name).await else {
-                found.clear();
-                return;
+                found.remove(name);
+                continue;
             };
             let one = Found {
                 ready: stats.ready,
@@ -105,7 +106,6 @@ impl Shared {
                 oldest_age: Duration::from_millis(stats.oldest_age_ms),
             };
             found.insert(name.clone(), one);
-            *after = Some(name.clone());
         }
     }
 
@@ -113,17 +113,12 @@ impl Shared {
     async fn own_topics(&self) -> Option<BTreeSet<Arc<str>>> {
         let (keyspace, store) = (self.keyspace()?, self.store().ok()?);
         let placement = self.placement();
-        let (mut own, mut seen, mut cursor) = (BTreeSet::new(), 0, 0);
-        loop {
-            let some = store.topics(&keyspace.topics(), "", cursor).await.ok()?;
-            seen += some.names.len();
-            let names = some.names.into_iter();
-            let is_own = |name: &String| placement.home(name.as_bytes()) == Some(self.parts.me);
-            own.extend(names.filter(is_own).map(Arc::from));
-            match some.cursor {
-                Some(next) if seen < TOPICS_MAX => cursor = next,
-                _ => return Some(own),
-            }
-        }
+        let names = store
+            .topics(&keyspace.topics(), "", TOPICS_MAX)
+            .await
+            .ok()?;
+        let is_own = |name: &String| placement.home(name.as_bytes()) == Some(self.parts.me);
+        let own = names.into_iter().filter(is_own).map(Arc::from);
+        Some(own.collect())
     }
 }

@@ -1,13 +1,16 @@
-//! Calls of scripts over the link, and what their errors say.
+//! Calls of scripts on one server, and what their errors say.
 //!
 //! A call that ends with an error of Redis itself changed nothing. One that ends with the connection,
 //! or without an answer in time, may have been executed, or may still be.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 
-use super::RedisLink;
+use super::Route;
 use crate::queue::script::{Reply, Script};
+use crate::queue::slots::Place;
 
 /// Why a call has no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -15,6 +18,14 @@ pub enum CallError {
     /// Nothing was sent.
     #[error("this node is not connected to Redis")]
     Disconnected,
+    /// Nothing was sent: another server may have the keys soon.
+    #[error("no server of the Redis Cluster has slot {0}, which the topic is in")]
+    Unserved(u16),
+    /// Nothing was changed.
+    #[error(
+        "the slot of the topic is on its way to another server of the Redis Cluster; try again"
+    )]
+    Moved,
     /// Nothing was sent.
     #[error("the view was not confirmed since this node connected to Redis; try again")]
     Unclaimed,
@@ -29,14 +40,7 @@ pub enum CallError {
     Unknown(String),
 }
 
-/// Some topics that exist, and where to go on.
-pub struct Topics {
-    pub names: Vec<String>,
-    /// Absent at the end.
-    pub cursor: Option<u64>,
-}
-
-impl RedisLink {
+impl Route {
     /// Runs a script on the keys of one topic.
     ///
     /// # Errors
@@ -47,64 +51,62 @@ impl RedisLink {
         keys: &[String],
         args: &[Bytes],
     ) -> Result<Reply, CallError> {
-        let name = match self.name(script) {
+        let name = match self.link.name(script) {
             Some(name) => name,
             None => self.load(script).await?,
         };
-        let mut result = self.send(&evaluation(&name, keys, args)).await?;
+        let mut result = self.send(&evaluation(&name, keys, args)).await;
         if result
             .as_ref()
             .is_err_and(|e| is_kind(e, ServerErrorKind::NoScript))
         {
             // Redis forgets its scripts when it restarts or is told to.
             let name = self.load(script).await?;
-            result = self.send(&evaluation(&name, keys, args)).await?;
+            result = self.send(&evaluation(&name, keys, args)).await;
         }
         result.map(reply).map_err(|error| self.failed(&error))
     }
 
-    /// Notes that a topic exists.
-    ///
-    /// # Errors
-    /// Each of [`CallError`].
-    pub async fn note_topic(&self, set: &str, topic: &str) -> Result<(), CallError> {
+    pub(super) async fn note_topic(&self, set: &str, topic: &str) -> Result<(), CallError> {
         let mut command = redis::cmd("SADD");
         command.arg(set).arg(topic);
         self.query(&command).await.map(drop)
     }
 
-    /// Topics whose names begin with a prefix, a part of them at a time and in no order.
-    ///
-    /// # Errors
-    /// Each of [`CallError`].
-    pub async fn topics(&self, set: &str, prefix: &str, cursor: u64) -> Result<Topics, CallError> {
-        let mut command = redis::cmd("SSCAN");
-        command.arg(set).arg(cursor).arg("COUNT").arg(1_000);
-        let Reply::List(mut parts) = reply(self.query(&command).await?) else {
-            return Err(CallError::Refused("no list of topics".to_owned()));
-        };
-        let names = match parts.pop() {
-            Some(Reply::List(names)) => names,
-            _ => Vec::new(),
-        };
-        let names = names.iter().filter_map(Reply::text);
-        let cursor = parts.pop().and_then(|cursor| cursor.number());
-        Ok(Topics {
-            names: names.filter(|name| name.starts_with(prefix)).collect(),
-            cursor: cursor.filter(|&cursor| cursor > 0),
-        })
+    pub(super) async fn topics(
+        &self,
+        set: &str,
+        prefix: &str,
+        most: usize,
+    ) -> Result<BTreeSet<String>, CallError> {
+        let (mut topics, mut cursor) = (BTreeSet::new(), 0);
+        loop {
+            let mut command = redis::cmd("SSCAN");
+            command.arg(set).arg(cursor).arg("COUNT").arg(1_000);
+            let Reply::List(mut parts) = reply(self.query(&command).await?) else {
+                return Err(CallError::Refused("no list of topics".to_owned()));
+            };
+            let names = match parts.pop() {
+                Some(Reply::List(names)) => names,
+                _ => Vec::new(),
+            };
+            let names = names.iter().filter_map(Reply::text);
+            topics.extend(names.filter(|name| name.starts_with(prefix)));
+            match parts.pop().and_then(|cursor| cursor.number()) {
+                Some(next) if next > 0 && topics.len() < most => cursor = next,
+                _ => return Ok(topics),
+            }
+        }
     }
 
-    /// The outer error: nothing was sent.
-    async fn send(&self, command: &Cmd) -> Result<Result<Value, RedisError>, CallError> {
-        let connection = self.connection.borrow().clone();
-        let mut connection = connection.ok_or(CallError::Disconnected)?;
+    async fn send(&self, command: &Cmd) -> Result<Value, RedisError> {
+        let mut connection = self.connected.connection.clone();
         let sent = connection.send_packed_command(command).await;
-        Ok(sent.and_then(Value::extract_error))
+        sent.and_then(Value::extract_error)
     }
 
     async fn query(&self, command: &Cmd) -> Result<Value, CallError> {
-        let answer = self.send(command).await?;
+        let answer = self.send(command).await;
         answer.map_err(|error| self.failed(&error))
     }
 
@@ -113,25 +115,37 @@ impl RedisLink {
         command.arg("LOAD").arg(script.source());
         let name = reply(self.query(&command).await?).text();
         let name = name.ok_or_else(|| CallError::Refused("a script has no name".to_owned()))?;
-        let mut names = self.names.lock().expect("no holder panics");
-        names[script as usize] = Some(name.clone());
+        self.link.set_name(script, name.clone());
         Ok(name)
-    }
-
-    fn name(&self, script: Script) -> Option<String> {
-        self.names.lock().expect("no holder panics")[script as usize].clone()
     }
 
     fn failed(&self, error: &RedisError) -> CallError {
         let text = error.to_string();
         if is_kind(error, ServerErrorKind::ReadOnly) {
             // What was the master is none any more; a new connection may reach the one that is.
-            self.renew.notify_one();
+            self.link.renew();
         }
         if is_misconfigured(error) {
-            self.look.notify_one();
+            self.link.look();
+        }
+        if let (true, Some(look)) = (is_kind(error, ServerErrorKind::ClusterDown), &self.masters) {
+            look.moved(None);
         }
         match error.kind() {
+            ErrorKind::Server(
+                ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::TryAgain,
+            ) => match &self.masters {
+                Some(look) => {
+                    let there = error
+                        .redirect_node()
+                        .and_then(|(place, _)| Place::read(place));
+                    look.moved(there);
+                    CallError::Moved
+                }
+                None => CallError::Refused(format!(
+                    "{text}: a server of a Redis Cluster needs redis+cluster:// (--redis)"
+                )),
+            },
             ErrorKind::Server(_) | ErrorKind::Extension if is_out_of_memory(&text) => {
                 CallError::OutOfMemory
             }
@@ -165,7 +179,7 @@ fn is_out_of_memory(text: &str) -> bool {
     text.contains("OOM") || text.contains("used memory > 'maxmemory'")
 }
 
-fn reply(value: Value) -> Reply {
+pub(super) fn reply(value: Value) -> Reply {
     match value {
         Value::Int(integer) => Reply::Integer(integer),
         Value::BulkString(bytes) => Reply::Bytes(bytes.into()),

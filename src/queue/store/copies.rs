@@ -11,7 +11,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ErrorKind, RedisError, RedisResult, Value};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{CONNECT_TIMEOUT, RedisLink, unless_refused};
+use super::link::{CONNECT_TIMEOUT, unless_refused};
 use crate::queue::address::RedisAddress;
 use crate::queue::durability::{Copies, Inspection};
 
@@ -31,54 +31,37 @@ struct Question {
 
 /// Asks about the writes of one connection to one server. Its task ends with the last clone.
 #[derive(Clone)]
-pub(super) struct Asker {
-    /// The number of that connection.
-    number: u64,
-    questions: mpsc::Sender<Question>,
-}
+pub(super) struct Asker(mpsc::Sender<Question>);
 
 struct Task {
     address: RedisAddress,
     /// The process that the writes went to.
     run_id: Option<String>,
     connection: Option<MultiplexedConnection>,
-}
-
-impl RedisLink {
-    /// Whether the server and so many replicas have fsynced what was answered over connection `number`
-    /// ([`RedisLink::connects`] before the call) before this is asked. Takes a second at most, and what
-    /// the network adds.
-    pub async fn copies(&self, number: u64, replicas: u64) -> Copies {
-        let asker = self.asker.borrow().clone();
-        let copies = match asker.filter(|asker| asker.number == number) {
-            Some(asker) => asker.ask(replicas).await,
-            None => Copies::Behind,
-        };
-        if copies != Copies::Fsynced {
-            // So that pushes that demand more hear of it before they are made.
-            self.look.notify_one();
-        }
-        copies
-    }
+    /// What is written.
+    key: String,
 }
 
 impl Asker {
-    /// For the server's process with `run_id`, to which connection `number` was made.
-    pub(super) fn start(address: &RedisAddress, number: u64, run_id: Option<String>) -> Asker {
+    /// For the server's process with `run_id`, to which the connection was made.
+    pub(super) fn start(address: &RedisAddress, run_id: Option<String>) -> Asker {
         let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
         let task = Task {
             address: address.clone(),
             run_id,
             connection: None,
+            key: address.copied_key(),
         };
         tokio::spawn(task.run(asked));
-        Asker { number, questions }
+        Asker(questions)
     }
 
+    /// Whether the server and so many replicas have fsynced what was answered over the connection before
+    /// this is asked. Takes a second at most, and what the network adds.
     pub(super) async fn ask(&self, replicas: u64) -> Copies {
         let (answer, answered) = oneshot::channel();
         let question = Question { replicas, answer };
-        if self.questions.try_send(question).is_err() {
+        if self.0.try_send(question).is_err() {
             return Copies::Behind;
         }
         answered.await.unwrap_or(Copies::Behind)
@@ -119,7 +102,7 @@ impl Task {
         // Who is asked for its fsyncs as it receives a write answers with those before; it would tell the
         // newest by itself a second later. So it has to have the write first.
         let mut write = redis::pipe();
-        write.cmd("SET").arg(self.address.copied_key()).arg(1);
+        write.cmd("SET").arg(&self.key).arg(1);
         write.cmd("WAIT").arg(replicas).arg(wait_ms);
         let received: (Value, u64) = write.query_async(connection).await?;
         if received.1 < replicas {

@@ -41,6 +41,10 @@ fn free_port() -> u16 {
     listener.local_addr().expect("it is bound").port()
 }
 
+fn link_to(url: &str, shutdown: watch::Receiver<bool>) -> Result<RedisLink, RedisAddressError> {
+    RedisLink::start(url.into(), Arc::default(), shutdown)
+}
+
 async fn until(link: &mut RedisLink, connected: bool) -> Arc<RedisStatus> {
     let changed = link.status.wait_for(|status| status.connected == connected);
     let status = tokio::time::timeout(PATIENCE, changed).await;
@@ -55,7 +59,7 @@ async fn waits_for_the_server_and_comes_back_after_its_restart() {
     let (port, dir) = (free_port(), tempfile::tempdir().expect("a directory"));
     let (_keep, shutdown) = watch::channel(false);
     let url = format!("redis://127.0.0.1:{port}");
-    let mut link = RedisLink::start(url.as_str(), shutdown).expect("a good URL");
+    let mut link = link_to(url.as_str(), shutdown).expect("a good URL");
     let refused = link.status.wait_for(|s| s.warnings[0].contains("refused"));
     refused.await.expect("the link runs");
     assert!(!link.status().connected);
@@ -80,7 +84,7 @@ async fn a_server_that_stops_answering_is_noticed() {
     let server = RedisServer::start(port, &dir, &SAFE);
     let (_keep, shutdown) = watch::channel(false);
     let url = format!("redis://127.0.0.1:{port}");
-    let mut link = RedisLink::start(url.as_str(), shutdown).expect("a good URL");
+    let mut link = link_to(url.as_str(), shutdown).expect("a good URL");
     until(&mut link, true).await;
     server.signal(rustix::process::Signal::STOP);
     until(&mut link, false).await;
@@ -98,7 +102,7 @@ async fn durability_is_unknown_where_the_server_shows_nothing() {
         let _server = RedisServer::start(port, &dir, &[&SAFE[..], restriction].concat());
         let (_keep, shutdown) = watch::channel(false);
         let url = format!("redis://127.0.0.1:{port}");
-        let mut link = RedisLink::start(url.as_str(), shutdown).expect("a good URL");
+        let mut link = link_to(url.as_str(), shutdown).expect("a good URL");
         let status = until(&mut link, true).await;
         assert_eq!(status.durability, Level::Unknown, "{restriction:?}");
         assert!(status.warnings[0].contains("CONFIG"));
@@ -108,7 +112,7 @@ async fn durability_is_unknown_where_the_server_shows_nothing() {
 #[tokio::test]
 async fn shutdown_ends_the_task() {
     let (stop, shutdown) = watch::channel(false);
-    let mut link = RedisLink::start("redis://127.0.0.1:1", shutdown).expect("a good URL");
+    let mut link = link_to("redis://127.0.0.1:1", shutdown).expect("a good URL");
     stop.send_replace(true);
     (&mut link.task).await.expect("the task ends in order");
     assert_eq!(link.status().warnings, ["shutting down"]);
@@ -117,7 +121,7 @@ async fn shutdown_ends_the_task() {
 #[tokio::test]
 async fn a_bad_url_is_refused_without_repeating_it() {
     let (_keep, shutdown) = watch::channel(false);
-    let error = match RedisLink::start("http://user:secret@host", shutdown) {
+    let error = match link_to("http://user:secret@host", shutdown) {
         Ok(_) => panic!("not a Redis URL"),
         Err(error) => error.to_string(),
     };
