@@ -100,7 +100,7 @@ impl Dispatch {
             tokio::time::sleep(AGAIN_DELAY).await;
             let view = self.handle.read(|state, _| state.view.clone());
             let stays = |stay: Stay| {
-                let member = view.member(stay.node);
+                let member = view.latest_member(stay.node);
                 member.map(|member| member.incarnation) == Some(stay.incarnation)
             };
             for kept in self.relay.take_orphans(stays) {
@@ -267,7 +267,9 @@ impl Dispatch {
             return None;
         };
         let wait = Duration::from_millis(Some(queue.wait_ms()).filter(|&ms| ms > 0)?);
-        let member = self.handle.read(|state, _| state.view.member(node))?;
+        let member = self
+            .handle
+            .read(|state, _| state.view.latest_member(node))?;
         Some(Keep {
             executor: Stay {
                 node,

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::Core;
 use crate::raft::bootstrap::{self, BootstrapError, Start};
 use crate::raft::command::Command;
+use crate::raft::presence::Presence;
 use crate::raft::proposals::Refusal;
 use crate::time;
 use crate::view::service::Keeper;
@@ -32,9 +33,11 @@ impl Core {
         let keeper = Keeper {
             handle: self.handle.clone(),
             network: self.network.clone(),
+            presence: Presence::new(self.network.clone()),
             tenant: Arc::new(self.dispatch.cache.clone()),
             clock: self.clock,
             suspicion: self.config.suspicion,
+            heartbeat: self.config.heartbeat,
             renew_every: self.config.view_lease / RENEWALS,
             leaving: self.leaving.subscribe(),
         };

@@ -4,9 +4,10 @@
 //! A topic has up to two tasks while there is something to do, each with a call under way, and one
 //! that watches the time while pops wait. A topic without requests has none and costs nothing.
 //!
-//! A node owns the topics whose home it is in the replicated view, and Redis refuses the calls of one
-//! whose view is older than that of any call before. A node that learns that a topic moved hands the
-//! pops that wait here to the new owner.
+//! A node owns the topics whose home it is in the newest view of the log, be it only prepared: Redis refuses
+//! the calls of one whose view is older than that of any call before, so the lease of an owner that is
+//! gone need not be waited out. A node that learns that a topic moved hands the pops that wait here to
+//! the new owner.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -171,7 +172,7 @@ impl QueueService {
         QueueService(Arc::new(Shared {
             parts,
             started: time::now(),
-            placement: Mutex::new(Arc::new(Placement::new(&Default::default()))),
+            placement: Mutex::new(Arc::new(Placement::latest(&Default::default()))),
             topics: Mutex::default(),
             known: Mutex::default(),
             unreported: Mutex::default(),
@@ -353,8 +354,8 @@ impl Shared {
     fn placement(&self) -> Arc<Placement> {
         let mut kept = lock(&self.placement);
         self.parts.handle.read(|state, _| {
-            if state.view.epoch() != kept.epoch() {
-                *kept = Arc::new(Placement::new(&state.view));
+            if state.view.fence() != kept.epoch() {
+                *kept = Arc::new(Placement::latest(&state.view));
             }
         });
         kept.clone()

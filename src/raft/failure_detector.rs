@@ -11,15 +11,14 @@
 //! read trusts a leader's lease. What a mistaken follower can cause is one pre-vote that others refuse.
 //!
 //! **Storms.** A round without majority changes no term. After this node's own connection was made
-//! anew it waits until the others have had the time to come back too ([`SETTLE`]): a broker that
-//! restarts is not a leader that died. Candidates stand one after the other ([`STAGGER`]), the one
+//! anew it waits ([`Presence::settled_at`]). Candidates stand one after the other ([`STAGGER`]), the one
 //! that follows the leader in the order of ids first.
 //!
 //! **Limit.** A machine that loses power, or a process that stalls, closes no connection: the
 //! ordinary election timeout finds those.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,16 +31,14 @@ use openraft::storage::RaftStateMachine;
 use super::call::{Caller, Trust};
 use super::message::Refusal;
 use super::network::{CallError, Network};
+use super::presence::Presence;
 use super::receiver::Raft;
 use super::types::{TypeConfig, Vote};
 use crate::ids::NodeId;
-use crate::time::{Instant, now};
+use crate::time::now;
 
 /// The kind of call that asks a node whether it leads a term.
 const LEADS: &str = "raft.leads";
-
-/// After this node's connection was made anew: longer than the pause between two attempts of others.
-const SETTLE: Duration = Duration::from_millis(600);
 
 /// Between one candidate and the next: a pre-vote, a vote and an fsync of each, with room to spare.
 const STAGGER: Duration = Duration::from_millis(25);
@@ -51,14 +48,7 @@ pub(super) struct FailureDetector<SM: RaftStateMachine<TypeConfig, SnapshotData 
     network: Network,
     raft: Raft<SM>,
     heartbeat: Duration,
-    link: Arc<Mutex<Link>>,
-}
-
-/// This node's own connection.
-struct Link {
-    connects: u64,
-    /// When it was made anew, if it ever was.
-    since: Option<Instant>,
+    presence: Presence,
 }
 
 /// A leader as this node follows it: the vote tells one leadership from every other.
@@ -76,7 +66,7 @@ impl<SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> Clone for FailureDe
             network: self.network.clone(),
             raft: self.raft.clone(),
             heartbeat: self.heartbeat,
-            link: self.link.clone(),
+            presence: self.presence.clone(),
         }
     }
 }
@@ -91,15 +81,11 @@ impl<SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> FailureDetector<SM>
             Box::pin(std::future::ready(leads))
         };
         network.handle(LEADS, Trust::Members, Arc::new(answer));
-        let connects = network.shared.broker.connects();
         FailureDetector {
+            presence: Presence::new(network.clone()),
             network,
             raft,
             heartbeat,
-            link: Arc::new(Mutex::new(Link {
-                connects,
-                since: None,
-            })),
         }
     }
 
@@ -126,7 +112,7 @@ impl<SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> FailureDetector<SM>
     /// another node stands is reason enough to ask, however lately this one heard of the leader.
     pub async fn look(&self) {
         if let Some(followed) = self.followed()
-            && self.settled_at() <= now()
+            && self.presence.settled_at() <= now()
         {
             self.is_gone(&followed).await;
         }
@@ -151,26 +137,13 @@ impl<SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> FailureDetector<SM>
         let heard = self.network.heard_at(leader);
         let suspected = heard.map_or_else(now, |at| at + self.heartbeat * 3 / 2);
         suspected
-            .max(self.settled_at())
+            .max(self.presence.settled_at())
             .saturating_duration_since(now())
-    }
-
-    /// When this node's connection, and those that broke with it, are surely back.
-    fn settled_at(&self) -> Instant {
-        let mut link = self.link.lock().expect("no holder panics");
-        let connects = self.network.shared.broker.connects();
-        if link.connects != connects {
-            // A first connection, later than the process, says nothing about others.
-            let anew = link.connects > 0;
-            link.connects = connects;
-            link.since = anew.then(now);
-        }
-        link.since.map_or_else(now, |since| since + SETTLE)
     }
 
     /// Whether the leader is certainly gone; if so, this node no longer honours its lease.
     async fn is_gone(&self, followed: &Followed) -> bool {
-        let connects = self.network.shared.broker.connects();
+        let connects = self.network.connects();
         let term = followed.vote.leader_id.term.to_be_bytes();
         let body = Bytes::copy_from_slice(&term);
         let answer = self
@@ -178,7 +151,7 @@ impl<SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> FailureDetector<SM>
             .call(followed.leader, LEADS, body, self.heartbeat)
             .await;
         let gone = match answer {
-            Err(CallError::NoResponders) => connects == self.network.shared.broker.connects(),
+            Err(CallError::NoResponders) => connects == self.network.connects(),
             Ok(answer) => answer[..] == [u8::from(false)],
             Err(_) => false,
         };

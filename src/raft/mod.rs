@@ -70,6 +70,7 @@ pub mod message;
 pub mod network;
 mod pending;
 pub mod posts;
+pub mod presence;
 pub mod receiver;
 pub mod restore;
 mod stream;

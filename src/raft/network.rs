@@ -387,6 +387,11 @@ impl Network {
     }
 
     /// When this node last got entries or a heartbeat from `node`.
+    /// How many connections to the broker this node has made.
+    pub(super) fn connects(&self) -> u64 {
+        self.shared.broker.connects()
+    }
+
     pub(super) fn heard_at(&self, node: NodeId) -> Option<Instant> {
         let heard = self.shared.heard.lock().expect("no holder panics");
         heard.get(&node).copied()

@@ -241,6 +241,7 @@ mod tests {
         );
         assert!(state.marks.is_empty() && state.retired.is_empty());
         assert!(state.view.epoch() > old.view.epoch());
+        assert!(state.view.fence() > old.view.fence());
         // The lease ends when it would have ended, and the next token is greater than any before.
         let answers = apply(&mut state, 1_004, &[renew(1)]);
         assert!(

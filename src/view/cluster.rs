@@ -220,6 +220,12 @@ impl View {
         self.revision
     }
 
+    /// Numbers who takes part once nothing is prepared any more: greater after each change of that, and than
+    /// every epoch before.
+    pub fn fence(&self) -> Epoch {
+        Epoch(self.epoch.0 + self.revision)
+    }
+
     /// Which preparation became the active view.
     pub fn activated(&self) -> Preparation {
         self.activated
@@ -245,6 +251,11 @@ impl View {
 
     pub fn member(&self, node: NodeId) -> Option<Member> {
         self.members.get(&node).copied()
+    }
+
+    /// A member of the [`View::latest`].
+    pub fn latest_member(&self, node: NodeId) -> Option<Member> {
+        self.latest().get(&node).copied()
     }
 }
 
@@ -353,6 +364,39 @@ mod tests {
         join(&mut view, NodeId(3), 5);
         assert_eq!(leave(&mut view, NodeId(3), 3), Change::Prepared);
         assert_eq!((view.next(), view.epoch()), (None, Epoch(2)));
+    }
+
+    #[test]
+    fn the_fence_grows_whenever_others_take_part() {
+        let mut view = of_two();
+        let mut fences = vec![view.fence()];
+        for change in [
+            Command::Leave {
+                node: B,
+                incarnation: Incarnation(2),
+            },
+            Command::Join {
+                node: NodeId(3),
+                boot: BootId(5),
+                lease_ms: 2_000,
+            },
+            Command::Leave {
+                node: NodeId(3),
+                incarnation: Incarnation(3),
+            },
+        ] {
+            view.apply(&change);
+            fences.push(view.fence());
+        }
+        activate(&mut view, 5);
+        fences.push(view.fence());
+        view.found_anew(1_000);
+        fences.push(view.fence());
+        assert!(fences.is_sorted_by(|a, b| a < b), "{fences:?}");
+        assert!(
+            fences[5].0 > fences[4].0 + 1_000,
+            "beyond what a lost disk had"
+        );
     }
 
     #[test]

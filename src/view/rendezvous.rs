@@ -32,10 +32,12 @@ pub struct Placement {
 }
 
 impl Placement {
-    pub fn new(view: &View) -> Self {
+    /// Under the view that will be once nothing is prepared any more, numbered by [`View::fence`]: for what is
+    /// fenced elsewhere, so that nobody has to wait until leases on the view before are over.
+    pub fn latest(view: &View) -> Self {
         Placement {
-            epoch: view.epoch(),
-            nodes: view.members().map(|(node, _)| node).collect(),
+            epoch: view.fence(),
+            nodes: view.latest().keys().copied().collect(),
         }
     }
 
@@ -47,7 +49,7 @@ impl Placement {
         }
     }
 
-    /// Epoch of the view that this placement was made from.
+    /// What numbers the view that this placement was made from.
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }

@@ -1,6 +1,6 @@
 //! Keeps the replicated cluster view true, and reads it in time: this node joins under a new
 //! incarnation after each start and after each removal, if it has a vote; the leader removes who has
-//! been silent too long or has no vote any more; who is about to stop leaves by itself, so that nobody
+//! been silent too long, or for a moment while the broker says that nobody is there, or has no vote any more; who is about to stop leaves by itself, so that nobody
 //! waits for the end of its lease; everybody says what it has to say about a view that is prepared.
 //!
 //! A read is linearizable: the leader confirms that it leads, by a round that begins after the read
@@ -11,12 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use crate::ids::NodeId;
 use crate::raft::command::Command;
 use crate::raft::handle::Handle;
 use crate::raft::network::Network;
+use crate::raft::presence::Presence;
 use crate::raft::proposals::Role;
 use crate::time::{self, Instant, LeaseClock};
 use crate::view::cluster::{self, View};
@@ -25,9 +27,12 @@ use crate::view::cluster::{self, View};
 pub const READ_VIEW: &str = "view.read";
 
 /// How often the view is compared with what is seen.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The same while a view is prepared.
 const LOOK_CLOSELY_EVERY: Duration = Duration::from_millis(25);
+/// So many missed heartbeats of a member are reason to ask the broker whether it is there: more than it takes
+/// to make a connection anew that was lost.
+const BEATS_MISSED: u32 = 3;
 /// How long one change may take before it is tried again.
 const CHANGE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long one read may take; a late answer still gives what is left of its lease.
@@ -45,10 +50,13 @@ pub trait Tenant: Send + Sync + 'static {
 pub struct Keeper {
     pub handle: Handle,
     pub network: Network,
+    pub presence: Presence,
     pub tenant: Arc<dyn Tenant>,
     pub clock: LeaseClock,
     /// How long a node may be silent before it is removed.
     pub suspicion: Duration,
+    /// How often nodes hear of the leader, and it of them.
+    pub heartbeat: Duration,
     /// How often the lease is renewed.
     pub renew_every: Duration,
     /// Becomes true when this node is to leave the view, for good.
@@ -75,7 +83,7 @@ impl Keeper {
             leading = keeper.leading(leading);
             let view = keeper.handle.read(|state, _| state.view.clone());
             keeper.tenant.observe(&view, None);
-            for change in keeper.changes(&view, leading) {
+            for change in keeper.changes(&view, leading).await {
                 tracing::info!(?change, "changing the cluster view");
                 // A change that fails is found again at the next look.
                 let changed = keeper.handle.call(Command::View(change), CHANGE_TIMEOUT);
@@ -100,7 +108,7 @@ impl Keeper {
     }
 
     /// What is wrong with the view, as far as this node can tell.
-    fn changes(&self, view: &View, leading: Option<Leading>) -> Vec<cluster::Command> {
+    async fn changes(&self, view: &View, leading: Option<Leading>) -> Vec<cluster::Command> {
         let leader = self.handle.leader();
         if leader.is_none() {
             return Vec::new();
@@ -122,19 +130,26 @@ impl Keeper {
             return changes;
         };
         let silence = self.handle.silence();
-        for (&node, member) in view.latest() {
+        let others = view.latest().iter().filter(|(node, _)| **node != self.me());
+        let missed = others.map(async |(&node, member)| {
             // Who was never heard of is silent since this node leads.
             let silent = silence.get(&node).copied();
             let silent = silent.unwrap_or_else(|| leading.since.elapsed());
-            let belongs = members.is_voter(node);
-            if node != self.me() && (silent > self.suspicion || !belongs) {
-                changes.push(cluster::Command::Leave {
-                    node,
-                    incarnation: member.incarnation,
-                });
-            }
-        }
+            let leaves = !members.is_voter(node) || self.is_gone(node, silent).await;
+            leaves.then_some(cluster::Command::Leave {
+                node,
+                incarnation: member.incarnation,
+            })
+        });
+        changes.extend(join_all(missed).await.into_iter().flatten());
         changes
+    }
+
+    /// Whether a member that is silent for so long takes part no more, as far as can be told.
+    async fn is_gone(&self, node: NodeId, silent: Duration) -> bool {
+        silent > self.suspicion
+            || (silent > self.heartbeat * BEATS_MISSED
+                && self.presence.is_absent(node, self.heartbeat).await)
     }
 
     /// Since when this node leads, if it does.

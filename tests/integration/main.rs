@@ -52,6 +52,7 @@ mod queue_failures;
 mod queue_loss;
 mod queue_model;
 mod queue_moves;
+mod queue_owner_killed;
 mod queue_pitfalls;
 mod queue_reference;
 mod queue_replicas;

@@ -16,13 +16,9 @@ use crate::queue_waits::all_are_in_view;
 use crate::{wait, wire};
 
 const TOPICS: usize = 1_000;
-/// No pop waits longer because of a change that was planned: 2 s, and half as much again since broker,
-/// Redis, three unoptimised nodes and other tests share a few cores here. A node that is only missed is
-/// replaced after more than 3 s.
+/// No pop waits longer because of a change of the view: 2 s, and half as much again since broker, Redis,
+/// three unoptimised nodes and other tests share a few cores here.
 const WAIT_MAX: Duration = Duration::from_millis(3_000);
-/// The same where the node was killed: a second in which it may only be slow, two of its lease, and half
-/// as much again and more.
-const MISSED_MAX: Duration = Duration::from_millis(6_000);
 /// Pushes under way at a time.
 const PUSHES: usize = 32;
 
@@ -200,9 +196,7 @@ async fn queue_topics_move_by_their_share_and_no_pop_waits_for_it() {
         "slowest pop: {calm:?} calm, {leave:?} as a node left, {join:?} as it came, {death:?} as it died"
     );
     assert!(
-        leave < bound && join < bound,
-        "{leave:?}, {join:?}: above {bound:?}"
+        leave < bound && join < bound && death < bound,
+        "{leave:?}, {join:?}, {death:?}: above {bound:?}"
     );
-    let bound = calm + MISSED_MAX;
-    assert!(death < bound, "{death:?}: above {bound:?}");
 }

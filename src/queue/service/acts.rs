@@ -112,7 +112,7 @@ impl Shared {
         args.0.extend(own.0);
         let keys = keyspace.of_topic(topic);
         self.store()?;
-        let called = self.call(&keys, caller, (script, &args.0)).await;
+        let called = self.call((topic, &keys), caller, (script, &args.0)).await;
         let (reply, _) = called.map_err(|error| refusal_of(&error))?;
         match reply.outcome() {
             Some(Ok(done)) => Ok(done),

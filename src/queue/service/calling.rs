@@ -29,7 +29,7 @@ impl Shared {
     /// way that it took. While the topic's slot moves, the call is made again.
     pub(super) async fn call(
         &self,
-        keys: &[String],
+        (topic, keys): (&str, &[String]),
         caller: Caller,
         (script, args): (Script, &[Bytes]),
     ) -> Result<(Reply, Route), CallError> {
@@ -39,8 +39,8 @@ impl Shared {
             let route = store.route(&keys[0])?;
             if caller != Caller::READER {
                 let asked = self.claim(store, route.number()).await?;
-                if asked && self.placement().epoch().0 != caller.epoch {
-                    // The log said that the topic may be another node's.
+                if asked && self.placement().home(topic.as_bytes()) != Some(self.parts.me) {
+                    // The log said that the topic is another node's.
                     return Err(CallError::Unclaimed);
                 }
             }

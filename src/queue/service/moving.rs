@@ -107,7 +107,10 @@ impl Shared {
     fn hand_on_now(self: &Arc<Self>, name: &Arc<str>, waiting: Vec<(Ticket, Wanted)>) {
         let home = self.placement().home(name.as_bytes());
         let executor = home.and_then(|node| {
-            let member = self.parts.handle.read(|state, _| state.view.member(node))?;
+            let member = self
+                .parts
+                .handle
+                .read(|state, _| state.view.latest_member(node))?;
             let incarnation = member.incarnation;
             Some(Stay { node, incarnation })
         });
@@ -162,7 +165,7 @@ impl Shared {
         let member = self
             .parts
             .handle
-            .read(|state, _| state.view.member(self.parts.me));
+            .read(|state, _| state.view.latest_member(self.parts.me));
         member.map(|member| member.incarnation)
     }
 

@@ -114,7 +114,9 @@ impl Shared {
         self.note_topic(name).await?;
         let args = call.args(caller).into_args();
         let began = time::now();
-        let result = self.call(keys, caller, (Script::Batch, &args)).await;
+        let result = self
+            .call((name, keys), caller, (Script::Batch, &args))
+            .await;
         self.parts
             .stats
             .redis
@@ -136,7 +138,7 @@ impl Shared {
             ..caller
         };
         let args = call.args(spare).into_args();
-        self.call(keys, spare, (Script::Batch, &args)).await
+        self.call((name, keys), spare, (Script::Batch, &args)).await
     }
 
     fn conclude(
