@@ -248,7 +248,8 @@ impl Network {
     }
 
     /// Registers a question or a stream: answers with this id, of the node that is asked or of anyone, come
-    /// through the channel until the guard is dropped. `capacity` bounds the channel; what does not fit is dropped and counted.
+    /// through the channel until the guard is dropped. `capacity` bounds the channel; what does not fit is
+    /// dropped and counted.
     pub(super) fn expect_answers(
         &self,
         id: u64,
@@ -386,12 +387,12 @@ impl Network {
         Some(frame)
     }
 
-    /// When this node last got entries or a heartbeat from `node`.
     /// How many connections to the broker this node has made.
     pub(super) fn connects(&self) -> u64 {
         self.shared.broker.connects()
     }
 
+    /// When this node last got entries or a heartbeat from `node`.
     pub(super) fn heard_at(&self, node: NodeId) -> Option<Instant> {
         let heard = self.shared.heard.lock().expect("no holder panics");
         heard.get(&node).copied()

@@ -1,7 +1,8 @@
 //! Keeps the replicated cluster view true, and reads it in time: this node joins under a new
 //! incarnation after each start and after each removal, if it has a vote; the leader removes who has
-//! been silent too long, or for a moment while the broker says that nobody is there, or has no vote any more; who is about to stop leaves by itself, so that nobody
-//! waits for the end of its lease; everybody says what it has to say about a view that is prepared.
+//! been silent too long, or for a moment while the broker says that nobody is there, or has no vote any
+//! more; who is about to stop leaves by itself, so that nobody waits for the end of its lease; everybody
+//! says what it has to say about a view that is prepared.
 //!
 //! A read is linearizable: the leader confirms that it leads, by a round that begins after the read
 //! was sent. What this node applied itself is looked at too, without that round, so that a change is
