@@ -99,6 +99,9 @@ pub struct NodeArgs {
     /// Whether each key's second node keeps its value in case the first is lost: on or off [env: MUFAKAT_CACHE_BACKUPS] [default: on]
     #[arg(long, value_name = "ON|OFF")]
     pub cache_backups: Option<String>,
+    /// Where values are kept behind the memory of all nodes, alike on all nodes: none, or redis, which needs --redis [env: MUFAKAT_CACHE_STORE] [default: none]
+    #[arg(long, value_name = "NONE|REDIS")]
+    pub cache_store: Option<String>,
     /// Secret that the dashboard asks for before it changes anything; without one it only shows [env: MUFAKAT_ADMIN_TOKEN, MUFAKAT_ADMIN_TOKEN_FILE]
     #[arg(long, value_name = "TOKEN")]
     pub admin_token: Option<String>,
@@ -155,6 +158,8 @@ pub struct Config {
     pub cache_bytes: u64,
     /// Whether a key's second node keeps its value in case its home is lost.
     pub cache_backups: bool,
+    /// Where values are kept behind the memory of all nodes.
+    pub cache_store: CacheStore,
     /// What the dashboard asks for before it changes anything, if it may.
     pub admin_token: Option<AdminToken>,
     /// Requests per second of one tenant at this node, up to 10^9; 0: any number.
@@ -163,6 +168,14 @@ pub struct Config {
     pub snapshot_entries: u64,
     /// Entries kept after a snapshot, for followers that are a little behind; 0 to 10^9.
     pub snapshot_keep_entries: u64,
+}
+
+/// Where the cache keeps values behind the memory of all nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheStore {
+    None,
+    /// In the Redis of the queue, which is there then.
+    Redis,
 }
 
 /// What an operator may say that a write to Redis survives.
@@ -227,6 +240,7 @@ struct Merged {
     view_lease: String,
     cache_bytes: u64,
     cache_backups: String,
+    cache_store: String,
     admin_token: Option<String>,
     tenant_rate: u64,
     snapshot_entries: u64,

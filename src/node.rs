@@ -230,7 +230,9 @@ impl Core {
         let locks = LockService::new(handle.clone(), network.clone(), identity.boot);
         let locks = Arc::new(locks);
         let answers = Arc::new(replier.clone());
-        let cache = caching::service(&config, (posts, clock), answers, locks.clone());
+        let redis = parts.redis.clone();
+        let store = caching::store(&config, identity.node, (redis, handle.clone()))?;
+        let cache = caching::service(&config, (posts, clock), (answers, locks.clone()), store);
         cache.run(stopped.clone()).await?;
 
         let insight = Arc::new(Insight {

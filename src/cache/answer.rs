@@ -91,6 +91,7 @@ fn found(encoding: Encoding, hit: Hit) -> wire::Found {
         source: Some(match hit.source {
             Source::Local => wire::Source::Local,
             Source::Home => wire::Source::Home,
+            Source::Store => wire::Source::Store,
         }),
         claim: None,
     }
@@ -138,7 +139,7 @@ fn refusal(why: Why) -> ErrorReply {
             .with_outcome(Outcome::NotApplied),
         Why::Indeterminate => ErrorReply::new(
             Code::Indeterminate,
-            "not every node has acknowledged the write; it may still take effect",
+            "not everybody has acknowledged the write; it may still take effect",
         ),
         Why::Full => ErrorReply::new(
             Code::Overloaded,
@@ -147,6 +148,10 @@ fn refusal(why: Why) -> ErrorReply {
         Why::TooMany => ErrorReply::new(
             Code::Overloaded,
             "too many requests wait for the cache; try again later",
+        ),
+        Why::StoreAway => ErrorReply::new(
+            Code::StoreUnavailable,
+            "the store behind the cache cannot be asked now; nothing was changed",
         ),
         Why::TooManyIds => ErrorReply::new(
             Code::Overloaded,
@@ -192,6 +197,7 @@ pub fn explained(explanation: Explanation) -> wire::Explained {
         State::Absent => "absent",
         State::Home => "home",
         State::Writing => "writing",
+        State::Bringing => "bringing",
         State::Copy => "copy",
         State::Backup => "backup",
     };
@@ -210,7 +216,7 @@ pub fn reading(counts: Counts, (entries, bytes): (usize, usize), settings: Setti
         entries: entries as u64,
         bytes: bytes as u64,
         bytes_max: settings.bytes_max as u64,
-        hits: [counts.local, counts.home],
+        hits: [counts.local, counts.home, counts.store],
         misses: counts.misses,
         fills: counts.fills,
         evictions: counts.evictions,
@@ -222,6 +228,7 @@ pub fn reading(counts: Counts, (entries, bytes): (usize, usize), settings: Setti
         invalidation: counts.invalidation,
         writes: counts.writes,
         promoted: counts.promoted,
+        store: [counts.store_reads, counts.store_writes, counts.store_errors],
     }
 }
 
@@ -240,6 +247,7 @@ pub fn stats(
         hits: wire::Hits {
             local: counts.local,
             home: counts.home,
+            store: counts.store,
         },
         misses: counts.misses,
         fills: counts.fills,
@@ -251,5 +259,10 @@ pub fn stats(
         },
         writes: counts.writes,
         promoted: counts.promoted,
+        store: settings.store.then_some(wire::StoreCalls {
+            reads: counts.store_reads,
+            writes: counts.store_writes,
+            errors: counts.store_errors,
+        }),
     }
 }

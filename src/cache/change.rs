@@ -54,6 +54,7 @@ pub fn of(request: Request) -> Result<(String, Write), Refusal> {
         operation,
         id: repeat.request_id.map(Key::from),
         is_repeat: repeat.repeat,
+        sought: None,
     };
     Ok((key, write))
 }

@@ -84,6 +84,10 @@ impl<T> Claims<T> {
         !self.by_key.is_empty()
     }
 
+    pub fn is_claimed(&self, key: &str) -> bool {
+        self.by_key.contains_key(key)
+    }
+
     pub fn is_open(&self, key: &str, claim: Version, now_ms: u64) -> bool {
         let open = self.by_key.get(key);
         open.is_some_and(|open| open.claim == claim && now_ms < open.until_ms)
@@ -124,8 +128,17 @@ impl<T> By<T> {
 }
 
 impl<T> Cache<T> {
-    /// Answers a reader of a key that this node is home to and has no value of.
+    /// Answers a reader of a key that this node is home to and has no value of in memory. Who has a claim
+    /// has it since the store had none, either.
     pub(super) fn miss(&mut self, key: Key, reader: Reader<By<T>>, now_ms: u64) {
+        match self.settings.store && !self.claims.is_claimed(&key) {
+            true => self.bring_for_reader(key, reader, now_ms),
+            false => self.have_none(key, reader, now_ms),
+        }
+    }
+
+    /// Answers a reader of a key that has no value anywhere.
+    pub(super) fn have_none(&mut self, key: Key, reader: Reader<By<T>>, now_ms: u64) {
         let Some(wish) = reader.wish() else {
             return self.say(reader, Found::Miss);
         };

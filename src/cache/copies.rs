@@ -221,17 +221,33 @@ impl<T> Cache<T> {
                 }
                 return;
             }
+            Found::StoreAway => {
+                for waiter in starters.into_iter().chain(joined) {
+                    self.refuse(waiter, Why::StoreAway);
+                }
+                return;
+            }
             Found::Miss => (Answer::Missed, false),
             Found::Hit {
                 entry,
                 shared,
                 tell_uses,
+                brought,
             } => {
                 let left_ms = entry.left_ms;
                 let install = shared && (attached || self.flaws.no_detach) && current;
                 let entry = shortened(entry).kept(sent_ms);
                 let hit = self.take_copy(&key, (entry, tell_uses), install, now_ms);
-                (Answer::Found(Hit { left_ms, ..hit }), shared)
+                let source = match brought {
+                    true => Source::Store,
+                    false => Source::Home,
+                };
+                let hit = Hit {
+                    left_ms,
+                    source,
+                    ..hit
+                };
+                (Answer::Found(hit), shared)
             }
         };
         // Without a lease the others may have gone on, and a write may have taken effect before some of
@@ -242,9 +258,9 @@ impl<T> Cache<T> {
             false => (starters, joined),
         };
         for waiter in told {
-            match answer {
-                Answer::Missed => self.counts.misses += 1,
-                _ => self.counts.home += 1,
+            match &answer {
+                Answer::Found(hit) => self.counts.hit(hit.source),
+                _ => self.counts.misses += 1,
             }
             self.answer(waiter.ticket, answer.clone());
         }

@@ -9,11 +9,23 @@ use crate::cache::home::Held;
 use crate::cache::operation::{Answer, Change, Operation, Why, Write, decide};
 use crate::cache::requests::Done;
 use crate::cache::state::{By, Cache, Waiter};
-use crate::cache::writes::{Origin, QUEUE_MAX, removal_cost};
+use crate::cache::writes::{QUEUE_MAX, removal_cost};
+use crate::cache::writing::Origin;
 
 impl<T> Cache<T> {
     /// Changes a key that this node is home to.
     pub(super) fn write_by(&mut self, key: Key, write: Write, waiter: Waiter<By<T>>, now_ms: u64) {
+        self.write_knowing(key, (write, waiter), false, now_ms);
+    }
+
+    /// The same; `has_none` where the store was asked and has no value.
+    pub(super) fn write_knowing(
+        &mut self,
+        key: Key,
+        (write, waiter): (Write, Waiter<By<T>>),
+        has_none: bool,
+        now_ms: u64,
+    ) {
         let home = self.tenure.acting().map(|acting| acting.is_home(&key));
         if home == Some(false) && !self.acting().moves(&key) {
             return self.refuse(waiter, Why::NotHome);
@@ -28,6 +40,9 @@ impl<T> Cache<T> {
             }
             queue.push_back((write, waiter));
             return;
+        }
+        if self.settings.store && self.is_to_bring(&key, &write, has_none, now_ms) {
+            return self.bring_for_write(key, write, waiter, now_ms);
         }
         if let Some(answer) = self.recall(&key, &write, now_ms) {
             return self.answer(waiter.ticket, answer);

@@ -158,6 +158,11 @@ impl Sent {
         48 + self.bytes.len() + self.marks.as_ref().map_or(0, |marks| marks.bytes())
     }
 
+    /// The same with so much left of its lifetime.
+    pub fn with_left(self, left_ms: Option<u64>) -> Self {
+        Sent { left_ms, ..self }
+    }
+
     /// The entry as it is kept by whose clock it was sent at `sent_at_ms` or later.
     pub fn kept(self, sent_at_ms: u64) -> Entry {
         let until = |left: u64| sent_at_ms.saturating_add(left);

@@ -1,6 +1,7 @@
 //! What a cache says of itself: what a key is to it, what it counted. Plain code.
 
 use crate::cache::entry::{Entry, Version};
+use crate::cache::operation::Source;
 use crate::cache::state::Cache;
 use crate::ids::NodeId;
 use crate::stats::cache::Delays;
@@ -12,6 +13,8 @@ pub struct Counts {
     pub local: u64,
     /// Reads answered by what the key's home had.
     pub home: u64,
+    /// Reads answered by what the store had.
+    pub store: u64,
     /// Reads that found nothing.
     pub misses: u64,
     /// Questions to homes, repeats not counted.
@@ -28,6 +31,23 @@ pub struct Counts {
     pub writes: u64,
     /// Entries that a backup kept when their home was lost.
     pub promoted: u64,
+    /// Questions to the store, repeats not counted.
+    pub store_reads: u64,
+    /// Writes that the store has kept.
+    pub store_writes: u64,
+    /// Calls of the store that failed.
+    pub store_errors: u64,
+}
+
+impl Counts {
+    /// A read is answered.
+    pub(super) fn hit(&mut self, source: Source) {
+        *match source {
+            Source::Local => &mut self.local,
+            Source::Home => &mut self.home,
+            Source::Store => &mut self.store,
+        } += 1;
+    }
 }
 
 /// What one node knows of a key.
@@ -52,6 +72,8 @@ pub enum State {
     Home,
     /// This node is its home, and a write has not taken effect.
     Writing,
+    /// This node is its home, and asks the store.
+    Bringing,
     Copy,
     Backup,
 }
@@ -82,9 +104,10 @@ impl<T> Cache<T> {
         Explanation {
             home: homes.map(|homes| homes.home.node),
             second: homes.and_then(|homes| homes.second).map(|stay| stay.node),
-            state: match self.writes.contains(key) {
-                true => State::Writing,
-                false => state,
+            state: match self.writes.is_bringing(key) {
+                Some(true) => State::Bringing,
+                Some(false) => State::Writing,
+                None => state,
             },
             version,
             sharers,

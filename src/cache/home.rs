@@ -78,6 +78,17 @@ impl<T> Cache<T> {
     }
 
     pub(super) fn read_for(&mut self, key: Key, reader: Reader<By<T>>, now_ms: u64) {
+        self.read_from(key, reader, Source::Home, now_ms);
+    }
+
+    /// The same, where what is in memory is from.
+    pub(super) fn read_from(
+        &mut self,
+        key: Key,
+        reader: Reader<By<T>>,
+        source: Source,
+        now_ms: u64,
+    ) {
         if !self.may_decide(&key, now_ms) {
             return match reader {
                 Reader::Client(waiter) => self.park(key, None, waiter),
@@ -108,6 +119,7 @@ impl<T> Cache<T> {
             entry,
             shared,
             tell_uses,
+            brought: source == Source::Store,
         };
         self.say(reader, found);
     }
@@ -151,15 +163,19 @@ impl<T> Cache<T> {
                 };
                 self.send(node, message);
             }
-            (Reader::Client(waiter), Found::Hit { entry, .. }) => {
-                self.counts.local += 1;
+            (Reader::Client(waiter), Found::Hit { entry, brought, .. }) => {
+                let source = match brought {
+                    true => Source::Store,
+                    false => Source::Local,
+                };
+                self.counts.hit(source);
                 let left_ms = entry.left_ms;
                 let entry = entry.kept(0);
                 let hit = Hit {
                     value: entry.value,
                     version: entry.version,
                     left_ms,
-                    source: Source::Local,
+                    source,
                 };
                 self.answer(waiter.ticket, Answer::Found(hit));
             }
@@ -172,6 +188,7 @@ impl<T> Cache<T> {
                 self.answer(waiter.ticket, Answer::Missed);
             }
             (Reader::Client(waiter), Found::NotNow) => self.refuse(waiter, Why::TooMany),
+            (Reader::Client(waiter), Found::StoreAway) => self.refuse(waiter, Why::StoreAway),
         }
     }
 

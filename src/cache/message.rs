@@ -142,7 +142,7 @@ impl Message {
             Message::Fetch { key, .. } => key.len(),
             Message::Filled { found, .. } => match found {
                 Found::Hit { entry, .. } => sent(entry),
-                Found::Miss | Found::Claimed { .. } | Found::NotNow => 0,
+                Found::Miss | Found::Claimed { .. } | Found::NotNow | Found::StoreAway => 0,
             },
             Message::Store {
                 key, entry, done, ..
@@ -180,6 +180,8 @@ pub enum Found {
         shared: bool,
         /// Whether the home wants to hear when the asker's copy is read.
         tell_uses: bool,
+        /// Whether the home has asked the store for it.
+        brought: bool,
     },
     Miss,
     /// The same, and the asker has the right to load the value.
@@ -188,6 +190,8 @@ pub enum Found {
     },
     /// The home may not say: it has no lease, or the key is about to move.
     NotNow,
+    /// The store cannot be asked now.
+    StoreAway,
 }
 
 /// Old copies, said to all nodes at once.

@@ -12,12 +12,15 @@
 //!                                          └─(all have answered)──────────► client
 //! ```
 //!
+//! With a store the home tells that instead of the second node, and asks it for what is not in memory.
+//!
 //! **Promises.** Reads and writes of one key are linearizable, also reads from a node's own memory: a
 //! write is answered once no node can serve the value before it. What makes that so: a copy is served
 //! only under a lease on the view ([`tenure`](crate::view::tenure)); a write waits until every sharer
 //! has dropped its copy, or has left the view and its lease is over. Memory stays below its limit, and
 //! the entry that was used least recently goes first. With backups, no acknowledged write is lost
-//! when one node is.
+//! when one node is; with a store none is whatever becomes of nodes, as long as Redis keeps what it has
+//! acknowledged.
 //!
 //! **What it does not promise.** That a value is still there: any read may miss. Clocks have to count
 //! suspension and to keep the same rate within [`DRIFT_PERCENT`](crate::view::tenure::DRIFT_PERCENT).
@@ -30,10 +33,10 @@
 //! - [`entry`], [`operation`]: what is kept, and what can be done to it
 //! - [`memory`]: tables in the order of use
 //! - [`message`]: what nodes say to each other
-//! - [`state`]: the cache of one node; [`reads`], [`home`], [`writes`], [`copies`], [`backups`],
+//! - [`state`]: the cache of one node; [`reads`], [`home`], [`writing`], [`writes`], [`copies`], [`backups`],
 //!   [`deciding`], [`moving`], [`sweeps`], [`fences`], [`room`], [`uses`], [`claims`],
-//!   [`requests`], [`audit`], [`explain`]: its parts
-//! - [`service`]: the same with messages and time
+//!   [`requests`], [`through`], [`audit`], [`explain`]: its parts
+//! - [`service`]: the same with messages and time; [`store`]: Redis behind it
 //! - [`event`]: what watchers are told
 //! - [`change`], [`answer`]: what the wire asks for, and what it is told
 
@@ -58,9 +61,12 @@ pub mod requests;
 pub mod room;
 pub mod service;
 pub mod state;
+pub mod store;
 pub mod sweeps;
+pub mod through;
 pub mod uses;
 pub mod writes;
+pub mod writing;
 
 #[cfg(test)]
 mod model_tests;

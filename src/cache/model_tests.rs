@@ -10,12 +10,17 @@ mod fences;
 mod nodes;
 mod pitfalls;
 mod requests;
+mod seen;
 mod shares;
+mod store;
 mod sweeps;
+mod through;
 mod world;
 
 use crate::cache::state::Flaws;
-use world::{Seen, World, Wrong};
+use seen::Seen;
+use store::Lax;
+use world::{World, Wrong};
 
 /// Seeds that every run of the tests looks at.
 const SEEDS: u64 = 40;
@@ -47,6 +52,83 @@ fn what_clients_see_is_linearizable_whatever_happens() {
         "{total:?}"
     );
     assert!(total.recalled > 50 && total.counted > 500, "{total:?}");
+}
+
+#[test]
+fn what_clients_see_is_linearizable_with_a_store_behind_little_memory() {
+    let mut total = Seen::default();
+    for seed in 0..SEEDS {
+        match verdict(seed, before_store(Flaws::default(), Lax::default())) {
+            Ok(seen) => total.add(&seen),
+            Err(why) => panic!("seed {seed}: {why}"),
+        }
+    }
+    println!("{total:?}");
+    assert!(
+        total.operations > 10_000 && total.local > 1_000 && total.stored > 500,
+        "{total:?}"
+    );
+    assert!(
+        total.swept > 0 && total.crashes > 0 && total.evictions > 300,
+        "{total:?}"
+    );
+    assert!(total.recalled > 50 && total.counted > 500, "{total:?}");
+}
+
+fn before_store(flaws: Flaws, lax: Lax) -> Wrong {
+    Wrong {
+        flaws,
+        store: Some(lax),
+        ..Wrong::default()
+    }
+}
+
+#[test]
+fn a_write_that_does_not_wait_for_the_store_is_found() {
+    let flaws = Flaws {
+        no_wait_for_store: true,
+        ..Flaws::default()
+    };
+    is_missed("no wait for the store", before_store(flaws, Lax::default()));
+}
+
+#[test]
+fn a_value_of_before_an_invalidation_that_is_installed_after_it_is_found() {
+    let flaws = Flaws {
+        no_asking_after_voiding: true,
+        ..Flaws::default()
+    };
+    is_missed(
+        "no asking after voiding",
+        before_store(flaws, Lax::default()),
+    );
+}
+
+#[test]
+fn a_store_that_takes_calls_of_an_older_view_is_found() {
+    let lax = Lax {
+        no_epoch_check: true,
+        ..Lax::default()
+    };
+    is_missed("no epoch check", before_store(Flaws::default(), lax));
+}
+
+#[test]
+fn a_new_home_that_reads_before_it_shuts_the_old_one_out_is_found() {
+    let lax = Lax {
+        reads_raise_nothing: true,
+        ..Lax::default()
+    };
+    is_missed("reads raise nothing", before_store(Flaws::default(), lax));
+}
+
+#[test]
+fn a_store_that_takes_calls_over_an_older_connection_is_found() {
+    let lax = Lax {
+        no_connection_check: true,
+        ..Lax::default()
+    };
+    is_missed("no connection check", before_store(Flaws::default(), lax));
 }
 
 #[track_caller]

@@ -5,6 +5,8 @@
 //! node says that it has frozen only when everything has arrived, or when that takes too long: a
 //! cache may forget, and the others wait.
 //!
+//! With a store nothing is sent: what the next home takes from there is certain to be the latest.
+//!
 //! What arrives belongs to one preparation. It is promoted when that very view becomes active, and
 //! forgotten in every other case. When only the second node of a key changes, its home writes the
 //! value anew, as it is, once the view is active.
@@ -101,7 +103,7 @@ impl<T> Cache<T> {
     /// Begins to send what the prepared view gives to others; with none there is nothing to send.
     pub(super) fn begin_moving(&mut self, now_ms: u64) {
         self.moving.stop();
-        let Some(acting) = self.tenure.acting() else {
+        let Some(acting) = self.tenure.acting().filter(|_| !self.settings.store) else {
             return;
         };
         let (Some(prepared), Some(next)) = (acting.preparation(), acting.next()) else {

@@ -4,6 +4,7 @@ use crate::cache::audit::Report;
 use crate::cache::entry::{Entry, Key, Marks, NEVER, Version};
 use crate::cache::event::Gone;
 use crate::cache::fences::Fenced;
+use crate::ids::Epoch;
 use crate::protocol::INTEGER_MAX;
 use crate::protocol::value::{Kind, Value};
 
@@ -15,6 +16,8 @@ pub struct Write {
     pub id: Option<Key>,
     /// Whether a request with this id may have been executed before.
     pub is_repeat: bool,
+    /// The view under which the store was asked what became of the id.
+    pub sought: Option<Epoch>,
 }
 
 impl From<Operation> for Write {
@@ -23,6 +26,7 @@ impl From<Operation> for Write {
             operation,
             id: None,
             is_repeat: false,
+            sought: None,
         }
     }
 }
@@ -63,6 +67,17 @@ impl Operation {
             _ => None,
         }
     }
+
+    /// Whether what it does or answers depends on the value that is there.
+    pub fn needs_value(&self) -> bool {
+        match self {
+            Operation::Set { condition, .. } => *condition != Condition::Always,
+            Operation::Delete { .. } | Operation::Increment { .. } | Operation::Touch { .. } => {
+                true
+            }
+            Operation::Invalidate => false,
+        }
+    }
 }
 
 /// What must be so for a change to be made.
@@ -97,6 +112,8 @@ pub enum Source {
     Local,
     /// The memory of the key's home.
     Home,
+    /// The store, which the key's home has asked.
+    Store,
 }
 
 /// The end of a request.
@@ -159,6 +176,8 @@ pub enum Why {
     Full,
     /// Too many wait already.
     TooMany,
+    /// The store behind the memory cannot be asked now.
+    StoreAway,
     /// There is no room to remember the result for repeats.
     TooManyIds,
     /// The id was used before, for another write of the key.

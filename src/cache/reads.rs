@@ -29,7 +29,7 @@ impl<T> Cache<T> {
         if !entry.is_live(now_ms) {
             return None;
         }
-        self.counts.local += 1;
+        self.counts.hit(Source::Local);
         Some(Hit {
             value: entry.value.clone(),
             version: entry.version,

@@ -11,6 +11,9 @@
 //! node has it, with what the write leaves, before the write takes effect; it moves with the key. None is
 //! forgotten early: where there is no room, a new id is refused. What changed nothing is not remembered.
 //!
+//! With a store the result is kept there, in the same step as what the write leaves, instead of at a second
+//! node, and a home that may not know everything asks the store before it executes a write with an id.
+//!
 //! **What may be missing.** A node that comes into the view knows nothing for certain of what was before, and
 //! one that inherits a key knows for certain only what took effect while it was the second. So each node
 //! keeps the moment since which it knows everything about the keys that it is home to; as long as that is
@@ -222,9 +225,9 @@ impl<T> Cache<T> {
                 false => Answer::Refused(Why::AnotherRequest),
             });
         }
-        let whole_since_ms = self.requests.whole_since_ms;
-        let is_whole = whole_since_ms.saturating_add(self.settings.remember_ms) <= now_ms;
-        if write.is_repeat && !is_whole && !self.flaws.repeats_are_new {
+        let is_whole = self.knows_results(now_ms);
+        let may_be_missing = !is_whole && !self.settings.store;
+        if write.is_repeat && may_be_missing && !self.flaws.repeats_are_new {
             return Some(Answer::Refused(Why::Forgotten));
         }
         let bytes = DONE_BYTES + key.len() + id.len();
@@ -234,6 +237,39 @@ impl<T> Cache<T> {
         let is_room = self.requests.bytes + bytes <= room
             && of_tenant.is_none_or(|all| all + bytes <= room / PART_OF_TENANT);
         (!is_room).then_some(Answer::Refused(Why::TooManyIds))
+    }
+
+    /// Whether every result of the keys that this node is home to is here.
+    fn knows_results(&self, now_ms: u64) -> bool {
+        let since_ms = self.requests.whole_since_ms;
+        since_ms.saturating_add(self.settings.remember_ms) <= now_ms
+    }
+
+    /// Whether the store is to be asked what became of the id of a write.
+    pub(super) fn is_to_seek(&self, key: &Key, write: &Write, now_ms: u64) -> bool {
+        let is_unknown = |id: &Key| {
+            let name = (key.clone(), id.clone());
+            !self.requests.by_name.contains_key(&name)
+        };
+        write.sought != Some(self.acting().epoch)
+            && !self.knows_results(now_ms)
+            && !self.flaws.repeats_are_new
+            && write.id.as_ref().is_some_and(is_unknown)
+    }
+
+    /// Keeps a result that the store had; false if there is no room.
+    pub(super) fn remember_brought(
+        &mut self,
+        key: &Key,
+        (done, left_ms): (Done, u64),
+        now_ms: u64,
+    ) -> bool {
+        let is_room = self.has_room_for(key, &done, now_ms);
+        if is_room {
+            let home = self.acting().stay;
+            self.keep_past((key.clone(), done), left_ms, (home, None), now_ms);
+        }
+        is_room
     }
 
     /// Keeps the result of a write that takes effect here.
@@ -332,7 +368,9 @@ impl<T> Cache<T> {
     pub(super) fn adopt_requests(&mut self, before: &Roster, view: &View, now_ms: u64) {
         let (after, me) = (self.acting().roster.clone(), self.acting().stay);
         let stays = |stay: &Stay| after.stay(stay.node) == Some(*stay);
-        if !before.stays().iter().all(stays) {
+        if self.settings.store {
+            self.requests.whole_since_ms = now_ms;
+        } else if !before.stays().iter().all(stays) {
             let since_ms = match self.settings.backups {
                 true => self.requests.second_since_ms,
                 false => now_ms,

@@ -23,6 +23,7 @@ use crate::cache::explain::Explanation;
 use crate::cache::message::{Invalidation, Matching, Message, Old};
 use crate::cache::operation::{Answer, Why, Write};
 use crate::cache::state::{Cache, Effect, Settings, Waiter};
+use crate::cache::through::{Call, CallId, Outcome};
 use crate::ids::{BootId, NodeId};
 use crate::protocol::cache::Consistency;
 use crate::protocol::tenant::seat::Seat;
@@ -55,6 +56,12 @@ pub trait Fences: Send + Sync + 'static {
     /// # Errors
     /// Why the write that it is for is refused.
     fn look_up(&self, fence: Fence, deadline: Instant) -> BoxFuture<'static, Result<(), Why>>;
+}
+
+/// Who keeps values behind the memory of all nodes.
+pub trait Store: Send + Sync + 'static {
+    /// Each call ends within seconds, if only with an unknown outcome.
+    fn call(&self, call: Call) -> BoxFuture<'static, Outcome>;
 }
 
 /// Who asked, and what.
@@ -94,6 +101,8 @@ struct Shared {
     posts: Posts,
     answers: Arc<dyn Answers>,
     fences: Arc<dyn Fences>,
+    /// There is one if the settings say so.
+    store: Option<Arc<dyn Store>>,
     news: Mutex<Vec<Old>>,
     news_wake: Notify,
     ticks: AtomicBool,
@@ -101,12 +110,13 @@ struct Shared {
 }
 
 impl CacheService {
-    /// `lease` is how long this node acts on a view that it read.
+    /// `lease` is how long this node acts on a view that it read; `store` is there if the settings say so.
     pub fn new(
         posts: Posts,
         clock: LeaseClock,
         (lease, settings): (Duration, Settings),
         (answers, fences): (Arc<dyn Answers>, Arc<dyn Fences>),
+        store: Option<Arc<dyn Store>>,
     ) -> Self {
         let identity = posts.identity();
         let who: (NodeId, BootId) = (identity.node, identity.boot);
@@ -117,6 +127,7 @@ impl CacheService {
             posts,
             answers,
             fences,
+            store,
             news: Mutex::new(Vec::new()),
             news_wake: Notify::new(),
             ticks: AtomicBool::new(false),
@@ -252,6 +263,11 @@ impl CacheService {
         self.0.cache().size()
     }
 
+    /// Whether there is a store behind the memory of all nodes.
+    pub fn has_store(&self) -> bool {
+        self.0.store.is_some()
+    }
+
     /// What is left of the right to act on the view.
     pub fn lease_ms(&self) -> u64 {
         let now_ms = self.0.clock.now_ms();
@@ -365,6 +381,7 @@ impl Shared {
                 }
                 Effect::Event(event) => self.answers.tell_watchers(&event),
                 Effect::LookUp { key, write, waiter } => self.look_up(key, write, waiter),
+                Effect::Call { id, call } => self.call_store(id, call),
                 Effect::Invalidate(old) => {
                     self.news.lock().expect("no holder panics").push(old);
                     self.news_wake.notify_one();
@@ -374,6 +391,17 @@ impl Shared {
         if waits && !self.ticks.swap(true, Ordering::Relaxed) {
             self.ticks_wake.notify_one();
         }
+    }
+
+    fn call_store(self: &Arc<Self>, id: CallId, call: Call) {
+        let store = self.store.as_ref().expect("only with a store is it called");
+        let called = store.call(call);
+        let shared = self.clone();
+        tokio::spawn(async move {
+            let outcome = called.await;
+            let now_ms = shared.clock.now_ms();
+            shared.with(|cache| cache.store_answered(id, outcome, now_ms));
+        });
     }
 
     /// Finds out whether the lock of a write's fence is held, and tries the write again if so.

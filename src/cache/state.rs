@@ -17,8 +17,9 @@ use crate::cache::moving::Moving;
 use crate::cache::operation::{Answer, Why, Write};
 use crate::cache::requests::Requests;
 use crate::cache::sweeps::{SweepId, Sweeps};
+use crate::cache::through::{Call, CallId};
 use crate::cache::uses::Uses;
-use crate::cache::writes::Writes;
+use crate::cache::writing::Writes;
 use crate::ids::{BootId, NodeId};
 use crate::view::cluster::{Command, View};
 use crate::view::tenure::{Acting, Roster, Step, Tenure};
@@ -66,6 +67,11 @@ pub enum Effect<T> {
     /// To be said to all nodes, together with others.
     Invalidate(Old),
     Event(Event),
+    /// Call the store, and say what came of it: [`Cache::store_answered`].
+    Call {
+        id: CallId,
+        call: Call,
+    },
     /// Find out whether the lock of a write's fence is held; if so, the write is to be tried again
     /// as it is here.
     LookUp {
@@ -90,6 +96,10 @@ pub struct Flaws {
     pub no_results_at_second: bool,
     /// A repeat of something unknown is executed, also where something may be missing.
     pub repeats_are_new: bool,
+    /// A write takes effect before the store has kept it.
+    pub no_wait_for_store: bool,
+    /// What the store had before an invalidation is installed after it.
+    pub no_asking_after_voiding: bool,
 }
 
 /// What one node's cache may take and does.
@@ -97,8 +107,10 @@ pub struct Flaws {
 pub struct Settings {
     /// The most that all entries, backups included, may take in bytes.
     pub bytes_max: usize,
-    /// Whether each key's second node keeps what its home has.
+    /// Whether each key's second node keeps what its home has; of no use with a store.
     pub backups: bool,
+    /// Whether there is a store behind the memory of all nodes.
+    pub store: bool,
     /// How long the result of a write with an id is kept.
     pub remember_ms: u64,
 }
@@ -133,6 +145,8 @@ pub struct Cache<T> {
     pub(super) copy_uses: Uses,
     pub(super) claims: Claims<By<T>>,
     pub(super) requests: Requests,
+    /// Counts the calls of the store.
+    pub(super) calls: u64,
     /// Of each home that this node is the second of.
     pub(super) heard: BTreeMap<NodeId, Heard>,
     pub(super) parked: VecDeque<Parked<By<T>>>,
@@ -161,6 +175,7 @@ impl<T> Cache<T> {
             copy_uses: Uses::default(),
             claims: Claims::default(),
             requests: Requests::default(),
+            calls: 0,
             heard: BTreeMap::new(),
             parked: VecDeque::new(),
             moving: Moving::default(),

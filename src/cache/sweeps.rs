@@ -24,6 +24,7 @@ use crate::cache::event::Event;
 use crate::cache::message::{Matching, Message};
 use crate::cache::operation::{Answer, Operation, Why};
 use crate::cache::state::{By, Cache, Effect, Waiter};
+use crate::cache::through::Voiding;
 use crate::ids::{Epoch, Incarnation, NodeId};
 use crate::view::tenure::{Acting, Stay};
 
@@ -60,7 +61,10 @@ struct Asked<T> {
 
 /// A sweep of what this node is home to.
 #[derive(Clone, Debug)]
-struct Taken {
+pub(super) struct Taken {
+    pub(super) matching: Matching,
+    /// What the store has of it; none once that is void, or without a store.
+    pub(super) voiding: Option<Voiding>,
     /// What is not being removed yet.
     left: Vec<Key>,
     /// How many keys are being removed.
@@ -75,7 +79,7 @@ struct Taken {
 pub struct Sweeps<T> {
     asked: BTreeMap<u64, Asked<T>>,
     last: u64,
-    taken: BTreeMap<SweepId, Taken>,
+    pub(super) taken: BTreeMap<SweepId, Taken>,
     /// What was removed by each that is done, until its asker says that it is over.
     done: BTreeMap<SweepId, u64>,
     /// Below which sweep of each asker everything is over.
@@ -203,14 +207,19 @@ impl<T> Cache<T> {
         }
         self.void_claims(&matching, now_ms);
         let taken = Taken {
+            voiding: self.settings.store.then(Voiding::default),
             left: self
                 .held
                 .keys_where(|key, held| matching.is_of(key, &held.entry)),
             open: 0,
             after: self.writes.next_id(),
             removed: 0,
+            matching,
         };
         self.sweeps.taken.insert(sweep, taken);
+        if self.settings.store {
+            self.ask_again_after_voiding();
+        }
         self.step_sweep(sweep, now_ms);
     }
 
@@ -222,7 +231,10 @@ impl<T> Cache<T> {
         }
     }
 
-    fn step_sweep(&mut self, sweep: SweepId, now_ms: u64) {
+    pub(super) fn step_sweep(&mut self, sweep: SweepId, now_ms: u64) {
+        if self.settings.store && self.is_voiding_for(sweep, now_ms) {
+            return;
+        }
         for _ in 0..STEP_MAX {
             let taken = self.sweeps.taken.get_mut(&sweep);
             let Some(taken) = taken.filter(|taken| taken.open < OPEN_MAX) else {

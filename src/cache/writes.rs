@@ -8,17 +8,19 @@
 //!        all have answered, the lease holds, the key does not move: it takes effect
 //! ```
 //!
+//! With a store the second node is not told, but the store, and a write takes effect when that has kept it,
+//! too ([`through`](crate::cache::through)).
+//!
 //! Writes of one key wait for each other, in the order in which they came.
 
-use std::collections::{BTreeMap, VecDeque};
-
 use crate::cache::entry::{Entry, Key, Version, cost};
-use crate::cache::event::Event;
+use crate::cache::event::{Event, Gone};
 use crate::cache::home::{Held, Reader, moved};
 use crate::cache::message::{Found, Message, Old};
-use crate::cache::operation::{Answer, Change, Why, Write};
-use crate::cache::requests::Done;
+use crate::cache::operation::{Change, Why};
 use crate::cache::state::{By, Cache, Effect, Waiter};
+use crate::cache::through::Through;
+use crate::cache::writing::{Doing, Origin, Writing};
 use crate::ids::{Incarnation, NodeId};
 use crate::view::tenure::{Acting, Roster};
 
@@ -26,116 +28,14 @@ use crate::view::tenure::{Acting, Roster};
 pub(super) const QUEUE_MAX: usize = 10_000;
 /// Keys that are being written at once; a further write is refused as overloaded.
 pub(super) const WRITES_MAX: usize = 20_000;
-/// How long until sharers are told again, at first; it doubles up to the greatest.
-const TELL_AGAIN_MS: u64 = 20;
+/// How long until sharers are told again, at most.
 const TELL_AGAIN_MS_MAX: u64 = 160;
 /// What a key that is being removed takes beside its name.
 const REMOVAL_BYTES: usize = 64;
 
-/// Who asked for a write, and what to answer.
-#[derive(Clone, Debug)]
-pub(super) struct Origin<T> {
-    /// None when the client has given up.
-    pub(super) waiter: Option<Waiter<T>>,
-    pub(super) answer: Answer,
-    /// What to remember for repeats, if it has an id.
-    pub(super) done: Option<Done>,
-}
-
-/// A write that has not taken effect.
-#[derive(Clone, Debug)]
-struct Writing<T> {
-    id: u64,
-    change: Change,
-    version: Version,
-    /// The sharers that have not acknowledged.
-    pending: u64,
-    /// When the sharers were first told; none if there were none.
-    told_at_ms: Option<u64>,
-    /// The second node, until it keeps what this write leaves.
-    backup: Option<NodeId>,
-    again_at_ms: u64,
-    pause_ms: u64,
-    /// Who asked for it; none for what this node does by itself.
-    origin: Option<Origin<T>>,
-    queue: VecDeque<(Write, Waiter<T>)>,
-    readers: Vec<Reader<T>>,
-    bytes: usize,
-}
-
-/// The writes that have not taken effect: at most one for each key.
-#[derive(Clone, Debug)]
-pub struct Writes<T> {
-    by_key: BTreeMap<Key, Writing<T>>,
-    by_id: BTreeMap<u64, Key>,
-    last_id: u64,
-    bytes: usize,
-}
-
-impl<T> Default for Writes<T> {
-    fn default() -> Self {
-        Writes {
-            by_key: BTreeMap::new(),
-            by_id: BTreeMap::new(),
-            last_id: 0,
-            bytes: 0,
-        }
-    }
-}
-
-impl<T> Writes<T> {
-    pub fn is_empty(&self) -> bool {
-        self.by_key.is_empty()
-    }
-
-    pub fn len(&self) -> usize {
-        self.by_key.len()
-    }
-
-    pub fn contains(&self, key: &str) -> bool {
-        self.by_key.contains_key(key)
-    }
-
-    /// Who reads a key that is being written, when that is over.
-    pub(super) fn readers(&mut self, key: &str) -> &mut Vec<Reader<T>> {
-        let writing = self.by_key.get_mut(key);
-        &mut writing.expect("it is being written").readers
-    }
-
-    /// The writes that wait for the one of this key, if there is one.
-    pub(super) fn queue(&mut self, key: &str) -> Option<&mut VecDeque<(Write, Waiter<T>)>> {
-        let writing = self.by_key.get_mut(key)?;
-        Some(&mut writing.queue)
-    }
-
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// The id of the write that begins next.
-    pub(super) fn next_id(&self) -> u64 {
-        self.last_id + 1
-    }
-
-    /// Below this every write is over.
-    pub(super) fn floor(&self) -> u64 {
-        let first = self.by_id.keys().next();
-        first.copied().unwrap_or(self.next_id())
-    }
-
-    fn insert(&mut self, key: Key, writing: Writing<T>) {
-        self.bytes += writing.bytes;
-        self.by_id.insert(writing.id, key.clone());
-        let before = self.by_key.insert(key, writing);
-        assert!(before.is_none(), "one write of a key at a time");
-    }
-
-    fn remove(&mut self, key: &str) -> Option<Writing<T>> {
-        let writing = self.by_key.remove(key)?;
-        self.by_id.remove(&writing.id);
-        self.bytes -= writing.bytes;
-        Some(writing)
-    }
+/// Whether the store is told of it. What only makes room stays there.
+fn goes_through(change: &Change) -> bool {
+    !matches!(change, Change::Remove(Gone::Evicted))
 }
 
 pub(super) fn removal_cost(key: &str) -> usize {
@@ -171,24 +71,19 @@ impl<T> Cache<T> {
         let is_same = held.is_some_and(|held| held.entry.version == version);
         let pending = held.filter(|_| !is_same).map_or(0, |held| held.sharers);
         let backup = self.second(&key);
-        if pending == 0 && backup.is_none() {
+        let goes_through = self.settings.store && goes_through(&change);
+        if pending == 0 && backup.is_none() && !goes_through {
             self.put(&key, change, now_ms);
             return self.answer_origin(&key, origin, now_ms);
         }
-        self.writes.last_id += 1;
+        let doing = (Doing::Change(change), version);
         let writing = Writing {
-            id: self.writes.last_id,
-            change,
-            version,
             pending,
             told_at_ms: (pending != 0).then_some(now_ms),
             backup,
-            again_at_ms: now_ms + TELL_AGAIN_MS,
-            pause_ms: TELL_AGAIN_MS,
+            through: goes_through.then(Through::default),
             origin,
-            queue: VecDeque::new(),
-            readers: Vec::new(),
-            bytes,
+            ..Writing::new(self.writes.next_id(), doing, bytes, now_ms)
         };
         self.counts.invalidations_sent += u64::from(pending.count_ones());
         self.writes.insert(key.clone(), writing);
@@ -199,9 +94,15 @@ impl<T> Cache<T> {
             writing.pending = 0;
             self.settle(&key, now_ms);
         }
+        if self.flaws.no_wait_for_store
+            && let Some(writing) = self.writes.by_key.get_mut(&key)
+        {
+            writing.through = None;
+            self.settle(&key, now_ms);
+        }
     }
 
-    fn refuse_origin(&mut self, origin: Option<Origin<By<T>>>, why: Why) {
+    pub(super) fn refuse_origin(&mut self, origin: Option<Origin<By<T>>>, why: Why) {
         if let Some(waiter) = origin.and_then(|origin| origin.waiter) {
             self.refuse(waiter, why);
         }
@@ -230,7 +131,7 @@ impl<T> Cache<T> {
     }
 
     /// Tells everybody who has not answered.
-    fn tell(&mut self, key: &Key, now_ms: u64) {
+    pub(super) fn tell(&mut self, key: &Key, now_ms: u64) {
         let floor = self.writes.floor();
         let (epoch, home) = {
             let acting = self.acting();
@@ -244,9 +145,9 @@ impl<T> Cache<T> {
             pending: writing.pending,
         };
         let store = writing.backup.map(|to| {
-            let entry = match &writing.change {
-                Change::Put(entry) => Some(entry.sent(now_ms)),
-                Change::Remove(_) => None,
+            let entry = match &writing.doing {
+                Doing::Change(Change::Put(entry)) => Some(entry.sent(now_ms)),
+                Doing::Change(Change::Remove(_)) | Doing::Bring(_) => None,
             };
             let message = Message::Store {
                 epoch,
@@ -264,6 +165,9 @@ impl<T> Cache<T> {
         }
         if let Some((to, message)) = store {
             self.send(to, message);
+        }
+        if self.settings.store {
+            self.call_store(key, now_ms);
         }
     }
 
@@ -336,8 +240,9 @@ impl<T> Cache<T> {
     }
 
     /// Lets the key's write take effect if everybody has answered and this node may decide.
-    fn settle(&mut self, key: &Key, now_ms: u64) {
-        let is_answered = |w: &Writing<By<T>>| w.pending == 0 && w.backup.is_none();
+    pub(super) fn settle(&mut self, key: &Key, now_ms: u64) {
+        let is_answered =
+            |w: &Writing<By<T>>| w.pending == 0 && w.backup.is_none() && w.through.is_none();
         let answered = self.writes.by_key.get(key).is_some_and(is_answered);
         if !answered || !self.may_decide(key, now_ms) {
             return;
@@ -347,7 +252,9 @@ impl<T> Cache<T> {
             let took_ms = now_ms.saturating_sub(told_at_ms);
             self.counts.invalidation.add(took_ms);
         }
-        self.put(key, writing.change, now_ms);
+        if let Doing::Change(change) = writing.doing {
+            self.put(key, change, now_ms);
+        }
         self.answer_origin(key, writing.origin, now_ms);
         for reader in writing.readers {
             self.read_for(key.clone(), reader, now_ms);

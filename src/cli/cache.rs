@@ -442,17 +442,30 @@ fn statistics(stats: &Stats) -> String {
         invalidations,
         writes,
         promoted,
+        store,
     } = stats;
+    let store = store.map_or(String::new(), |store| {
+        format!(
+            "store          {} read, {} written, {} failed\n",
+            store.reads, store.writes, store.errors
+        )
+    });
     format!(
         "entries        {entries}, {bytes} of {bytes_max} bytes\n\
          lease          {lease_ms} ms left\n\
-         hits           {} local, {} from a home\n\
+         hits           {} local, {} from a home, {} from the store\n\
          misses         {misses}\n\
          fills          {fills}\n\
          writes         {writes} as a home\n\
          invalidations  {} sent, {} acknowledged, {} sent again\n\
          evictions      {evictions}\n\
-         promoted       {promoted}\n",
-        hits.local, hits.home, invalidations.sent, invalidations.acked, invalidations.resent,
+         promoted       {promoted}\n\
+         {store}",
+        hits.local,
+        hits.home,
+        hits.store,
+        invalidations.sent,
+        invalidations.acked,
+        invalidations.resent,
     )
 }

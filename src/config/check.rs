@@ -7,7 +7,9 @@ use std::time::Duration;
 use figment::Figment;
 
 use super::layers::{ENVIRONMENT, FLAGS, SETTINGS, Setting};
-use super::{AdminToken, Asserted, Config, ConfigError, Endpoint, Merged, TlsFiles, flag};
+use super::{
+    AdminToken, Asserted, CacheStore, Config, ConfigError, Endpoint, Merged, TlsFiles, flag,
+};
 use crate::ids::NodeId;
 
 /// Timers below this are finer than a loaded machine keeps.
@@ -41,6 +43,7 @@ impl<'a> Check<'a> {
             peers,
             join,
             nats: Endpoint::nats(&merged.nats).map_err(|message| self.invalid("nats", message))?,
+            cache_store: self.cache_store(redis.as_ref(), &merged.cache_store)?,
             redis_tls: self.redis_tls(redis.as_ref(), redis_files)?,
             redis,
             redis_durability_asserted: self.asserted(merged.redis_durability_asserted)?,
@@ -76,6 +79,21 @@ impl<'a> Check<'a> {
                 "cache_bytes",
                 format!("{bytes} is out of range; right are {MIN} to {MAX}"),
             )),
+        }
+    }
+
+    fn cache_store(&self, redis: Option<&Endpoint>, text: &str) -> Result<CacheStore, ConfigError> {
+        match (text, redis) {
+            ("none", _) => Ok(CacheStore::None),
+            ("redis", Some(_)) => Ok(CacheStore::Redis),
+            ("redis", None) => {
+                let message = "`redis` needs a Redis: give --redis too, or take `none`";
+                Err(self.invalid("cache_store", message.to_owned()))
+            }
+            (other, _) => {
+                let message = format!("`{other}` is neither `none` nor `redis`");
+                Err(self.invalid("cache_store", message))
+            }
         }
     }
 

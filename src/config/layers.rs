@@ -59,7 +59,7 @@ impl Setting {
 }
 
 /// Every setting of a node.
-pub(super) const SETTINGS: [Setting; 23] = [
+pub(super) const SETTINGS: [Setting; 24] = [
     Setting::new("id", "MUFAKAT_ID", Kind::Number),
     Setting::new("peers", "MUFAKAT_PEERS", Kind::Numbers),
     Setting::new("join", "MUFAKAT_JOIN", Kind::Text),
@@ -83,6 +83,7 @@ pub(super) const SETTINGS: [Setting; 23] = [
     Setting::new("view_lease", "MUFAKAT_VIEW_LEASE", Kind::Text),
     Setting::new("cache_bytes", "MUFAKAT_CACHE_BYTES", Kind::Number),
     Setting::new("cache_backups", "MUFAKAT_CACHE_BACKUPS", Kind::Text),
+    Setting::new("cache_store", "MUFAKAT_CACHE_STORE", Kind::Text),
     Setting::secret("admin_token", "MUFAKAT_ADMIN_TOKEN"),
     Setting::new("tenant_rate", "MUFAKAT_TENANT_RATE", Kind::Number),
     Setting::new("snapshot_entries", "MUFAKAT_SNAPSHOT_ENTRIES", Kind::Number),
@@ -129,6 +130,7 @@ impl Layer {
             ("suspicion", "1s"),
             ("view_lease", "2s"),
             ("cache_backups", "on"),
+            ("cache_store", "none"),
         ];
         let numbers = [
             ("cache_bytes", 64 << 20),

@@ -72,6 +72,7 @@ fn defaults_are_the_documented_ones() {
         view_lease: Duration::from_secs(2),
         cache_bytes: 64 << 20,
         cache_backups: true,
+        cache_store: CacheStore::None,
         admin_token: None,
         tenant_rate: 10_000,
         snapshot_entries: 10_000,
@@ -159,6 +160,7 @@ fn every_setting_is_read_from_flag_environment_and_file() {
         ("view_lease", "5s", "6s"),
         ("cache_bytes", "65536", "65537"),
         ("cache_backups", "on", "off"),
+        ("cache_store", "redis", "none"),
         ("admin_token", "0123456789abcdef", "0123456789abcdeg"),
         ("tenant_rate", "5", "6"),
         ("snapshot_entries", "5", "6"),
@@ -252,6 +254,21 @@ fn secrets_come_from_files_too() {
     assert_eq!(
         both,
         "REDIS_URL_FILE: REDIS_URL is given too; give one of the two"
+    );
+}
+
+#[test]
+fn a_store_of_the_cache_in_redis_needs_a_redis() {
+    let redis = ("REDIS_URL", "redis://r");
+    let config = load("--cache-store redis", &[redis]).expect("valid");
+    assert_eq!(config.cache_store, CacheStore::Redis);
+    assert_eq!(
+        refusal("--cache-store redis", &[]),
+        "--cache-store: `redis` needs a Redis: give --redis too, or take `none`"
+    );
+    assert_eq!(
+        refusal("", &[redis, ("MUFAKAT_CACHE_STORE", "disk")]),
+        "MUFAKAT_CACHE_STORE: `disk` is neither `none` nor `redis`"
     );
 }
 

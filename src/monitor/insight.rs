@@ -165,7 +165,7 @@ fn redis_state(store: &Store) -> RedisState {
 
 impl NodeInfo for Insight {
     /// Clients are served while requests reach this node, once it knows a leader. Without Redis all but
-    /// the queue is.
+    /// the queue is, and but a cache that has its store there.
     fn ready(&self) -> Result<Vec<&'static str>, String> {
         if !self.clients.is_connected() {
             return Err("not connected to NATS".to_owned());
@@ -177,8 +177,13 @@ impl NodeInfo for Insight {
             return Err("starting or stopping: takes no requests".to_owned());
         }
         let lacks_redis = |redis: &Arc<Store>| !redis.status().answers();
-        let degraded = self.redis.as_ref().is_some_and(lacks_redis);
-        Ok(degraded.then_some("queue").into_iter().collect())
+        if !self.redis.as_ref().is_some_and(lacks_redis) {
+            return Ok(Vec::new());
+        }
+        Ok(match self.cache.has_store() {
+            true => vec!["queue", "cache"],
+            false => vec!["queue"],
+        })
     }
 
     fn status_json(&self) -> Bytes {

@@ -2,6 +2,9 @@
 //!
 //! `<prefix>:<cluster>:{<topic>}:<part>`: all keys of a topic have one hash tag, so that they share a
 //! slot, and every key carries prefix and cluster, so that two clusters on one Redis do not meet.
+//!
+//! `<prefix>:<cluster>:cache:{values}:<part>`: the same of the cache's store. What follows the tag needs no
+//! escape.
 
 use crate::ids::ClusterId;
 
@@ -47,6 +50,26 @@ impl Keyspace {
         }
     }
 
+    /// The keys of the whole cache, as every script of it takes them first.
+    pub fn of_cache(&self) -> Vec<String> {
+        let part = |part: &str| format!("{}:cache:{{values}}:{part}", self.0);
+        vec![part("meta"), part("voids")]
+    }
+
+    /// The keys of one cached key, and of the result of a write of it with an id.
+    pub fn of_cached(&self, key: &str, id: Option<&str>) -> Vec<String> {
+        let mut keys = self.of_cache();
+        keys.push(format!("{}:cache:{{values}}:value:{key}", self.0));
+        if let Some(id) = id {
+            let length = key.len();
+            keys.push(format!(
+                "{}:cache:{{values}}:result:{length}:{key}:{id}",
+                self.0
+            ));
+        }
+        keys
+    }
+
     /// The keys of a topic, as every script takes them. No script writes to the last, which is the beginning of
     /// further keys: a Redis Cluster refuses a script whole while one of its keys is not there and their slot
     /// moves, so none is ever executed on a part of a topic.
@@ -84,5 +107,19 @@ mod tests {
                 assert_eq!(&key[from..=to], tag);
             }
         }
+    }
+
+    #[test]
+    fn all_keys_of_the_cache_have_one_tag_and_no_two_results_share_one() {
+        let keyspace = Keyspace::new("mufakat", ClusterId(10));
+        let keys = keyspace.of_cached("}{a:b", Some("c"));
+        for key in &keys {
+            assert!(key.starts_with("mufakat:000000000000000a:cache:{values}:"));
+        }
+        assert_eq!(keys[..2], keyspace.of_cache()[..]);
+        assert_ne!(
+            keyspace.of_cached("a:b", Some("c"))[3],
+            keyspace.of_cached("a", Some("b:c"))[3]
+        );
     }
 }

@@ -3,6 +3,8 @@
 //!
 //! Transitions of the hot path (`ack`, `nack`, `extend`, `push`, `pop`) are sections of one script,
 //! so that all that waits for a topic is one call; [`Batch`] writes them.
+//!
+//! The scripts of the cache's store are here, too: there is one way to load and run a script.
 
 use bytes::Bytes;
 
@@ -13,7 +15,7 @@ pub use batch::{Batch, BatchReply, NewMessage, PoppedMessage};
 pub use stored::Stored;
 
 macro_rules! scripts {
-    ($($(#[$doc:meta])* $name:ident: $($file:literal)+;)*) => {
+    ($($(#[$doc:meta])* $name:ident: $directory:literal $($file:literal)+;)*) => {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Script {
             $($(#[$doc])* $name,)*
@@ -25,8 +27,8 @@ macro_rules! scripts {
             pub fn source(self) -> &'static str {
                 match self {
                     $(Script::$name => concat!(
-                        include_str!("scripts/prelude.lua"),
-                        $(include_str!(concat!("scripts/", $file, ".lua")),)+
+                        include_str!(concat!($directory, "/prelude.lua")),
+                        $(include_str!(concat!($directory, "/", $file, ".lua")),)+
                     ),)*
                 }
             }
@@ -36,13 +38,19 @@ macro_rules! scripts {
 
 scripts! {
     /// All that waits for a topic.
-    Batch: "ack" "nack" "extend" "push" "pop" "reply";
-    Configure: "configure";
-    Cancel: "cancel";
-    Pause: "pause";
-    Redrive: "redrive";
-    Purge: "purge";
-    Inspect: "inspect";
+    Batch: "scripts" "ack" "nack" "extend" "push" "pop" "reply";
+    Configure: "scripts" "configure";
+    Cancel: "scripts" "cancel";
+    Pause: "scripts" "pause";
+    Redrive: "scripts" "redrive";
+    Purge: "scripts" "purge";
+    Inspect: "scripts" "inspect";
+    /// Keeps what a write of a cached key leaves.
+    CacheKeep: "../cache/scripts" "keep";
+    /// Says what is kept of a cached key.
+    CacheBring: "../cache/scripts" "bring";
+    /// Lets cached values that match count no more.
+    CacheVoid: "../cache/scripts" "void";
 }
 
 /// What Redis answered.

@@ -11,7 +11,9 @@ pub const INVALIDATION_BOUNDS_MS: [u64; 12] =
     [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000];
 
 /// Where the values of hits came from, in the order of [`Reading::hits`].
-const SOURCES: [&str; 2] = ["local", "home"];
+const SOURCES: [&str; 3] = ["local", "home", "store"];
+/// In the order of [`Reading::store`].
+const STORE_CALLS: [&str; 3] = ["read", "written", "failed"];
 /// In the order of [`Reading::invalidations`].
 const INVALIDATIONS: [&str; 3] = ["sent", "acked", "resent"];
 
@@ -35,7 +37,7 @@ pub struct Reading {
     pub entries: u64,
     pub bytes: u64,
     pub bytes_max: u64,
-    /// By where the value was: in this node's memory, or at the key's home.
+    /// By where the value was: in this node's memory, in that of the key's home, or in the store.
     pub hits: [u64; SOURCES.len()],
     pub misses: u64,
     pub fills: u64,
@@ -45,6 +47,8 @@ pub struct Reading {
     pub invalidation: Delays,
     pub writes: u64,
     pub promoted: u64,
+    /// Questions to the store, writes that it has kept, calls that failed.
+    pub store: [u64; STORE_CALLS.len()],
 }
 
 #[derive(Debug)]
@@ -60,6 +64,7 @@ pub struct CacheStats {
     invalidation_ms: Histogram,
     writes: Counter,
     promoted: Counter,
+    store: Labelled<Counter>,
 }
 
 impl CacheStats {
@@ -76,6 +81,7 @@ impl CacheStats {
             invalidation_ms: Histogram::of_milliseconds(&INVALIDATION_BOUNDS_MS),
             writes: Counter::default(),
             promoted: Counter::default(),
+            store: Labelled::new("result", &STORE_CALLS, Counter::default),
         }
     }
 
@@ -101,7 +107,7 @@ impl CacheStats {
         }
         registry.register(
             "cache_hits",
-            "Reads that found a value, in this node's memory or at the key's home",
+            "Reads that found a value, in this node's memory, at the key's home, or in the store",
             self.hits.clone(),
         );
         for (name, help, counter) in [
@@ -130,6 +136,11 @@ impl CacheStats {
             "Copies that were told to be old, that were dropped, that were told again",
             self.invalidations.clone(),
         );
+        registry.register(
+            "cache_store_calls",
+            "Questions to the store, writes that it has kept, calls of it that failed",
+            self.store.clone(),
+        );
         registry.register_with_unit(
             "cache_invalidation",
             "From telling the nodes that have copies to the write's taking effect",
@@ -148,6 +159,9 @@ impl CacheStats {
         }
         for (index, &total) in reading.invalidations.iter().enumerate() {
             take_over(&self.invalidations[index], total);
+        }
+        for (index, &total) in reading.store.iter().enumerate() {
+            take_over(&self.store[index], total);
         }
         for (counter, total) in [
             (&self.misses, reading.misses),

@@ -1,5 +1,5 @@
 //! Readers and writers of a cache of about three values, while nodes are stopped, killed and restarted
-//! and the broker is too. What they saw has to be linearizable, key by key, by the checker of the
+//! and the broker is too; and the same with Redis behind the cache, which is killed and stopped as well. What they saw has to be linearizable, key by key, by the checker of the
 //! cache's model.
 //!
 //! Each node has memory for three values, so that values go all the time; a miss therefore says
@@ -39,9 +39,10 @@ const SHOWN: usize = 40;
 #[derive(Default)]
 struct Counts {
     operations: u64,
-    /// Reads from the memory of the node that was asked, from a home's, and of nothing.
+    /// Reads from the memory of the node that was asked, from a home's, from the store, and of nothing.
     local: u64,
     home: u64,
+    stored: u64,
     missed: u64,
     /// Values that invalidations removed.
     invalidated: u64,
@@ -73,6 +74,28 @@ async fn cache_chaos_leaves_every_key_linearizable() {
     .await;
     let (operations, local) = leaves_every_key_linearizable(&mut cluster, disturb).await;
     assert!(operations > 300 && local > 50, "there was hardly any load");
+}
+
+#[tokio::test]
+async fn cache_chaos_with_a_store_leaves_every_key_linearizable() {
+    let flags = [
+        "--view-lease",
+        "600ms",
+        "--suspicion",
+        "500ms",
+        "--cache-bytes",
+        "65536",
+        "--cache-store",
+        "redis",
+    ];
+    let mut cluster = Cluster::start(Options {
+        redis: true,
+        ..Options::flags(&flags)
+    })
+    .await;
+    let disturbed = leaves_every_key_linearizable(&mut cluster, disturb_with_redis).await;
+    let (operations, local) = disturbed;
+    assert!(operations > 200 && local > 20, "there was hardly any load");
 }
 
 /// Lets clients read and write while something is disturbed, in turns, and has the checker look at what
@@ -119,6 +142,7 @@ pub async fn leaves_every_key_linearizable(
         operations,
         local,
         home,
+        stored,
         missed,
         invalidated,
         unknown,
@@ -126,7 +150,7 @@ pub async fn leaves_every_key_linearizable(
     } = run.counts.take();
     println!(
         "{} s: {operations} operations; {local} reads from the asked node's memory, {home} from a \
-         home's, {missed} of nothing; {invalidated} values invalidated; {audited} copies audited; {unknown} outcomes unknown, refused {refused:?}; faults {faults:?}",
+         home's, {stored} from the store, {missed} of nothing; {invalidated} values invalidated; {audited} copies audited; {unknown} outcomes unknown, refused {refused:?}; faults {faults:?}",
         length.as_secs()
     );
     for (key, history) in run.histories.take() {
@@ -261,6 +285,7 @@ fn did(run: &Run, key: u64, asked_for: Asked, answer: Option<Value>) -> Option<(
         Asked::Get => {
             match answer["source"].as_str() {
                 Some("local") => counts.local += 1,
+                Some("store") => counts.stored += 1,
                 _ => counts.home += 1,
             }
             let number = number(&answer["value"]);
@@ -328,6 +353,27 @@ async fn disturb(cluster: &mut Cluster, dice: &Dice, turn: usize) -> &'static st
             cluster.start_node(node);
             "ended and started again"
         }
+    };
+    tokio::time::sleep(Duration::from_millis(300 + dice.below(900))).await;
+    fault
+}
+
+/// The same, and Redis killed or stopped between.
+async fn disturb_with_redis(cluster: &mut Cluster, dice: &Dice, turn: usize) -> &'static str {
+    let fault = match turn % 6 {
+        0 | 3 => {
+            cluster.kill_redis();
+            tokio::time::sleep(Duration::from_millis(dice.below(800))).await;
+            cluster.start_redis().await;
+            "Redis killed"
+        }
+        4 => {
+            cluster.pause_redis();
+            tokio::time::sleep(Duration::from_millis(500 + dice.below(1_000))).await;
+            cluster.resume_redis();
+            "Redis stopped"
+        }
+        _ => return disturb(cluster, dice, dice.below(5) as usize).await,
     };
     tokio::time::sleep(Duration::from_millis(300 + dice.below(900))).await;
     fault

@@ -10,6 +10,8 @@ mod cache;
 mod cache_chaos;
 mod cache_invalidation;
 mod cache_requests;
+mod cache_scripts;
+mod cache_store;
 mod catch_up;
 mod chaos;
 mod cli;

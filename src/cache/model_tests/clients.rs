@@ -4,10 +4,11 @@ use rand::RngExt;
 
 use super::checker::{self, Did};
 use super::nodes::add_one;
-use super::world::{CLIENTS, Event, KEYS, Mail, PATIENCE_MS, Seen, World};
+use super::seen::Seen;
+use super::world::{CLIENTS, Event, KEYS, Mail, PATIENCE_MS, World};
 use crate::cache::entry::Key;
 use crate::cache::message::Matching;
-use crate::cache::operation::{Answer, Condition, Operation, Why, Write};
+use crate::cache::operation::{Answer, Condition, Operation, Source, Why, Write};
 use crate::cache::state::Waiter;
 use crate::ids::NodeId;
 use crate::protocol::value::Value;
@@ -191,6 +192,7 @@ impl World {
                 let text = std::str::from_utf8(hit.value.bytes()).expect("text");
                 let value: u64 = text.parse().expect("a number");
                 asked.did = Some(Did::Read(value));
+                self.seen.stored += u64::from(hit.source == Source::Store);
                 known = Some((value, hit.version));
             }
             Answer::Wrote { version } => known = Some((number, version)),
@@ -219,7 +221,8 @@ impl World {
                 | Why::NotHome
                 | Why::Full
                 | Why::TooMany
-                | Why::TooManyIds,
+                | Why::TooManyIds
+                | Why::StoreAway,
             ) if asked.attempt > 0 => {
                 if is_waited_for {
                     self.pause_to_give_up(client, ticket);

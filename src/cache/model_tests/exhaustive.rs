@@ -2,8 +2,8 @@
 //! the random runs of [`world`](super::world) meet by luck is looked at whole here, without changes of
 //! the view.
 //!
-//! At each step of a run the next client asks, a message is delivered, lost or delivered once more, or
-//! time passes. All runs are tried; those that come to the same state go on as one. Losses, repeats and
+//! At each step of a run the next client asks, a message is delivered, lost or delivered once more, a call of
+//! the store is answered, or fails before or after it was executed, or time passes. All runs are tried; those that come to the same state go on as one. Losses, repeats and
 //! passings of time are bounded. At the end everybody must have an answer, and the answers must be
 //! linearizable.
 
@@ -13,10 +13,12 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::checker::{self, Did};
 use super::nodes::*;
+use super::store::{Lax, MapStore};
 use crate::cache::entry::Key;
 use crate::cache::message::Matching;
-use crate::cache::operation::Answer;
-use crate::cache::state::Flaws;
+use crate::cache::operation::{Answer, Why};
+use crate::cache::state::{Flaws, Settings};
+use crate::cache::through::Outcome;
 use crate::ids::NodeId;
 
 /// Longer than the pause after which a message is sent again.
@@ -31,6 +33,8 @@ enum Act {
     Delete,
     Invalidate,
     Get(NodeId),
+    /// The home makes room; nobody asks for it.
+    Evict,
     /// Adds one under this id: repeats are one operation.
     Count(&'static str),
 }
@@ -40,6 +44,7 @@ enum Act {
 struct Scenario {
     acts: &'static [Act],
     backups: bool,
+    store: bool,
     losses: u32,
     repeats: u32,
     passings: u32,
@@ -59,6 +64,7 @@ struct Asked {
 #[derive(Clone)]
 struct Run {
     nodes: Nodes,
+    store: MapStore,
     key: Key,
     asked: Vec<Asked>,
     step: u64,
@@ -70,21 +76,50 @@ struct Run {
 impl Run {
     /// A value of which all nodes have a copy.
     fn start(scenario: Scenario) -> Self {
-        let mut nodes = Nodes::start_with(1 << 20, scenario.backups);
+        let mut nodes = Nodes::start_as(Settings {
+            bytes_max: 1 << 20,
+            backups: scenario.backups,
+            store: scenario.store,
+            remember_ms: REMEMBER_MS,
+        });
         nodes.flaw(scenario.flaws);
-        let key = nodes.key();
-        nodes.write(&key, add_one("first"));
-        nodes.settle();
-        nodes.get(READER, &key);
-        nodes.get(OTHER, &key);
-        Run {
+        let mut run = Run {
+            key: nodes.key(),
             nodes,
-            key,
+            store: MapStore::new(Lax::default()),
             asked: Vec::new(),
             step: 1,
             losses: scenario.losses,
             repeats: scenario.repeats,
             passings: scenario.passings,
+        };
+        run.nodes.write(&run.key, add_one("first"));
+        run.settle();
+        run.nodes.get(READER, &run.key);
+        run.nodes.get(OTHER, &run.key);
+        run
+    }
+
+    /// Ends a call of the store that is under way.
+    fn end_call(&mut self, at: usize, (is_executed, is_heard): (bool, bool)) {
+        let (node, id, call) = self.nodes.calls.remove(at);
+        let now = self.nodes.now;
+        let mut outcome = Outcome::Unknown;
+        if is_executed {
+            let executed = self.store.execute((node, 1), &call, now);
+            outcome = if is_heard { executed } else { outcome };
+        }
+        let cache = self.nodes.caches.get_mut(&node).expect("it runs");
+        cache.store_answered(id, outcome, now);
+        self.nodes.collect();
+    }
+
+    /// Lets everything come that is on its way.
+    fn settle(&mut self) {
+        self.nodes.settle();
+        while !self.nodes.calls.is_empty() {
+            self.end_call(0, (true, true));
+            self.nodes.settle();
         }
     }
 
@@ -96,6 +131,13 @@ impl Run {
             Act::Count(id) => Some(self.nodes.write(&key, add_one(id))),
             Act::Delete => Some(self.nodes.delete(&key)),
             Act::Invalidate => Some(self.nodes.invalidate(OTHER, Matching::All)),
+            Act::Evict => {
+                let now = self.nodes.now;
+                let home = self.nodes.caches.get_mut(&HOME).expect("it runs");
+                home.evict_held((None, ""), now);
+                self.nodes.collect();
+                None
+            }
             Act::Get(node) => {
                 read = self.nodes.hit(node, &key).map(|text| number(&text));
                 read.is_none().then(|| self.nodes.read(node, &key))
@@ -106,7 +148,7 @@ impl Run {
             ticket,
             read,
             asked,
-            answered: read.map(|_| asked),
+            answered: ticket.is_none().then_some(asked),
         });
     }
 
@@ -139,7 +181,8 @@ impl Run {
         });
         let order: Vec<String> = order.collect();
         let left = (self.losses, self.repeats, self.passings, self.nodes.now);
-        xxh3_64(format!("{:?}", (&self.nodes.caches, mail, order, left)).as_bytes())
+        let store = (&self.store, &self.nodes.calls);
+        xxh3_64(format!("{:?}", (&self.nodes.caches, mail, store, order, left)).as_bytes())
     }
 
     /// The runs that begin as this one and have one step more; none when it has come to its end.
@@ -173,6 +216,17 @@ impl Run {
                 });
             }
         }
+        for at in 0..self.nodes.calls.len() {
+            add(&|run| run.end_call(at, (true, true)));
+            for is_executed in [true, false] {
+                if self.losses > 0 {
+                    add(&|run| {
+                        run.losses -= 1;
+                        run.end_call(at, (is_executed, false));
+                    });
+                }
+            }
+        }
         let waits = self.asked.iter().any(|asked| asked.answered.is_none());
         if self.passings > 0 && waits {
             add(&|run| {
@@ -181,7 +235,7 @@ impl Run {
             });
         }
         let all_begun = self.asked.len() == scenario.acts.len();
-        match all_begun && self.nodes.mail.is_empty() {
+        match all_begun && self.nodes.mail.is_empty() && self.nodes.calls.is_empty() {
             true => Vec::new(),
             false => next,
         }
@@ -190,7 +244,7 @@ impl Run {
     /// What clients saw, once everything that is on its way has come.
     fn verdict(mut self) -> Result<(), String> {
         for _ in 0..50 {
-            self.nodes.settle();
+            self.settle();
             self.note();
             if self.asked.iter().all(|asked| asked.answered.is_some()) {
                 break;
@@ -199,7 +253,7 @@ impl Run {
         }
         for node in [HOME, READER, OTHER] {
             self.begin(Act::Get(node));
-            self.nodes.settle();
+            self.settle();
             self.note();
         }
         if let Some(asked) = self.asked.iter().find(|asked| asked.answered.is_none()) {
@@ -228,6 +282,9 @@ impl Run {
             let Act::Count(id) = asked.act else {
                 return true;
             };
+            if answers[&asked.ticket.expect("it was asked")] == Answer::Refused(Why::StoreAway) {
+                return false;
+            }
             let Some(first) = firsts.get(id) else {
                 firsts.insert(id, asked.clone());
                 return true;
@@ -244,7 +301,8 @@ impl Run {
     fn operation(&self, asked: &Asked) -> Option<checker::Operation> {
         let answer = asked.ticket.map(|ticket| &self.nodes.answers[&ticket]);
         let did = match (asked.act, answer) {
-            (_, Some(Answer::Missed)) => return None,
+            (_, Some(Answer::Missed)) | (Act::Evict, _) => return None,
+            (_, Some(Answer::Refused(Why::StoreAway))) => return None,
             (Act::Get(_), None) => Did::Read(asked.read.expect("a hit")),
             (Act::Get(_), Some(Answer::Found(hit))) => Did::Read(number(&text(hit))),
             (Act::Set(number), Some(Answer::Wrote { .. })) => Did::Wrote(number),
@@ -288,6 +346,7 @@ fn explore(scenario: Scenario) -> Result<usize, String> {
 const QUIET: Scenario = Scenario {
     acts: &[],
     backups: false,
+    store: false,
     losses: 0,
     repeats: 0,
     passings: 0,
@@ -298,6 +357,8 @@ const QUIET: Scenario = Scenario {
         versions_without_epoch: false,
         no_results_at_second: false,
         repeats_are_new: false,
+        no_wait_for_store: false,
+        no_asking_after_voiding: false,
     },
 };
 
@@ -391,6 +452,29 @@ fn every_order_of_a_write_and_its_repeat_counts_once() {
 }
 
 #[test]
+fn every_order_with_a_store_is_linearizable() {
+    let read_and_written: &[Act] = &[Act::Evict, Act::Get(READER), Act::Set(11)];
+    let removed: &[Act] = &[Act::Delete, Act::Evict, Act::Get(READER)];
+    let counted: &[Act] = &[Act::Count("a"), Act::Evict, Act::Count("a")];
+    let invalidated: &[Act] = &[Act::Evict, Act::Get(READER), Act::Invalidate];
+    for (acts, losses) in [
+        (read_and_written, 0),
+        (removed, 1),
+        (counted, 1),
+        (invalidated, 0),
+    ] {
+        let scenario = Scenario {
+            acts,
+            store: true,
+            losses,
+            passings: losses,
+            ..QUIET
+        };
+        all_are_right("with a store", scenario);
+    }
+}
+
+#[test]
 fn every_order_finds_what_is_left_out() {
     let acts: &[Act] = &[Act::Set(11), Act::Get(READER), Act::Get(READER)];
     let mut scenario = Scenario { acts, ..QUIET };
@@ -406,4 +490,9 @@ fn every_order_finds_what_is_left_out() {
     let mut scenario = Scenario { acts, ..QUIET };
     scenario.flaws.no_detach = true;
     explore(scenario).expect_err("a fill is installed that news have overtaken");
+    scenario.store = true;
+    scenario.acts = &[Act::Evict, Act::Get(READER), Act::Invalidate];
+    scenario.flaws = Flaws::default();
+    scenario.flaws.no_asking_after_voiding = true;
+    explore(scenario).expect_err("what the store had before an invalidation is installed");
 }

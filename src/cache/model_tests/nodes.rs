@@ -7,6 +7,7 @@ use crate::cache::event::Event;
 use crate::cache::message::{Invalidation, Matching, Message};
 use crate::cache::operation::{Answer, Condition, Hit, Operation, Write};
 use crate::cache::state::{Cache, Effect, Flaws, Settings, Waiter};
+use crate::cache::through::{Call, CallId};
 use crate::ids::{BootId, NodeId};
 use crate::protocol::value::Value;
 use crate::view::cluster::{Command, View};
@@ -44,6 +45,8 @@ pub(super) struct Nodes {
     pub(super) events: Vec<Event>,
     /// Fences to be looked up, and the writes that they are for.
     pub(super) lookups: Vec<(NodeId, Key, Write, Waiter<u64>)>,
+    /// Calls of the store that have not been executed.
+    pub(super) calls: Vec<(NodeId, CallId, Call)>,
     pub(super) last_ticket: u64,
     /// Hears and reads nothing.
     pub(super) deaf: Option<NodeId>,
@@ -56,11 +59,15 @@ impl Nodes {
     }
 
     pub(super) fn start_with(bytes_max: usize, backups: bool) -> Self {
-        let settings = Settings {
+        Self::start_as(Settings {
             bytes_max,
             backups,
+            store: false,
             remember_ms: REMEMBER_MS,
-        };
+        })
+    }
+
+    pub(super) fn start_as(settings: Settings) -> Self {
         let cache = |id: NodeId| Cache::new((id, BootId(id.0)), LEASE_MS, settings);
         let mut nodes = Nodes {
             now: 1_000,
@@ -70,6 +77,7 @@ impl Nodes {
             answers: BTreeMap::new(),
             events: Vec::new(),
             lookups: Vec::new(),
+            calls: Vec::new(),
             last_ticket: 0,
             deaf: None,
         };
@@ -108,6 +116,7 @@ impl Nodes {
                     Effect::LookUp { key, write, waiter } => {
                         self.lookups.push((*from, key, write, waiter));
                     }
+                    Effect::Call { id, call } => self.calls.push((*from, id, call)),
                     Effect::Send { to, message } => self.mail.push(Mail {
                         from: *from,
                         to,

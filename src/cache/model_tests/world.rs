@@ -7,10 +7,13 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::clients::Asked;
+use super::seen::Seen;
+use super::store::{Lax, Ways};
 use crate::cache::entry::{Key, Version};
 use crate::cache::message::{Invalidation, Matching, Message, Old};
 use crate::cache::operation::{Answer, Write};
 use crate::cache::state::{Cache, Effect, Flaws, Settings, Waiter};
+use crate::cache::through::{Call, CallId, Outcome};
 use crate::ids::{BootId, NodeId};
 use crate::view::cluster::{Command, View};
 
@@ -23,8 +26,9 @@ const TICK_MS: u64 = 20;
 const SUSPICION_MS: u64 = 120;
 pub(super) const PATIENCE_MS: u64 = 1_500;
 const RUN_MS: u64 = 12_000;
-/// Room for about six values, or a part of them and of remembered results.
+/// Room for about six values, or a part of them and of remembered results; and, with a store, for two.
 const BYTES_MAX: usize = 40_000;
+const BYTES_MAX_BEFORE_STORE: usize = 16_000;
 /// Longer than a client repeats a write.
 const REMEMBER_MS: u64 = 6_000;
 
@@ -35,42 +39,8 @@ pub struct Wrong {
     pub no_wait_before_activation: bool,
     pub cached_clock: bool,
     pub lease_from_receipt: bool,
-}
-
-/// What was seen on the way.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Seen {
-    pub operations: u64,
-    pub local: u64,
-    pub promoted: u64,
-    pub evictions: u64,
-    /// Values that invalidations removed.
-    pub swept: u64,
-    pub crashes: u64,
-    pub pauses: u64,
-    pub unknown: u64,
-    /// Writes that were asked for again, and those whose repeat got an answer.
-    pub repeated: u64,
-    pub recalled: u64,
-    pub counted: u64,
-    pub epochs: u64,
-}
-
-impl Seen {
-    pub fn add(&mut self, other: &Seen) {
-        self.operations += other.operations;
-        self.local += other.local;
-        self.promoted += other.promoted;
-        self.evictions += other.evictions;
-        self.swept += other.swept;
-        self.crashes += other.crashes;
-        self.pauses += other.pauses;
-        self.unknown += other.unknown;
-        self.repeated += other.repeated;
-        self.recalled += other.recalled;
-        self.counted += other.counted;
-        self.epochs += other.epochs;
-    }
+    /// There is a store, which may be too lax.
+    pub store: Option<Lax>,
 }
 
 #[derive(Clone, Debug)]
@@ -99,6 +69,12 @@ pub(super) enum Event {
     Restart(NodeId),
     Resume(NodeId, BootId),
     Pause,
+    /// A call arrives at the store over a connection; its answer arrives; a connection ends; the store goes away,
+    /// or comes back.
+    Call(NodeId, BootId, u64, CallId, Box<Call>),
+    Called(NodeId, BootId, CallId, Outcome),
+    LoseConnection(NodeId),
+    TurnStore,
 }
 
 pub(super) struct Node {
@@ -120,6 +96,7 @@ pub struct World {
     pub(super) bodies: BTreeMap<u64, Event>,
     pub(super) view: View,
     pub(super) nodes: BTreeMap<NodeId, Node>,
+    pub(super) ways: Option<Ways>,
     pub(super) silent_since: BTreeMap<NodeId, u64>,
     pub(super) boots: u64,
     pub(super) asked: Vec<Asked>,
@@ -146,6 +123,7 @@ impl World {
             bodies: BTreeMap::new(),
             view: View::default(),
             nodes: BTreeMap::new(),
+            ways: wrong.store.map(Ways::new),
             silent_since: BTreeMap::new(),
             boots: 0,
             asked: Vec::new(),
@@ -166,6 +144,9 @@ impl World {
         world.at(50, Event::Suspect);
         world.at(900, Event::Crash);
         world.at(500, Event::Pause);
+        if wrong.store.is_some() {
+            world.at(700, Event::TurnStore);
+        }
         world
     }
 
@@ -179,8 +160,9 @@ impl World {
         self.boots += 1;
         let boot = BootId(self.boots);
         let settings = Settings {
-            bytes_max: BYTES_MAX,
-            backups: true,
+            bytes_max: self.bytes_max(),
+            backups: self.ways.is_none(),
+            store: self.ways.is_some(),
             remember_ms: REMEMBER_MS,
         };
         let cache = Cache::new((id, boot), LEASE_MS, settings).with_flaws(self.wrong.flaws);
@@ -196,6 +178,13 @@ impl World {
         self.nodes.insert(id, node);
         self.at(1, Event::Tick(id, boot));
         self.at(2, Event::Renew(id, boot));
+    }
+
+    fn bytes_max(&self) -> usize {
+        match self.ways {
+            Some(_) => BYTES_MAX_BEFORE_STORE,
+            None => BYTES_MAX,
+        }
     }
 
     pub fn run(&mut self) {
@@ -241,7 +230,10 @@ impl World {
     fn happen(&mut self, event: Event) {
         match &event {
             Event::Mail(_, to, _) if !self.running(*to, None, &event) => return,
-            Event::Tick(node, boot) | Event::Renew(node, boot) | Event::View(node, boot, ..)
+            Event::Tick(node, boot)
+            | Event::Renew(node, boot)
+            | Event::View(node, boot, ..)
+            | Event::Called(node, boot, ..)
                 if !self.running(*node, Some(*boot), &event) =>
             {
                 return;
@@ -276,6 +268,17 @@ impl World {
             Event::Restart(id) => self.start(id),
             Event::Resume(id, boot) => self.resume(id, boot),
             Event::Pause => self.pause(),
+            Event::Call(id, boot, connection, call_id, call) => {
+                self.execute((id, boot), connection, (call_id, &call));
+            }
+            Event::Called(id, _, call_id, outcome) => {
+                let now = self.node_time(id);
+                let node = self.nodes.get_mut(&id).expect("it runs");
+                node.cache.store_answered(call_id, outcome, now);
+                self.flush(id);
+            }
+            Event::LoseConnection(id) => self.lose_connection(id),
+            Event::TurnStore => self.turn_store(),
         }
     }
 
@@ -461,13 +464,16 @@ impl World {
     }
 
     fn flush(&mut self, id: NodeId) {
+        let bytes_max = self.bytes_max();
         let node = self.nodes.get_mut(&id).expect("it runs");
+        let boot = node.boot;
         let (entries, bytes) = node.cache.size();
-        assert!(bytes <= BYTES_MAX, "{entries} entries take {bytes} bytes");
+        assert!(bytes <= bytes_max, "{entries} entries take {bytes} bytes");
         for effect in node.cache.take_effects() {
             match effect {
                 Effect::Answer { ticket, answer } => self.answered(ticket, answer),
                 Effect::Event(_) => {}
+                Effect::Call { id: call_id, call } => self.call(id, boot, (call_id, call)),
                 Effect::LookUp { .. } => unreachable!("no client names a fence"),
                 Effect::Send { to, message } => self.mail(id, to, Mail::Message(message)),
                 Effect::Invalidate(old) => {

@@ -21,6 +21,8 @@ pub enum Source {
     Local,
     /// The memory of the key's home.
     Home,
+    /// The store, which the key's home has asked.
+    Store,
 }
 
 /// The answer to `cache.get`, and to each key of `cache.get_many`.
@@ -105,8 +107,8 @@ pub struct Counted {
 /// The answer to `cache.invalidate`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invalidated {
-    /// How many values were removed. A value that was removed while the view of the cluster changed
-    /// may be missing in it.
+    /// How many values were removed from the memory of their homes; what only the store had is not counted. A
+    /// value that was removed while the view of the cluster changed may be missing in it.
     pub count: u64,
 }
 
@@ -131,7 +133,8 @@ pub struct Explained {
     pub home: Option<NodeId>,
     /// The node that becomes the home when that one leaves; null if there is none.
     pub second: Option<NodeId>,
-    /// `absent`, `home`, `writing` (a write has not taken effect), `copy` or `backup`.
+    /// `absent`, `home`, `writing` (a write has not taken effect), `bringing` (the store is asked), `copy` or
+    /// `backup`.
     pub state: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
@@ -157,12 +160,28 @@ pub struct Stats {
     pub writes: u64,
     /// Values that were kept here when their home was lost.
     pub promoted: u64,
+    /// What the node as a home asked of the store; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreCalls>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hits {
     pub local: u64,
     pub home: u64,
+    #[serde(default)]
+    pub store: u64,
+}
+
+/// Calls of the store behind the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreCalls {
+    /// Questions for values that are not in memory.
+    pub reads: u64,
+    /// Writes that it has kept.
+    pub writes: u64,
+    /// Calls that failed.
+    pub errors: u64,
 }
 
 /// What the node as a home told the nodes that had copies.

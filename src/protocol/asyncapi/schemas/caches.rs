@@ -122,7 +122,7 @@ pub(super) fn success(operation: Operation) -> Vec<(&'static str, Value)> {
             ("second", or_null("integer")),
             (
                 "state",
-                one_of(&["absent", "home", "writing", "copy", "backup"]),
+                one_of(&["absent", "home", "writing", "bringing", "copy", "backup"]),
             ),
             ("version?", text()),
             ("sharers", integer()),
@@ -140,7 +140,7 @@ fn found() -> Vec<(&'static str, Value)> {
         ("encoding?", one_of(&["text", "json", "binary"])),
         ("version?", text()),
         ("ttl_ms?", integer()),
-        ("source?", one_of(&["local", "home"])),
+        ("source?", one_of(&["local", "home", "store"])),
         ("claim?", text()),
     ]
 }
@@ -183,12 +183,13 @@ fn cache_stats() -> Vec<(&'static str, Value)> {
         ("bytes", integer()),
         ("bytes_max", integer()),
         ("lease_ms", integer()),
-        ("hits", integers(&["local", "home"])),
+        ("hits", integers(&["local", "home", "store"])),
         ("misses", integer()),
         ("fills", integer()),
         ("evictions", integer()),
         ("invalidations", integers(&["sent", "acked", "resent"])),
         ("writes", integer()),
         ("promoted", integer()),
+        ("store?", integers(&["reads", "writes", "errors"])),
     ]
 }
