@@ -288,7 +288,7 @@ async fn redrives(page: &mut Browser, queue: &Queue) {
     page.until(&redrive).await;
     page.click(&redrive).await;
     page.click(act).await;
-    page.until(&says("#act-what", "2 dead messages of mails become ready"))
+    page.until(&says("#act-what", "2 dead messages of mails will be ready"))
         .await;
     assert_eq!(queue.counts("mails").await, [1, 0, 0, 2]);
     page.until(&says("#act-do", "Redrive 2")).await;

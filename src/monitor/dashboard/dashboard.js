@@ -119,7 +119,11 @@ function number(value) {
   if (value === null || value === undefined) return "–";
   if (value >= 1e6) return (value / 1e6).toFixed(1) + " M";
   if (value >= 1e5) return Math.round(value / 1e3) + " k";
-  return Math.round(value).toLocaleString("en").replaceAll(",", "\u2009");
+  return Math.round(value).toLocaleString("en").replaceAll(",", "\u202f");
+}
+
+function counted(value, one, more) {
+  return `${number(value)} ${value === 1 ? one : more}`;
 }
 
 function rate(value) {
@@ -283,7 +287,7 @@ function nodes(doc, now) {
     const fsync = now.fsync.get(seen.node);
     const facts = [
       ["term", number(s.term)],
-      ["behind", number(Math.max(0, top - s.applied_index)) + " entries"],
+      ["behind", counted(Math.max(0, top - s.applied_index), "entry", "entries")],
       ["fsync p99", length(fsync)],
       ["round trip", seen.round_trip_us === null ? "this node" : length(seen.round_trip_us / 1000)],
       ["cache lease", s.lease_ms ? length(s.lease_ms) : "none"],
@@ -323,7 +327,7 @@ function figures(doc, now) {
     figure("Requests per second", now.requests === null ? "–" : rate(now.requests), "", line((one) => one.requests, "requests per second")),
     figure("Request p99", length(now.p99), "", line((one) => one.p99, "99th percentile of requests")),
     figure("Cache hits", reads ? Math.round((hits / reads) * 100) + " %" : "–", reads ? `${Math.round((local / reads) * 100)} % local` : "no reads yet"),
-    figure("Cache", bytes(sum((report) => report.cache.bytes)), `${number(sum((report) => report.cache.entries))} entries`),
+    figure("Cache", bytes(sum((report) => report.cache.bytes)), counted(sum((report) => report.cache.entries), "entry", "entries")),
     figure("Queued", number(of("ready")), `${number(of("in_flight"))} in flight, ${number(of("dead"))} dead`));
 }
 
@@ -405,7 +409,7 @@ function onCycles(edges) {
 function graph(doc) {
   const part = doc.parts.graph;
   if (!part || !part.ok) return unknown("graph", doc, part);
-  $("graph-note").textContent = part.edges.length ? `${part.edges.length} edges${part.truncated ? ", and more" : ""}` : "";
+  $("graph-note").textContent = part.edges.length ? `${counted(part.edges.length, "edge", "edges")}${part.truncated ? ", and more" : ""}` : "";
   if (!part.edges.length) return show("graph", empty("Nobody waits."));
   show("graph", drawGraph(part.edges));
 }
@@ -562,7 +566,7 @@ function events(doc) {
       .map(([name, value]) => `${name} ${value}`).join(", ");
     return el("li", { "data-key": `${at_ms} ${subject} ${said}` }, el("time", {}, clock(at_ms)), el("b", { class: /deadlock|loss|dead/.test(kind) ? "bad" : "" }, kind), el("span", {}, said));
   });
-  show("events", items.length ? el("ul", { class: "feed", tabindex: "0" }, ...items) : empty("Nothing since somebody looks."));
+  show("events", items.length ? el("ul", { class: "feed", tabindex: "0" }, ...items) : empty("Nothing since this page was opened."));
 }
 
 // --- acting ---------------------------------------------------------------------------------------
@@ -592,9 +596,10 @@ function refuse(text) {
 }
 
 // What it would do is known: pressed again, it is done.
-function counted(spec, count) {
+function foretell(spec, count) {
   asked = { ...spec, counts: false };
-  $("act-what").textContent = count ? `${number(count)} dead messages of ${spec.name} become ready again.` : `${spec.name} has no dead message.`;
+  const what = counted(count, "dead message", "dead messages");
+  $("act-what").textContent = count ? `${what} of ${spec.name} will be ready again.` : `${spec.name} has no dead message.`;
   $("act-do").textContent = `Redrive ${number(count)}`;
   $("act-do").hidden = !count;
   return refuse("");
@@ -627,7 +632,7 @@ async function act(event) {
     $("act-token-row").hidden = true;
     const reply = await answer.json();
     if (!reply.ok) return refuse(`${reply.error.code}: ${reply.error.message}`);
-    if (spec.counts) return counted(spec, reply.moved);
+    if (spec.counts) return foretell(spec, reply.moved);
     $("act-do").hidden = true;
     $("act-answer").className = "good";
     refuse("Done.");
