@@ -108,6 +108,9 @@ pub struct NodeArgs {
     /// Requests per second that one tenant may send to this node; 0: any number [env: MUFAKAT_TENANT_RATE] [default: 10000]
     #[arg(long, value_name = "COUNT")]
     pub tenant_rate: Option<u64>,
+    /// Bytes that the messages of one tenant may take in queues, alike on all nodes; 0: any number [env: MUFAKAT_TENANT_QUEUE_BYTES] [default: 1073741824]
+    #[arg(long, value_name = "BYTES")]
+    pub tenant_queue_bytes: Option<u64>,
     /// A snapshot each so many log entries [env: MUFAKAT_SNAPSHOT_ENTRIES] [default: 10000]
     #[arg(long, value_name = "COUNT")]
     pub snapshot_entries: Option<u64>,
@@ -164,6 +167,8 @@ pub struct Config {
     pub admin_token: Option<AdminToken>,
     /// Requests per second of one tenant at this node, up to 10^9; 0: any number.
     pub tenant_rate: u64,
+    /// What the messages of one tenant may take in queues, up to 2^50 bytes; 0: any number.
+    pub tenant_queue_bytes: u64,
     /// A snapshot each so many log entries, 1 to 10^9.
     pub snapshot_entries: u64,
     /// Entries kept after a snapshot, for followers that are a little behind; 0 to 10^9.
@@ -243,6 +248,7 @@ struct Merged {
     cache_store: String,
     admin_token: Option<String>,
     tenant_rate: u64,
+    tenant_queue_bytes: u64,
     snapshot_entries: u64,
     snapshot_keep_entries: u64,
 }

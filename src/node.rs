@@ -224,6 +224,7 @@ impl Core {
             redis: parts.redis.clone(),
             answers: Arc::new(replier.clone()),
             stats: stats.clone(),
+            tenant_bytes_max: config.tenant_queue_bytes,
         });
         queues.listen(&parts.clients, stopped.clone()).await?;
         let clock = LeaseClock::start();

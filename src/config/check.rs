@@ -1,6 +1,7 @@
 //! The rules that a configuration has to meet, with messages that say what would be right.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,6 +21,10 @@ const TIME_MAX: Duration = Duration::from_secs(60);
 const PEERS_MAX: usize = 31;
 /// A billion entries are more than any disk holds between two snapshots.
 const ENTRIES_MAX: u64 = 1_000_000_000;
+/// Less cache is not worth its messages; more memory than that no machine has.
+const CACHE_BYTES: RangeInclusive<u64> = 64 << 10..=1 << 40;
+/// More than a Redis holds.
+const TENANT_QUEUE_BYTES: RangeInclusive<u64> = 0..=1 << 50;
 /// A prefix stands in every subject; the broker's limit is on the whole subject.
 const PREFIX_BYTES_MAX: usize = 64;
 
@@ -55,10 +60,15 @@ impl<'a> Check<'a> {
             election_max: self.time("election_max", &merged.election_max)?,
             suspicion: self.time("suspicion", &merged.suspicion)?,
             view_lease: self.time("view_lease", &merged.view_lease)?,
-            cache_bytes: self.cache_bytes(merged.cache_bytes)?,
+            cache_bytes: self.bytes("cache_bytes", CACHE_BYTES, merged.cache_bytes)?,
             cache_backups: self.on_or_off("cache_backups", &merged.cache_backups)?,
             admin_token: self.admin_token(merged.admin_token)?,
             tenant_rate: self.entries("tenant_rate", 0, merged.tenant_rate)?,
+            tenant_queue_bytes: self.bytes(
+                "tenant_queue_bytes",
+                TENANT_QUEUE_BYTES,
+                merged.tenant_queue_bytes,
+            )?,
             snapshot_entries: self.entries("snapshot_entries", 1, merged.snapshot_entries)?,
             snapshot_keep_entries: self.entries(
                 "snapshot_keep_entries",
@@ -70,16 +80,20 @@ impl<'a> Check<'a> {
         Ok(config)
     }
 
-    fn cache_bytes(&self, bytes: u64) -> Result<u64, ConfigError> {
-        const MIN: u64 = 64 * 1024;
-        const MAX: u64 = 1 << 40;
-        match bytes {
-            MIN..=MAX => Ok(bytes),
-            _ => Err(self.invalid(
-                "cache_bytes",
-                format!("{bytes} is out of range; right are {MIN} to {MAX}"),
-            )),
+    fn bytes(
+        &self,
+        key: &'static str,
+        right: RangeInclusive<u64>,
+        bytes: u64,
+    ) -> Result<u64, ConfigError> {
+        if right.contains(&bytes) {
+            return Ok(bytes);
         }
+        let (min, max) = right.into_inner();
+        Err(self.invalid(
+            key,
+            format!("{bytes} is out of range; right are {min} to {max}"),
+        ))
     }
 
     fn cache_store(&self, redis: Option<&Endpoint>, text: &str) -> Result<CacheStore, ConfigError> {

@@ -59,7 +59,7 @@ impl Setting {
 }
 
 /// Every setting of a node.
-pub(super) const SETTINGS: [Setting; 24] = [
+pub(super) const SETTINGS: [Setting; 25] = [
     Setting::new("id", "MUFAKAT_ID", Kind::Number),
     Setting::new("peers", "MUFAKAT_PEERS", Kind::Numbers),
     Setting::new("join", "MUFAKAT_JOIN", Kind::Text),
@@ -86,6 +86,11 @@ pub(super) const SETTINGS: [Setting; 24] = [
     Setting::new("cache_store", "MUFAKAT_CACHE_STORE", Kind::Text),
     Setting::secret("admin_token", "MUFAKAT_ADMIN_TOKEN"),
     Setting::new("tenant_rate", "MUFAKAT_TENANT_RATE", Kind::Number),
+    Setting::new(
+        "tenant_queue_bytes",
+        "MUFAKAT_TENANT_QUEUE_BYTES",
+        Kind::Number,
+    ),
     Setting::new("snapshot_entries", "MUFAKAT_SNAPSHOT_ENTRIES", Kind::Number),
     Setting::new(
         "snapshot_keep_entries",
@@ -135,6 +140,7 @@ impl Layer {
         let numbers = [
             ("cache_bytes", 64 << 20),
             ("tenant_rate", 10_000_u64),
+            ("tenant_queue_bytes", 1 << 30),
             ("snapshot_entries", 10_000),
             ("snapshot_keep_entries", 1_000),
         ];

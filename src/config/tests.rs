@@ -75,6 +75,7 @@ fn defaults_are_the_documented_ones() {
         cache_store: CacheStore::None,
         admin_token: None,
         tenant_rate: 10_000,
+        tenant_queue_bytes: 1 << 30,
         snapshot_entries: 10_000,
         snapshot_keep_entries: 1_000,
     };
@@ -163,6 +164,7 @@ fn every_setting_is_read_from_flag_environment_and_file() {
         ("cache_store", "redis", "none"),
         ("admin_token", "0123456789abcdef", "0123456789abcdeg"),
         ("tenant_rate", "5", "6"),
+        ("tenant_queue_bytes", "5", "6"),
         ("snapshot_entries", "5", "6"),
         ("snapshot_keep_entries", "5", "6"),
     ];

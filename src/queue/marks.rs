@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::tenant::Tenant;
+
 /// Topics with a mark. Beyond that the one that was reported longest ago is forgotten: its next owner
 /// does not notice a loss.
 pub const TOPICS_MAX: usize = 100_000;
@@ -21,6 +23,9 @@ pub struct Mark {
     pub opseq: u64,
     /// The highest sequence number that a message ever got.
     pub seq: u64,
+    /// What the topic's messages take, if it is a tenant's.
+    #[serde(default)]
+    pub bytes: u64,
 }
 
 /// What an owner says of a topic.
@@ -38,6 +43,8 @@ pub struct Marks {
     by_topic: BTreeMap<String, (u64, Mark)>,
     /// The same, oldest report first.
     by_age: BTreeSet<(u64, String)>,
+    /// Bytes of all topics of a tenant, by its account.
+    by_account: BTreeMap<Tenant, u64>,
     last_number: u64,
 }
 
@@ -48,11 +55,16 @@ struct Kept(BTreeMap<String, (u64, Mark)>, u64);
 impl From<Kept> for Marks {
     fn from(Kept(by_topic, last_number): Kept) -> Self {
         let numbers = by_topic.iter().map(|(topic, (n, _))| (*n, topic.clone()));
-        Marks {
+        let mut marks = Marks {
             by_age: numbers.collect(),
+            by_account: BTreeMap::new(),
             by_topic,
             last_number,
+        };
+        for (topic, (_, mark)) in marks.by_topic.clone() {
+            marks.recount(&topic, 0, mark.bytes);
         }
+        marks
     }
 }
 
@@ -65,6 +77,11 @@ impl From<Marks> for Kept {
 impl Marks {
     pub fn get(&self, topic: &str) -> Option<Mark> {
         self.by_topic.get(topic).map(|(_, mark)| *mark)
+    }
+
+    /// What the messages of all of a tenant's topics take, of those that have a mark.
+    pub fn bytes_of(&self, tenant: &Tenant) -> u64 {
+        self.by_account.get(tenant).copied().unwrap_or(0)
     }
 
     pub fn len(&self) -> usize {
@@ -88,6 +105,11 @@ impl Marks {
             let seq = before.map_or(0, |(_, before)| before.seq).max(mark.seq);
             let kept = (self.last_number, Mark { seq, ..*mark });
             self.by_topic.insert(topic.clone(), kept);
+            self.recount(
+                topic,
+                before.map_or(0, |(_, before)| before.bytes),
+                mark.bytes,
+            );
             if let Some((number, _)) = before {
                 self.by_age.remove(&(number, topic.clone()));
             }
@@ -95,7 +117,18 @@ impl Marks {
             if self.by_topic.len() > TOPICS_MAX
                 && let Some((_, oldest)) = self.by_age.pop_first()
             {
-                self.by_topic.remove(&oldest);
+                let forgotten = self.by_topic.remove(&oldest);
+                self.recount(&oldest, forgotten.map_or(0, |(_, mark)| mark.bytes), 0);
+            }
+        }
+    }
+
+    fn recount(&mut self, topic: &str, before: u64, after: u64) {
+        if let Some(tenant) = Tenant::of_name(topic).filter(|_| before != after) {
+            let sum = self.by_account.entry(tenant.clone()).or_default();
+            *sum = *sum + after - before;
+            if *sum == 0 {
+                self.by_account.remove(&tenant);
             }
         }
     }
@@ -106,7 +139,12 @@ mod tests {
     use super::*;
 
     fn report(topic: &str, epoch: u64, opseq: u64, seq: u64) -> Report {
-        let mark = Mark { epoch, opseq, seq };
+        let mark = Mark {
+            epoch,
+            opseq,
+            seq,
+            bytes: 0,
+        };
         let topic = topic.to_owned();
         Report { topic, mark }
     }
@@ -129,6 +167,33 @@ mod tests {
         let encoded = rmp_serde::to_vec(&marks).expect("marks encode");
         let decoded: Marks = rmp_serde::from_slice(&encoded).expect("and decode");
         assert_eq!(decoded, marks);
+    }
+
+    #[test]
+    fn what_a_tenant_keeps_is_the_sum_of_its_topics() {
+        let tenant = Tenant::of_account("A").expect("a name");
+        let of = |topic: &str, epoch, bytes| {
+            let mut report = report(topic, epoch, 1, 1);
+            report.mark.bytes = bytes;
+            report
+        };
+        let mut marks = Marks::default();
+        marks.apply(&[
+            of("A/x", 2, 50),
+            of("A/y", 2, 7),
+            of("B/x", 2, 9),
+            of("x", 2, 1),
+        ]);
+        assert_eq!(marks.bytes_of(&tenant), 57);
+        marks.apply(&[of("A/x", 1, 1_000), of("A/x", 3, 20)]);
+        assert_eq!(marks.bytes_of(&tenant), 27);
+        let encoded = rmp_serde::to_vec(&marks).expect("marks encode");
+        let decoded: Marks = rmp_serde::from_slice(&encoded).expect("and decode");
+        assert_eq!(decoded, marks);
+        for number in 0..TOPICS_MAX {
+            marks.apply(&[of(&number.to_string(), 1, 0)]);
+        }
+        assert_eq!(marks.bytes_of(&tenant), 0, "forgotten");
     }
 
     #[test]

@@ -72,6 +72,8 @@ pub struct Caller {
     pub seq_floor: u64,
     /// Redis has no memory: only removals.
     pub spare: bool,
+    /// The bytes of the topic's messages are counted.
+    pub counts_bytes: bool,
 }
 
 impl Caller {
@@ -81,6 +83,7 @@ impl Caller {
         opseq: 0,
         seq_floor: 0,
         spare: false,
+        counts_bytes: false,
     };
 
     /// The first arguments of every script.
@@ -90,6 +93,7 @@ impl Caller {
         args.number(self.opseq);
         args.number(self.seq_floor);
         args.number(u64::from(self.spare));
+        args.number(u64::from(self.counts_bytes));
         args
     }
 }
@@ -126,6 +130,8 @@ pub enum Denied {
 pub struct Done {
     pub opseq: u64,
     pub seq: u64,
+    /// Of the messages that the topic keeps, where they are counted.
+    pub bytes: u64,
     pub rest: std::vec::IntoIter<Reply>,
 }
 
@@ -154,6 +160,7 @@ impl Reply {
             "ok" => Ok(Done {
                 opseq: parts.next()?.number()?,
                 seq: parts.next()?.number()?,
+                bytes: parts.next()?.number()?,
                 rest: parts,
             }),
             "fenced" => Err(Denied::Fenced {

@@ -66,6 +66,8 @@ pub struct Parts {
     pub redis: Option<Arc<Store>>,
     pub answers: Arc<dyn Answers>,
     pub stats: Arc<Stats>,
+    /// What the messages of one tenant may take; 0: any number of bytes.
+    pub tenant_bytes_max: u64,
 }
 
 struct Shared {
@@ -110,6 +112,8 @@ struct Known {
     opseq: u64,
     seq: u64,
     floor: u64,
+    /// What its messages take, if it is a tenant's.
+    bytes: u64,
     /// The topic is in the list of topics.
     is_noted: bool,
     /// The topic is among those that are to be reported.
@@ -245,7 +249,9 @@ impl QueueService {
                 return Err(confirming::unavailable(wanted, reached));
             }
         }
-        let messages = push.messages.iter().map(NewMessage::new).collect();
+        let messages: Vec<_> = push.messages.iter().map(NewMessage::new).collect();
+        let bytes = messages.iter().map(|message| message.bytes() as u64).sum();
+        self.0.has_room(&push.topic, bytes)?;
         let shape = Shape::Push {
             ids: push
                 .messages
@@ -451,9 +457,12 @@ impl Shared {
     }
 
     /// Remembers what an answer of Redis says.
-    fn note_done(&self, topic: &Arc<str>, (opseq, seq): (u64, u64)) {
+    fn note_done(&self, topic: &Arc<str>, (opseq, seq, bytes): (u64, u64, u64)) {
         self.note(topic, |known| {
             let is_further = opseq > known.opseq;
+            if opseq >= known.opseq {
+                known.bytes = bytes;
+            }
             known.opseq = known.opseq.max(opseq);
             known.seq = known.seq.max(seq);
             is_further

@@ -188,12 +188,15 @@ impl Pair {
         }
     }
 
-    async fn compare(&self) {
+    async fn compare(&mut self) {
         let mut args = Args::default();
         for arg in ["", "0", "0", "0"] {
             args.text(arg);
         }
         let mut done = self.run(Script::Inspect, args).await;
+        let bodies: Vec<Vec<u8>> = self.raw.hvals(&self.keys[1]).expect("Redis answers");
+        let bytes: usize = bodies.iter().map(Vec::len).sum();
+        assert_eq!(done.bytes, bytes as u64);
         assert_eq!(done.number(), Some(self.model.now));
         let counts = [(); 4].map(|()| done.number().expect("a count"));
         assert_eq!(counts, self.model.counts());
@@ -203,6 +206,7 @@ impl Pair {
 fn caller() -> Caller {
     Caller {
         epoch: 1,
+        counts_bytes: true,
         ..Caller::default()
     }
 }

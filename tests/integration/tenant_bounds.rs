@@ -1,8 +1,8 @@
-//! What one team may have in a node's hands, while nobody leads and all of it waits.
+//! What one team may have: in a node's hands, while nobody leads and all of it waits, and in queues.
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::permissions::{User, secured_cluster_with};
 use crate::{wait, wire};
@@ -51,6 +51,69 @@ async fn what_a_team_has_in_hand_leaves_room_for_another() {
         let served = [ask(&a).await?, ask(&b).await?];
         let known = |code: &String| ["ok", "lock_held"].contains(&&**code);
         served.iter().all(known).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_team_has_queued_leaves_room_for_another() {
+    const BYTES: usize = 100_000;
+    let cluster = secured_cluster_with(&["--tenant-queue-bytes", &BYTES.to_string()]).await;
+    let a = User::connect(&cluster, "team_a").await;
+    let b = User::connect(&cluster, "team_b").await;
+    let ask = async |user: &User, operation: &str, body: Value| {
+        let subject = format!("mufakat.{operation}");
+        let answer = wire::request(&user.nats, &subject, &body, ANSWER_MAX).await;
+        answer.unwrap_or_else(|| panic!("{operation}: no answer"))
+    };
+    let push = async |user: &User, topic: &str| {
+        let body = json!({"topic": topic, "payload": "x".repeat(BYTES / 20)});
+        ask(user, "queue.push", body).await
+    };
+    wait::until("queues are served", async || {
+        (push(&a, "one").await["ok"] == true).then_some(())
+    })
+    .await;
+    let mut taken = 1;
+    let refused = loop {
+        let answer = push(&a, "one").await;
+        match answer["ok"] == true {
+            true => taken += 1,
+            false => break answer,
+        }
+        assert!(taken < 20, "a body is more than its payload");
+    };
+    assert_eq!(wire::code(&refused), "queue_full", "{refused}");
+    assert_eq!(refused["error"]["outcome"], "not_applied", "{refused}");
+    assert_eq!(taken, 19);
+    // Other topics of the same team hear of it from the log; another team has room of its own.
+    wait::until("the log knows", async || {
+        let stats = ask(&a, "queue.stats", json!({"topic": "one"})).await;
+        (stats["marked_seq"] == taken).then_some(())
+    })
+    .await;
+    wait::until("another topic of the team is full, too", async || {
+        (wire::code(&push(&a, "two").await) == "queue_full").then_some(())
+    })
+    .await;
+    assert_eq!(push(&b, "one").await["ok"], true);
+
+    let pop = json!({"topic": "one", "consumer": "c", "max": 100});
+    let popped = ask(&a, "queue.pop", pop).await;
+    let popped = popped["messages"].as_array().expect("messages");
+    let receipts: Vec<&Value> = popped.iter().map(|message| &message["receipt"]).collect();
+    assert_eq!(receipts.len(), taken);
+    // In flight they are kept still.
+    assert_eq!(wire::code(&push(&a, "one").await), "queue_full");
+    let acked = ask(
+        &a,
+        "queue.ack",
+        json!({"topic": "one", "receipts": receipts}),
+    )
+    .await;
+    assert_eq!(acked["ok"], true, "{acked}");
+    wait::until("there is room again", async || {
+        (push(&a, "one").await["ok"] == true).then_some(())
     })
     .await;
 }

@@ -173,6 +173,7 @@ pub struct PoppedMessage {
 pub struct BatchReply {
     pub opseq: u64,
     pub seq: u64,
+    pub bytes: u64,
     /// How long until time makes a message ready; none if it won't.
     pub due_in_ms: Option<u64>,
     pub ready_left: u64,
@@ -212,6 +213,7 @@ impl BatchReply {
         Some(BatchReply {
             opseq: done.opseq,
             seq: done.seq,
+            bytes: done.bytes,
             due_in_ms: (due_ms > 0).then(|| due_ms.saturating_sub(now_ms)),
             ready_left,
             paused,

@@ -49,7 +49,12 @@ if ack_count > 0 then
       add_ghosts(missing - variadic('ZREM', DELAYED, done))
     end
     variadic('HDEL', LEASE, done)
+    local gone = 0
+    for _, id in ipairs(counts_bytes and done or {}) do
+      gone = gone + length_of(id)
+    end
     variadic('HDEL', BODY, done)
+    add_bytes(-gone)
     variadic('HDEL', ERRORS, done)
     for _, id in ipairs(with_info) do
       forget_info(id, info_of(id))

@@ -1,7 +1,7 @@
 -- Takes a message back by its id, unless it is in flight, done or dead.
 --
 -- ARGV: id, or '' and a sequence number
--- Result: {'ok', operation sequence, sequence, 1 or 0}
+-- Result: {'ok', operation sequence, sequence, bytes, 1 or 0}
 local name, id = take(), take()
 if name ~= '' then
   id = string.match(call('HGET', DEDUP, name) or '', '^%d+')
@@ -18,4 +18,4 @@ if id and call('HEXISTS', BODY, id) == 1 and not call('ZSCORE', LEASED, id)
     call('ZREM', DEDUP_UNTIL, name)
   end
 end
-return {'ok', opseq, seq, cancelled}
+return {'ok', opseq, seq, kept_bytes, cancelled}

@@ -1,7 +1,7 @@
 -- Changes settings of a topic and tells those in force.
 --
 -- ARGV: count, then names and values; an empty value puts the default back
--- Result: {'ok', operation sequence, sequence, names and values}
+-- Result: {'ok', operation sequence, sequence, bytes, names and values}
 local change_count = take_number()
 if change_count > 0 then
   touch()
@@ -14,4 +14,4 @@ for _ = 1, change_count do
     call('HSET', SETTINGS, name, value)
   end
 end
-return {'ok', opseq, seq, call('HGETALL', SETTINGS)}
+return {'ok', opseq, seq, kept_bytes, call('HGETALL', SETTINGS)}

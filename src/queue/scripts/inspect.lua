@@ -2,7 +2,7 @@
 --
 -- ARGV: state to show (ready, delayed, in_flight, dead; all: by sequence number) or '', how many at
 --   most, cursor (how many to pass over; of all: the sequence number to begin behind), bytes at most
--- Result: {'ok', operation sequence, sequence, now, ready, delayed, in flight, dead, 1 if paused,
+-- Result: {'ok', operation sequence, sequence, bytes, now, ready, delayed, in flight, dead, 1 if paused,
 --   push time of the oldest that waits or 0, acked, settings, shown, cursor to go on with or -1}; shown
 --   has for each: sequence number, what is kept of it, state, due time or deadline or time of death or
 --   0, deliveries, consumer or '', why it is dead or '', failures in MessagePack or ''. Of all, the
@@ -120,5 +120,5 @@ elseif state ~= '' then
   end
 end
 local counters = call('HMGET', META, 'acked')
-return {'ok', opseq, seq, string.format('%.0f', now), ready, delayed, in_flight, dead, paused and 1 or 0,
+return {'ok', opseq, seq, kept_bytes, string.format('%.0f', now), ready, delayed, in_flight, dead, paused and 1 or 0,
   oldest, tonumber(counters[1] or 0), call('HGETALL', SETTINGS), shown, cursor < passed and cursor or -1}

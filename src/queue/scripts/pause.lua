@@ -1,7 +1,7 @@
 -- Stops or resumes pops of a topic.
 --
 -- ARGV: 1 to pause, 0 to resume
--- Result: {'ok', operation sequence, sequence, 1 if that was a change}
+-- Result: {'ok', operation sequence, sequence, bytes, 1 if that was a change}
 local pause = take() == '1'
 local changed = pause ~= (paused and true or false)
 if changed then
@@ -12,4 +12,4 @@ if changed then
     call('HDEL', META, 'paused')
   end
 end
-return {'ok', opseq, seq, changed and 1 or 0}
+return {'ok', opseq, seq, kept_bytes, changed and 1 or 0}

@@ -7,14 +7,15 @@
 -- ARGV[2]       operation sequence that the owner knows to be acknowledged; a lower stored one is a loss
 -- ARGV[3]       sequence number that is taken at least, after a loss
 -- ARGV[4]       1: only commands that a Redis without memory takes
--- ARGV[5..]     by transition
+-- ARGV[5]       1: the bytes of the topic's bodies are counted
+-- ARGV[6..]     by transition
 --
 -- Replies: {'fenced', epoch}, {'lost', operation sequence, sequence}, or what the transition says.
 local META, BODY, INFO, LEASE, LEASED, DELAYED, TTL, DEDUP, DEDUP_UNTIL, DEAD, ERRORS, SETTINGS, GROUPS =
   unpack(KEYS, 1, 13)
 local EXTRA = KEYS[24]
 local call = redis.call
-local next_arg = 5
+local next_arg = 6
 local CHUNK = 1000          -- arguments of one variadic command; Lua's stack ends near 8,000
 local SWEEP_MAX = 500       -- expiries that one call deals with; more are found by the next
 local HISTORY_MAX = 10      -- failures of a message that are kept, the newest
@@ -30,7 +31,8 @@ local function take_number()
   return tonumber(take())
 end
 
-local meta = call('HMGET', META, 'epoch', 'opseq', 'seq', 'now', 'used', 'paused', 'ghosts')
+local meta = call('HMGET', META, 'epoch', 'opseq', 'seq', 'now', 'used', 'paused', 'ghosts',
+  'bytes')
 local epoch = tonumber(ARGV[1])
 if tonumber(meta[1] or 0) > epoch then
   return {'fenced', meta[1]}
@@ -45,6 +47,7 @@ local time = call('TIME')
 local now = math.max(time[1] * 1000 + math.floor(time[2] / 1000), tonumber(meta[4] or 0))
 local used, paused, ghosts = meta[5] or '', meta[6], tonumber(meta[7] or 0)
 local spare = ARGV[4] == '1'
+local counts_bytes, kept_bytes = ARGV[5] == '1', tonumber(meta[8] or 0)
 local buried = {}
 local touched = false
 
@@ -78,6 +81,22 @@ local function variadic(command, key, args)
     sum = sum + (tonumber(result) or 0)
   end
   return sum
+end
+
+local function length_of(id)
+  return counts_bytes and call('HSTRLEN', BODY, id) or 0
+end
+
+-- Bodies came, or are gone. A Redis without memory writes no numbers: what goes then is counted until the
+-- topic is empty.
+local function add_bytes(more)
+  if counts_bytes and more ~= 0 and not spare then
+    kept_bytes = math.max(0, kept_bytes + more)
+    if more < 0 and call('HLEN', BODY) == 0 then
+      kept_bytes = 0
+    end
+    call('HSET', META, 'bytes', string.format('%.0f', kept_bytes))
+  end
 end
 
 local function info_of(id)
@@ -155,7 +174,9 @@ end
 -- Ends a message that is not in flight, wherever it stands.
 local function remove(id, info)
   local behind = is_behind(id, info)
+  local length = length_of(id)
   call('HDEL', BODY, id)
+  add_bytes(-length)
   call('HDEL', LEASE, id)
   call('HDEL', ERRORS, id)
   local counted = call('ZREM', DELAYED, id) + call('ZREM', DEAD, id)

@@ -1,7 +1,7 @@
 -- Removes messages of some states, so many at most.
 --
 -- ARGV: most, count of states, the states (ready, delayed, in_flight, dead)
--- Result: {'ok', operation sequence, sequence, removed, 1 if more are left}
+-- Result: {'ok', operation sequence, sequence, bytes, removed, 1 if more are left}
 local most, removed = take_number(), 0
 local function remove_all(ids, from_leased)
   for _, id in ipairs(ids) do
@@ -38,4 +38,4 @@ for _ = 1, take_number() do
     end
   end
 end
-return {'ok', opseq, seq, removed, removed >= most and 1 or 0}
+return {'ok', opseq, seq, kept_bytes, removed, removed >= most and 1 or 0}

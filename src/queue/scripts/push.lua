@@ -10,7 +10,7 @@ local push_results = {}
 local push_count = take_number()
 if push_count > 0 then
   touch()
-  local bodies, ready, length = {}, {}, nil
+  local bodies, came, ready, length = {}, 0, {}, nil
   local limit, default_ttl = setting('max_length'), setting('ttl_ms')
   local default_window = setting('dedup_ms') or 120000
 
@@ -59,7 +59,9 @@ if push_count > 0 then
     seq = seq + 1
     local id = string.format('%.0f', seq)
     bodies[#bodies + 1] = id
-    bodies[#bodies + 1] = string.format('%.0f', now) .. body
+    body = string.format('%.0f', now) .. body
+    bodies[#bodies + 1] = body
+    came = came + #body
     return id
   end
 
@@ -138,6 +140,7 @@ if push_count > 0 then
   end
   call('HSET', META, 'seq', string.format('%.0f', seq))
   variadic('HSET', BODY, bodies)
+  add_bytes(came)
   for priority, ids in pairs(ready) do
     variadic('RPUSH', KEYS[14 + priority], ids)
     if not string.find(used, priority, 1, true) then

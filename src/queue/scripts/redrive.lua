@@ -3,7 +3,7 @@
 -- ARGV: 1 for a dry run, most messages, text that the last failure must contain or '', dead since
 --   (ms, 0 for ever), ms between two messages that become ready or 0, count of sequence numbers or 0
 --   for all, the numbers
--- Result: {'ok', operation sequence, sequence, moved, dead that are left}
+-- Result: {'ok', operation sequence, sequence, bytes, moved, dead that are left}
 local dry, most, contains, since, spacing, chosen_count =
   take() == '1', take_number(), take(), take_number(), take_number(), take_number()
 local candidates = {}
@@ -52,4 +52,4 @@ for _, id in ipairs(candidates) do
     moved = moved + 1
   end
 end
-return {'ok', opseq, seq, moved, call('ZCARD', DEAD)}
+return {'ok', opseq, seq, kept_bytes, moved, call('ZCARD', DEAD)}

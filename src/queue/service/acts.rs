@@ -92,7 +92,7 @@ impl Shared {
         let done = self
             .run_script(topic, script, (self.caller(topic, &placement), own))
             .await?;
-        self.note_done(topic, (done.opseq, done.seq));
+        self.note_done(topic, (done.opseq, done.seq, done.bytes));
         // What it made ready may be what a pop waits for.
         if let Some(waiting) = lock(&self.topics).get_mut(topic) {
             waiting.owner.wake();

@@ -11,6 +11,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::{Known, QueueService, Shared, lock};
+use crate::protocol::Refusal;
+use crate::protocol::error::{Code, ErrorReply};
+use crate::protocol::tenant::Tenant;
 use crate::queue::marks::{Mark, Report};
 use crate::queue::script::Caller;
 use crate::queue::store::{CallError, Store};
@@ -72,6 +75,7 @@ impl Shared {
                         epoch: known.epoch,
                         opseq: known.opseq,
                         seq: known.seq.max(known.floor),
+                        bytes: known.bytes,
                     },
                 })
             });
@@ -113,7 +117,31 @@ impl Shared {
             opseq: known.opseq,
             seq_floor: known.floor,
             spare: false,
+            counts_bytes: Tenant::of_name(topic).is_some(),
         }
+    }
+
+    /// Whether the tenant whose topic it is may keep so many bytes more. What others took in of its topics
+    /// since they told the log, a second ago at most, is not counted.
+    pub(super) fn has_room(&self, topic: &str, more: u64) -> Result<(), Refusal> {
+        let most = self.parts.tenant_bytes_max;
+        let Some(tenant) = Tenant::of_name(topic).filter(|_| most > 0) else {
+            return Ok(());
+        };
+        let (sum, mark) = self.parts.handle.read(|state, _| {
+            let mark = state.marks.get(topic).unwrap_or_default();
+            (state.marks.bytes_of(&tenant), mark)
+        });
+        let known = lock(&self.known).get(topic).copied();
+        let known = known.filter(|known| known.opseq >= mark.opseq);
+        let here = known.map_or(mark.bytes, |known| known.bytes);
+        if sum - mark.bytes + here + more <= most {
+            return Ok(());
+        }
+        let message = format!(
+            "this team may keep {most} bytes in its queues: what is acknowledged or purged makes room"
+        );
+        Err(ErrorReply::new(Code::QueueFull, message).into())
     }
 
     /// Makes sure that the log was asked for the view since this way to Redis is there: one that came about
@@ -145,6 +173,7 @@ impl Known {
         if mark.epoch > self.epoch {
             // Another node had the topic meanwhile, and may have told a loss.
             self.opseq = mark.opseq;
+            self.bytes = mark.bytes;
         }
         self.epoch = epoch;
         self.seq = self.seq.max(mark.seq);
@@ -158,7 +187,12 @@ mod tests {
     use super::*;
 
     fn mark(epoch: u64, opseq: u64, seq: u64) -> Mark {
-        Mark { epoch, opseq, seq }
+        Mark {
+            epoch,
+            opseq,
+            seq,
+            bytes: 0,
+        }
     }
 
     #[test]

@@ -179,7 +179,7 @@ impl Shared {
         call: Call<Ticket>,
         (mut reply, route): (BatchReply, Route),
     ) {
-        self.note_done(name, (reply.opseq, reply.seq));
+        self.note_done(name, (reply.opseq, reply.seq, reply.bytes));
         let buried = std::mem::take(&mut reply.buried);
         let died = buried.len() as u64;
         let told: Vec<(Ticket, Told)> = {
