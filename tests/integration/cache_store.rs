@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::cache::all_hold;
 use crate::cluster::{Cluster, Options};
+use crate::redis_cluster::RedisCluster;
 use crate::{wait, wire};
 
 /// Values of which a node's 64 KiB hold about five.
@@ -162,6 +163,25 @@ async fn what_memory_does_not_hold_comes_from_the_store_unless_it_was_invalidate
     assert!(metric(&cluster, &calls("read")).await > 20.0);
     assert!(metric(&cluster, &calls("written")).await > 25.0);
     assert_eq!(metric(&cluster, &calls("failed")).await, 0.0);
+}
+
+#[tokio::test]
+async fn the_store_may_be_a_redis_cluster() {
+    let redis = RedisCluster::start().await;
+    let url = redis.url();
+    let flags = ["--redis", &url, "--cache-store", "redis"];
+    let flags = [&flags[..], &["--cache-bytes", "65536"]].concat();
+    let mut cluster = Cluster::start(Options::flags(&flags)).await;
+    all_hold(&cluster).await;
+    let nats = cluster.nats().await;
+    set_all(&nats).await;
+    let from = get_all(&nats, |_| true).await;
+    assert!(from[2] > KEYS / 4, "{from:?}");
+    ok(&nats, "invalidate", json!({"tag": "even"})).await;
+    cluster.kill_all();
+    cluster.start_all();
+    all_hold(&cluster).await;
+    get_all(&nats, |number| number % 2 == 1).await;
 }
 
 #[tokio::test]

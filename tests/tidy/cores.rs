@@ -33,6 +33,7 @@ pub const CORES: &[&str] = &[
     "src/queue/script.rs",
     "src/queue/script/batch.rs",
     "src/queue/script/stored.rs",
+    "src/queue/slots.rs",
     "src/cache/backups.rs",
     "src/cache/copies.rs",
     "src/cache/deciding.rs",
