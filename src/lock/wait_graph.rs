@@ -177,10 +177,11 @@ impl<'a> Search<'a> {
         for want in waiter.claim.wants.iter() {
             let lock = &table.locks[&want.resource];
             // Nobody comes again to a resource that nobody else waits for.
+            let waits_alone = lock.queue_len() == 1;
             let mut unscanned = Scanned::default();
-            let scanned = match lock.queue_len() {
-                1 => &mut unscanned,
-                _ => self.scanned.entry(&want.resource).or_default(),
+            let scanned = match waits_alone {
+                true => &mut unscanned,
+                false => self.scanned.entry(&want.resource).or_default(),
             };
             let own = waiter.converts;
             let is_blocked = !scanned.holders && self.scope.is_blocked(own, want, lock);
@@ -199,6 +200,9 @@ impl<'a> Search<'a> {
                 for &token in others {
                     self.reach_holder(token, edge(Reached::AsHolder(token)));
                 }
+            }
+            if waits_alone {
+                continue;
             }
             for &earlier in lock.strong.range(strong).map(|(at, _)| at) {
                 self.reach(earlier, edge(Reached::InQueue));
