@@ -43,6 +43,8 @@ impl History {
             return;
         }
         for (index, term, batch) in read(first, applied) {
+            // A node that has applied nothing says 0, as one that has applied the first entry.
+            self.compared.insert(node, index + 1);
             let index = index as usize;
             match self.entries.get(index) {
                 Some((known_term, known)) => {
@@ -63,7 +65,6 @@ impl History {
                 }
             }
         }
-        self.compared.insert(node, applied + 1);
     }
 
     /// Applies everything to an empty state, checking each step.
