@@ -21,6 +21,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
+use foldhash::fast::RandomState;
+
 use super::Name;
 use super::claim::{Grip, Want};
 use super::command::DeadlockPolicy;
@@ -108,8 +110,8 @@ struct Search<'a> {
     found: Vec<Found<'a>>,
     next: usize,
     /// The places of those found.
-    places: HashSet<Place>,
-    scanned: HashMap<&'a str, Scanned>,
+    places: HashSet<Place, RandomState>,
+    scanned: HashMap<&'a str, Scanned, RandomState>,
     /// Whether an edge to a holder of permits was looked at.
     met_permits: bool,
     /// Edges looked at: what the search costs.
@@ -142,8 +144,8 @@ impl<'a> Search<'a> {
             scope,
             found: vec![first],
             next: 0,
-            places: HashSet::from([start]),
-            scanned: HashMap::new(),
+            places: HashSet::from_iter([start]),
+            scanned: HashMap::default(),
             met_permits: false,
             looked_at: 0,
         }
