@@ -56,7 +56,7 @@ async fn what_a_team_has_in_hand_leaves_room_for_another() {
 }
 
 #[tokio::test]
-async fn what_a_team_has_queued_leaves_room_for_another() {
+async fn what_a_team_keeps_in_topics_leaves_room_for_another() {
     const BYTES: usize = 100_000;
     let cluster = secured_cluster_with(&["--tenant-queue-bytes", &BYTES.to_string()]).await;
     let a = User::connect(&cluster, "team_a").await;
