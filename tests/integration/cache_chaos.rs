@@ -61,33 +61,26 @@ struct Run {
     counts: RefCell<Counts>,
 }
 
+/// Leases are short, and memory has not room for all keys.
+const FLAGS: [&str; 6] = [
+    "--view-lease",
+    "600ms",
+    "--suspicion",
+    "500ms",
+    "--cache-bytes",
+    "65536",
+];
+
 #[tokio::test]
 async fn cache_chaos_leaves_every_key_linearizable() {
-    let mut cluster = Cluster::start(Options::flags(&[
-        "--view-lease",
-        "600ms",
-        "--suspicion",
-        "500ms",
-        "--cache-bytes",
-        "65536",
-    ]))
-    .await;
+    let mut cluster = Cluster::start(Options::flags(&FLAGS)).await;
     let (operations, local) = leaves_every_key_linearizable(&mut cluster, disturb).await;
     assert!(operations > 300 && local > 50, "there was hardly any load");
 }
 
 #[tokio::test]
 async fn cache_chaos_with_a_store_leaves_every_key_linearizable() {
-    let flags = [
-        "--view-lease",
-        "600ms",
-        "--suspicion",
-        "500ms",
-        "--cache-bytes",
-        "65536",
-        "--cache-store",
-        "redis",
-    ];
+    let flags = [&FLAGS[..], &["--cache-store", "redis"]].concat();
     let mut cluster = Cluster::start(Options {
         redis: true,
         ..Options::flags(&flags)

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use mufakat::ids::Incarnation;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::queue::{Queue, messages, start};
@@ -19,11 +19,12 @@ const STALLED_MAX: Duration = Duration::from_secs(3);
 /// Between two tries of a push.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// Pushes through a node until it is taken.
-async fn push(queue: &Queue, node: u64, body: &serde_json::Value) {
+/// Pushes a message with an id through a node until it is taken.
+async fn push(queue: &Queue, node: u64, topic: &str, (id, payload): (&str, Value)) {
+    let body = json!({"topic": topic, "payload": payload, "id": id});
     let subject = format!("mufakat.node.{node}.queue.push");
     loop {
-        let answer = wire::request(&queue.nats, &subject, body, Duration::from_millis(300)).await;
+        let answer = wire::request(&queue.nats, &subject, &body, Duration::from_millis(300)).await;
         if answer.is_some_and(|answer| answer["ok"] == true) {
             return;
         }
@@ -45,12 +46,7 @@ async fn queue_pops_and_pushes_go_on_within_two_seconds_of_an_owners_death() {
     for round in 0..ROUNDS {
         all_are_in_view(&cluster).await;
         let topic = format!("killed-{round}");
-        push(
-            &queue,
-            1,
-            &json!({"topic": topic, "payload": "warm-up", "id": "0"}),
-        )
-        .await;
+        push(&queue, 1, &topic, ("0", "warm-up".into())).await;
         assert_eq!(queue.pop(&topic, 1).await.len(), 1);
         let owner = queue.stats(&topic).await["owner_node"].as_u64();
         let owner = owner.expect("it has an owner");
@@ -64,8 +60,7 @@ async fn queue_pops_and_pushes_go_on_within_two_seconds_of_an_owners_death() {
         .await;
         let killed = Instant::now();
         cluster.kill(owner);
-        let body = json!({"topic": topic, "payload": round, "id": "1"});
-        push(&queue, asked, &body).await;
+        push(&queue, asked, &topic, ("1", round.into())).await;
         let pushed = killed.elapsed();
         let answer = pop.answer(wait::LONG).await.expect("the pop is answered");
         let popped = killed.elapsed();
@@ -118,12 +113,7 @@ async fn queue_goes_on_without_an_owner_that_stalls_and_which_then_learns_that_i
     .await;
     let stalled = Instant::now();
     cluster.pause(owner);
-    push(
-        &queue,
-        leader,
-        &json!({"topic": topic, "payload": "first", "id": "1"}),
-    )
-    .await;
+    push(&queue, leader, &topic, ("1", "first".into())).await;
     let answer = pops[0].answer(wait::LONG).await.expect("an answer");
     let popped = stalled.elapsed();
     assert_eq!(messages(&answer)[0]["payload"], "first", "{answer}");
@@ -132,12 +122,7 @@ async fn queue_goes_on_without_an_owner_that_stalls_and_which_then_learns_that_i
 
     // What waits at the stalled node alone is handed on by it once it goes on, and served once.
     cluster.resume(owner);
-    push(
-        &queue,
-        leader,
-        &json!({"topic": topic, "payload": "second", "id": "2"}),
-    )
-    .await;
+    push(&queue, leader, &topic, ("2", "second".into())).await;
     let answer = pops[1].answer(wait::LONG).await.expect("an answer");
     let popped = messages(&answer);
     assert_eq!(popped[0]["payload"], "second", "{answer}");

@@ -52,6 +52,19 @@ pub(super) struct Nodes {
     pub(super) deaf: Option<NodeId>,
 }
 
+/// A set that has nothing but a value, and a lifetime if it is given one.
+pub(super) fn set_for(text: &str, ttl_ms: Option<u64>) -> Operation {
+    Operation::Set {
+        value: Value::text(text),
+        ttl_ms,
+        idle_ms: 0,
+        condition: Condition::Always,
+        tags: Vec::new(),
+        fence: None,
+        claim: None,
+    }
+}
+
 impl Nodes {
     /// Nodes that have agreed on a view, and have room for `bytes_max` each.
     pub(super) fn start(bytes_max: usize) -> Self {
@@ -257,16 +270,7 @@ impl Nodes {
     }
 
     pub(super) fn set(&mut self, key: &Key, text: &str) -> u64 {
-        let operation = Operation::Set {
-            value: Value::text(text),
-            ttl_ms: None,
-            idle_ms: 0,
-            condition: Condition::Always,
-            tags: Vec::new(),
-            fence: None,
-            claim: None,
-        };
-        self.write(key, operation)
+        self.write(key, set_for(text, None))
     }
 
     pub(super) fn delete(&mut self, key: &Key) -> u64 {

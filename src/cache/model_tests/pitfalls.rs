@@ -7,7 +7,6 @@ use crate::cache::explain::State;
 use crate::cache::message::{Found, Message};
 use crate::cache::operation::{Answer, Condition, Operation, Write};
 use crate::ids::Epoch;
-use crate::protocol::value::Value;
 use crate::view::cluster::Command;
 
 /// IGNITE-627: news of a newer value overtook the older value on its way to a node that had nothing
@@ -244,15 +243,7 @@ fn copies_make_room_when_all_that_a_node_is_home_to_is_being_written() {
 fn what_is_over_is_removed_when_memory_is_full_of_writes() {
     let mut nodes = Nodes::start(BYTES_MAX);
     let keys: Vec<Key> = nodes.keys(HOME).take(2).collect();
-    let brief = Operation::Set {
-        value: Value::text("brief"),
-        ttl_ms: Some(500),
-        idle_ms: 0,
-        condition: Condition::Always,
-        tags: Vec::new(),
-        fence: None,
-        claim: None,
-    };
+    let brief = set_for("brief", Some(500));
     nodes.share(&keys[0], "old");
     nodes.write(&keys[1], brief);
     let (_, bytes) = nodes.caches[&HOME].size();

@@ -272,16 +272,7 @@ fn a_write_that_may_be_stored_is_called_for_until_that_is_known() {
 fn what_is_over_is_over_in_the_store_before_anybody_hears_of_it() {
     let mut stored = Stored::start();
     let key = stored.nodes.key();
-    let operation = Operation::Set {
-        value: Value::text("short"),
-        ttl_ms: Some(500),
-        idle_ms: 0,
-        condition: Condition::Always,
-        tags: Vec::new(),
-        fence: None,
-        claim: None,
-    };
-    stored.write(&key, operation);
+    stored.write(&key, set_for("short", Some(500)));
     for _ in 0..6 {
         stored.nodes.pass(100);
     }
