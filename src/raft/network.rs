@@ -398,6 +398,13 @@ impl Network {
         heard.get(&node).copied()
     }
 
+    /// Who led last, as far as this node heard of a leader other than itself, and when it was last heard.
+    pub fn led_last(&self) -> Option<(NodeId, Instant)> {
+        let heard = self.shared.heard.lock().expect("no holder panics");
+        let last = heard.iter().max_by_key(|(_, at)| **at);
+        last.map(|(node, at)| (*node, *at))
+    }
+
     /// Whether somebody meant another data directory under this node's id.
     pub(super) fn meant_for_another_disk(&self) -> bool {
         self.counters().not_for_this_disk.load(Ordering::Relaxed) > 0

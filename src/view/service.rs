@@ -133,9 +133,8 @@ impl Keeper {
         let silence = self.handle.silence();
         let others = view.latest().iter().filter(|(node, _)| **node != self.me());
         let missed = others.map(async |(&node, member)| {
-            // Who was never heard of is silent since this node leads.
             let silent = silence.get(&node).copied();
-            let silent = silent.unwrap_or_else(|| leading.since.elapsed());
+            let silent = silent.unwrap_or_else(|| self.unanswered(node, leading));
             let leaves = !members.is_voter(node) || self.is_gone(node, silent).await;
             leaves.then_some(cluster::Command::Leave {
                 node,
@@ -144,6 +143,17 @@ impl Keeper {
         });
         changes.extend(join_all(missed).await.into_iter().flatten());
         changes
+    }
+
+    /// How long a member has been silent that has not answered since this node leads. Who led before was
+    /// silent already, or it would lead still: that counts too once it had the time of a heartbeat to
+    /// answer in.
+    fn unanswered(&self, node: NodeId, leading: Leading) -> Duration {
+        let leads = leading.since.elapsed();
+        match self.network.led_last() {
+            Some((before, heard)) if before == node && leads >= self.heartbeat => heard.elapsed(),
+            _ => leads,
+        }
     }
 
     /// Whether a member that is silent for so long takes part no more, as far as can be told.

@@ -88,6 +88,16 @@ async fn queue_pops_and_pushes_go_on_within_two_seconds_of_an_owners_death() {
 /// Its connections stay open, so that it is missed by its silence; and it goes on where it stopped.
 #[tokio::test]
 async fn queue_goes_on_without_an_owner_that_stalls_and_which_then_learns_that_it_is_none() {
+    an_owner_stalls(false).await;
+}
+
+/// Then an election comes first.
+#[tokio::test]
+async fn queue_goes_on_without_an_owner_that_stalls_and_leads() {
+    an_owner_stalls(true).await;
+}
+
+async fn an_owner_stalls(leads: bool) {
     let (mut cluster, queue) = start(3).await;
     all_are_in_view(&cluster).await;
     let leader = cluster.leader().await;
@@ -97,13 +107,14 @@ async fn queue_goes_on_without_an_owner_that_stalls_and_which_then_learns_that_i
         queue.push(&topic, json!("warm-up")).await;
         assert_eq!(queue.pop(&topic, 1).await.len(), 1);
         let owner = queue.stats(&topic).await["owner_node"].as_u64();
-        if owner != Some(leader) {
+        if (owner == Some(leader)) == leads {
             break (topic, owner.expect("it has an owner"));
         }
     };
+    let asked = if leads { owner % 3 + 1 } else { leader };
     let pop = json!({"topic": topic, "consumer": "c", "wait_ms": 30_000});
     let mut pops = Vec::new();
-    for node in [leader, owner] {
+    for node in [asked, owner] {
         let subject = format!("mufakat.node.{node}.queue.pop");
         pops.push(wire::send(&queue.nats, &subject, &pop).await);
     }
@@ -113,16 +124,16 @@ async fn queue_goes_on_without_an_owner_that_stalls_and_which_then_learns_that_i
     .await;
     let stalled = Instant::now();
     cluster.pause(owner);
-    push(&queue, leader, &topic, ("1", "first".into())).await;
+    push(&queue, asked, &topic, ("1", "first".into())).await;
     let answer = pops[0].answer(wait::LONG).await.expect("an answer");
     let popped = stalled.elapsed();
     assert_eq!(messages(&answer)[0]["payload"], "first", "{answer}");
-    println!("popped {popped:?} after the owner stalled");
+    println!("popped {popped:?} after the owner stalled, which led: {leads}");
     assert!(popped < STALLED_MAX, "{popped:?}");
 
     // What waits at the stalled node alone is handed on by it once it goes on, and served once.
     cluster.resume(owner);
-    push(&queue, leader, &topic, ("2", "second".into())).await;
+    push(&queue, asked, &topic, ("2", "second".into())).await;
     let answer = pops[1].answer(wait::LONG).await.expect("an answer");
     let popped = messages(&answer);
     assert_eq!(popped[0]["payload"], "second", "{answer}");

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mufakat::ids::NodeId;
 use mufakat::time::{Instant, now};
+use mufakat::view::cluster::Member;
 
 use crate::client::{Client, token};
 use crate::cluster::{Cluster, NODES};
@@ -13,6 +14,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// One and a half heartbeats and what an election takes; without the broker's word it is the lease of
 /// 800 ms and 400 to 800 ms more.
 const AT_ONCE: Duration = Duration::from_millis(400);
+
+/// From the election: a heartbeat in which it could have answered, and the change of the view.
+const LEAVES_WITHIN: Duration = Duration::from_millis(400);
+
+/// The stay of a node in the view, as another one has it.
+fn stay(cluster: &Cluster, seen_by: NodeId, node: NodeId) -> Option<Member> {
+    let handle = &cluster.core(seen_by).handle;
+    handle.read(|state, _| state.view.latest_member(node))
+}
 
 async fn acquire(cluster: &mut Cluster, client: &mut Client, at: NodeId, resource: &str) -> u64 {
     let body = format!(r#"{{"resource":"{resource}","owner":"a","ttl_ms":60000}}"#);
@@ -92,6 +102,58 @@ fn a_leader_without_its_connection_is_replaced_and_follows_when_it_is_back() {
                 Some((term + 1, next)),
                 "one election is enough"
             );
+            cluster.settle().await;
+        });
+    }
+}
+
+/// A leader that stalls keeps its connections: it is missed after its lease and an election timeout, and is
+/// then not given the suspicion time of one second once more before it leaves the view.
+#[test]
+fn a_leader_that_stalls_leaves_the_view_soon_after_the_election() {
+    for seed in 1..=20 {
+        run(seed, async {
+            let mut cluster = Cluster::of_three(seed, 10_000).await;
+            cluster.pass(2_000).await;
+            let leader = cluster.leader().await;
+            let (term, _) = cluster.leading().expect("one leads");
+            cluster.network.isolate(leader, &NODES);
+            let (next, elected) = next_leader(&mut cluster, term).await;
+            let begun = now();
+            while stay(&cluster, next, leader).is_some() {
+                cluster.pass(5).await;
+                assert!(begun.elapsed() < PATIENCE, "the leader stays in the view");
+            }
+            let took = begun.elapsed();
+            assert!(
+                took < LEAVES_WITHIN,
+                "elected after {elected:?}, left {took:?} later"
+            );
+            cluster.heal();
+            cluster.pass(3_000).await;
+            let back = stay(&cluster, next, leader);
+            assert!(back.is_some(), "it does not come back");
+            cluster.settle().await;
+        });
+    }
+}
+
+/// A leader that hands over, or is replaced and answers, stays.
+#[test]
+fn a_leader_that_is_replaced_and_answers_stays_in_the_view() {
+    for seed in 1..=5 {
+        run(seed, async {
+            let mut cluster = Cluster::of_three(seed, 10_000).await;
+            cluster.pass(2_000).await;
+            let leader = cluster.leader().await;
+            let (term, _) = cluster.leading().expect("one leads");
+            let before = stay(&cluster, leader, leader);
+            assert!(before.is_some(), "the leader is in the view");
+            cluster.network.isolate(leader, &NODES);
+            let (next, _) = next_leader(&mut cluster, term).await;
+            cluster.heal();
+            cluster.pass(3_000).await;
+            assert_eq!(stay(&cluster, next, leader), before);
             cluster.settle().await;
         });
     }
