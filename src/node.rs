@@ -52,6 +52,7 @@ use crate::stats::{Connection, Stats};
 use crate::time::LeaseClock;
 use crate::{raft, time};
 
+mod agreement;
 mod answering;
 mod arrival;
 mod caching;
@@ -213,6 +214,7 @@ impl Core {
             .run(raft.clone(), Arc::new(replier.clone()), stopped.clone())
             .await?;
         bootstrap::answer_greetings(&network, raft.clone(), &handle);
+        agreement::tell(&network, &config);
         let membership = Membership::new(handle.clone(), network.clone(), config.election_max);
         membership.run(stopped.clone());
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::Core;
+use super::agreement::{self, Disagreement};
 use crate::raft::bootstrap::{self, BootstrapError, Start};
 use crate::raft::command::Command;
 use crate::raft::presence::Presence;
@@ -18,18 +19,29 @@ const RENEWALS: u32 = 4;
 /// How long a node that starts goes on with catching up before it serves clients all the same.
 const CATCH_UP_MAX: Duration = Duration::from_secs(10);
 
+/// Why a node does not come into its cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    #[error(transparent)]
+    Disagreement(#[from] Disagreement),
+}
+
 impl Core {
     /// Returns once this node has a vote in a cluster and has caught up; from then on it takes part in
     /// the view, until `stopped`.
     ///
     /// # Errors
-    /// When the cluster knows this node with another data directory, or Raft had to stop.
-    pub async fn join(&self, stopped: watch::Receiver<bool>) -> Result<(), BootstrapError> {
+    /// When the cluster knows this node with another data directory, when a setting that has to be alike on
+    /// all nodes is not, or Raft had to stop.
+    pub async fn join(&self, stopped: watch::Receiver<bool>) -> Result<(), JoinError> {
         let start = match self.config.join {
             true => Start::Join,
             false => Start::Found(&self.config.peers),
         };
         bootstrap::join_or_found(&self.handle, &self.raft, &self.network, start).await?;
+        agreement::compare(&self.network, &self.handle, &self.config).await?;
         let keeper = Keeper {
             handle: self.handle.clone(),
             network: self.network.clone(),

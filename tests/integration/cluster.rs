@@ -303,6 +303,11 @@ impl Cluster {
         self.nodes.insert(node, process);
     }
 
+    /// Flags of nodes besides those of every test, from their next start on.
+    pub fn set_flags(&mut self, flags: &[&str]) {
+        self.options.flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+    }
+
     /// Starts a node that waits to be added, under whatever number.
     pub fn start_joining(&mut self, node: u64) {
         self.joining.insert(node);

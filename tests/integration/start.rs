@@ -1,4 +1,4 @@
-//! Nodes start before what they need is there.
+//! Nodes start before what they need is there, and not where they do not fit.
 
 use crate::cluster::{Cluster, Options};
 use crate::{wait, wire};
@@ -46,4 +46,28 @@ async fn redis_connected(cluster: &Cluster, connected: bool) {
         Some(())
     })
     .await;
+}
+
+/// It would look for values where the others keep none.
+#[tokio::test]
+async fn a_node_that_is_set_otherwise_than_those_that_run_does_not_start() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    cluster.kill(2);
+    cluster.set_flags(&["--cache-backups", "off"]);
+    cluster.start_node(2);
+    let ended = cluster.end(2).await;
+    assert_eq!(ended.code(), Some(1), "{ended}");
+    let log = cluster.log(2);
+    let difference = "--cache-backups is off here and on on node";
+    assert!(log.contains(difference), "{log}");
+
+    cluster.set_flags(&[]);
+    cluster.start_node(2);
+    cluster.all_follow().await;
+
+    // All at once is how it is changed.
+    cluster.kill_all();
+    cluster.set_flags(&["--cache-backups", "off"]);
+    cluster.start_all();
+    cluster.all_follow().await;
 }

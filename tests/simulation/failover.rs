@@ -15,6 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// 800 ms and 400 to 800 ms more.
 const AT_ONCE: Duration = Duration::from_millis(400);
 
+/// From a crash: three heartbeats, a look each 100 ms, a question and the change of the view.
+const GONE_WITHIN: Duration = Duration::from_millis(700);
 /// From the election: a heartbeat in which it could have answered, and the change of the view.
 const LEAVES_WITHIN: Duration = Duration::from_millis(400);
 
@@ -22,6 +24,16 @@ const LEAVES_WITHIN: Duration = Duration::from_millis(400);
 fn stay(cluster: &Cluster, seen_by: NodeId, node: NodeId) -> Option<Member> {
     let handle = &cluster.core(seen_by).handle;
     handle.read(|state, _| state.view.latest_member(node))
+}
+
+/// Waits until a node has left the view, as another one has it.
+async fn leaves(cluster: &mut Cluster, seen_by: NodeId, node: NodeId) -> Duration {
+    let begun = now();
+    while stay(cluster, seen_by, node).is_some() {
+        cluster.pass(5).await;
+        assert!(begun.elapsed() < PATIENCE, "node {node} stays in the view");
+    }
+    begun.elapsed()
 }
 
 async fn acquire(cluster: &mut Cluster, client: &mut Client, at: NodeId, resource: &str) -> u64 {
@@ -107,6 +119,25 @@ fn a_leader_without_its_connection_is_replaced_and_follows_when_it_is_back() {
     }
 }
 
+/// The broker knows at once that it is gone: three heartbeats are waited for, and not the suspicion time.
+#[test]
+fn a_follower_that_crashed_leaves_the_view_before_it_is_suspected() {
+    for seed in 1..=20 {
+        run(seed, async {
+            let mut cluster = Cluster::of_three(seed, 10_000).await;
+            cluster.pass(2_000).await;
+            let leader = cluster.leader().await;
+            let follower = cluster.followers()[seed as usize % 2];
+            cluster.crash(follower, 0).await;
+            let took = leaves(&mut cluster, leader, follower).await;
+            assert!(took < GONE_WITHIN, "it took {took:?}");
+            cluster.start(follower).await;
+            cluster.leader().await;
+            cluster.settle().await;
+        });
+    }
+}
+
 /// A leader that stalls keeps its connections: it is missed after its lease and an election timeout, and is
 /// then not given the suspicion time of one second once more before it leaves the view.
 #[test]
@@ -119,12 +150,7 @@ fn a_leader_that_stalls_leaves_the_view_soon_after_the_election() {
             let (term, _) = cluster.leading().expect("one leads");
             cluster.network.isolate(leader, &NODES);
             let (next, elected) = next_leader(&mut cluster, term).await;
-            let begun = now();
-            while stay(&cluster, next, leader).is_some() {
-                cluster.pass(5).await;
-                assert!(begun.elapsed() < PATIENCE, "the leader stays in the view");
-            }
-            let took = begun.elapsed();
+            let took = leaves(&mut cluster, next, leader).await;
             assert!(
                 took < LEAVES_WITHIN,
                 "elected after {elected:?}, left {took:?} later"
