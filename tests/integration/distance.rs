@@ -95,19 +95,23 @@ async fn distant_hosts_leave_every_key_linearizable() {
 #[tokio::test]
 async fn distant_hosts_lose_and_invent_no_message() {
     let mut cluster = distant_cluster(true).await;
-    queue_chaos::loses_and_invents_nothing(&mut cluster, async |cluster, until| {
-        let dice = Dice::roll();
-        let mut turns = BTreeMap::new();
-        for turn in 0.. {
-            *turns
-                .entry(disturb(cluster, &dice, turn).await)
-                .or_default() += 1;
-            if Instant::now() > until {
-                break;
+    queue_chaos::loses_and_invents_nothing(
+        &mut cluster,
+        queue_chaos::BRIEFLY,
+        async |cluster, until| {
+            let dice = Dice::roll();
+            let mut turns = BTreeMap::new();
+            for turn in 0.. {
+                *turns
+                    .entry(disturb(cluster, &dice, turn).await)
+                    .or_default() += 1;
+                if Instant::now() > until {
+                    break;
+                }
             }
-        }
-        turns
-    })
+            turns
+        },
+    )
     .await;
     cluster.all_follow().await;
 }

@@ -8,18 +8,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use mufakat::queue::slots::slot_of;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Options};
 use crate::dice::Dice;
 use crate::queue::{Queue, serves};
+use crate::redis_cluster::RedisCluster;
 use crate::{wait, wire};
 
 const TOPICS: [&str; 3] = ["chaos.a", "chaos.b", "chaos.c"];
 const PRODUCERS: usize = 10;
 const CONSUMERS: usize = 10;
 /// How long in the usual run; `MUFAKAT_CHAOS_SECONDS` makes it longer.
-const SECONDS: u64 = 20;
+const USUALLY: Duration = Duration::from_secs(45);
+/// The same of variants.
+pub const BRIEFLY: Duration = Duration::from_secs(20);
 const ATTEMPT: Duration = Duration::from_secs(3);
 const VISIBILITY_MS: u64 = 4_000;
 
@@ -123,17 +127,20 @@ async fn acknowledge(
     }
 }
 
+/// How often each thing was disturbed.
+pub type Disturbances = BTreeMap<&'static str, u64>;
+
 /// Kills something every few seconds, and lets it come back.
-async fn disturb(cluster: &mut Cluster, until: Instant) -> BTreeMap<&'static str, u64> {
+async fn disturb(
+    cluster: &mut Cluster,
+    until: Instant,
+    mut disturb_redis: impl AsyncFnMut(&mut Cluster, &Dice) -> &'static str,
+) -> Disturbances {
     let dice = Dice::roll();
     let mut disturbances = BTreeMap::new();
     while Instant::now() < until {
         let what = match dice.below(4) {
-            0 => {
-                cluster.kill_redis();
-                cluster.start_redis().await;
-                "Redis killed"
-            }
+            0 => disturb_redis(cluster, &dice).await,
             1 => {
                 cluster.kill_broker();
                 cluster.start_broker().await;
@@ -160,13 +167,54 @@ async fn queue_chaos_loses_and_invents_nothing() {
         ..Options::default()
     };
     let mut cluster = Cluster::start(options).await;
-    loses_and_invents_nothing(&mut cluster, disturb).await;
+    let kill_redis = async |cluster: &mut Cluster, _: &Dice| {
+        cluster.kill_redis();
+        cluster.start_redis().await;
+        "Redis killed"
+    };
+    loses_and_invents_nothing(&mut cluster, USUALLY, async |cluster, until| {
+        disturb(cluster, until, kill_redis).await
+    })
+    .await;
+}
+
+/// Masters have no replicas here: what one has fsynced comes back with it.
+#[tokio::test]
+async fn queue_chaos_in_a_redis_cluster_loses_and_invents_nothing() {
+    let mut redis = RedisCluster::start().await;
+    let url = redis.url();
+    let mut cluster = Cluster::start(Options::flags(&["--redis", &url])).await;
+    let mut at: BTreeMap<&str, usize> = BTreeMap::new();
+    for topic in TOPICS {
+        at.insert(topic, redis.master_of(topic));
+    }
+    let disturb_redis = async |_: &mut Cluster, dice: &Dice| {
+        if dice.below(2) == 0 {
+            let master = &mut redis.masters[dice.below(3) as usize];
+            master.kill();
+            tokio::time::sleep(Duration::from_millis(dice.below(1_000))).await;
+            master.start_again().await;
+            return "master killed";
+        }
+        let topic = TOPICS[dice.below(3) as usize];
+        let from = at[topic];
+        let to = (from + 1 + dice.below(2) as usize) % 3;
+        redis.begin_move(slot_of(topic), (from, to));
+        redis.end_move(slot_of(topic), (from, to));
+        at.insert(topic, to);
+        "topic moved to another master"
+    };
+    loses_and_invents_nothing(&mut cluster, BRIEFLY, async |cluster, until| {
+        disturb(cluster, until, disturb_redis).await
+    })
+    .await;
 }
 
 /// Lets producers and consumers work while something is disturbed until a moment, and looks at what they saw.
 pub async fn loses_and_invents_nothing(
     cluster: &mut Cluster,
-    disturb: impl AsyncFnOnce(&mut Cluster, Instant) -> BTreeMap<&'static str, u64>,
+    usually: Duration,
+    disturb: impl AsyncFnOnce(&mut Cluster, Instant) -> Disturbances,
 ) {
     let queue = Queue::of(cluster).await;
     serves(&queue).await;
@@ -191,12 +239,10 @@ pub async fn loses_and_invents_nothing(
             number,
         )));
     }
-    let seconds = std::env::var("MUFAKAT_CHAOS_SECONDS");
-    let seconds = seconds
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(SECONDS);
-    let until = Instant::now() + Duration::from_secs(seconds);
+    let seconds = std::env::var("MUFAKAT_CHAOS_SECONDS").ok();
+    let seconds = seconds.and_then(|text| text.parse().ok());
+    let length = seconds.map_or(usually, Duration::from_secs);
+    let until = Instant::now() + length;
     let disturbances = disturb(cluster, until).await;
     run.stop_pushing.store(true, Ordering::Relaxed);
     for producer in producers {
@@ -230,7 +276,7 @@ pub async fn loses_and_invents_nothing(
         .collect();
     let again: u64 = seen.delivered.values().map(|times| times - 1).sum();
     println!(
-        "{seconds} s; {disturbances:?}; {} pushes acknowledged of {}, {} messages delivered, {again} \
+        "{length:?}; {disturbances:?}; {} pushes acknowledged of {}, {} messages delivered, {again} \
          deliveries repeated, results {:?}, {} requests unanswered",
         seen.acknowledged.len(),
         seen.sent.len(),

@@ -16,8 +16,10 @@ pub struct RedisServer {
     port: u16,
     /// Empty if it asks for none.
     password: String,
+    name: String,
+    flags: Vec<String>,
     process: Process,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl RedisServer {
@@ -55,31 +57,23 @@ impl RedisServer {
 
     async fn run(directory: TempDir, name: &str, flags: &[&str]) -> Self {
         let port = programs::free_port();
-        let mut command = Command::new(programs::find("redis-server", "MUFAKAT_REDIS_SERVER"));
-        let is_sentinel = flags.contains(&"--sentinel");
-        // The file of settings comes first.
-        command.args(flags);
-        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"]);
-        command.arg(directory.path());
-        if !is_sentinel {
-            command.args(["--save", ""]);
-        }
-        let log = directory.path().join("log");
-        let process = Process::start(name, &mut command, &log);
-        wait::until("Redis listens", async || {
-            tokio::net::TcpStream::connect(("127.0.0.1", port))
-                .await
-                .ok()
-        })
-        .await;
+        let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
+        let process = process(name, (&directory, port), &flags).await;
         let mut pairs = flags.windows(2);
         let password = pairs.find(|pair| pair[0] == "--requirepass");
         RedisServer {
             port,
-            password: password.map_or(String::new(), |pair| pair[1].to_owned()),
+            password: password.map_or(String::new(), |pair| pair[1].clone()),
+            name: name.to_owned(),
+            flags,
             process,
-            _directory: directory,
+            directory,
         }
+    }
+
+    /// After a kill: with its port, and what it has on its disk.
+    pub async fn start_again(&mut self) {
+        self.process = process(&self.name, (&self.directory, self.port), &self.flags).await;
     }
 
     pub fn port(&self) -> u16 {
@@ -109,4 +103,23 @@ impl RedisServer {
     pub fn kill(&mut self) {
         self.process.kill();
     }
+}
+
+async fn process(name: &str, (directory, port): (&TempDir, u16), flags: &[String]) -> Process {
+    let mut command = Command::new(programs::find("redis-server", "MUFAKAT_REDIS_SERVER"));
+    // The file of settings comes first.
+    command.args(flags);
+    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"]);
+    command.arg(directory.path());
+    let is_sentinel = flags.iter().any(|flag| flag == "--sentinel");
+    if !is_sentinel {
+        command.args(["--save", ""]);
+    }
+    let process = Process::start(name, &mut command, &directory.path().join("log"));
+    wait::until("Redis listens", async || {
+        let address = ("127.0.0.1", port);
+        tokio::net::TcpStream::connect(address).await.ok()
+    })
+    .await;
+    process
 }
