@@ -31,8 +31,8 @@ type Shared = BTreeMap<String, String>;
 /// A node that runs is set otherwise.
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[error(
-    "--{flag} is {here} here and {there} on node {other}: it has to be alike on all nodes. Set it as \
-     there, or stop all nodes to change it"
+    "--{flag} is `{here}` here and `{there}` on node {other}: it has to be alike on all nodes. Set it \
+     as there, or stop all nodes to change it"
 )]
 pub struct Disagreement {
     flag: String,
@@ -132,8 +132,8 @@ mod tests {
         let wrong = agree(&[("cache-backups", "on"), ("cache-store", "redis")]);
         assert_eq!(
             wrong.expect_err("it differs").to_string(),
-            "--cache-store is none here and redis on node 3: it has to be alike on all nodes. Set it as \
-             there, or stop all nodes to change it"
+            "--cache-store is `none` here and `redis` on node 3: it has to be alike on all nodes. Set it \
+             as there, or stop all nodes to change it"
         );
     }
 }

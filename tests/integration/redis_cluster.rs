@@ -45,7 +45,13 @@ impl RedisCluster {
             }
         }
         let cluster = RedisCluster { masters };
-        for master in &cluster.masters {
+        cluster.is_whole().await;
+        cluster
+    }
+
+    /// Returns when each master sees all of them.
+    pub async fn is_whole(&self) {
+        for master in &self.masters {
             wait::until("the servers are one cluster", async || {
                 let info = info(master);
                 let is_whole = info.contains("cluster_state:ok") && info.contains("size:3");
@@ -53,7 +59,6 @@ impl RedisCluster {
             })
             .await;
         }
-        cluster
     }
 
     /// The URL by which nodes use it; it names a server of the three alone.

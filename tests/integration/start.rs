@@ -58,7 +58,7 @@ async fn a_node_that_is_set_otherwise_than_those_that_run_does_not_start() {
     let ended = cluster.end(2).await;
     assert_eq!(ended.code(), Some(1), "{ended}");
     let log = cluster.log(2);
-    let difference = "--cache-backups is off here and on on node";
+    let difference = "--cache-backups is `off` here and `on` on node";
     assert!(log.contains(difference), "{log}");
 
     cluster.set_flags(&[]);

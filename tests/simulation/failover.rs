@@ -164,7 +164,7 @@ fn a_leader_that_stalls_leaves_the_view_soon_after_the_election() {
     }
 }
 
-/// A leader that hands over, or is replaced and answers, stays.
+/// It was cut off as long, and answers within a heartbeat.
 #[test]
 fn a_leader_that_is_replaced_and_answers_stays_in_the_view() {
     for seed in 1..=5 {
