@@ -26,6 +26,7 @@ use crate::time::{self, Instant};
 use crate::trace::Traced;
 use crate::view::tenure::Stay;
 
+mod early;
 mod operators;
 mod reads;
 
@@ -111,14 +112,8 @@ impl Dispatch {
 
     fn take_again(self: &Arc<Self>, kept: &Kept) {
         let traceparent = kept.reply.trace.onward();
-        let incoming = Incoming {
-            subject: &kept.subject,
-            reply: Some(&kept.reply.subject),
-            content_type: kept.content_type.as_deref(),
-            message_id: kept.message_id.as_deref(),
-            traceparent: traceparent.as_deref(),
-            payload: &kept.payload,
-        };
+        let letter = &kept.letter;
+        let incoming = letter.incoming(&kept.reply.subject, traceparent.as_deref());
         let look_until = kept.wait_until.max(time::now() + LOOK_MIN);
         self.decode(&incoming, Came::Again(look_until.min(kept.deadline)));
     }
@@ -234,7 +229,7 @@ impl Dispatch {
 
     /// The other node answers, unless the request does not get there.
     fn hand_on(
-        &self,
+        self: &Arc<Self>,
         node: NodeId,
         incoming: &Incoming<'_>,
         (request, to): (&Request, ReplyTo),
@@ -242,7 +237,10 @@ impl Dispatch {
     ) {
         let way = (&to, received.deadline);
         let sent = match came {
-            Came::Handed(_) => Err(relay::handed_on_twice()),
+            Came::Handed(way) => match Self::early_until(&way) {
+                Some(until) => return self.look_again(incoming, to, (way, until)),
+                None => Err(relay::handed_on_twice()),
+            },
             Came::Directly | Came::Own | Came::Again(_) => match self.keep(node, request, &came) {
                 Some(keep) => self.relay.send_kept(keep, incoming, way),
                 None => self.relay.send(node, incoming, way),

@@ -53,6 +53,39 @@ pub struct Incoming<'a> {
     pub payload: &'a Bytes,
 }
 
+/// A message from a client that is kept for later.
+#[derive(Clone, Debug)]
+pub struct Letter {
+    subject: String,
+    content_type: Option<String>,
+    message_id: Option<String>,
+    payload: Bytes,
+}
+
+impl Letter {
+    pub fn of(incoming: &Incoming<'_>) -> Self {
+        Letter {
+            subject: incoming.subject.to_owned(),
+            content_type: incoming.content_type.map(str::to_owned),
+            message_id: incoming.message_id.map(str::to_owned),
+            // A share of the received buffer would hold all of it.
+            payload: Bytes::copy_from_slice(incoming.payload),
+        }
+    }
+
+    /// The message with the way back, and the trace, that were kept beside it.
+    pub fn incoming<'a>(&'a self, reply: &'a str, traceparent: Option<&'a str>) -> Incoming<'a> {
+        Incoming {
+            subject: &self.subject,
+            reply: Some(reply),
+            content_type: self.content_type.as_deref(),
+            message_id: self.message_id.as_deref(),
+            traceparent,
+            payload: &self.payload,
+        }
+    }
+}
+
 /// What nodes say to each other here.
 #[derive(Debug, Serialize, Deserialize)]
 enum Said<'a> {
@@ -115,6 +148,8 @@ pub struct Keeper {
 /// How a request came here from another node.
 #[derive(Clone, Copy, Debug)]
 pub struct Way {
+    /// When it came.
+    pub taken_at: Instant,
     /// Its client's deadline.
     pub until: Instant,
     /// To be told when the request has ended ([`Relay::ended`]).
@@ -188,12 +223,8 @@ impl Relay {
                 number,
                 Kept {
                     executor: keep.executor,
-                    subject: incoming.subject.to_owned(),
+                    letter: Letter::of(incoming),
                     reply: reply.clone(),
-                    content_type: incoming.content_type.map(str::to_owned),
-                    message_id: incoming.message_id.map(str::to_owned),
-                    // A share of the received buffer would hold all of it.
-                    payload: Bytes::copy_from_slice(incoming.payload),
                     wait_until: keep.wait_until,
                     deadline,
                 },
@@ -361,8 +392,10 @@ impl Relay {
                     boot: post.boot,
                     number: post.number,
                 };
+                let taken_at = time::now();
                 let way = Way {
-                    until: time::now() + Duration::from_millis(left_ms),
+                    taken_at,
+                    until: taken_at + Duration::from_millis(left_ms),
                     keeper: relayed.kept.then_some(keeper),
                     again: relayed.again,
                 };

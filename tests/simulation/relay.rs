@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use mufakat::broker::relay::Incoming;
+use mufakat::broker::relay::{Incoming, Keep};
 use mufakat::broker::simulated::Faults;
 use mufakat::ids::NodeId;
 use mufakat::protocol::{Encoding, ReplyTo};
 use mufakat::time::now;
+use mufakat::view::rendezvous::Placement;
+use mufakat::view::tenure::Stay;
 use serde_json::Value;
 
 use crate::client::{Client, code};
@@ -30,6 +32,39 @@ fn hand_on(cluster: &Cluster, number: u64, within: Duration) {
     };
     let relay = &cluster.core(HERE).dispatch.relay;
     let sent = relay.send(THERE, &incoming, (&reply, now() + within));
+    sent.expect("the request leaves");
+}
+
+/// Hands on a pop that may wait, and that the other node keeps for now.
+fn hand_on_a_pop(cluster: &Cluster, to: NodeId, topic: &str) {
+    let payload = Bytes::from(format!(
+        r#"{{"topic":"{topic}","consumer":"c","wait_ms":30000}}"#
+    ));
+    let reply = ReplyTo::new("inbox.1.1".to_owned(), Encoding::Json);
+    let incoming = Incoming {
+        subject: "mufakat.queue.pop",
+        reply: None,
+        content_type: None,
+        message_id: None,
+        traceparent: None,
+        payload: &payload,
+    };
+    let core = cluster.core(HERE);
+    let member = core
+        .handle
+        .read(|state, _| state.view.latest_member(to))
+        .expect("a member");
+    let until = now() + Duration::from_secs(30);
+    let keep = Keep {
+        executor: Stay {
+            node: to,
+            incarnation: member.incarnation,
+        },
+        wait_until: until,
+        again: false,
+    };
+    let relay = &core.dispatch.relay;
+    let sent = relay.send_kept(keep, &incoming, (&reply, until));
     sent.expect("the request leaves");
 }
 
@@ -103,5 +138,56 @@ fn that_nobody_listens_is_said_at_once_by_the_node_that_handed_it_on() {
             assert_eq!(code(&answer), "reconfiguring");
             assert_eq!(answer["error"]["outcome"], "not_applied");
         }
+    });
+}
+
+/// A topic of the third node, which is the second one's when that is gone; without Redis a pop is refused by
+/// whoever executes it.
+fn topic_that_moves(cluster: &Cluster) -> String {
+    let view = cluster
+        .core(HERE)
+        .handle
+        .read(|state, _| state.view.clone());
+    let placement = Placement::latest(&view);
+    let moves = |topic: &String| {
+        placement.home_and_second(topic.as_bytes()) == Some((NodeId(3), Some(THERE)))
+    };
+    let mut topics = (0..).map(|n| format!("topic-{n}"));
+    topics.find(moves).expect("endless")
+}
+
+#[test]
+fn a_pop_that_comes_before_its_view_waits_for_it() {
+    run(1, async {
+        let mut cluster = Cluster::of_three(1, 10_000).await;
+        let mut client = Client::new(&cluster, 1).await;
+        cluster.pass(2_000).await;
+        let topic = topic_that_moves(&cluster);
+        hand_on_a_pop(&cluster, THERE, &topic);
+        assert_eq!(answers(&mut cluster, &mut client).await, []);
+        cluster.crash(NodeId(3), 0).await;
+        cluster.pass(1_000).await;
+        let heard = answers(&mut cluster, &mut client).await;
+        assert_eq!(heard.len(), 1, "{heard:?}");
+        assert_eq!(heard[0].1["node"], THERE.0);
+        assert_eq!(code(&heard[0].1), "store_unavailable");
+    });
+}
+
+#[test]
+fn a_pop_that_was_handed_to_the_wrong_node_is_refused_in_the_end() {
+    run(1, async {
+        let mut cluster = Cluster::of_three(1, 10_000).await;
+        let mut client = Client::new(&cluster, 1).await;
+        cluster.pass(2_000).await;
+        let topic = topic_that_moves(&cluster);
+        hand_on_a_pop(&cluster, THERE, &topic);
+        cluster.pass(1_500).await;
+        assert_eq!(answers(&mut cluster, &mut client).await, []);
+        cluster.pass(500).await;
+        let heard = answers(&mut cluster, &mut client).await;
+        assert_eq!(heard.len(), 1, "{heard:?}");
+        assert_eq!(code(&heard[0].1), "reconfiguring");
+        assert_eq!(heard[0].1["error"]["outcome"], "not_applied");
     });
 }

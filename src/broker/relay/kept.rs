@@ -14,8 +14,7 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-
+use crate::broker::relay::Letter;
 use crate::protocol::ReplyTo;
 use crate::time::Instant;
 use crate::view::tenure::Stay;
@@ -29,11 +28,8 @@ pub const KEPT_MAX: usize = 65_536;
 pub struct Kept {
     /// Where it waits.
     pub executor: Stay,
-    pub subject: String,
+    pub letter: Letter,
     pub reply: ReplyTo,
-    pub content_type: Option<String>,
-    pub message_id: Option<String>,
-    pub payload: Bytes,
     /// When its wait is over.
     pub wait_until: Instant,
     /// When nobody waits for its answer any more.
@@ -86,7 +82,10 @@ impl Waiting {
 mod tests {
     use std::time::Duration;
 
+    use bytes::Bytes;
+
     use super::*;
+    use crate::broker::relay::Incoming;
     use crate::ids::{Incarnation, NodeId};
     use crate::protocol::Encoding;
     use crate::time;
@@ -101,11 +100,15 @@ mod tests {
     fn kept(executor: Stay, deadline: Instant) -> Kept {
         Kept {
             executor,
-            subject: "mufakat.queue.pop".to_owned(),
+            letter: Letter::of(&Incoming {
+                subject: "mufakat.queue.pop",
+                reply: None,
+                content_type: None,
+                message_id: None,
+                traceparent: None,
+                payload: &Bytes::new(),
+            }),
             reply: ReplyTo::new("inbox", Encoding::Json),
-            content_type: None,
-            message_id: None,
-            payload: Bytes::new(),
             wait_until: deadline,
             deadline,
         }
