@@ -136,7 +136,11 @@ impl Dispatch {
         else {
             return;
         };
-        let received_at = time::now();
+        let received_at = match &came {
+            // It may have waited here for its view.
+            Came::Handed(way) => way.taken_at,
+            Came::Directly | Came::Own | Came::Again(_) => time::now(),
+        };
         let counts = matches!(came, Came::Directly);
         let guest = self.tenants.whose(account, counts, received_at);
         let envelope = Envelope {
@@ -237,7 +241,7 @@ impl Dispatch {
     ) {
         let way = (&to, received.deadline);
         let sent = match came {
-            Came::Handed(way) => match Self::early_until(&way) {
+            Came::Handed(way) => match Self::early_until(request, &way) {
                 Some(until) => return self.look_again(incoming, to, (way, until)),
                 None => Err(relay::handed_on_twice()),
             },

@@ -45,12 +45,12 @@ impl RedisCluster {
             }
         }
         let cluster = RedisCluster { masters };
-        cluster.is_whole().await;
+        cluster.until_whole().await;
         cluster
     }
 
     /// Returns when each master sees all of them.
-    pub async fn is_whole(&self) {
+    pub async fn until_whole(&self) {
         for master in &self.masters {
             wait::until("the servers are one cluster", async || {
                 let info = info(master);
