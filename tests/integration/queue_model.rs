@@ -64,6 +64,10 @@ impl Pair {
     fn any_message(&mut self) -> Message {
         let mut message = Message::new(Value::text("x"));
         if self.dice.below(3) == 0 {
+            // Of messages without options several go as one part.
+            return message;
+        }
+        if self.dice.below(3) == 0 {
             message.priority = self.dice.below(10);
         }
         if self.dice.below(3) == 0 {
@@ -118,7 +122,8 @@ impl Pair {
         );
         batch.extends(extends.iter().map(|(receipt, ms)| (receipt, *ms)));
         let new: Vec<Vec<NewMessage>> = pushes.iter().map(|m| vec![NewMessage::new(m)]).collect();
-        batch.pushes(new.iter().map(|messages| &messages[..]));
+        let new: Vec<&[NewMessage]> = new.iter().map(|messages| &messages[..]).collect();
+        batch.pushes(&new);
         let pops: Vec<_> = pop
             .iter()
             .map(|max| (*max, visibility, token.as_str(), "c", 1 << 20))

@@ -33,7 +33,7 @@ impl<T> Call<T> {
         }
         batch.nacks(nacks.into_iter());
         batch.extends(extends.into_iter());
-        batch.pushes(pushes.into_iter());
+        batch.pushes(&pushes);
         batch.pops(self.pops.iter().map(|Waiter { wanted, .. }| {
             (
                 wanted.max,

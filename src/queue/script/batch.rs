@@ -78,6 +78,9 @@ impl NewMessage {
     }
 }
 
+/// Results of one kind in a call; no call asks for as many.
+const RESULTS_MAX: i64 = 1 << 20;
+
 /// The arguments of one call. The sections are written in the order of the functions here.
 #[derive(Debug)]
 pub struct Batch(Args);
@@ -119,13 +122,26 @@ impl Batch {
         }
     }
 
-    pub fn pushes<'a>(&mut self, requests: impl ExactSizeIterator<Item = &'a [NewMessage]>) {
-        self.0.number(requests.len() as u64);
-        for messages in requests {
-            self.0.number(messages.len() as u64);
-            for message in messages {
-                self.0.bytes(message.kept.clone());
-                self.0.bytes(message.options.clone());
+    /// Requests with one message each that has no options, as most are, come without what says so for each.
+    pub fn pushes(&mut self, requests: &[&[NewMessage]]) {
+        let is_plain = |request: &[NewMessage]| matches!(request, [one] if one.options.is_empty());
+        let parts = || requests.chunk_by(|a, b| is_plain(a) && is_plain(b));
+        self.0.number(parts().count() as u64);
+        for part in parts() {
+            if is_plain(part[0]) {
+                self.0.number(0);
+                self.0.number(part.len() as u64);
+                for message in part.iter().copied().flatten() {
+                    self.0.bytes(message.kept.clone());
+                }
+                continue;
+            }
+            for request in part {
+                self.0.number(request.len() as u64);
+                for message in *request {
+                    self.0.bytes(message.kept.clone());
+                    self.0.bytes(message.options.clone());
+                }
             }
         }
     }
@@ -197,16 +213,19 @@ impl BatchReply {
         let ready_left = done.number().unwrap_or(0);
         let paused = done.number()? == 1;
         let numbers = |list: Vec<Reply>| list.iter().map(Reply::number).collect::<Option<_>>();
-        let acks = numbers(done.list()?)?;
+        let acks = runs(&done.list()?, 0)?;
+        let acks = acks.into_iter().map(|result| result.try_into().ok());
+        let acks = acks.collect::<Option<_>>()?;
         let nacks = numbers(done.list()?)?;
         let extends = numbers(done.list()?)?;
-        let pushes = done.list()?;
-        let pushes = pushes.iter().map(|reply| match reply {
-            Reply::Integer(-1) => Some(None),
-            other => other.number().map(|n| Some((n / 2, n % 2 == 1))),
+        let pushes = runs(&done.list()?, 2)?;
+        let pushes = pushes.into_iter().map(|result| {
+            let result = u64::try_from(result).ok()?;
+            Some((result / 2, result % 2 == 1))
         });
-        let pushes = pushes.collect::<Option<_>>()?;
-        let popped = popped(done.list()?)?;
+        let pushes = pushes.collect();
+        let deadlines: Vec<u64> = numbers(done.list()?)?;
+        let popped = popped(done.list()?, &deadlines)?;
         let buried = done.list()?;
         let buried = buried.chunks_exact(2);
         let buried = buried.map(|pair| Some((pair[0].number()?, pair[1].text()?)));
@@ -227,17 +246,38 @@ impl BatchReply {
     }
 }
 
-fn popped(list: Vec<Reply>) -> Option<Vec<PoppedMessage>> {
+/// Results that are told by runs: the first of each, and how many follow one another by `step`.
+fn runs(list: &[Reply], step: i64) -> Option<Vec<i64>> {
+    let mut results = Vec::new();
+    for run in list.chunks(2) {
+        let &[Reply::Integer(first), Reply::Integer(count)] = run else {
+            return None;
+        };
+        if !(0..=RESULTS_MAX).contains(&count) {
+            return None;
+        }
+        results.extend((0..count).map(|place| first + step * place));
+    }
+    Some(results)
+}
+
+fn popped(list: Vec<Reply>, deadlines: &[u64]) -> Option<Vec<PoppedMessage>> {
     let mut parts = list.into_iter();
-    let mut popped = Vec::with_capacity(parts.len() / 6);
+    let mut popped = Vec::with_capacity(parts.len() / 4);
     while let Some(pop) = parts.next() {
+        let pop = pop.number()?.checked_sub(1)? as usize;
+        let (seq, kept) = (parts.next()?.number()?, parts.next()?.into_bytes()?);
+        let (deliveries, last_error) = match parts.next()? {
+            Reply::List(failed) => (failed.first()?.number()?, failed.get(1)?.text()?),
+            deliveries => (deliveries.number()?, String::new()),
+        };
         popped.push(PoppedMessage {
-            pop: pop.number()?.checked_sub(1)? as usize,
-            seq: parts.next()?.number()?,
-            deliveries: parts.next()?.number()?,
-            visible_until_ms: parts.next()?.number()?,
-            kept: parts.next()?.into_bytes()?,
-            last_error: parts.next()?.text()?,
+            pop,
+            seq,
+            deliveries,
+            visible_until_ms: *deadlines.get(pop)?,
+            kept,
+            last_error,
         });
     }
     Some(popped)

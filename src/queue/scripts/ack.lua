@@ -1,32 +1,26 @@
 -- Acknowledges messages: they are done and gone.
 --
 -- ARGV: count, then for each: sequence number, token, delivery
--- Result: for each 1 (acked), 2 (was acked before), 0 (the receipt is stale) or 3 (not while Redis has
---   no memory: more than a removal is to be done)
+-- Result, by runs with step 0: for each 1 (acked), 2 (was acked before), 0 (the receipt is stale) or 3 (not
+--   while Redis has no memory: more than a removal is to be done)
 local ack_results = {}
 local ack_count = take_number()
 if ack_count > 0 then
   touch()
   local ids = {}
   for i = 1, ack_count do
-    ids[i] = ARGV[next_arg + 3 * (i - 1)]
+    ids[i] = args[next_arg + 3 * (i - 1)]
   end
-  local done, with_info, bits, is_done, leases = {}, {}, {}, {}, {}
-  for from = 1, ack_count, CHUNK do
-    local some = call('HMGET', LEASE, unpack(ids, from, math.min(from + CHUNK - 1, ack_count)))
-    for i = 1, #some do
-      leases[from + i - 1] = some[i]
-    end
-  end
+  local done, with_info, bits, is_done, leases = {}, {}, {}, {}, fields(LEASE, ids)
   for i = 1, ack_count do
     local id, token, delivery = take(), take(), take()
-    local lease = leases[i]
+    local deliveries, has_info = lease_under(token, leases[i])
+    local result
     if is_done[id] == token then
-      ack_results[i] = 2
-    elseif lease and string.sub(lease, 1, #token + 1) == token .. ':' then
-      local _, deliveries, _, has_info = lease_parts(lease)
+      result = 2
+    elseif deliveries then
       if spare and (has_info == 'i' or not call('ZSCORE', LEASED, id)) then
-        ack_results[i] = 3
+        result = 3
       else
         is_done[id] = token
         done[#done + 1] = id
@@ -36,11 +30,12 @@ if ack_count > 0 then
         if not spare then
           remember_ack(id, token, deliveries, has_info, bits)
         end
-        ack_results[i] = 1
+        result = 1
       end
     else
-      ack_results[i] = is_acked(id, token, delivery) and 2 or 0
+      result = is_acked(id, token, delivery) and 2 or 0
     end
+    add_result(ack_results, result, 0)
   end
   if #done > 0 then
     local missing = #done - variadic('ZREM', LEASED, done)
@@ -55,7 +50,9 @@ if ack_count > 0 then
     end
     variadic('HDEL', BODY, done)
     add_bytes(-gone)
-    variadic('HDEL', ERRORS, done)
+    if call('EXISTS', ERRORS) == 1 then
+      variadic('HDEL', ERRORS, done)
+    end
     for _, id in ipairs(with_info) do
       forget_info(id, info_of(id))
     end
@@ -65,7 +62,7 @@ if ack_count > 0 then
       call('PEXPIRE', key, ACKED_MS)
     end
     if not spare then
-      call('HINCRBY', META, 'acked', #done)
+      call('HINCRBY', META, 'acked', text(#done))
     end
   end
 end

@@ -11,7 +11,7 @@ for i = 1, extend_count do
   local id, token, visibility = take(), take(), take_number()
   local lease = call('HGET', LEASE, id)
   extend_results[i] = 0
-  if lease and string.sub(lease, 1, #token + 1) == token .. ':' and call('ZSCORE', LEASED, id) then
+  if lease_under(token, lease) and call('ZSCORE', LEASED, id) then
     call('ZADD', LEASED, now + visibility, id)
     extend_results[i] = now + visibility
   end

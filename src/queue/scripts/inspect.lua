@@ -103,7 +103,7 @@ elseif state == 'all' then
       last = number - 1
       break
     end
-    show_wherever(string.format('%.0f', number))
+    show_wherever(text(number))
   end
   cursor = math.max(cursor, last)
   passed = cursor + 1
@@ -120,5 +120,5 @@ elseif state ~= '' then
   end
 end
 local counters = call('HMGET', META, 'acked')
-return {'ok', opseq, seq, kept_bytes, string.format('%.0f', now), ready, delayed, in_flight, dead, paused and 1 or 0,
+return {'ok', opseq, seq, kept_bytes, now_text, ready, delayed, in_flight, dead, paused and 1 or 0,
   oldest, tonumber(counters[1] or 0), call('HGETALL', SETTINGS), shown, cursor < passed and cursor or -1}

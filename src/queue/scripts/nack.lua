@@ -12,7 +12,7 @@ for i = 1, nack_count do
   local id, token, mode, delay, reason = take(), take(), take(), tonumber(take()), take()
   local lease = call('HGET', LEASE, id)
   nack_results[i] = 0
-  if lease and string.sub(lease, 1, #token + 1) == token .. ':' and call('ZREM', LEASED, id) == 1 then
+  if lease_under(token, lease) and call('ZREM', LEASED, id) == 1 then
     nack_results[i] = 1
     if mode == 'd' then
       local _, deliveries, _, has_info, consumer = lease_parts(lease)

@@ -2,9 +2,9 @@
 --
 -- ARGV: count of requests, then for each: how many, visibility in ms or 0 for the topic's, token,
 --   consumer, and how many bytes at most (the first message is handed out whatever it has)
--- Result: for each message: request (from 1), sequence number, delivery, deadline, what is kept of
---   it, newest failure or ''
-local popped = {}
+-- Result: deadlines of all requests, as far as there were messages; and for each message: request (from 1),
+--   sequence number, what is kept of it, delivery, or, if it failed before, that and the newest failure in a list
+local deadlines, popped = {}, {}
 local pop_count = take_number()
 local ready_left = 0
 
@@ -36,59 +36,70 @@ local function next_ready(want)
 end
 
 local function pop_all()
-  local requests, want = {}, 0
-  for i = 1, pop_count do
-    requests[i] = {take_number(), take_number(), take(), take(), take_number()}
-    want = want + requests[i][1]
+  local want = 0
+  for i = 0, pop_count - 1 do
+    want = want + args[next_arg + 5 * i]
   end
   local ids, bodies = next_ready(want)
   if #ids == 0 then
     return
   end
-  local leases, infos, errors = {}, {}, {}
-  local has_infos = call('EXISTS', INFO) == 1
-  local has_errors = call('EXISTS', ERRORS) == 1
-  for from = 1, #ids, CHUNK do
-    local to = math.min(from + CHUNK - 1, #ids)
-    local some = call('HMGET', LEASE, unpack(ids, from, to))
-    local some_infos = has_infos and call('HMGET', INFO, unpack(ids, from, to)) or {}
-    local some_errors = has_errors and call('HMGET', ERRORS, unpack(ids, from, to)) or {}
-    for i = 1, #some do
-      leases[from + i - 1] = some[i]
-      infos[from + i - 1] = some_infos[i]
-      errors[from + i - 1] = some_errors[i]
+  local leases = fields(LEASE, ids)
+  local infos = call('EXISTS', INFO) == 1 and fields(INFO, ids) or {}
+  local errors = call('EXISTS', ERRORS) == 1 and fields(ERRORS, ids) or {}
+
+  -- Of the message at a place, with how often it was handed out, this time included.
+  local function lease_again(place, token, consumer)
+    local deliveries, counted = 1, 0
+    if leases[place] then
+      local _
+      _, deliveries, counted = lease_parts(leases[place])
+      deliveries = deliveries + 1
     end
+    local parts = {token, deliveries, counted, infos[place] and 'i' or '-', consumer}
+    return table.concat(parts, ':'), deliveries
   end
-  local new_leases, deadlines, at = {}, {}, 1
-  for number, request in ipairs(requests) do
-    local visibility = request[2] > 0 and request[2] or setting('visibility_ms') or 30000
-    local deadline, bytes, first = now + visibility, request[5], at
-    while at <= #ids and at - first < request[1] do
-      bytes = bytes - #bodies[at]
+
+  local until_by_visibility = {}
+  local function deadline_of(visibility)
+    local ms = tonumber(visibility)
+    if ms == 0 then
+      ms = setting('visibility_ms') or 30000
+    end
+    until_by_visibility[visibility] = text(now + ms)
+    return until_by_visibility[visibility]
+  end
+
+  local new_leases, leased, at = {}, {}, 1
+  for number = 1, pop_count do
+    local max, visibility, token, consumer, bytes = unpack(args, next_arg, next_arg + 4)
+    next_arg = next_arg + 5
+    local deadline = until_by_visibility[visibility] or deadline_of(visibility)
+    deadlines[number] = deadline
+    local first, after = at, math.min(at + max, #ids + 1)
+    while at < after do
+      local id, body = ids[at], bodies[at]
+      bytes = bytes - #body
       if bytes < 0 and at > first then
         break
       end
-      local deliveries, counted = 0, 0
-      if leases[at] then
-        local _
-        _, deliveries, counted = lease_parts(leases[at])
+      local lease, deliveries = token .. FIRST_LEASE .. consumer, 1
+      if leases[at] or infos[at] then
+        lease, deliveries = lease_again(at, token, consumer)
       end
-      deliveries = deliveries + 1
-      local lease = request[3] .. ':' .. deliveries .. ':' .. counted .. ':'
-        .. (infos[at] and 'i' or '-') .. ':' .. request[4]
-      local n = #new_leases
-      new_leases[n + 1], new_leases[n + 2] = ids[at], lease
-      deadlines[n + 1], deadlines[n + 2] = deadline, ids[at]
-      local history = errors[at] and cmsgpack.unpack(errors[at])
-      local p = #popped
-      popped[p + 1], popped[p + 2], popped[p + 3] = number, ids[at], deliveries
-      popped[p + 4], popped[p + 5] = string.format('%.0f', deadline), bodies[at]
-      popped[p + 6] = history and history[#history][4] or ''
+      if errors[at] then
+        local history = cmsgpack.unpack(errors[at])
+        deliveries = {deliveries, history[#history][4]}
+      end
+      new_leases[2 * at - 1], new_leases[2 * at] = id, lease
+      leased[2 * at - 1], leased[2 * at] = deadline, id
+      local p = 4 * at
+      popped[p - 3], popped[p - 2], popped[p - 1], popped[p] = number, id, body, deliveries
       at = at + 1
     end
   end
   variadic('HSET', LEASE, new_leases)
-  variadic('ZADD', LEASED, deadlines)
+  variadic('ZADD', LEASED, leased)
   -- What no request had room for goes back to where it was.
   for i = #ids, at, -1 do
     add_ready('LPUSH', ids[i], infos[i] and cmsgpack.unpack(infos[i]).p or 4)

@@ -14,21 +14,38 @@
 local META, BODY, INFO, LEASE, LEASED, DELAYED, TTL, DEDUP, DEDUP_UNTIL, DEAD, ERRORS, SETTINGS, GROUPS =
   unpack(KEYS, 1, 13)
 local EXTRA = KEYS[24]
-local call = redis.call
+local call, args, format = redis.call, ARGV, string.format
 local next_arg = 6
 local CHUNK = 1000          -- arguments of one variadic command; Lua's stack ends near 8,000
 local SWEEP_MAX = 500       -- expiries that one call deals with; more are found by the next
 local HISTORY_MAX = 10      -- failures of a message that are kept, the newest
 local ACKED_MS = 3600000    -- how long an acknowledgement is remembered
 local BITS = 65536          -- acknowledgements of one bitmap
+local FIRST_LEASE = ':1:0:-:' -- between token and consumer, of a message without info that never came back
+
+-- A whole number as text, as it goes into commands and replies: of a number itself `redis.call` and `..`
+-- make a text of 17 digits first, which takes as long as all else that is done for a message.
+local function text(number)
+  return format('%d', number)
+end
 
 local function take()
   next_arg = next_arg + 1
-  return ARGV[next_arg - 1]
+  return args[next_arg - 1]
 end
 
 local function take_number()
   return tonumber(take())
+end
+
+-- Adds to results that are told by runs: the first of each, and how many follow one another by `step`.
+local function add_result(runs, result, step)
+  local n = #runs
+  if n > 0 and result == runs[n - 1] + step * runs[n] then
+    runs[n] = runs[n] + 1
+  else
+    runs[n + 1], runs[n + 2] = result, 1
+  end
 end
 
 local meta = call('HMGET', META, 'epoch', 'opseq', 'seq', 'now', 'used', 'paused', 'ghosts',
@@ -45,6 +62,7 @@ seq = math.max(seq, tonumber(ARGV[3]))
 local time = call('TIME')
 -- Never earlier than any call before: the server's clock may be set back.
 local now = math.max(time[1] * 1000 + math.floor(time[2] / 1000), tonumber(meta[4] or 0))
+local now_text = text(now)
 local used, paused, ghosts = meta[5] or '', meta[6], tonumber(meta[7] or 0)
 local spare = ARGV[4] == '1'
 local counts_bytes, kept_bytes = ARGV[5] == '1', tonumber(meta[8] or 0)
@@ -57,7 +75,7 @@ local function touch()
   if not touched and not spare then
     touched = true
     opseq = opseq + 1
-    call('HSET', META, 'epoch', ARGV[1], 'opseq', opseq, 'now', now)
+    call('HSET', META, 'epoch', ARGV[1], 'opseq', text(opseq), 'now', now_text)
   end
 end
 
@@ -83,6 +101,21 @@ local function variadic(command, key, args)
   return sum
 end
 
+-- The values of a hash by field, false where there is none.
+local function fields(key, names)
+  if #names <= CHUNK then
+    return call('HMGET', key, unpack(names))
+  end
+  local values = {}
+  for from = 1, #names, CHUNK do
+    local some = call('HMGET', key, unpack(names, from, math.min(from + CHUNK - 1, #names)))
+    for i = 1, #some do
+      values[from + i - 1] = some[i]
+    end
+  end
+  return values
+end
+
 local function length_of(id)
   return counts_bytes and call('HSTRLEN', BODY, id) or 0
 end
@@ -95,7 +128,7 @@ local function add_bytes(more)
     if more < 0 and call('HLEN', BODY) == 0 then
       kept_bytes = 0
     end
-    call('HSET', META, 'bytes', string.format('%.0f', kept_bytes))
+    call('HSET', META, 'bytes', text(kept_bytes))
   end
 end
 
@@ -108,6 +141,22 @@ local function lease_parts(lease)
   local token, deliveries, counted, has_info, consumer =
     string.match(lease, '^(%x+):(%d+):(%d+):(.):(.*)$')
   return token, tonumber(deliveries), tonumber(counted), has_info, consumer
+end
+
+-- How often the message of a lease was handed out, and whether it has info; nothing if the lease is not
+-- under this token.
+local function lease_under(token, lease)
+  if not lease or string.find(lease, token, 1, true) ~= 1 then
+    return
+  end
+  -- Of nearly all, without taking it to pieces.
+  if string.sub(lease, #token + 1, #token + #FIRST_LEASE) == FIRST_LEASE then
+    return 1, '-'
+  end
+  if string.sub(lease, #token + 1, #token + 1) == ':' then
+    local _, deliveries, _, has_info = lease_parts(lease)
+    return deliveries, has_info
+  end
 end
 
 local function add_ready(command, id, priority)
@@ -254,7 +303,7 @@ end
 
 -- What time has brought: delays that are over, deadlines that passed, messages that expired.
 local function sweep()
-  local due = call('ZRANGEBYSCORE', DELAYED, '-inf', now, 'LIMIT', 0, SWEEP_MAX)
+  local due = call('ZRANGEBYSCORE', DELAYED, '-inf', now_text, 'LIMIT', 0, SWEEP_MAX)
   if #due > 0 then
     touch()
     variadic('ZREM', DELAYED, due)
@@ -262,7 +311,7 @@ local function sweep()
       add_ready('RPUSH', id, info_of(id).p or 4)
     end
   end
-  local over = call('ZRANGEBYSCORE', LEASED, '-inf', now, 'LIMIT', 0, SWEEP_MAX)
+  local over = call('ZRANGEBYSCORE', LEASED, '-inf', now_text, 'LIMIT', 0, SWEEP_MAX)
   if #over > 0 then
     touch()
     variadic('ZREM', LEASED, over)
@@ -272,7 +321,7 @@ local function sweep()
       give_back(over[i], lease, true, nil, 'the visibility timeout ran out')
     end
   end
-  local expired = call('ZRANGEBYSCORE', TTL, '-inf', now, 'LIMIT', 0, SWEEP_MAX)
+  local expired = call('ZRANGEBYSCORE', TTL, '-inf', now_text, 'LIMIT', 0, SWEEP_MAX)
   if #expired > 0 then
     touch()
     variadic('ZREM', TTL, expired)
@@ -283,7 +332,7 @@ local function sweep()
       end
     end
   end
-  local forgotten = call('ZRANGEBYSCORE', DEDUP_UNTIL, '-inf', now, 'LIMIT', 0, SWEEP_MAX)
+  local forgotten = call('ZRANGEBYSCORE', DEDUP_UNTIL, '-inf', now_text, 'LIMIT', 0, SWEEP_MAX)
   if #forgotten > 0 then
     touch()
     variadic('ZREM', DEDUP_UNTIL, forgotten)
@@ -300,11 +349,13 @@ end
 -- which may have had several receipts of one delivery, by their receipt.
 local function remember_ack(id, token, deliveries, has_info, bits)
   if deliveries == 1 and has_info == '-' then
-    local chunk = math.floor(id / BITS)
+    local number = tonumber(id)
+    local bit = number % BITS
+    local chunk = (number - bit) / BITS
     local sets = bits[chunk] or {}
     bits[chunk] = sets
     local n = #sets
-    sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', id % BITS, 1
+    sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', text(bit), '1'
   else
     call('SET', EXTRA .. 'acked:' .. id .. ':' .. token, 1, 'PX', ACKED_MS)
   end

@@ -1,11 +1,12 @@
 -- Takes messages in.
 --
--- ARGV: count of requests, then for each: count of messages, then for each of those:
---   what is kept of it, and '' or its options in MessagePack:
+-- ARGV: count of parts, each of which is either
+--   0, a count of requests with one message each that has no options, and what is kept of those; or
+--   a request: its count of messages, then for each what is kept of it, and '' or its options in MessagePack:
 --   i id, w ms in which the id means the same message (-1: until it is done), d delay in ms,
 --   a due time in ms, p priority, t time to live in ms, g group
--- Result: for each message twice its sequence number, plus 1 if the id was known; or, for each of a
---   request that does not fit in the topic, -1
+-- Result, by runs with step 2: for each message twice its sequence number, plus 1 if the id was known; or,
+--   for each of a request that does not fit in the topic, -1
 local push_results = {}
 local push_count = take_number()
 if push_count > 0 then
@@ -57,10 +58,9 @@ if push_count > 0 then
 
   local function keep(body)
     seq = seq + 1
-    local id = string.format('%.0f', seq)
-    bodies[#bodies + 1] = id
-    body = string.format('%.0f', now) .. body
-    bodies[#bodies + 1] = body
+    local id, n = text(seq), #bodies
+    body = now_text .. body
+    bodies[n + 1], bodies[n + 2] = id, body
     came = came + #body
     return id
   end
@@ -78,7 +78,7 @@ if push_count > 0 then
     if options.i then
       local window = options.w or default_window
       local till = window < 0 and -1 or now + window
-      call('HSET', DEDUP, options.i, id .. ':' .. string.format('%.0f', till))
+      call('HSET', DEDUP, options.i, id .. ':' .. text(till))
       if till > 0 then
         call('ZADD', DEDUP_UNTIL, till, options.i)
       end
@@ -111,9 +111,9 @@ if push_count > 0 then
 
   local function push_one(body, packed)
     if packed == '' and not default_ttl then
-      local id = keep(body)
-      ready[4] = ready[4] or {}
-      ready[4][#ready[4] + 1] = id
+      local ids = ready[4] or {}
+      ready[4] = ids
+      ids[#ids + 1] = keep(body)
       return seq * 2
     end
     local options = packed == '' and {} or cmsgpack.unpack(packed)
@@ -125,20 +125,35 @@ if push_count > 0 then
     return seq * 2
   end
 
-  for _ = 1, push_count do
-    local messages = take_number()
+  local function push_request(messages)
     if fits(messages) then
       for _ = 1, messages do
-        push_results[#push_results + 1] = push_one(take(), take())
+        add_result(push_results, push_one(take(), take()), 2)
       end
     else
       next_arg = next_arg + 2 * messages
       for _ = 1, messages do
-        push_results[#push_results + 1] = -1
+        add_result(push_results, -1, 2)
       end
     end
   end
-  call('HSET', META, 'seq', string.format('%.0f', seq))
+
+  local function push_plain(requests)
+    for _ = 1, requests do
+      local body = take()
+      add_result(push_results, fits(1) and push_one(body, '') or -1, 2)
+    end
+  end
+
+  for _ = 1, push_count do
+    local messages = take_number()
+    if messages > 0 then
+      push_request(messages)
+    else
+      push_plain(take_number())
+    end
+  end
+  call('HSET', META, 'seq', text(seq))
   variadic('HSET', BODY, bodies)
   add_bytes(came)
   for priority, ids in pairs(ready) do
