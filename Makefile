@@ -8,6 +8,8 @@ export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
 DEV_ARGS ?=
 BENCH_ARGS ?=
+# Tests are built once, with all there is to test.
+FEATURES = --features mufakat/otel
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -18,22 +20,22 @@ up: tools ## Start broker, Redis and three nodes; Ctrl-C stops all (DEV_ARGS="--
 
 test: ## Run all tests, with real servers and a real browser
 	@.ci/install-tools browser promtool
-	cargo test --workspace --locked
+	cargo test --workspace --locked $(FEATURES)
 	@$(MAKE) --no-print-directory compose-test
 
 compose-test: tools ## Run the Compose files, where a Docker Engine answers
-	cargo build --workspace --locked
+	cargo build --workspace --locked $(FEATURES)
 	compose/test
 	compose/test-ha
 
 cache-chaos: tools ## Stop, kill and restart nodes and broker under readers and writers for 5 minutes
-	MUFAKAT_CHAOS_SECONDS=300 cargo test --locked --test integration -- cache_chaos --nocapture
+	MUFAKAT_CHAOS_SECONDS=300 cargo test --locked $(FEATURES) --test integration -- cache_chaos --nocapture
 
 queue-chaos: tools ## Kill nodes, Redis and broker under producers and consumers for 5 minutes
-	MUFAKAT_CHAOS_SECONDS=300 cargo test --locked --test integration -- queue_chaos --nocapture
+	MUFAKAT_CHAOS_SECONDS=300 cargo test --locked $(FEATURES) --test integration -- queue_chaos --nocapture
 
 queue-model: tools ## Compare the scripts with a model of the queue for 100,000 random steps
-	MUFAKAT_MODEL_STEPS=100000 cargo test --locked --test integration -- queue_scripts --nocapture
+	MUFAKAT_MODEL_STEPS=100000 cargo test --locked $(FEATURES) --test integration -- queue_scripts --nocapture
 
 build: ## Build the node and the load generator, optimised
 	cargo build --release --locked

@@ -14,10 +14,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::broker::relay::{Incoming, Keeper, Relay};
+use crate::broker::relay::{Incoming, Keeper, Letter, Relay};
 use crate::ids::{Incarnation, NodeId};
 use crate::protocol::queue::{Demand, Push, Receipt, Receipts, Request, Verdict};
 use crate::protocol::status::Durability;
@@ -145,14 +144,12 @@ enum Shape {
         required: Option<Durability>,
     },
     Receipts,
-    Pop(Raw),
+    Pop(Kept),
 }
 
 /// A pop as it came, in case another node has to take it.
-struct Raw {
-    subject: String,
-    payload: Bytes,
-    content_type: Option<String>,
+struct Kept {
+    letter: Letter,
     /// When its wait ends, by which another node then has to answer.
     deadline: Instant,
     /// The stay of this node in which it came, if another node keeps it.
@@ -268,21 +265,13 @@ impl QueueService {
     }
 
     fn pop(&self, topic: &str, demand: Demand, origin: &Origin<'_>) {
-        let Incoming {
-            subject,
-            payload,
-            content_type,
-            ..
-        } = origin.incoming;
         let wait_ends = origin.received_at + Duration::from_millis(demand.wait_ms);
-        let raw = Raw {
-            subject: (*subject).to_owned(),
-            payload: (*payload).clone(),
-            content_type: content_type.map(str::to_owned),
+        let kept = Kept {
+            letter: Letter::of(origin.incoming),
             deadline: origin.deadline.min(wait_ends),
             stay: origin.keeper.and_then(|_| self.0.stay()),
         };
-        let ticket = ticket(Operation::QueuePop, Shape::Pop(raw), origin);
+        let ticket = ticket(Operation::QueuePop, Shape::Pop(kept), origin);
         let wanted = self.0.wanted(demand, origin);
         self.0.submit(topic, Some(ticket), Ask::Pop(wanted));
     }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::{QueueService, Raw, Shape, Shared, Ticket, lock, reconfiguring};
-use crate::broker::relay::{Incoming, Keep, Keeper};
+use super::{Kept, QueueService, Shape, Shared, Ticket, lock, reconfiguring};
+use crate::broker::relay::{Keep, Keeper};
 use crate::ids::Incarnation;
 use crate::protocol::error::{Code, ErrorReply};
 use crate::protocol::{Refusal, ReplyTo};
@@ -116,21 +116,21 @@ impl Shared {
         });
         let stay = self.stay();
         for (ticket, wanted) in waiting {
-            let Shape::Pop(raw) = &ticket.shape else {
+            let Shape::Pop(kept) = &ticket.shape else {
                 self.refuse_ticket(&ticket, &reconfiguring());
                 continue;
             };
-            if ticket.keeper.is_some() && raw.stay != stay {
+            if ticket.keeper.is_some() && kept.stay != stay {
                 // This node was out of the view, and whoever keeps the pop has handed it on again.
                 continue;
             }
             let result = match executor {
-                Some(executor) if executor.node == self.parts.me && raw.deadline > time::now() => {
+                Some(executor) if executor.node == self.parts.me && kept.deadline > time::now() => {
                     self.submit(name, Some(ticket), Ask::Pop(wanted));
                     continue;
                 }
                 Some(executor) if executor.node != self.parts.me => {
-                    self.send_on(raw, &ticket, executor)
+                    self.send_on(kept, &ticket, executor)
                 }
                 _ => Err(reconfiguring()),
             };
@@ -142,21 +142,15 @@ impl Shared {
         }
     }
 
-    fn send_on(&self, raw: &Raw, ticket: &Ticket, executor: Stay) -> Result<(), Refusal> {
-        let incoming = Incoming {
-            subject: &raw.subject,
-            reply: Some(&ticket.to.subject),
-            content_type: raw.content_type.as_deref(),
-            message_id: None,
-            traceparent: None,
-            payload: &raw.payload,
-        };
+    fn send_on(&self, kept: &Kept, ticket: &Ticket, executor: Stay) -> Result<(), Refusal> {
+        // The relay adds the trace.
+        let incoming = kept.letter.incoming(&ticket.to.subject, None);
         let keep = Keep {
             executor,
-            wait_until: raw.deadline,
+            wait_until: kept.deadline,
             again: true,
         };
-        let way = (&ticket.to, raw.deadline);
+        let way = (&ticket.to, kept.deadline);
         self.parts.relay.send_kept(keep, &incoming, way)
     }
 
