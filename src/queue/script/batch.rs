@@ -256,7 +256,7 @@ fn runs(list: &[Reply], step: i64) -> Option<Vec<i64>> {
         if !(0..=RESULTS_MAX).contains(&count) {
             return None;
         }
-        results.extend((0..count).map(|place| first + step * place));
+        results.extend((0..count).map(|place| first.saturating_add(step * place)));
     }
     Some(results)
 }
