@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
 DEV_ARGS ?=
 BENCH_ARGS ?=
-# Tests are built once, with all there is to test.
+# Everything that is tested is built once: each other choice of features or targets builds most of it again.
 FEATURES = --features mufakat/otel
 
 help: ## List the targets
@@ -24,7 +24,7 @@ test: ## Run all tests, with real servers and a real browser
 	@$(MAKE) --no-print-directory compose-test
 
 compose-test: tools ## Run the Compose files, where a Docker Engine answers
-	cargo build --workspace --locked $(FEATURES)
+	cargo test --workspace --locked $(FEATURES) --no-run
 	compose/test
 	compose/test-ha
 

@@ -76,7 +76,9 @@ impl MapStore {
                 done,
                 ..
             } => {
-                let known = self.values.get(key).map(|kept| kept.sent.version);
+                // Redis has forgotten what is over.
+                let known = self.values.get(key).filter(|kept| now_ms < kept.until_ms);
+                let known = known.map(|kept| kept.sent.version);
                 if known.is_none_or(|known| known < *version) {
                     self.sequence += 1;
                     self.values.remove(key);
@@ -97,8 +99,14 @@ impl MapStore {
                 Outcome::Done
             }
             Call::Bring { key, id, .. } => {
+                if self
+                    .values
+                    .get(key)
+                    .is_some_and(|kept| self.is_void(key, kept))
+                {
+                    self.values.remove(key);
+                }
                 let kept = self.values.get(key).filter(|kept| now_ms < kept.until_ms);
-                let kept = kept.filter(|kept| !self.is_void(key, kept));
                 let entry = kept.map(|kept| {
                     let left_ms = kept.sent.left_ms.map(|_| kept.until_ms - now_ms);
                     kept.sent.clone().with_left(left_ms)
