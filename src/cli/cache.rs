@@ -152,8 +152,9 @@ pub(super) struct TouchArgs {
     repeat: RepeatArgs,
 }
 
-/// Remove the values with a tag, those whose keys begin with a prefix, or all, and print how many
-/// there were. When it is done, nobody reads a value that was there before.
+/// Remove the values with a tag, those under a prefix, or all, and print how many there were.
+///
+/// When it is done, nobody reads a value that was there before.
 ///
 /// Examples:
 ///   mufakat cache invalidate --tag author.42
@@ -187,8 +188,9 @@ pub(super) struct ExplainArgs {
     node: Option<NodeId>,
 }
 
-/// Compare copies of a node with what their homes have; exit code 1 if any copy is old, which is a
-/// defect.
+/// Compare copies of a node with what their homes have.
+///
+/// Exit code 1 if any copy is old, which is a defect.
 ///
 /// Examples:
 ///   mufakat cache audit --node 2 --sample 1000

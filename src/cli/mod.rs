@@ -416,6 +416,23 @@ mod tests {
         }
     }
 
+    /// Lists of commands show it: one line, and another one for each command.
+    fn has_lines_of_their_own(command: &clap::Command) {
+        let about = |sub: &clap::Command| sub.get_about().expect("it has one").to_string();
+        let mut said = std::collections::BTreeSet::new();
+        for sub in command.get_subcommands() {
+            let line = about(sub);
+            assert!(!line.contains('\n'), "{}: {line}", sub.get_name());
+            assert!(said.insert(line), "{}: as another one", sub.get_name());
+            has_lines_of_their_own(sub);
+        }
+    }
+
+    #[test]
+    fn every_command_is_told_in_a_line_of_its_own() {
+        has_lines_of_their_own(&Cli::command());
+    }
+
     #[test]
     fn flags_of_the_connection_may_stand_after_the_verb() {
         let line = "mufakat lock release a 7 --nats nats://x:1 --nats-token t --prefix p --json";

@@ -23,15 +23,35 @@ pub(in crate::cli) enum QueueCommand {
     Ack(AckArgs),
     Nack(NackArgs),
     Extend(ExtendArgs),
+    /// Count the messages of a topic by state, and say how old the oldest is.
+    ///
+    /// Examples:
+    ///   mufakat queue stats mails
+    #[command(verbatim_doc_comment)]
     Stats(TopicArgs),
     List(ListArgs),
+    /// Show the dead messages of a topic, with why they died.
+    ///
+    /// Examples:
+    ///   mufakat queue dead mails
+    #[command(verbatim_doc_comment)]
     Dead(TopicArgs),
     Peek(PeekArgs),
     Tail(TailArgs),
     Redrive(RedriveArgs),
     Cancel(CancelArgs),
     Configure(ConfigureArgs),
+    /// Hand out no message of a topic until it is resumed; pushes go on.
+    ///
+    /// Examples:
+    ///   mufakat queue pause mails
+    #[command(verbatim_doc_comment)]
     Pause(TopicArgs),
+    /// Hand out messages of a topic again.
+    ///
+    /// Examples:
+    ///   mufakat queue resume mails
+    #[command(verbatim_doc_comment)]
     Resume(TopicArgs),
     Purge(PurgeArgs),
     Work(WorkArgs),
@@ -155,12 +175,7 @@ pub(super) struct WhichArgs {
     pub(super) receipts: Vec<Receipt>,
 }
 
-/// About one topic: counts (stats), dead messages (dead), stop and go of pops (pause, resume).
-///
-/// Examples:
-///   mufakat queue stats mails
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
 pub(in crate::cli) struct TopicArgs {
     #[arg(value_name = "TOPIC")]
     pub(super) topic: String,
