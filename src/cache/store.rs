@@ -27,7 +27,7 @@ use crate::cache::message::Matching;
 use crate::cache::requests::{Done, REMEMBERED_MS};
 use crate::cache::service::Store;
 use crate::cache::through::{Call, Outcome};
-use crate::ids::{Epoch, NodeId};
+use crate::ids::NodeId;
 use crate::queue::keys::Keyspace;
 use crate::queue::script::{Args, Reply, Script};
 use crate::queue::store::{self, CallError};
@@ -83,13 +83,13 @@ impl Store for RedisStore {
 impl Shared {
     async fn call(&self, call: &Call) -> Result<Outcome, CallError> {
         let keyspace = (self.keyspace)().ok_or(CallError::Disconnected)?;
-        let (script, epoch, keys, rest) = written(call, &keyspace);
+        let (script, keys, rest) = written(call, &keyspace);
         let began = time::now();
         loop {
             // The number is that of the connection that the call goes over.
             let route = self.redis.route(&keys[0])?;
             let mut args = Args::default();
-            args.number(epoch.0);
+            args.number(call.epoch().0);
             args.number(self.me.0);
             args.number(route.number());
             args.number(self.count.load(Ordering::Acquire));
@@ -137,15 +137,15 @@ impl Shared {
 }
 
 /// The script, the keys, and the arguments after those that all scripts begin with.
-fn written(call: &Call, keyspace: &Keyspace) -> (Script, Epoch, Vec<String>, Args) {
+fn written(call: &Call, keyspace: &Keyspace) -> (Script, Vec<String>, Args) {
     let mut args = Args::default();
     match call {
         Call::Keep {
-            epoch,
             key,
             version,
             entry,
             done,
+            ..
         } => {
             let id = done.as_ref().map(|done| &*done.id);
             args.number(version.epoch);
@@ -161,20 +161,20 @@ fn written(call: &Call, keyspace: &Keyspace) -> (Script, Epoch, Vec<String>, Arg
                 args.text(tag);
             }
             let keys = keyspace.of_cached(key, id);
-            (Script::CacheKeep, *epoch, keys, args)
+            (Script::CacheKeep, keys, args)
         }
-        Call::Bring { epoch, key, id } => {
+        Call::Bring { key, id, .. } => {
             args.text(key);
             let keys = keyspace.of_cached(key, id.as_deref());
-            (Script::CacheBring, *epoch, keys, args)
+            (Script::CacheBring, keys, args)
         }
-        Call::Void { epoch, matching } => {
+        Call::Void { matching, .. } => {
             match matching {
                 Matching::All => args.text("all"),
                 Matching::Tag(tag) => args.text(&format!("t:{tag}")),
                 Matching::Prefix(prefix) => args.text(&format!("p:{prefix}")),
             }
-            (Script::CacheVoid, *epoch, keyspace.of_cache(), args)
+            (Script::CacheVoid, keyspace.of_cache(), args)
         }
     }
 }

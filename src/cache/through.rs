@@ -66,6 +66,17 @@ pub enum Call {
     Void { epoch: Epoch, matching: Matching },
 }
 
+impl Call {
+    /// That of the view which its home acts on.
+    pub fn epoch(&self) -> Epoch {
+        match self {
+            Call::Keep { epoch, .. } | Call::Bring { epoch, .. } | Call::Void { epoch, .. } => {
+                *epoch
+            }
+        }
+    }
+}
+
 /// Which call it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallId {

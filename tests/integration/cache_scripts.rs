@@ -318,12 +318,10 @@ struct Model {
 
 impl Model {
     fn execute(&mut self, call: &Call) -> Outcome {
-        let (Call::Keep { epoch, .. } | Call::Bring { epoch, .. } | Call::Void { epoch, .. }) =
-            call;
-        if *epoch < self.epoch {
+        if call.epoch() < self.epoch {
             return Outcome::Fenced;
         }
-        self.epoch = *epoch;
+        self.epoch = call.epoch();
         self.sequence += 1;
         match call.clone() {
             Call::Keep {

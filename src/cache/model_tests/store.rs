@@ -56,18 +56,17 @@ impl MapStore {
 
     /// Executes a call that comes over a connection of a node.
     pub(super) fn execute(&mut self, from: (NodeId, u64), call: &Call, now_ms: u64) -> Outcome {
-        let (Call::Keep { epoch, .. } | Call::Bring { epoch, .. } | Call::Void { epoch, .. }) =
-            call;
+        let epoch = call.epoch();
         let newest = self.connections.get(&from.0).copied().unwrap_or_default();
-        let is_old_view = *epoch < self.epoch && !self.lax.no_epoch_check;
-        let is_late = newest.0 == *epoch && from.1 < newest.1 && !self.lax.no_connection_check;
+        let is_old_view = epoch < self.epoch && !self.lax.no_epoch_check;
+        let is_late = newest.0 == epoch && from.1 < newest.1 && !self.lax.no_connection_check;
         if is_old_view || is_late {
             return Outcome::Fenced;
         }
         if !(self.lax.reads_raise_nothing && matches!(call, Call::Bring { .. })) {
-            self.epoch = self.epoch.max(*epoch);
+            self.epoch = self.epoch.max(epoch);
         }
-        self.connections.insert(from.0, (*epoch, from.1));
+        self.connections.insert(from.0, (epoch, from.1));
         match call {
             Call::Keep {
                 key,

@@ -23,8 +23,8 @@ local ACKED_MS = 3600000    -- how long an acknowledgement is remembered
 local BITS = 65536          -- acknowledgements of one bitmap
 local FIRST_LEASE = ':1:0:-:' -- between token and consumer, of a message without info that never came back
 
--- A whole number as text, as it goes into commands and replies: of a number itself `redis.call` and `..`
--- make a text of 17 digits first, which takes as long as all else that is done for a message.
+-- A whole number as text, as it goes into commands and replies. A number itself is printed by `redis.call`
+-- and `..` with 17 and 14 digits as a fraction may need, which takes two to three times as long.
 local function text(number)
   return format('%d', number)
 end
