@@ -102,6 +102,7 @@ async fn the_page_shows_the_cluster_and_acts_with_the_token() {
     fits_and_can_be_read(&mut page).await;
     assert_eq!(page.complaints(), [""; 0]);
     begins_with_the_past(&mut page).await;
+    the_past_may_come_late(&mut page).await;
     keeps_what_is_selected_and_focused(&mut page).await;
     a_slow_click_is_not_lost(&mut page).await;
     releases(&mut page).await;
@@ -213,6 +214,22 @@ async fn begins_with_the_past(page: &mut Browser) {
     page.until("Array.isArray(history) && history.some((one) => one.at < performance.timeOrigin && one.operations.get('queue_push')?.requests > 0)").await;
     page.until("document.querySelector('[aria-label=\"queue_push per second\"] path.spark')")
         .await;
+}
+
+/// What was before the page's own first sample is drawn, however late the nodes tell it; what they tell of
+/// times that the page has seen is not.
+async fn the_past_may_come_late(page: &mut Browser) {
+    let recalled = "(async () => { \
+        const [seen, fetched, start] = [history, fetch, Date.now() - 60000]; \
+        const told = { at_ms: start, every_ms: 5000, bounds_ns: [], \
+            points: [6000, 1000, -4000, -9000].map((age_ms) => ({ age_ms, requests: {}, durations: [] })) }; \
+        window.fetch = async () => new Response(JSON.stringify(told)); \
+        history = [0, 1000, 2000].map((after) => ({ at: start + after, requests: 1, operations: new Map() })); \
+        await recall(); \
+        const recalled = history.filter((one) => one.leader === undefined && one.p99 !== undefined).map((one) => one.at - start); \
+        [history, window.fetch] = [seen, fetched]; \
+        return recalled; })()";
+    assert_eq!(page.evaluate(recalled).await, json!([-6000, -1000, 9000]));
 }
 
 /// Done when the page has had two more documents.

@@ -239,7 +239,8 @@ async function recall() {
     requests: Object.values(point.requests).reduce((sum, count) => sum + count, 0) / (told.every_ms / 1000),
     p99: percentile(point.durations, told.bounds_ns, 0.99),
   }));
-  const lacks = ({ at }) => !history.some((one) => one.requests !== null && Math.abs(one.at - at) < told.every_ms);
+  // A point is about the time before it: one that ended before this page saw anything is new, however near.
+  const lacks = ({ at }) => !history.some((one) => one.requests !== null && one.at <= at && one.at > at - told.every_ms);
   remember(samples.filter(lacks));
 }
 
