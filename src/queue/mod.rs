@@ -23,7 +23,7 @@
 //!
 //! **How.** Everything that changes a topic is a script in Redis, which compares the owner's epoch first:
 //! an owner that was replaced is refused by the store itself. Leases are stored before messages leave.
-//! All that waits for a topic goes into one call, two calls at a time.
+//! All that waits for a topic goes into one call, at most two calls at a time.
 //!
 //! A node starts before its Redis is there and waits for it; nothing else depends on it. What a reply
 //! says about durability is read from the server itself, at each connect and then every minute; where the

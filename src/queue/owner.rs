@@ -6,7 +6,10 @@
 //!   pop ──► waiting (first come, first) ──┘
 //! ```
 //!
-//! Everything that waits goes into the next call, however much it is (up to the bounds). In a call
+//! Everything that waits goes into the next call, however much it is (up to the bounds). Beside a call
+//! under way another one goes when as many requests wait as that one carries; else they go together when
+//! it has ended. Clients come back when they are answered, so that groups which never wait for each other
+//! would take turns for ever, each with a write to Redis' disk of its own, be it for one request. In a call
 //! acknowledgements come first and pops last, so that a pop gets what was pushed or handed back in the
 //! same call. A pop that got nothing waits on, before all that came later; it is tried again when a
 //! message may have become ready: by a push or a hand-back here, by time, by what was left over.
@@ -131,6 +134,8 @@ pub struct Owner<T> {
     waiting: VecDeque<Waiter<T>>,
     next_place: u64,
     calls: usize,
+    /// Requests in them.
+    carried: usize,
     pop_calls: usize,
     /// Something may be ready that no waiting pop was offered.
     wake: bool,
@@ -145,6 +150,7 @@ impl<T> Default for Owner<T> {
             waiting: VecDeque::new(),
             next_place: 0,
             calls: 0,
+            carried: 0,
             pop_calls: 0,
             wake: false,
             wake_at_ms: 0,
@@ -197,9 +203,9 @@ impl<T> Owner<T> {
         Some(first.min(self.wake_at_ms))
     }
 
-    /// The next call, if there is something to do and fewer than [`CALLS_MAX`] are under way.
+    /// The next call, if there is something to do and room for it.
     pub fn call(&mut self, now_ms: u64) -> Option<Call<T>> {
-        if self.calls >= CALLS_MAX {
+        if !self.has_room() {
             return None;
         }
         let mut call = Call {
@@ -213,8 +219,16 @@ impl<T> Owner<T> {
             return None;
         }
         self.calls += 1;
+        self.carried += call.requests();
         self.pop_calls += usize::from(!call.pops.is_empty());
         Some(call)
+    }
+
+    /// Whether the next call is to be made now. What has to wait goes when a call ends.
+    fn has_room(&self) -> bool {
+        let new_pops = self.waiting.iter().rev().take_while(|pop| !pop.tried);
+        self.calls == 0
+            || self.calls < CALLS_MAX && self.pending.len() + new_pops.count() >= self.carried
     }
 
     /// Returns whether some of the items may make messages ready.
@@ -372,6 +386,7 @@ impl<T> Owner<T> {
 
     fn end(&mut self, call: &Call<T>) {
         self.calls -= 1;
+        self.carried -= call.requests();
         self.pop_calls -= usize::from(!call.pops.is_empty());
     }
 

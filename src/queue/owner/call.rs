@@ -5,6 +5,11 @@ use crate::protocol::queue::Receipt;
 use crate::queue::script::{Batch, Caller};
 
 impl<T> Call<T> {
+    /// How many requests it carries, each counted once.
+    pub(super) fn requests(&self) -> usize {
+        self.items.len() + self.pops.len() - self.joined.len()
+    }
+
     /// The arguments of the script.
     pub fn args(&self, caller: Caller) -> Batch {
         let mut batch = Batch::new(caller);

@@ -67,6 +67,26 @@ fn all_that_waits_goes_into_one_call_and_two_are_under_way() {
 }
 
 #[test]
+fn beside_a_call_only_as_many_requests_go() {
+    let mut owner = Owner::default();
+    for client in ["a", "b", "c"] {
+        ask(&mut owner, client, push(1));
+    }
+    let first = owner.call(0).expect("a call");
+    ask(&mut owner, "d", push(20));
+    ask(&mut owner, "e", pop(0));
+    assert!(owner.call(0).is_none(), "the first carries three");
+    ask(&mut owner, "f", pop(0));
+    let second = owner.call(0).expect("a second call");
+    assert_eq!((second.items.len(), second.pops.len()), (1, 2));
+    ask(&mut owner, "g", push(1));
+    owner.done(second, BatchReply::default(), 0);
+    assert!(owner.call(0).is_none(), "the first still carries three");
+    owner.failed(first, true, 0);
+    assert_eq!(owner.call(0).expect("none is under way").items.len(), 1);
+}
+
+#[test]
 fn calls_have_a_greatest_size() {
     let mut owner = Owner::default();
     for client in ["a", "b"] {
