@@ -218,7 +218,10 @@ impl Shared {
         log.frame.wanted = true;
         log.frame.waiting.push(done);
         log.frame.waiting_bytes += bytes;
-        if mem::take(&mut log.idle) {
+        let is_idle = mem::take(&mut log.idle);
+        // The thread that wakes wants the lock at once.
+        drop(log);
+        if is_idle {
             self.work.notify_one();
         }
     }
