@@ -37,6 +37,7 @@ const SET: &[&str] = &[
     "queue",
     "queue --batch 100",
     "cache --target spread",
+    "cache --target spread --keys 10000 --reads 0.95",
     "cache --target spread --keys 10000 --zipf 1 --value-bytes 100-4096",
     "mix lock=3,queue=1,cache=6 --target spread",
     "redis",
