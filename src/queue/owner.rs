@@ -225,7 +225,7 @@ impl<T> Owner<T> {
     }
 
     /// Whether the next call is to be made now. What has to wait goes when a call ends.
-    fn has_room(&self) -> bool {
+    pub fn has_room(&self) -> bool {
         let new_pops = self.waiting.iter().rev().take_while(|pop| !pop.tried);
         self.calls == 0
             || self.calls < CALLS_MAX && self.pending.len() + new_pops.count() >= self.carried

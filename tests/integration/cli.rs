@@ -240,8 +240,14 @@ async fn a_command_outlives_a_change_of_leader() {
     let mut running = Running::start(&cluster, "e", "3s", script).await;
     let leader = cluster.all_follow().await;
     cluster.kill(leader);
-    // Longer than the lease would have lasted without a renewal by the next leader.
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    let nats = cluster.nats().await;
+    wait::until("a renewal by the next leader", async || {
+        let body = json!({"resource": "e"});
+        let seen = wire::request_until_ok(&nats, "mufakat.lock.get", &body).await;
+        // Longer than the lease lasts without one.
+        (seen["holders"][0]["held_ms"].as_u64()? > 4_000).then_some(())
+    })
+    .await;
     assert!(running.command_runs(), "the command was stopped");
     let pid = running.child.id().expect("it runs") as i32;
     kill_process(Pid::from_raw(pid).unwrap(), Signal::USR1).expect("it runs");

@@ -209,7 +209,12 @@ async fn queue_ids_deduplicate_within_their_scope() {
     .await;
     queue.pop("a", 10).await;
     push("until_acked", "u").await;
-    tokio::time::sleep(Duration::from_millis(250)).await;
+    let clock = json!({"topic": "clock", "payload": 1, "id": "c", "dedup_ms": 200});
+    queue.ok("queue.push", clock.clone()).await;
+    wait::until("a window of that length ends", async || {
+        (queue.ok("queue.push", clock.clone()).await["duplicate"] == false).then_some(())
+    })
+    .await;
     assert_eq!(push("until_acked", "u").await["duplicate"], true);
     let popped = queue.pop("a", 10).await;
     assert_eq!(popped.len(), 1);

@@ -201,7 +201,11 @@ async fn queue_lets_the_last_receipt_finish_a_message_past_its_deadline() {
     queue.push("a", json!(1)).await;
     let pop = json!({"topic": "a", "consumer": "slow", "visibility_ms": 100});
     let popped = messages(&queue.ok("queue.pop", pop).await);
-    tokio::time::sleep(Duration::from_millis(150)).await;
+    let deadline_ms = popped[0]["visible_until_ms"].as_u64().expect("a time");
+    wait::until("its deadline is over", async || {
+        (mufakat::time::unix_ms() > deadline_ms).then_some(())
+    })
+    .await;
     assert_eq!(queue.ack("a", &popped[0]["receipt"]).await, "acked");
     assert!(queue.pop("a", 1).await.is_empty());
     assert_eq!(queue.counts("a").await, [0; 4]);

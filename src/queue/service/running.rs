@@ -63,10 +63,7 @@ struct Ready {
 impl Shared {
     /// Makes sure that the topic's tasks run.
     pub(super) fn start(self: &Arc<Self>, name: &Arc<str>, topic: &mut Topic) {
-        if topic.runners < RUNNERS_MAX {
-            topic.runners += 1;
-            tokio::spawn(self.clone().run(name.clone()));
-        }
+        self.start_runner(name, topic);
         self.watch(name, topic);
     }
 
@@ -301,8 +298,9 @@ impl Shared {
         }
     }
 
+    /// Not while a call is waited for: the task that made it goes on then.
     fn start_runner(self: &Arc<Self>, name: &Arc<str>, topic: &mut Topic) {
-        if topic.runners < RUNNERS_MAX {
+        if topic.runners < RUNNERS_MAX && topic.owner.has_room() {
             topic.runners += 1;
             tokio::spawn(self.clone().run(name.clone()));
         }
