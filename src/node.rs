@@ -392,9 +392,8 @@ impl Node {
         let deadline = time::now() + DRAIN_MAX;
         self.insight.serving.store(false, Ordering::Relaxed);
         self.core.leave_view().await;
-        let staying = self.core.staying().await;
         self.handle
-            .hand_over(|node| staying.contains(&node), time::now() + HAND_OVER_MAX)
+            .hand_over(|| self.core.staying(), time::now() + HAND_OVER_MAX)
             .await;
         let _ = self.close.send(true);
         let _ = tokio::time::timeout_at(deadline, self.listening).await;

@@ -10,32 +10,42 @@ use tokio::time::timeout;
 
 /// A server on this machine that takes longer is not ready.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// Far more than a node says when it is asked whether it is ready.
+const ANSWER_BYTES_MAX: usize = 4096;
 
 /// A broker greets with its description.
 pub(super) async fn nats(port: u16) -> bool {
-    answer(port, b"").await == Some(*b"INFO ")
+    answer(port, b"", b"INFO ".len())
+        .await
+        .is_some_and(|start| start == b"INFO ")
 }
 
 /// Redis answers an error while it loads, and to those it does not trust.
 pub(super) async fn redis(port: u16) -> bool {
-    answer(port, b"PING\r\n").await == Some(*b"+PONG")
+    answer(port, b"PING\r\n", b"+PONG".len())
+        .await
+        .is_some_and(|start| start == b"+PONG")
 }
 
-/// A node is ready when `/readyz` says 200.
+/// A node is ready when `/readyz` says 200 and names nothing that it lacks: one that has no connection to
+/// Redis yet serves locks, but not all of what is printed for the user to try.
 pub(super) async fn node(port: u16) -> bool {
     const GET: &[u8] = b"GET /readyz HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n";
-    // Which version of HTTP an answer names is the server's choice.
-    let answer = answer(port, GET).await;
-    answer == Some(*b"HTTP/1.0 200") || answer == Some(*b"HTTP/1.1 200")
+    let answer = answer(port, GET, ANSWER_BYTES_MAX).await;
+    answer.is_some_and(|answer| {
+        // Which version of HTTP an answer names is the server's choice.
+        let is_ok = answer.starts_with(b"HTTP/1.0 200 ") || answer.starts_with(b"HTTP/1.1 200 ");
+        is_ok && answer.ends_with(b"\r\n\r\nready\n")
+    })
 }
 
-/// The first `N` bytes of the answer.
-async fn answer<const N: usize>(port: u16, question: &[u8]) -> Option<[u8; N]> {
+/// The first `bytes` bytes of the answer, fewer if it ends before.
+async fn answer(port: u16, question: &[u8], bytes: usize) -> Option<Vec<u8>> {
     let exchange = async {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
         stream.write_all(question).await?;
-        let mut start = [0; N];
-        stream.read_exact(&mut start).await?;
+        let mut start = Vec::new();
+        stream.take(bytes as u64).read_to_end(&mut start).await?;
         std::io::Result::Ok(start)
     };
     timeout(ANSWER_MAX, exchange).await.ok()?.ok()
@@ -67,13 +77,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_node_is_ready_at_200_alone() {
+    async fn a_node_is_ready_when_it_lacks_nothing() {
         let answers = &[
-            "HTTP/1.1 503 Service Unavailable\r\n\r\n",
-            "HTTP/1.1 200 OK\r\n\r\n",
+            "HTTP/1.1 503 Service Unavailable\r\n\r\nready\n",
+            "HTTP/1.1 200 OK\r\n\r\nready\ndegraded: [\"queue\"]\n",
+            "HTTP/1.1 200 OK\r\n\r\nready\n",
         ];
         let port = listener(answers, true).await;
         assert!(!node(port).await);
+        assert!(!node(port).await, "one without Redis is not");
         assert!(node(port).await);
     }
 

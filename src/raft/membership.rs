@@ -341,8 +341,15 @@ impl Membership {
     async fn hand_over(&self, wish: Wish, wanted: Option<NodeId>) -> Answer {
         let handle = &self.0.handle;
         let me = self.0.network.identity().node;
-        let may = |node| wanted.is_none_or(|wanted| wanted == node);
-        handle.hand_over(may, time::now() + HAND_OVER_MAX).await;
+        let may_lead = || {
+            std::future::ready(match wanted {
+                Some(node) => [node].into(),
+                None => handle.known_members().voters(),
+            })
+        };
+        handle
+            .hand_over(may_lead, time::now() + HAND_OVER_MAX)
+            .await;
         match (wish, handle.leader()) {
             (Wish::Transfer(wanted), Some(leader))
                 if leader != me && wanted.is_none_or(|node| node == leader) =>

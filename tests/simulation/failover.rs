@@ -1,5 +1,6 @@
 //! Elections that begin when the broker knows that the leader is gone: soon, and never without need.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use mufakat::ids::NodeId;
@@ -230,4 +231,30 @@ fn one_node_that_sees_no_leader_disturbs_nobody() {
             cluster.settle().await;
         });
     }
+}
+
+/// All are told to stop, and the others say so only after they were asked to lead: the leader does not wait for
+/// one of them until its time is over.
+#[test]
+fn who_hands_over_hears_that_the_others_stop_too() {
+    run(1, async {
+        let mut cluster = Cluster::of_three(1, 10_000).await;
+        cluster.pass(1_000).await;
+        let leader = cluster.leader().await;
+        let others = cluster.followers();
+        for &node in &others {
+            cluster.isolate(node);
+        }
+        let answers = Cell::new(0);
+        let staying = async || {
+            answers.set(answers.get() + 1);
+            let stay = if answers.get() == 1 { &others[..] } else { &[] };
+            stay.iter().copied().collect()
+        };
+        let handle = cluster.core(leader).handle.clone();
+        let begun = now();
+        handle.hand_over(staying, begun + PATIENCE).await;
+        assert_eq!(answers.get(), 2);
+        assert!(begun.elapsed() < AT_ONCE, "took {:?}", begun.elapsed());
+    });
 }

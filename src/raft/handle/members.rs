@@ -4,6 +4,7 @@
 //! committed or not: Raft counts majorities by it. What was *agreed* is the last one that was
 //! applied: only that decides whether a node stops.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -215,31 +216,26 @@ impl Handle {
         }
     }
 
-    /// Hands leadership to the voter whose log is furthest and then to the others, of those that `may`
-    /// lead, if this node leads; returns when one leads, at once if there is none, or at `deadline`.
-    pub async fn hand_over(&self, may: impl Fn(NodeId) -> bool, deadline: Instant) {
-        let running = self.0.running();
-        let mut targets: Vec<NodeId> = {
-            let metrics = running.metrics.borrow_watched();
-            let Some(replication) = metrics.replication.as_ref() else {
-                return;
-            };
-            let voters: BTreeSet<NodeId> =
-                metrics.membership_config.membership().voter_ids().collect();
-            let may_lead = |id: &NodeId| *id != self.0.me && voters.contains(id) && may(*id);
-            let mut others: Vec<_> = replication.iter().filter(|(id, _)| may_lead(id)).collect();
-            others.sort_by_key(|(_, at)| std::cmp::Reverse(**at));
-            others.into_iter().map(|(id, _)| *id).collect()
-        };
-        if targets.is_empty() {
-            return;
-        }
+    /// Hands leadership to one of the voters that `may_lead` names, if this node leads: first to the one whose log
+    /// is furthest, then to the others. It asks before each try, since who could have led may stop meanwhile.
+    /// Returns when another one leads, at once when there is none that may, or at `deadline`.
+    pub async fn hand_over<F>(&self, may_lead: impl Fn() -> F, deadline: Instant)
+    where
+        F: Future<Output = BTreeSet<NodeId>>,
+    {
+        let raft = &self.0.running().raft;
         // Raft only begins what is asked here: a node that ends now takes a vote away while another
         // is elected.
-        let mut server = running.raft.server_metrics();
+        let mut server = raft.server_metrics();
         let is_over = |leader: Option<NodeId>| leader.is_some_and(|leader| leader != self.0.me);
-        while time::now() < deadline {
-            let _ = running.raft.trigger().transfer_leader(targets[0]).await;
+        let mut tries = BTreeMap::new();
+        while let Some(target) = self.successor(&may_lead().await, &tries) {
+            if time::now() >= deadline {
+                tracing::warn!("nobody took over the leadership in time");
+                return;
+            }
+            *tries.entry(target).or_default() += 1;
+            let _ = raft.trigger().transfer_leader(target).await;
             let again_at = deadline.min(time::now() + HAND_OVER_AGAIN);
             let another_leads = async {
                 while !is_over(server.borrow_watched().current_leader) {
@@ -254,8 +250,23 @@ impl Handle {
             {
                 return;
             }
-            targets.rotate_left(1);
         }
-        tracing::warn!("nobody took over the leadership in time");
+    }
+
+    /// Of the voters that may lead, one that was tried least often, and of those the one whose log is furthest;
+    /// `None` when this node does not lead.
+    fn successor(
+        &self,
+        may_lead: &BTreeSet<NodeId>,
+        tries: &BTreeMap<NodeId, u32>,
+    ) -> Option<NodeId> {
+        let metrics = self.0.running().metrics.borrow_watched();
+        let replication = metrics.replication.as_ref()?;
+        let voters: BTreeSet<NodeId> = metrics.membership_config.membership().voter_ids().collect();
+        let is_candidate =
+            |id: &NodeId| *id != self.0.me && voters.contains(id) && may_lead.contains(id);
+        let candidates = replication.iter().filter(|(id, _)| is_candidate(id));
+        let first = candidates.min_by_key(|(id, at)| (tries.get(id), Reverse(**at)));
+        first.map(|(id, _)| *id)
     }
 }
