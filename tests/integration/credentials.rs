@@ -14,8 +14,12 @@ use tempfile::TempDir;
 
 use crate::cluster::{Cluster, Options};
 use crate::process::Process;
+use crate::queue::Queue;
+use crate::queue_cluster::topic_of;
+use crate::redis_cluster::RedisCluster;
+use crate::redis_server::RedisServer;
 use crate::secured::Secured;
-use crate::{locks, programs, wait};
+use crate::{locks, programs, wait, wire};
 
 /// A broker with a configuration of the test's own.
 struct Broker {
@@ -172,4 +176,58 @@ async fn nodes_take_up_new_certificates_without_a_restart() {
     let nats = cluster.nats().await;
     let holders = locks::get(&nats, "kept").await.holders;
     assert_eq!(holders.len(), 1, "{holders:?}");
+}
+
+/// The servers of a Redis Cluster tell a client that came by TLS where the others take it: each is connected
+/// to with the password and the certificates of the one that the URL names, also when it comes back.
+#[tokio::test]
+async fn the_servers_of_a_redis_cluster_are_all_used_by_tls() {
+    let secured = Secured::new();
+    let mut redis = RedisCluster::start_secured(&secured).await;
+    let mut flags = secured.node_redis_tls();
+    flags.push(format!("--redis={}", redis.url()));
+    let cluster = Cluster::start(Options {
+        nodes: 1,
+        flags,
+        ..Options::default()
+    })
+    .await;
+    let queue = Queue::of(&cluster).await;
+    for master in 0..3 {
+        let topic = topic_of(&redis, master, 0);
+        exchange(&queue, &topic, "before").await;
+        redis.masters[master].kill();
+        redis.masters[master].start_again().await;
+        exchange(&queue, &topic, "after").await;
+    }
+}
+
+/// Sentinels have a password of their own, and take TLS as the server does which they name.
+#[tokio::test]
+async fn the_server_that_sentinels_name_is_used_by_tls() {
+    let secured = Secured::new();
+    let master = RedisServer::start_secured(&secured, &[]).await;
+    let sentinel = RedisServer::secured_sentinel_of(&master, "other", &secured).await;
+    let mut flags = secured.node_redis_tls();
+    let port = sentinel.node_port();
+    flags.push(format!(
+        "--redis=rediss+sentinel://:secret@127.0.0.1:{port}/mymaster?sentinel_password=other"
+    ));
+    let cluster = Cluster::start(Options {
+        nodes: 1,
+        flags,
+        ..Options::default()
+    })
+    .await;
+    let queue = Queue::of(&cluster).await;
+    exchange(&queue, "mails", "hello").await;
+}
+
+/// Pushes a message and takes it.
+async fn exchange(queue: &Queue, topic: &str, payload: &str) {
+    let body = json!({"topic": topic, "payload": payload});
+    wire::request_until_ok(&queue.nats, "mufakat.queue.push", &body).await;
+    let popped = queue.pop(topic, 1).await;
+    assert_eq!(popped[0]["payload"], payload);
+    assert_eq!(queue.ack(topic, &popped[0]["receipt"]).await, "acked");
 }

@@ -33,7 +33,7 @@ async fn start(nodes: u64) -> (RedisCluster, Cluster, Queue) {
 }
 
 /// A topic that one of the masters has, the nth of those.
-fn topic_of(redis: &RedisCluster, master: usize, nth: usize) -> String {
+pub fn topic_of(redis: &RedisCluster, master: usize, nth: usize) -> String {
     let mut topics = (0..).map(|n| format!("topic-{n}"));
     let is_there = |topic: &String| redis.master_of(topic) == master;
     topics.by_ref().filter(is_there).nth(nth).expect("endless")

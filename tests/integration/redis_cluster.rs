@@ -4,12 +4,15 @@ use mufakat::queue::slots::{SLOTS, slot_of};
 
 use crate::queue_failures::command;
 use crate::redis_server::RedisServer;
+use crate::secured::Secured;
 use crate::{programs, wait};
 
 /// Masters with a third of the slots each, which fsync every write. One that is away takes only its own slots
 /// with it, and is replaced after a second and a half if it has a replica.
 pub struct RedisCluster {
     pub masters: Vec<RedisServer>,
+    /// By which nodes use it; it names a server of the three alone.
+    url: String,
 }
 
 /// As many as a cluster needs for a majority without one of them.
@@ -32,9 +35,25 @@ const FLAGS: [&str; 12] = [
 
 impl RedisCluster {
     pub async fn start() -> Self {
+        RedisCluster::of("redis+cluster://", async |flags| {
+            RedisServer::start_with(flags).await
+        })
+        .await
+    }
+
+    /// The same with the password `secret`, and TLS for all but the test itself.
+    pub async fn start_secured(secured: &Secured) -> Self {
+        RedisCluster::of("rediss+cluster://:secret@", async |flags| {
+            let flags = [flags, &["--tls-cluster", "yes"]].concat();
+            RedisServer::start_secured(secured, &flags).await
+        })
+        .await
+    }
+
+    async fn of(url: &str, start: impl AsyncFn(&[&str]) -> RedisServer) -> Self {
         let mut masters = Vec::new();
         for n in 0..MASTERS {
-            let (master, bus) = server().await;
+            let (master, bus) = member(&start).await;
             let mut asked = master.connection();
             command(&mut asked, &format!("CLUSTER SET-CONFIG-EPOCH {}", n + 1));
             let (first, last) = (share(n), share(n + 1) - 1);
@@ -44,7 +63,8 @@ impl RedisCluster {
                 meet(&masters[0], &masters[n], bus);
             }
         }
-        let cluster = RedisCluster { masters };
+        let url = format!("{url}127.0.0.1:{}", masters[0].node_port());
+        let cluster = RedisCluster { masters, url };
         cluster.until_whole().await;
         cluster
     }
@@ -63,7 +83,7 @@ impl RedisCluster {
 
     /// The URL by which nodes use it; it names a server of the three alone.
     pub fn url(&self) -> String {
-        format!("redis+cluster://127.0.0.1:{}", self.masters[0].port())
+        self.url.clone()
     }
 
     /// Which of the masters had a key's slot in the beginning.
@@ -74,7 +94,8 @@ impl RedisCluster {
 
     /// Gives a master a replica that has all it has.
     pub async fn add_replica(&self, of: usize) -> RedisServer {
-        let (replica, bus) = server().await;
+        let start = async |flags: &[&str]| RedisServer::start_with(flags).await;
+        let (replica, bus) = member(&start).await;
         meet(&self.masters[0], &replica, bus);
         let id = id(&self.masters[of]);
         wait::until("the replica knows its master", async || {
@@ -142,15 +163,15 @@ fn share(n: usize) -> u16 {
 }
 
 /// A server of no cluster yet, and the port by which it talks to others.
-async fn server() -> (RedisServer, u16) {
+async fn member(start: &impl AsyncFn(&[&str]) -> RedisServer) -> (RedisServer, u16) {
     let bus = programs::free_port();
     let bus_text = bus.to_string();
     let flags = [&FLAGS[..], &["--cluster-port", &bus_text]].concat();
-    (RedisServer::start_with(&flags).await, bus)
+    (start(&flags).await, bus)
 }
 
 fn meet(one: &RedisServer, other: &RedisServer, bus: u16) {
-    let port = other.port();
+    let port = other.node_port();
     command(
         &mut one.connection(),
         &format!("CLUSTER MEET 127.0.0.1 {port} {bus}"),

@@ -9,11 +9,14 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::process::Process;
+use crate::secured::Secured;
 use crate::{programs, wait};
 
 /// A running Redis, gone when it is dropped.
 pub struct RedisServer {
     port: u16,
+    /// Where it takes TLS, if it does.
+    tls_port: Option<u16>,
     /// Empty if it asks for none.
     password: String,
     name: String,
@@ -34,8 +37,38 @@ impl RedisServer {
         RedisServer::run(directory, "Redis", flags).await
     }
 
+    /// The same with the password `secret`, and TLS at a port of its own, which is for nodes and other servers.
+    pub async fn start_secured(secured: &Secured, flags: &[&str]) -> Self {
+        let passwords = ["--requirepass", "secret", "--masterauth", "secret"];
+        let (tls_port, tls) = tls(secured);
+        let tls: Vec<&str> = tls.iter().map(String::as_str).collect();
+        let server = RedisServer::start_with(&[&passwords, &tls[..], flags].concat()).await;
+        RedisServer {
+            tls_port: Some(tls_port),
+            ..server
+        }
+    }
+
     /// A sentinel with a password that watches a server as `mymaster`, alone, and is quick to decide.
     pub async fn sentinel_of(master: &RedisServer, password: &str) -> Self {
+        RedisServer::sentinel(master, password, &[]).await
+    }
+
+    /// The same by TLS, which it takes as its master does.
+    pub async fn secured_sentinel_of(
+        master: &RedisServer,
+        password: &str,
+        secured: &Secured,
+    ) -> Self {
+        let (tls_port, tls) = tls(secured);
+        let sentinel = RedisServer::sentinel(master, password, &tls).await;
+        RedisServer {
+            tls_port: Some(tls_port),
+            ..sentinel
+        }
+    }
+
+    async fn sentinel(master: &RedisServer, password: &str, flags: &[String]) -> Self {
         let directory = TempDir::new().expect("a temporary directory can be made");
         let file = directory.path().join("sentinel.conf");
         let settings = format!(
@@ -43,7 +76,7 @@ impl RedisServer {
              sentinel down-after-milliseconds mymaster 500\n\
              sentinel failover-timeout mymaster 5000\n\
              {}",
-            master.port,
+            master.node_port(),
             match &*master.password {
                 "" => String::new(),
                 password => format!("sentinel auth-pass mymaster {password}\n"),
@@ -51,7 +84,11 @@ impl RedisServer {
         );
         fs::write(&file, settings).expect("the file can be written");
         let file = file.to_str().expect("UTF-8").to_owned();
-        let flags = [&file, "--sentinel", "--requirepass", password];
+        let own = [&file, "--sentinel", "--requirepass", password];
+        let flags: Vec<&str> = own
+            .into_iter()
+            .chain(flags.iter().map(String::as_str))
+            .collect();
         RedisServer::run(directory, "a sentinel", &flags).await
     }
 
@@ -63,6 +100,7 @@ impl RedisServer {
         let password = pairs.find(|pair| pair[0] == "--requirepass");
         RedisServer {
             port,
+            tls_port: None,
             password: password.map_or(String::new(), |pair| pair[1].clone()),
             name: name.to_owned(),
             flags,
@@ -78,6 +116,11 @@ impl RedisServer {
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where nodes and other servers come.
+    pub fn node_port(&self) -> u16 {
+        self.tls_port.unwrap_or(self.port)
     }
 
     pub fn url(&self) -> String {
@@ -103,6 +146,17 @@ impl RedisServer {
     pub fn kill(&mut self) {
         self.process.kill();
     }
+}
+
+/// A port for TLS, and the flags by which it is taken there and used to reach other servers.
+fn tls(secured: &Secured) -> (u16, Vec<String>) {
+    let port = programs::free_port();
+    let mut flags: Vec<String> = ["--tls-replication", "yes", "--tls-port"]
+        .map(str::to_owned)
+        .into();
+    flags.push(port.to_string());
+    flags.extend(secured.redis_tls());
+    (port, flags)
 }
 
 async fn process(name: &str, (directory, port): (&TempDir, u16), flags: &[String]) -> Process {

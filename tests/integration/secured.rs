@@ -91,15 +91,23 @@ impl Secured {
     pub fn redis(&self, command: &mut Command, port: u16) {
         command
             .args(["--port", "0", "--tls-port", &port.to_string()])
-            .args(["--tls-auth-clients", "yes"]);
+            .args(self.redis_tls())
+            .arg("--aclfile")
+            .arg(self.file("redis", "users.acl"));
+    }
+
+    /// Arguments of a Redis that shows a certificate and wants one.
+    pub fn redis_tls(&self) -> Vec<String> {
+        let mut arguments = vec!["--tls-auth-clients".to_owned(), "yes".to_owned()];
         for (flag, name) in [
             ("--tls-cert-file", "cert.pem"),
             ("--tls-key-file", "key.pem"),
             ("--tls-ca-cert-file", "ca.pem"),
-            ("--aclfile", "users.acl"),
         ] {
-            command.arg(flag).arg(self.file("redis", name));
+            let file = self.file("redis", name).display().to_string();
+            arguments.extend([flag.to_owned(), file]);
         }
+        arguments
     }
 
     /// The flags by which a node is one, for the broker and for Redis.
@@ -109,13 +117,14 @@ impl Secured {
         let url = fs::read_to_string(self.file("node", "redis-url")).expect("it was made");
         let url = replaced(&url, "@redis:6379", &format!("@127.0.0.1:{port}"));
         command.args(["--redis", url.trim_end()]);
-        for (flag, name) in [
-            ("--redis-ca", "ca.pem"),
-            ("--redis-cert", "cert.pem"),
-            ("--redis-key", "key.pem"),
-        ] {
-            command.arg(flag).arg(self.file("node", name));
-        }
+        command.args(self.node_redis_tls());
+    }
+
+    /// The flags by which a node shows its certificate to Redis.
+    pub fn node_redis_tls(&self) -> Vec<String> {
+        let names = [("ca", "ca.pem"), ("cert", "cert.pem"), ("key", "key.pem")];
+        let flag = |(flag, name)| format!("--redis-{flag}={}", self.file("node", name).display());
+        names.map(flag).into()
     }
 
     /// The flags of our command line by which somebody is a user of the broker.
