@@ -15,7 +15,6 @@ use tempfile::TempDir;
 use crate::cluster::{Cluster, Options};
 use crate::process::Process;
 use crate::queue::Queue;
-use crate::queue_cluster::topic_of;
 use crate::redis_cluster::RedisCluster;
 use crate::redis_server::RedisServer;
 use crate::secured::Secured;
@@ -184,17 +183,9 @@ async fn nodes_take_up_new_certificates_without_a_restart() {
 async fn the_servers_of_a_redis_cluster_are_all_used_by_tls() {
     let secured = Secured::new();
     let mut redis = RedisCluster::start_secured(&secured).await;
-    let mut flags = secured.node_redis_tls();
-    flags.push(format!("--redis={}", redis.url()));
-    let cluster = Cluster::start(Options {
-        nodes: 1,
-        flags,
-        ..Options::default()
-    })
-    .await;
-    let queue = Queue::of(&cluster).await;
+    let (_cluster, queue) = with_redis(&secured, &redis.url()).await;
     for master in 0..3 {
-        let topic = topic_of(&redis, master, 0);
+        let topic = redis.topic_of(master, 0);
         exchange(&queue, &topic, "before").await;
         redis.masters[master].kill();
         redis.masters[master].start_again().await;
@@ -208,11 +199,17 @@ async fn the_server_that_sentinels_name_is_used_by_tls() {
     let secured = Secured::new();
     let master = RedisServer::start_secured(&secured, &[]).await;
     let sentinel = RedisServer::secured_sentinel_of(&master, "other", &secured).await;
-    let mut flags = secured.node_redis_tls();
     let port = sentinel.node_port();
-    flags.push(format!(
-        "--redis=rediss+sentinel://:secret@127.0.0.1:{port}/mymaster?sentinel_password=other"
-    ));
+    let url =
+        format!("rediss+sentinel://:secret@127.0.0.1:{port}/mymaster?sentinel_password=other");
+    let (_cluster, queue) = with_redis(&secured, &url).await;
+    exchange(&queue, "mails", "hello").await;
+}
+
+/// One node, with this Redis and the certificates by which it is a node there.
+async fn with_redis(secured: &Secured, url: &str) -> (Cluster, Queue) {
+    let mut flags = secured.node_redis_tls();
+    flags.push(format!("--redis={url}"));
     let cluster = Cluster::start(Options {
         nodes: 1,
         flags,
@@ -220,14 +217,15 @@ async fn the_server_that_sentinels_name_is_used_by_tls() {
     })
     .await;
     let queue = Queue::of(&cluster).await;
-    exchange(&queue, "mails", "hello").await;
+    (cluster, queue)
 }
 
 /// Pushes a message and takes it.
 async fn exchange(queue: &Queue, topic: &str, payload: &str) {
-    let body = json!({"topic": topic, "payload": payload});
+    let body = json!({"topic": topic, "payload": payload, "id": payload});
     wire::request_until_ok(&queue.nats, "mufakat.queue.push", &body).await;
-    let popped = queue.pop(topic, 1).await;
+    let popped = queue.pop(topic, 2).await;
+    assert_eq!(popped.len(), 1);
     assert_eq!(popped[0]["payload"], payload);
     assert_eq!(queue.ack(topic, &popped[0]["receipt"]).await, "acked");
 }

@@ -1,7 +1,6 @@
 //! Queues in a Redis Cluster: three masters, of which each has the topics of a third of the slots.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use mufakat::protocol::status::Durability;
 use mufakat::queue::slots::slot_of;
@@ -24,19 +23,12 @@ async fn start(nodes: u64) -> (RedisCluster, Cluster, Queue) {
     .await;
     let queue = Queue::of(&cluster).await;
     for n in 0..3 {
-        let topic = topic_of(&redis, n, 0);
-        let body = json!({"topic": topic, "payload": "warm-up"});
+        let topic = redis.topic_of(n, 0);
+        let body = json!({"topic": topic, "payload": "warm-up", "id": "warm-up"});
         wire::request_until_ok(&queue.nats, "mufakat.queue.push", &body).await;
         assert_eq!(queue.pop(&topic, 10).await.len(), 1);
     }
     (redis, cluster, queue)
-}
-
-/// A topic that one of the masters has, the nth of those.
-pub fn topic_of(redis: &RedisCluster, master: usize, nth: usize) -> String {
-    let mut topics = (0..).map(|n| format!("topic-{n}"));
-    let is_there = |topic: &String| redis.master_of(topic) == master;
-    topics.by_ref().filter(is_there).nth(nth).expect("endless")
 }
 
 async fn push(queue: &Queue, topic: &str, more: Value) -> Value {
@@ -91,12 +83,12 @@ async fn queue_topics_are_spread_over_the_masters_of_a_redis_cluster() {
     // claimed; where it can be asked, it is confirmed.
     let alone = push(
         &queue,
-        &topic_of(&redis, 0, 0),
+        &redis.topic_of(0, 0),
         json!({"require_durability": "fsync"}),
     )
     .await;
     assert_eq!(alone["durability"]["source"], "inspected", "{alone}");
-    let copied = topic_of(&redis, 2, 0);
+    let copied = redis.topic_of(2, 0);
     let level = wait::until("the replica counts", async || {
         let durability = push(&queue, &copied, json!({})).await["durability"].clone();
         let (level, source) = (&durability["level"], &durability["source"]);
@@ -126,7 +118,7 @@ async fn queue_topics_are_spread_over_the_masters_of_a_redis_cluster() {
 #[tokio::test]
 async fn queue_goes_on_while_a_slot_of_its_redis_cluster_moves() {
     let (redis, _cluster, queue) = start(1).await;
-    let topic = topic_of(&redis, 0, 1);
+    let topic = redis.topic_of(0, 1);
     let slot = slot_of(&topic);
     let way = (0, 2);
     let pushes = async {
@@ -150,8 +142,12 @@ async fn queue_goes_on_while_a_slot_of_its_redis_cluster_moves() {
         .await;
         redis.begin_move(slot, way);
         assert!(redis.move_keys(slot, way, 2) > 0);
-        // For a while some of the keys are here and some are there.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        // Some of the keys are here and some are there.
+        wait::until("a push meets that", async || {
+            let told = ["TRYAGAIN", "ASK"].map(|error| redis.told(way.0, error));
+            (told != [0, 0]).then_some(())
+        })
+        .await;
         redis.end_move(slot, way);
     };
     let (seqs, ()) = futures_util::join!(pushes, moves);
@@ -176,7 +172,7 @@ async fn queue_follows_a_promoted_replica_and_loses_no_more_than_the_topics_of_a
     let lister = lister(&redis);
     let (doomed, other) = ((lister + 1) % 3, (lister + 2) % 3);
     let replica = redis.add_replica(doomed).await;
-    let topic = topic_of(&redis, doomed, 1);
+    let topic = redis.topic_of(doomed, 1);
     let pushed = push(&queue, &topic, json!({"id": "1"})).await;
     assert_eq!(pushed["ok"], true, "{pushed}");
     wait::until("the replica has it", async || {
@@ -193,7 +189,7 @@ async fn queue_follows_a_promoted_replica_and_loses_no_more_than_the_topics_of_a
     .await;
     redis.masters[doomed].kill();
     for master in [lister, other] {
-        let elsewhere = push(&queue, &topic_of(&redis, master, 1), json!({})).await;
+        let elsewhere = push(&queue, &redis.topic_of(master, 1), json!({})).await;
         assert_eq!(elsewhere["ok"], true, "{elsewhere}");
     }
     let body = json!({"topic": topic, "payload": "x", "id": "2"});
@@ -204,7 +200,7 @@ async fn queue_follows_a_promoted_replica_and_loses_no_more_than_the_topics_of_a
 
     // The list of topics goes with a master that nobody replaces; topics elsewhere are served, new ones too.
     redis.masters[lister].kill();
-    let away = topic_of(&redis, lister, 1);
+    let away = redis.topic_of(lister, 1);
     wait::until(
         "topics of a master that is away are not served",
         async || {
@@ -215,7 +211,7 @@ async fn queue_follows_a_promoted_replica_and_loses_no_more_than_the_topics_of_a
     )
     .await;
     for master in [doomed, other] {
-        let topic = topic_of(&redis, master, 2);
+        let topic = redis.topic_of(master, 2);
         let body = json!({"topic": topic, "payload": "x", "id": "1"});
         // Each node learns of a promotion by itself, within a second.
         wire::request_until_ok(&queue.nats, "mufakat.queue.push", &body).await;

@@ -183,8 +183,11 @@ async fn queue_an_id_is_known_only_once_its_message_is_stored() {
 async fn queue_visibility_counts_from_the_pop() {
     let (_cluster, queue) = start(1).await;
     queue.push("a", json!(1)).await;
-    // Longer than the visibility that is asked for below.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    wait::until("it is older than the visibility", async || {
+        let age_ms = queue.stats("a").await["oldest_age_ms"].as_u64()?;
+        (age_ms >= 300).then_some(())
+    })
+    .await;
     let pop = json!({"topic": "a", "consumer": "c", "visibility_ms": 250});
     let popped = messages(&queue.ok("queue.pop", pop).await);
     let at = |field: &str| popped[0][field].as_u64().expect("a time");

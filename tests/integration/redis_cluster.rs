@@ -92,6 +92,25 @@ impl RedisCluster {
         (0..MASTERS).find(|n| slot < share(n + 1)).expect("a share")
     }
 
+    /// A topic that one of the masters has, the nth of those.
+    pub fn topic_of(&self, master: usize, nth: usize) -> String {
+        let mut topics = (0..).map(|n| format!("topic-{n}"));
+        let is_there = |topic: &String| self.master_of(topic) == master;
+        topics.by_ref().filter(is_there).nth(nth).expect("endless")
+    }
+
+    /// How often a master has answered with an error.
+    pub fn told(&self, master: usize, error: &str) -> u64 {
+        let mut asked = redis::cmd("INFO");
+        let asked = asked.arg("errorstats");
+        let told: String = asked
+            .query(&mut self.masters[master].connection())
+            .expect("it answers");
+        let start = format!("errorstat_{error}:count=");
+        let count = told.lines().find_map(|line| line.strip_prefix(&*start));
+        count.map_or(0, |count| count.trim_end().parse().expect("a count"))
+    }
+
     /// Gives a master a replica that has all it has.
     pub async fn add_replica(&self, of: usize) -> RedisServer {
         let start = async |flags: &[&str]| RedisServer::start_with(flags).await;

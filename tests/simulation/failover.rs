@@ -258,3 +258,21 @@ fn who_hands_over_hears_that_the_others_stop_too() {
         assert!(begun.elapsed() < AT_ONCE, "took {:?}", begun.elapsed());
     });
 }
+
+/// The one that is asked first does not hear it: another one is asked, though both could lead as well.
+#[test]
+fn another_is_asked_to_lead_when_the_first_does_not() {
+    run(1, async {
+        let mut cluster = Cluster::of_three(1, 10_000).await;
+        cluster.pass(1_000).await;
+        let leader = cluster.leader().await;
+        let others = cluster.followers();
+        cluster.isolate(others[0]);
+        let handle = cluster.core(leader).handle.clone();
+        let staying = async || others.iter().copied().collect();
+        let begun = now();
+        handle.hand_over(staying, begun + PATIENCE).await;
+        assert!(begun.elapsed() < AT_ONCE, "took {:?}", begun.elapsed());
+        assert_eq!(handle.leader(), Some(others[1]));
+    });
+}

@@ -184,20 +184,19 @@ fn files_begin_with_what_they_are() {
 
 #[test]
 fn nothing_is_left_for_later() {
+    // In two parts each, so that this file is looked at as well.
     let marks = [
-        "TODO",
-        "FIXME",
-        "XXX",
-        "todo!(",
-        "unimplemented!(",
-        "#[ignore",
-        "dbg!(",
-    ];
+        ["TO", "DO"],
+        ["FIX", "ME"],
+        ["XX", "X"],
+        ["to", "do!("],
+        ["unimple", "mented!("],
+        ["#[ig", "nore"],
+        ["db", "g!("],
+    ]
+    .map(|parts| parts.concat());
     let mut found = Vec::new();
-    for source in sources()
-        .iter()
-        .filter(|source| source.path != "tests/tidy/main.rs")
-    {
+    for source in &sources() {
         for (number, line) in source.text.lines().enumerate() {
             if marks.iter().any(|mark| line.contains(mark)) {
                 found.push(format!("{}:{}: {}", source.path, number + 1, line.trim()));

@@ -14,15 +14,25 @@ fn shell_line(directory: &Path, script: &str) -> Line {
     }
 }
 
-async fn until_log_has(path: &Path, wanted: &str) {
+/// Looks until there is something.
+async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let until = now() + Duration::from_secs(20);
-    while !fs::read_to_string(path)
-        .unwrap_or_default()
-        .contains(wanted)
-    {
-        assert!(now() < until, "{wanted} never came to {}", path.display());
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(now() < until, "{what}: not within 20 s");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+async fn until_log_has(path: &Path, wanted: &str) {
+    let what = format!("{wanted} comes to {}", path.display());
+    until(&what, || {
+        let log = fs::read_to_string(path).ok()?;
+        log.contains(wanted).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -33,12 +43,7 @@ async fn an_end_is_reported_once_with_its_log() {
     let log = line.log.clone();
     processes.start(line).expect("start");
     until_log_has(&log, "damaged").await;
-    let ended = loop {
-        if let Some(ended) = processes.ended().pop() {
-            break ended;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    };
+    let ended = until("it ends", || processes.ended().pop()).await;
     let text = ended.to_string();
     assert!(
         text.starts_with("node-1 ended by itself (exit status: 3)"),
