@@ -250,6 +250,7 @@ impl Core {
             service: service_info(&identity, &prefix),
             started: time::now(),
             history: Mutex::new(History::new(time::now())),
+            hashing: tokio::sync::Mutex::default(),
             serving: AtomicBool::new(false),
         });
         let dispatch = Arc::new(Dispatch {

@@ -15,6 +15,7 @@ use crate::ids::NodeId;
 use crate::lock::service::{LockService, Received};
 use crate::monitor::insight::Insight;
 use crate::protocol::request::Envelope;
+use crate::protocol::status::StateHashChoice;
 use crate::protocol::subject::Address;
 use crate::protocol::tenant::seat::Seat;
 use crate::protocol::{self, ErrorReply, Operation, Prefix, Refusal, ReplyTo, Request};
@@ -353,10 +354,20 @@ impl Dispatch {
             }
             Request::Cluster(request) => self.wish(request.wish, (asked, to), received),
             Request::Backup(request) => self.back_up(request, to, received),
-            Request::Status(ask) => {
-                let status = self.insight.status(ask.state_hash);
-                self.answer(&to, (Some(asked), received.at), Ok(&status));
-            }
+            Request::Status(ask) => match ask.state_hash {
+                StateHashChoice::Omit => {
+                    let status = self.insight.status();
+                    self.answer(&to, (Some(asked), received.at), Ok(&status));
+                }
+                StateHashChoice::Include => {
+                    let dispatch = self.clone();
+                    tokio::spawn(async move {
+                        let _seat = received.seat;
+                        let status = dispatch.insight.hashed_status().await;
+                        dispatch.answer(&to, (Some(asked), received.at), Ok(&status));
+                    });
+                }
+            },
             Request::Metrics(ask) => {
                 let metrics = self.insight.metrics_as(ask.format);
                 self.answer(&to, (Some(asked), received.at), Ok(&metrics));

@@ -1,7 +1,6 @@
 //! When leases, waits, sessions and lock delays end: the only index by time.
 
-use std::collections::BTreeSet;
-
+use imbl::OrdSet;
 use serde::{Deserialize, Serialize};
 
 use super::Name;
@@ -13,12 +12,12 @@ use crate::ids::Token;
 /// that moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Deadlines {
-    leases: BTreeSet<(u64, Token)>,
-    waits: BTreeSet<(u64, Place)>,
-    sessions: BTreeSet<(u64, Name)>,
+    leases: OrdSet<(u64, Token)>,
+    waits: OrdSet<(u64, Place)>,
+    sessions: OrdSet<(u64, Name)>,
     /// Sessions that are over and not yet gone: due at any time, and first.
-    ending: BTreeSet<Name>,
-    delays: BTreeSet<(u64, Name)>,
+    ending: OrdSet<Name>,
+    delays: OrdSet<(u64, Name)>,
     /// No lease and no session ends before this moment, whatever its own deadline says. One number
     /// instead of a walk over all leases at the start of a term.
     lease_floor_ms: u64,
@@ -42,7 +41,10 @@ impl Deadlines {
 
     pub(super) fn remove_lease(&mut self, deadline_ms: u64, token: Token) {
         let known = self.leases.remove(&(deadline_ms, token));
-        assert!(known, "the lease of token {token} has no deadline");
+        assert!(
+            known.is_some(),
+            "the lease of token {token} has no deadline"
+        );
     }
 
     pub(super) fn add_wait(&mut self, deadline_ms: u64, place: Place) {
@@ -51,7 +53,10 @@ impl Deadlines {
 
     pub(super) fn remove_wait(&mut self, deadline_ms: u64, place: Place) {
         let known = self.waits.remove(&(deadline_ms, place));
-        assert!(known, "the wait at place {place:?} has no deadline");
+        assert!(
+            known.is_some(),
+            "the wait at place {place:?} has no deadline"
+        );
     }
 
     pub(super) fn add_session(&mut self, deadline_ms: u64, id: &Name) {
@@ -60,7 +65,7 @@ impl Deadlines {
 
     pub(super) fn remove_session(&mut self, deadline_ms: u64, id: &Name) {
         let known = self.sessions.remove(&(deadline_ms, id.clone()));
-        assert!(known, "session {id} has no deadline");
+        assert!(known.is_some(), "session {id} has no deadline");
     }
 
     pub(super) fn add_ending(&mut self, id: &Name) {
@@ -68,7 +73,8 @@ impl Deadlines {
     }
 
     pub(super) fn remove_ending(&mut self, id: &Name) {
-        assert!(self.ending.remove(id), "session {id} is not ending");
+        let known = self.ending.remove(id);
+        assert!(known.is_some(), "session {id} is not ending");
     }
 
     /// Nobody gets the resource before `until_ms`; an earlier moment does not replace a later one.
@@ -85,7 +91,7 @@ impl Deadlines {
     pub(super) fn open(&mut self, lock: &mut Lock, resource: &Name) {
         if let Some(until_ms) = lock.closed_until_ms.take() {
             let known = self.delays.remove(&(until_ms, resource.clone()));
-            assert!(known, "the delay of {resource} has no deadline");
+            assert!(known.is_some(), "the delay of {resource} has no deadline");
         }
     }
 
@@ -104,10 +110,13 @@ impl Deadlines {
         if !self.ending.is_empty() {
             return Some(0);
         }
-        let waits = self.waits.first().map(|(at, _)| *at);
-        let leases = self.leases.first().map(|(at, _)| self.lease_end_ms(*at));
-        let sessions = self.sessions.first().map(|(at, _)| self.lease_end_ms(*at));
-        let delays = self.delays.first().map(|(at, _)| *at);
+        let waits = self.waits.get_min().map(|(at, _)| *at);
+        let leases = self.leases.get_min().map(|(at, _)| self.lease_end_ms(*at));
+        let sessions = self
+            .sessions
+            .get_min()
+            .map(|(at, _)| self.lease_end_ms(*at));
+        let delays = self.delays.get_min().map(|(at, _)| *at);
         [waits, leases, sessions, delays]
             .into_iter()
             .flatten()
@@ -121,27 +130,27 @@ impl Deadlines {
 
     /// What ends first, if it is over at `now_ms`.
     pub(super) fn first_over(&self, now_ms: u64) -> Option<Over> {
-        if let Some(id) = self.ending.first() {
+        if let Some(id) = self.ending.get_min() {
             return Some(Over::Session(id.clone()));
         }
         let next_ms = self.next_ms().filter(|next_ms| *next_ms <= now_ms)?;
-        if let Some((at, place)) = self.waits.first()
+        if let Some((at, place)) = self.waits.get_min()
             && *at == next_ms
         {
             return Some(Over::Wait(*place));
         }
-        if let Some((at, token)) = self.leases.first()
+        if let Some((at, token)) = self.leases.get_min()
             && self.lease_end_ms(*at) == next_ms
         {
             return Some(Over::Lease(*token));
         }
-        if let Some((at, id)) = self.sessions.first()
+        if let Some((at, id)) = self.sessions.get_min()
             && self.lease_end_ms(*at) == next_ms
         {
             return Some(Over::Session(id.clone()));
         }
         self.delays
-            .first()
+            .get_min()
             .map(|(_, resource)| Over::Delay(resource.clone()))
     }
 }

@@ -1,8 +1,7 @@
 //! The waits that ended lately: a new leader publishes their answers again, since the one before
 //! it may have died between the commit and the publishing.
 
-use std::collections::VecDeque;
-
+use imbl::Vector;
 use serde::{Deserialize, Serialize};
 
 use super::outcome::Outcome;
@@ -20,7 +19,7 @@ struct Ending {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Endings {
-    recent: VecDeque<Ending>,
+    recent: Vector<Ending>,
     /// The sum of the endings' weights: an answer can name many holders.
     weight: u64,
 }

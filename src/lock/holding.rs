@@ -1,7 +1,5 @@
 //! How a hold starts, is prolonged and ends.
 
-use std::collections::btree_map::Entry;
-
 use serde::{Deserialize, Serialize};
 
 use super::Name;
@@ -272,16 +270,15 @@ impl Table {
         });
         let delay_ms = self.leave_session(claim, token, how);
         for want in claim.wants.iter() {
-            let Entry::Occupied(mut lock) = self.locks.entry(want.resource.clone()) else {
+            let Some(lock) = self.locks.get_mut(&want.resource) else {
                 panic!("{} is held but not in the table", want.resource);
             };
-            lock.get_mut().remove_holder(token, want.grip);
+            lock.remove_holder(token, want.grip);
             if delay_ms > 0 {
                 let until_ms = now_ms.saturating_add(delay_ms);
-                self.deadlines
-                    .close(lock.get_mut(), &want.resource, until_ms);
-            } else if lock.get().is_idle() {
-                lock.remove();
+                self.deadlines.close(lock, &want.resource, until_ms);
+            } else if lock.is_idle() {
+                self.locks.remove(&want.resource);
             }
         }
         hold

@@ -41,7 +41,7 @@ impl Table {
     pub fn list(&self, query: &Page, now_ms: u64) -> wire::Listing {
         let (mut room, mut listing) = (Room::of_an_answer(), wire::Listing::default());
         let after = query.after();
-        for (resource, lock) in self.locks.range::<str, _>((after, Unbounded)) {
+        for (resource, lock) in self.locks.range::<_, str>((after, Unbounded)) {
             if !query.covers(resource) {
                 break;
             }

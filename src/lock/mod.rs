@@ -74,6 +74,8 @@ mod waiting;
 #[cfg(test)]
 mod table_consistency;
 #[cfg(test)]
+mod table_copies;
+#[cfg(test)]
 mod table_hand_over;
 #[cfg(test)]
 mod table_model;

@@ -1,8 +1,9 @@
 //! Who holds, waits or is remembered: one record per owner, gone when none of the three is left.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
+use imbl::HashMap;
+use imbl::hashmap::Entry;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::Name;
@@ -65,13 +66,12 @@ impl Owners {
 
     /// Changes a record that must exist, and drops it if nothing is left in it.
     pub(super) fn leave(&mut self, name: &Name, change: impl FnOnce(&mut Owner)) {
-        let Entry::Occupied(mut known) = self.by_name.entry(name.clone()) else {
+        let Some(owner) = self.by_name.get_mut(name) else {
             panic!("owner {name} holds, waits or is remembered, but has no record");
         };
-        let owner = known.get_mut();
         change(owner);
         if owner.waiting.is_none() && owner.holds.is_empty() && owner.requests == 0 {
-            known.remove();
+            self.by_name.remove(name);
         }
     }
 

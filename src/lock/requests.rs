@@ -6,8 +6,7 @@
 //! trace. None is forgotten early: at [`Limits::request_ids`](super::limits::Limits) new ids are
 //! refused.
 
-use std::collections::{BTreeMap, VecDeque};
-
+use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Serialize};
 
 use super::Name;
@@ -51,10 +50,10 @@ impl Became {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Requests {
-    by_owner_and_id: BTreeMap<(Name, Name), Remembered>,
+    by_owner_and_id: OrdMap<(Name, Name), Remembered>,
     /// The ended ones in the order in which they are forgotten: all are kept equally long, and
     /// state time does not go back.
-    forgetting: VecDeque<(u64, Name, Name)>,
+    forgetting: Vector<(u64, Name, Name)>,
 }
 
 impl Requests {
@@ -116,7 +115,10 @@ impl Requests {
 #[cfg(test)]
 impl Requests {
     /// Panics unless exactly `live` and the ended ones are remembered.
-    pub(super) fn assert_consistent(&self, live: &BTreeMap<(Name, Name), Became>) {
+    pub(super) fn assert_consistent(
+        &self,
+        live: &std::collections::BTreeMap<(Name, Name), Became>,
+    ) {
         for (key, remembered) in &self.by_owner_and_id {
             match remembered.became {
                 Became::Ended { until_ms } => {

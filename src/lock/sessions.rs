@@ -4,9 +4,10 @@
 //! it is live, whatever else has to be done: waits and holds are then taken out of the table, at
 //! most so many in one entry, before anything else that is due.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
+use imbl::{OrdMap, OrdSet, Vector};
 use serde::{Deserialize, Serialize};
 
 use super::Name;
@@ -54,11 +55,11 @@ enum Closing {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Sessions {
-    by_id: BTreeMap<Name, Session>,
+    by_id: OrdMap<Name, Session>,
     /// Those that ended lately.
-    gone: BTreeSet<Name>,
+    gone: OrdSet<Name>,
     /// The same in the order in which they are forgotten.
-    forgetting: VecDeque<(u64, Name)>,
+    forgetting: Vector<(u64, Name)>,
 }
 
 impl Sessions {
@@ -102,7 +103,7 @@ impl Sessions {
         deadlines: &'a Deadlines,
     ) -> impl Iterator<Item = (&'a Name, &'a Session)> {
         self.by_id
-            .range::<str, _>((from, Bound::Unbounded))
+            .range::<_, str>((from, Bound::Unbounded))
             .filter(move |(id, _)| !self.is_over(id, now_ms, deadlines))
     }
 

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use super::Name;
@@ -38,13 +39,13 @@ pub struct Table {
     /// The number of the newest wait.
     pub(super) last_place: u64,
     /// Every resource that is held, waited for or closed for a while, and no other.
-    pub(super) locks: BTreeMap<Name, Lock>,
-    pub(super) holds: BTreeMap<Token, Hold>,
-    pub(super) waits: BTreeMap<Place, Waiter>,
+    pub(super) locks: OrdMap<Name, Lock>,
+    pub(super) holds: OrdMap<Token, Hold>,
+    pub(super) waits: OrdMap<Place, Waiter>,
     /// How many waits each tenant has, of those that have any.
     pub(super) tenants_waits: BTreeMap<Tenant, u64>,
     /// From the token that a hold had to the one that its conversion gave it.
-    pub(super) converted: BTreeMap<Token, Token>,
+    pub(super) converted: OrdMap<Token, Token>,
     pub(super) owners: Owners,
     pub(super) sessions: Sessions,
     pub(super) requests: Requests,

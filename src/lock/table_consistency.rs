@@ -54,7 +54,7 @@ impl Table {
             let blocked = self.blocked_on(waiter, *place, now_ms).is_some();
             assert!(blocked || self.is_wait_over(waiter, now_ms), "left waiting");
         }
-        assert_eq!(converted, self.converted);
+        assert!(self.converted.iter().eq(&converted));
         assert_eq!(tenants_waits, self.tenants_waits);
         self.requests.assert_consistent(&ids);
         for (name, owner) in self.owners.iter() {

@@ -400,7 +400,7 @@ mod tests {
         for owner in 1..=WAITERS {
             table.apply(0, &acquire(owner, 0, Some(1)), &mut effects);
         }
-        let last = *table.waits.last_key_value().unwrap().0;
+        let last = table.waits.get_max().unwrap().0;
         let mut search = Search::new(&table, last, 0);
         while search.step() {}
         assert_eq!(search.found.len(), WAITERS);

@@ -13,8 +13,7 @@ use crate::monitor::history::{History, Reading, Told};
 use crate::monitor::http::NodeInfo;
 use crate::protocol::reply::{self, From};
 use crate::protocol::status::{
-    CacheCounts, LockCounts, Member, NatsState, QueueCounts, RedisState, StateHash,
-    StateHashChoice, Status,
+    CacheCounts, LockCounts, Member, NatsState, QueueCounts, RedisState, StateHash, Status,
 };
 use crate::protocol::{self, Code, Encoding, Operation, ReplyTo};
 use crate::queue::service::QueueService;
@@ -47,23 +46,36 @@ pub struct Insight {
     pub started: Instant,
     /// What requests were answered lately.
     pub history: Mutex<History>,
+    /// Held while the state is hashed.
+    pub hashing: tokio::sync::Mutex<()>,
     /// Whether requests of clients reach this node: from its subscription until it drains.
     pub serving: AtomicBool,
 }
 
 impl Insight {
+    /// The reply to `status` that has a hash of the whole state. Hashing is the work of a thread of its own,
+    /// and one at a time: the state can be large.
+    pub async fn hashed_status(&self) -> Status {
+        let _turn = self.hashing.lock().await;
+        let state = self.handle.read(|state, _| state.clone());
+        let hash = move || StateHash {
+            batches: state.batches(),
+            hash: format!("{:016x}", state.hash()),
+        };
+        let hashed = tokio::task::spawn_blocking(hash).await;
+        Status {
+            state_hash: Some(hashed.expect("a state always encodes")),
+            ..self.status()
+        }
+    }
+
     /// The reply to `status`.
-    pub fn status(&self, state_hash: StateHashChoice) -> Status {
+    pub fn status(&self) -> Status {
         let raft = self.handle.status();
         let (entries, bytes) = self.cache.size();
-        let (view, locks, state_hash) = self.handle.read(|state, _| {
-            let wanted = state_hash == StateHashChoice::Include;
-            let hash = wanted.then(|| StateHash {
-                batches: state.batches(),
-                hash: format!("{:016x}", state.hash()),
-            });
-            (state.view.clone(), state.locks.counts(), hash)
-        });
+        let (view, locks) = self
+            .handle
+            .read(|state, _| (state.view.clone(), state.locks.counts()));
         let member = |(node, voter): (&_, &bool)| Member {
             node: *node,
             voter: *voter,
@@ -96,14 +108,14 @@ impl Insight {
                 connected: self.clients.is_connected(),
             },
             redis: self.redis.as_deref().map(redis_state),
-            state_hash,
+            state_hash: None,
         }
     }
 
     /// What the dashboard of another node is told about this one, as JSON.
     pub fn report(&self) -> Bytes {
         let report = Report {
-            status: &self.status(StateHashChoice::Omit),
+            status: &self.status(),
             last_log_index: self.handle.status().last_log_index,
             cache: &self.cache.stats(),
             costs: &self.stats.costs(operation_labels()),
@@ -192,7 +204,7 @@ impl NodeInfo for Insight {
             ask_node: None,
         };
         let to = ReplyTo::new("", Encoding::Json);
-        reply::success(&to, from, &self.status(StateHashChoice::Omit)).payload
+        reply::success(&to, from, &self.status()).payload
     }
 
     fn metrics_text(&self) -> String {

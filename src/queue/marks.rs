@@ -4,8 +4,9 @@
 //! Owners report now and then, so that a mark is a little behind. It is never ahead: what is below it
 //! was acknowledged by Redis once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::tenant::Tenant;
@@ -40,9 +41,9 @@ pub struct Report {
 #[serde(from = "Kept", into = "Kept")]
 pub struct Marks {
     /// With the number of the report.
-    by_topic: BTreeMap<String, (u64, Mark)>,
+    by_topic: OrdMap<String, (u64, Mark)>,
     /// The same, oldest report first.
-    by_age: BTreeSet<(u64, String)>,
+    by_age: OrdSet<(u64, String)>,
     /// Bytes of all topics of a tenant, by its account.
     by_account: BTreeMap<Tenant, u64>,
     last_number: u64,
@@ -50,7 +51,7 @@ pub struct Marks {
 
 /// What a snapshot has of it.
 #[derive(Clone, Serialize, Deserialize)]
-struct Kept(BTreeMap<String, (u64, Mark)>, u64);
+struct Kept(OrdMap<String, (u64, Mark)>, u64);
 
 impl From<Kept> for Marks {
     fn from(Kept(by_topic, last_number): Kept) -> Self {
@@ -115,7 +116,7 @@ impl Marks {
             }
             self.by_age.insert((self.last_number, topic.clone()));
             if self.by_topic.len() > TOPICS_MAX
-                && let Some((_, oldest)) = self.by_age.pop_first()
+                && let Some((_, oldest)) = self.by_age.remove_min()
             {
                 let forgotten = self.by_topic.remove(&oldest);
                 self.recount(&oldest, forgotten.map_or(0, |(_, mark)| mark.bytes), 0);

@@ -76,8 +76,10 @@ impl Backups {
             last_log_id,
             last_membership,
         };
-        let state = Bytes::from(self.handle.read(|state, _| state.encode()));
-        let bytes = Bytes::from(snapshot::encode(&meta, &state));
+        let state = self.handle.read(|state, _| state.clone());
+        let encode = move || Bytes::from(snapshot::encode(&meta, &state.encode().into()));
+        let encoded = tokio::task::spawn_blocking(encode).await;
+        let bytes = encoded.expect("a state always encodes");
         let name = format!("{:016x}", rand::random::<u64>());
         tracing::info!(backup = %name, bytes = bytes.len(), "a copy of the state was made");
         let kept = Kept {

@@ -19,7 +19,8 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
 
 use super::command::Batch;
-use super::snapshot::Snapshots;
+use super::snapshot::{Snapshots, decode_state};
+use super::state::State as Replicated;
 use super::types::{Entry, LogId, SnapshotMeta, TypeConfig, Vote};
 
 /// A read for replication ends before this many bytes of commands, so that one request fits into a
@@ -127,19 +128,40 @@ impl MemoryDisk {
             .collect()
     }
 
+    fn keep(&self, meta: &SnapshotMeta, data: Bytes) {
+        let mut state = self.state();
+        let newest = state.snapshot.as_ref().map(|(meta, _)| meta.last_log_id);
+        if newest <= Some(meta.last_log_id) {
+            state.snapshot = Some((meta.clone(), data));
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder panics")
     }
 }
 
 impl Snapshots for MemoryDisk {
-    fn save(&self, meta: &SnapshotMeta, data: Bytes) -> BoxFuture<'static, io::Result<()>> {
-        let mut state = self.state();
-        let newest = state.snapshot.as_ref().map(|(meta, _)| meta.last_log_id);
-        if newest <= Some(meta.last_log_id) {
-            state.snapshot = Some((meta.clone(), data));
+    fn save(
+        &self,
+        meta: &SnapshotMeta,
+        state: Replicated,
+    ) -> BoxFuture<'static, io::Result<Bytes>> {
+        let data = Bytes::from(state.encode());
+        self.keep(meta, data.clone());
+        async { Ok(data) }.boxed()
+    }
+
+    fn receive(
+        &self,
+        meta: &SnapshotMeta,
+        data: Bytes,
+    ) -> BoxFuture<'static, io::Result<Replicated>> {
+        let state = decode_state(&data);
+        if state.is_ok() {
+            self.keep(meta, data);
         }
-        async { Ok(()) }.boxed()
+        async { state }.boxed()
     }
 
     fn load(&self) -> BoxFuture<'static, io::Result<Option<(SnapshotMeta, Bytes)>>> {

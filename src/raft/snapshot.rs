@@ -18,11 +18,14 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
+use tokio::sync::oneshot;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+use crate::raft::state::State;
 use crate::raft::types::SnapshotMeta;
 
 #[cfg(test)]
@@ -35,6 +38,9 @@ const HASH_BYTES: usize = 8;
 
 /// Damage is found block by block; also the unit of writing.
 const BLOCK_BYTES: usize = 256 << 10;
+
+/// How much a snapshot of the node's own gives way to whoever serves requests: it is in no hurry.
+const NICENESS: i32 = 10;
 
 /// Name of a file that is still being written. One at a time: openraft builds or installs one
 /// snapshot at a time, and one process has the data directory.
@@ -59,26 +65,65 @@ pub enum LoadError {
 
 /// Where a node keeps its snapshots: a directory, or memory in simulations.
 pub trait Snapshots: Send + Sync + 'static {
-    /// Stores a snapshot. When this ends well it survives a crash, and older ones are not needed.
-    fn save(&self, meta: &SnapshotMeta, data: Bytes) -> BoxFuture<'static, io::Result<()>>;
+    /// Stores a state and returns it as bytes. When this ends well it survives a crash, and older ones
+    /// are not needed.
+    fn save(&self, meta: &SnapshotMeta, state: State) -> BoxFuture<'static, io::Result<Bytes>>;
+
+    /// Stores the bytes of a state, likewise, and returns it. Bytes that are none change nothing.
+    fn receive(&self, meta: &SnapshotMeta, data: Bytes) -> BoxFuture<'static, io::Result<State>>;
 
     /// The newest snapshot; `None` if none was ever saved.
     fn load(&self) -> BoxFuture<'static, io::Result<Option<(SnapshotMeta, Bytes)>>>;
 }
 
-/// Files block, so that they are written and read on threads of their own.
+/// Files block and a large state takes its time, so that both are the work of threads of their own.
 impl Snapshots for SnapshotStore {
-    fn save(&self, meta: &SnapshotMeta, data: Bytes) -> BoxFuture<'static, io::Result<()>> {
+    fn save(&self, meta: &SnapshotMeta, state: State) -> BoxFuture<'static, io::Result<Bytes>> {
         let (store, meta) = (self.clone(), meta.clone());
-        let work = tokio::task::spawn_blocking(move || store.save(&meta, &data));
-        async move { work.await? }.boxed()
+        let (sender, saved) = oneshot::channel();
+        let work = move || {
+            // In its nature it cannot fail, and at full speed requests would only wait longer.
+            let _ = rustix::process::nice(NICENESS);
+            let data = Bytes::from(state.encode());
+            let _ = sender.send(store.save(&meta, &data).map(|()| data));
+        };
+        let thread = thread::Builder::new().name("snapshot".to_owned());
+        let spawned = thread.spawn(work);
+        async move {
+            spawned?;
+            saved.await.map_err(io::Error::other)?
+        }
+        .boxed()
+    }
+
+    fn receive(&self, meta: &SnapshotMeta, data: Bytes) -> BoxFuture<'static, io::Result<State>> {
+        let (store, meta) = (self.clone(), meta.clone());
+        aside(move || {
+            let state = decode_state(&data)?;
+            store.save(&meta, &data)?;
+            Ok(state)
+        })
     }
 
     fn load(&self) -> BoxFuture<'static, io::Result<Option<(SnapshotMeta, Bytes)>>> {
         let store = self.clone();
-        let work = tokio::task::spawn_blocking(move || store.load());
-        async move { work.await?.map_err(io::Error::other) }.boxed()
+        aside(move || store.load().map_err(io::Error::other))
     }
+}
+
+fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> BoxFuture<'static, io::Result<T>> {
+    let work = tokio::task::spawn_blocking(work);
+    async move { work.await? }.boxed()
+}
+
+/// The state that a snapshot holds.
+pub(super) fn decode_state(data: &[u8]) -> io::Result<State> {
+    State::decode(data).map_err(|error| {
+        let what = format!("the snapshot does not decode: {error}");
+        io::Error::new(io::ErrorKind::InvalidData, what)
+    })
 }
 
 /// The directory of snapshots.

@@ -126,11 +126,6 @@ pub(super) fn cluster_of(membership: &Membership) -> ClusterId {
     ClusterId(xxh3_64(&bytes))
 }
 
-fn invalid_snapshot(error: impl std::fmt::Display) -> io::Error {
-    let what = format!("the snapshot does not decode: {error}");
-    io::Error::new(io::ErrorKind::InvalidData, what)
-}
-
 impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotData = Bytes;
     type SnapshotBuilder = Builder;
@@ -164,7 +159,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_snapshot_builder(&mut self) -> Builder {
         Builder {
-            encoded: self.state.lock().encode().into(),
+            state: self.state.lock().clone(),
             meta: SnapshotMeta {
                 last_log_id: self.last_applied,
                 last_membership: self.membership.clone(),
@@ -174,8 +169,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
-        let state = State::decode(&data).map_err(invalid_snapshot)?;
-        self.snapshots.save(meta, data).await?;
+        let state = self.snapshots.receive(meta, data).await?;
         *self.state.lock() = state;
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
@@ -193,9 +187,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 }
 
-/// Writes a state, encoded at one moment, to disk.
+/// Writes the state of one moment to disk while entries go on being applied.
 pub struct Builder {
-    encoded: Bytes,
+    state: State,
     meta: SnapshotMeta,
     snapshots: Arc<dyn Snapshots>,
 }
@@ -204,12 +198,67 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = Bytes;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        self.snapshots
-            .save(&self.meta, self.encoded.clone())
-            .await?;
+        let state = std::mem::take(&mut self.state);
         Ok(Snapshot {
+            snapshot: self.snapshots.save(&self.meta, state).await?,
             meta: self.meta.clone(),
-            snapshot: self.encoded.clone(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+    use crate::raft::format_tests::{log_id, payload};
+    use crate::raft::memory_log::MemoryDisk;
+    use crate::raft::types::Entry;
+
+    struct Silent;
+
+    impl Observer for Silent {
+        fn applied(&self, _: Applied<'_>) {}
+        fn term_applied(&self, _: u64) {}
+        fn installed(&self, _: u64) {}
+        fn members_applied(&self, _: &Membership) {}
+    }
+
+    async fn apply(machine: &mut StateMachine, index: u64) {
+        let entry = Entry {
+            log_id: log_id(1, index),
+            payload: payload(),
+        };
+        let applied = machine.apply(stream::iter([Ok((entry, None))])).await;
+        applied.expect("the entry decodes");
+    }
+
+    #[tokio::test]
+    async fn entries_go_on_while_a_snapshot_is_built_and_are_not_in_it() {
+        let state = SharedState::default();
+        let disk = Arc::new(MemoryDisk::default());
+        let mut machine = StateMachine::new(state.clone(), disk.clone(), Arc::new(Silent));
+        apply(&mut machine, 1).await;
+        let at_one = state.lock().encode();
+
+        let mut builder = machine.get_snapshot_builder().await;
+        apply(&mut machine, 2).await;
+        assert_ne!(state.lock().encode(), at_one);
+        let built = builder.build_snapshot().await.expect("memory takes it");
+        assert_eq!(built.snapshot, at_one);
+        assert_eq!(built.meta.last_log_id, Some(log_id(1, 1)));
+
+        let other = SharedState::default();
+        let mut follower = StateMachine::new(other.clone(), disk, Arc::new(Silent));
+        let installed = follower
+            .install_snapshot(&built.meta, built.snapshot.clone())
+            .await;
+        installed.expect("it is a state");
+        assert_eq!(other.lock().encode(), at_one);
+        let broken = follower
+            .install_snapshot(&built.meta, built.snapshot.slice(1..))
+            .await;
+        broken.expect_err("it is none");
+        assert_eq!(other.lock().encode(), at_one);
     }
 }
