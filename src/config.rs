@@ -169,7 +169,7 @@ pub struct Config {
     pub tenant_rate: u64,
     /// What the messages of one tenant may take in queues, up to 2^50 bytes; 0: any number.
     pub tenant_queue_bytes: u64,
-    /// A snapshot each so many log entries, 1 to 10^9.
+    /// A snapshot each so many log entries, 1 to 10^9; by the id of a node up to a fifth earlier.
     pub snapshot_entries: u64,
     /// Entries kept after a snapshot, for followers that are a little behind; 0 to 10^9.
     pub snapshot_keep_entries: u64,

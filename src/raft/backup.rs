@@ -77,7 +77,7 @@ impl Backups {
             last_membership,
         };
         let state = self.handle.read(|state, _| state.clone());
-        let encode = move || Bytes::from(snapshot::encode(&meta, &state.encode().into()));
+        let encode = move || Bytes::from(snapshot::encode(&meta, &state));
         let encoded = tokio::task::spawn_blocking(encode).await;
         let bytes = encoded.expect("a state always encodes");
         let name = format!("{:016x}", rand::random::<u64>());

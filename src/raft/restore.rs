@@ -16,7 +16,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use openraft::storage::RaftLogStorage;
 use openraft::type_config::alias::CommittedLeaderIdOf;
 
@@ -103,7 +102,7 @@ pub async fn restore(
         last_membership: StoredMembership::new(Some(last), membership),
     };
     let snapshots = SnapshotStore::open(&directory.snapshots_path()).map_err(at(&incomplete))?;
-    let saved = snapshots.save(&meta, &Bytes::from(state.encode()));
+    let saved = snapshots.save(&meta, |out| state.encode_to(out));
     saved.map_err(at(&incomplete))?;
     let mut log = LogStore::open(&directory.log_path(), Arc::new(|_| {}))?;
     log.purge(last).await.map_err(at(&incomplete))?;

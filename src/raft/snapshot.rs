@@ -16,7 +16,7 @@
 //! is worse than no node. Limits: all calls block, and the whole snapshot is in memory.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Cursor, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -65,9 +65,8 @@ pub enum LoadError {
 
 /// Where a node keeps its snapshots: a directory, or memory in simulations.
 pub trait Snapshots: Send + Sync + 'static {
-    /// Stores a state and returns it as bytes. When this ends well it survives a crash, and older ones
-    /// are not needed.
-    fn save(&self, meta: &SnapshotMeta, state: State) -> BoxFuture<'static, io::Result<Bytes>>;
+    /// Stores a state. When this ends well it survives a crash, and older ones are not needed.
+    fn save(&self, meta: &SnapshotMeta, state: State) -> BoxFuture<'static, io::Result<()>>;
 
     /// Stores the bytes of a state, likewise, and returns it. Bytes that are none change nothing.
     fn receive(&self, meta: &SnapshotMeta, data: Bytes) -> BoxFuture<'static, io::Result<State>>;
@@ -78,14 +77,13 @@ pub trait Snapshots: Send + Sync + 'static {
 
 /// Files block and a large state takes its time, so that both are the work of threads of their own.
 impl Snapshots for SnapshotStore {
-    fn save(&self, meta: &SnapshotMeta, state: State) -> BoxFuture<'static, io::Result<Bytes>> {
+    fn save(&self, meta: &SnapshotMeta, state: State) -> BoxFuture<'static, io::Result<()>> {
         let (store, meta) = (self.clone(), meta.clone());
         let (sender, saved) = oneshot::channel();
         let work = move || {
-            // In its nature it cannot fail, and at full speed requests would only wait longer.
+            // Where that is refused requests wait a little longer meanwhile.
             let _ = rustix::process::nice(NICENESS);
-            let data = Bytes::from(state.encode());
-            let _ = sender.send(store.save(&meta, &data).map(|()| data));
+            let _ = sender.send(store.save(&meta, |out| state.encode_to(out)));
         };
         let thread = thread::Builder::new().name("snapshot".to_owned());
         let spawned = thread.spawn(work);
@@ -100,7 +98,7 @@ impl Snapshots for SnapshotStore {
         let (store, meta) = (self.clone(), meta.clone());
         aside(move || {
             let state = decode_state(&data)?;
-            store.save(&meta, &data)?;
+            store.save(&meta, |out| out.write_all(&data))?;
             Ok(state)
         })
     }
@@ -150,19 +148,23 @@ impl SnapshotStore {
         Ok(SnapshotStore { dir })
     }
 
-    /// Stores a snapshot and, once it is on disk, deletes the older ones. If a snapshot that
-    /// reaches further is there already, nothing changes.
+    /// Stores a snapshot with the data that `write` writes and, once it is on disk, deletes the older
+    /// ones. If a snapshot that reaches further is there already, nothing changes.
     ///
     /// # Errors
     /// Those of the file system; the snapshots that were there still are.
-    pub fn save(&self, meta: &SnapshotMeta, data: &Bytes) -> io::Result<()> {
+    pub fn save(
+        &self,
+        meta: &SnapshotMeta,
+        write: impl FnOnce(&mut Blocks<File>) -> io::Result<()>,
+    ) -> io::Result<()> {
         let name = file_name(meta);
         let existing = self.names()?;
         if existing.last().is_some_and(|newest| *newest > name) {
             return Ok(());
         }
         let incoming = self.dir.join(INCOMING);
-        write_file(&incoming, meta, data)?;
+        write_file(&incoming, meta, write)?;
         fs::rename(&incoming, self.dir.join(&name))?;
         sync_dir(&self.dir)?;
         for older in existing.iter().filter(|older| **older != name) {
@@ -222,41 +224,105 @@ fn file_name(meta: &SnapshotMeta) -> String {
     format!("{index:020}-{term:020}.{EXTENSION}")
 }
 
-fn write_file(path: &Path, meta: &SnapshotMeta, data: &Bytes) -> io::Result<()> {
-    let mut file = BufWriter::new(File::create(path)?);
-    write_to(&mut file, meta, data)?;
-    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.sync_all()
+fn write_file(
+    path: &Path,
+    meta: &SnapshotMeta,
+    write: impl FnOnce(&mut Blocks<File>) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut blocks = Blocks::begin(File::create(path)?, meta)?;
+    write(&mut blocks)?;
+    blocks.finish()?.sync_all()
 }
 
 /// A snapshot as the bytes of its file.
-pub(super) fn encode(meta: &SnapshotMeta, data: &Bytes) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(data.len() + data.len() / 1_000 + 4_096);
-    write_to(&mut bytes, meta, data).expect("memory takes what is written");
-    bytes
+pub(super) fn encode(meta: &SnapshotMeta, state: &State) -> Vec<u8> {
+    let written = Blocks::begin(Cursor::new(Vec::new()), meta).and_then(|mut blocks| {
+        state.encode_to(&mut blocks)?;
+        blocks.finish()
+    });
+    written.expect("memory takes what is written").into_inner()
 }
 
-fn write_to(out: &mut impl Write, meta: &SnapshotMeta, data: &Bytes) -> io::Result<()> {
-    let meta = rmp_serde::to_vec(meta).expect("a snapshot's meta always encodes");
-    let meta_length = u32::try_from(meta.len()).expect("a membership is far below 4 GB");
-    let mut header = [0; HEADER_BYTES];
-    header[..7].copy_from_slice(&MAGIC);
-    header[7] = VERSION;
-    header[8..12].copy_from_slice(&meta_length.to_be_bytes());
-    header[12..].copy_from_slice(&(data.len() as u64).to_be_bytes());
+/// A snapshot that is being written: takes the data, and passes it on with all checks. It keeps no more
+/// than one block of it. The header, which has the length, is written at the end.
+pub struct Blocks<W> {
+    out: W,
+    meta_length: u32,
+    data_length: u64,
+    block: Vec<u8>,
+    /// Of the meta and of all blocks so far.
+    hashes: Vec<u64>,
+}
 
-    let mut hashes = Xxh3::new();
-    let mut write = |part: &[u8], hash: u64| {
-        hashes.update(&hash.to_be_bytes());
-        out.write_all(part)?;
-        out.write_all(&hash.to_be_bytes())
-    };
-    write(&header, xxh3_64(&header))?;
-    write(&meta, xxh3_64(&meta))?;
-    for (number, block) in data.chunks(BLOCK_BYTES).enumerate() {
-        write(block, block_hash(number, block))?;
+impl<W: Write + Seek> Blocks<W> {
+    fn begin(mut out: W, meta: &SnapshotMeta) -> io::Result<Self> {
+        let meta = rmp_serde::to_vec(meta).expect("a snapshot's meta always encodes");
+        out.write_all(&[0; HEADER_BYTES + HASH_BYTES])?;
+        let mut blocks = Blocks {
+            out,
+            meta_length: u32::try_from(meta.len()).expect("a membership is far below 4 GB"),
+            data_length: 0,
+            block: Vec::with_capacity(BLOCK_BYTES + HASH_BYTES),
+            hashes: Vec::new(),
+        };
+        blocks.block.extend(&meta);
+        blocks.pass_on(xxh3_64(&meta))?;
+        Ok(blocks)
     }
-    out.write_all(&hashes.digest().to_be_bytes())
+
+    /// The whole, to the last check; nothing is fsynced.
+    fn finish(mut self) -> io::Result<W> {
+        if !self.block.is_empty() {
+            self.end_block()?;
+        }
+        let mut header = [0; HEADER_BYTES];
+        header[..7].copy_from_slice(&MAGIC);
+        header[7] = VERSION;
+        header[8..12].copy_from_slice(&self.meta_length.to_be_bytes());
+        header[12..].copy_from_slice(&self.data_length.to_be_bytes());
+        let header_hash = xxh3_64(&header);
+
+        let mut all = Xxh3::new();
+        for hash in std::iter::once(header_hash).chain(self.hashes) {
+            all.update(&hash.to_be_bytes());
+        }
+        self.out.write_all(&all.digest().to_be_bytes())?;
+        self.out.seek(SeekFrom::Start(0))?;
+        self.out.write_all(&header)?;
+        self.out.write_all(&header_hash.to_be_bytes())?;
+        Ok(self.out)
+    }
+
+    fn end_block(&mut self) -> io::Result<()> {
+        self.data_length += self.block.len() as u64;
+        self.pass_on(block_hash(self.hashes.len() - 1, &self.block))
+    }
+
+    /// Writes what is in `block`, which has this hash.
+    fn pass_on(&mut self, hash: u64) -> io::Result<()> {
+        self.block.extend(hash.to_be_bytes());
+        self.out.write_all(&self.block)?;
+        self.block.clear();
+        self.hashes.push(hash);
+        Ok(())
+    }
+}
+
+impl<W: Write + Seek> Write for Blocks<W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let room = BLOCK_BYTES - self.block.len();
+        let taken = data.len().min(room);
+        self.block.extend(&data[..taken]);
+        if taken == room {
+            self.end_block()?;
+        }
+        Ok(taken)
+    }
+
+    /// A block goes on when it is full.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The block's number is hashed with it, so that blocks cannot change places.

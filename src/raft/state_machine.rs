@@ -199,15 +199,19 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let state = std::mem::take(&mut self.state);
+        self.snapshots.save(&self.meta, state).await?;
+        // openraft takes note of the meta; what it sends it asks `get_current_snapshot` for.
         Ok(Snapshot {
-            snapshot: self.snapshots.save(&self.meta, state).await?,
             meta: self.meta.clone(),
+            snapshot: Bytes::new(),
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use futures_util::stream;
 
     use super::*;
@@ -236,7 +240,7 @@ mod tests {
     #[tokio::test]
     async fn entries_go_on_while_a_snapshot_is_built_and_are_not_in_it() {
         let state = SharedState::default();
-        let disk = Arc::new(MemoryDisk::default());
+        let disk = Arc::new(MemoryDisk::new(Duration::ZERO));
         let mut machine = StateMachine::new(state.clone(), disk.clone(), Arc::new(Silent));
         apply(&mut machine, 1).await;
         let at_one = state.lock().encode();
@@ -245,18 +249,23 @@ mod tests {
         apply(&mut machine, 2).await;
         assert_ne!(state.lock().encode(), at_one);
         let built = builder.build_snapshot().await.expect("memory takes it");
-        assert_eq!(built.snapshot, at_one);
         assert_eq!(built.meta.last_log_id, Some(log_id(1, 1)));
+        let stored = machine.get_current_snapshot().await.expect("it is there");
+        let stored = stored.expect("it was built");
+        assert_eq!(
+            (&stored.meta, &stored.snapshot[..]),
+            (&built.meta, &at_one[..])
+        );
 
         let other = SharedState::default();
         let mut follower = StateMachine::new(other.clone(), disk, Arc::new(Silent));
         let installed = follower
-            .install_snapshot(&built.meta, built.snapshot.clone())
+            .install_snapshot(&stored.meta, stored.snapshot.clone())
             .await;
         installed.expect("it is a state");
         assert_eq!(other.lock().encode(), at_one);
         let broken = follower
-            .install_snapshot(&built.meta, built.snapshot.slice(1..))
+            .install_snapshot(&stored.meta, stored.snapshot.slice(1..))
             .await;
         broken.expect_err("it is none");
         assert_eq!(other.lock().encode(), at_one);

@@ -34,6 +34,10 @@ fn data(length: usize) -> Bytes {
     (0..length).map(|i| (i * 31 + (i >> 8)) as u8).collect()
 }
 
+fn save(store: &SnapshotStore, meta: &SnapshotMeta, data: &Bytes) {
+    store.save(meta, |out| out.write_all(data)).unwrap();
+}
+
 fn files(dir: &Path) -> Vec<PathBuf> {
     fs::read_dir(dir)
         .unwrap()
@@ -56,14 +60,14 @@ fn the_last_saved_comes_back_and_the_older_are_gone() {
     ];
     for (index, size) in sizes.into_iter().enumerate() {
         let (meta, data) = (meta(2, index as u64 * 9), data(size));
-        store.save(&meta, &data).unwrap();
+        save(&store, &meta, &data);
         assert_eq!(store.load().unwrap(), Some((meta, data)));
         assert_eq!(files(&store.dir).len(), 1);
     }
     let (newest, _) = store.load().unwrap().unwrap();
-    store.save(&meta(2, 1), &data(10)).unwrap();
+    save(&store, &meta(2, 1), &data(10));
     assert_eq!(store.load().unwrap().unwrap().0, newest, "never backward");
-    store.save(&newest, &data(10)).unwrap();
+    save(&store, &newest, &data(10));
     assert_eq!(
         store.load().unwrap(),
         Some((newest, data(10))),
@@ -76,9 +80,9 @@ fn a_crash_at_any_byte_of_writing_leaves_the_older_one() {
     let dir = tempfile::tempdir().unwrap();
     let store = SnapshotStore::open(dir.path()).unwrap();
     let older = (meta(1, 5), data(100));
-    store.save(&older.0, &older.1).unwrap();
+    save(&store, &older.0, &older.1);
     let incoming = dir.path().join(INCOMING);
-    write_file(&incoming, &meta(1, 9), &data(300)).unwrap();
+    write_file(&incoming, &meta(1, 9), |out| out.write_all(&data(300))).unwrap();
     let bytes = fs::read(&incoming).unwrap();
     for length in 0..=bytes.len() {
         fs::write(&incoming, &bytes[..length]).unwrap();
@@ -91,7 +95,7 @@ fn a_crash_at_any_byte_of_writing_leaves_the_older_one() {
     assert_eq!(files(dir.path()).len(), 2);
     let store = SnapshotStore::open(dir.path()).unwrap();
     assert_eq!(store.load().unwrap(), Some((meta(1, 9), data(300))));
-    store.save(&meta(1, 12), &data(1)).unwrap();
+    save(&store, &meta(1, 12), &data(1));
     assert_eq!(files(dir.path()).len(), 1);
 }
 
@@ -113,9 +117,9 @@ fn refused(loaded: Result<Option<(SnapshotMeta, Bytes)>, LoadError>) -> String {
 fn a_damaged_newest_one_is_refused_whatever_is_beside_it() {
     let dir = tempfile::tempdir().unwrap();
     let store = SnapshotStore::open(dir.path()).unwrap();
-    store.save(&meta(1, 5), &data(100)).unwrap();
+    save(&store, &meta(1, 5), &data(100));
     let scratch = dir.path().join(INCOMING);
-    write_file(&scratch, &meta(1, 9), &data(200)).unwrap();
+    write_file(&scratch, &meta(1, 9), |out| out.write_all(&data(200))).unwrap();
     let mut bytes = fs::read(&scratch).unwrap();
     assert!(load_bytes(dir.path(), &bytes).unwrap().is_some());
     for (at, bit) in (0..bytes.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
@@ -137,7 +141,10 @@ fn a_damaged_newest_one_is_refused_whatever_is_beside_it() {
 fn torn_or_exchanged_blocks_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(INCOMING);
-    write_file(&path, &meta(1, 9), &data(3 * BLOCK_BYTES)).unwrap();
+    write_file(&path, &meta(1, 9), |out| {
+        out.write_all(&data(3 * BLOCK_BYTES))
+    })
+    .unwrap();
     let bytes = fs::read(&path).unwrap();
     let block = BLOCK_BYTES + HASH_BYTES;
     let first = bytes.len() - HASH_BYTES - 3 * block;
@@ -161,8 +168,58 @@ fn torn_or_exchanged_blocks_are_refused() {
 fn an_intact_file_under_another_name_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let store = SnapshotStore::open(dir.path()).unwrap();
-    store.save(&meta(1, 5), &data(100)).unwrap();
+    save(&store, &meta(1, 5), &data(100));
     let from = dir.path().join(file_name(&meta(1, 5)));
     fs::rename(from, dir.path().join(file_name(&meta(1, 9)))).unwrap();
     refused(store.load());
+}
+
+/// What other versions of a node wrote and will read.
+#[test]
+fn the_file_is_laid_out_as_documented() {
+    let (meta, data) = (meta(1, 9), data(BLOCK_BYTES + 7));
+    let encoded_meta = rmp_serde::to_vec(&meta).unwrap();
+    let mut header = b"MUFSNAP\x01".to_vec();
+    header.extend((encoded_meta.len() as u32).to_be_bytes());
+    header.extend((data.len() as u64).to_be_bytes());
+    let blocks = [&data[..BLOCK_BYTES], &data[BLOCK_BYTES..]];
+    let numbered = |number: u64, block: &[u8]| xxh3_64(&[&number.to_be_bytes(), block].concat());
+    let parts = [
+        (&header[..], xxh3_64(&header)),
+        (&encoded_meta[..], xxh3_64(&encoded_meta)),
+        (blocks[0], numbered(0, blocks[0])),
+        (blocks[1], numbered(1, blocks[1])),
+    ];
+    let hashes: Vec<u8> = parts
+        .iter()
+        .flat_map(|(_, hash)| hash.to_be_bytes())
+        .collect();
+    let mut expected: Vec<u8> = Vec::new();
+    for (part, hash) in parts {
+        expected.extend(part);
+        expected.extend(hash.to_be_bytes());
+    }
+    expected.extend(xxh3_64(&hashes).to_be_bytes());
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(INCOMING);
+    // In pieces of all sizes around that of a block.
+    for pieces in [
+        1,
+        7,
+        BLOCK_BYTES - 1,
+        BLOCK_BYTES,
+        BLOCK_BYTES + 1,
+        data.len(),
+    ] {
+        write_file(&path, &meta, |out| {
+            data.chunks(pieces)
+                .try_for_each(|piece| out.write_all(piece))
+        })
+        .unwrap();
+        assert!(
+            fs::read(&path).unwrap() == expected,
+            "in pieces of {pieces}"
+        );
+    }
 }
