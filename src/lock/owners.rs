@@ -1,9 +1,7 @@
 //! Who holds, waits or is remembered: one record per owner, gone when none of the three is left.
 
-use std::collections::BTreeMap;
-
-use imbl::HashMap;
 use imbl::hashmap::Entry;
+use imbl::{HashMap, OrdMap};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::Name;
@@ -18,7 +16,7 @@ pub(super) struct Owner {
     /// Its one blocked request.
     pub(super) waiting: Option<Place>,
     /// Its holds by resource.
-    pub(super) holds: BTreeMap<Name, Token>,
+    pub(super) holds: OrdMap<Name, Token>,
     /// How many of its request ids are remembered.
     pub(super) requests: u64,
 }
