@@ -90,6 +90,10 @@ async fn the_page_shows_the_cluster_and_acts_with_the_token() {
         .await;
     page.until("document.querySelector('#graph svg').textContent.includes('worker-8')")
         .await;
+    page.until("[...document.querySelectorAll('#graph title')].some((title) => title.textContent === 'worker-8')")
+        .await;
+    page.until("short('worker.of.a.long.name.62', 14) === 'work…g.name.62'")
+        .await;
     page.until("document.querySelectorAll('#deadlocks svg path.edge').length === 2")
         .await;
     page.until(&says("#deadlocks", "bert")).await;

@@ -6,6 +6,7 @@ const HISTORY_MS = 15 * 60e3; // What lines show.
 const RATES_OVER = 5; // Documents over which rates and percentiles are taken.
 const STALE_MS = 2500; // Without a document for so long, what is shown is old.
 const GRAPH_MAX = 60; // Owners that are drawn.
+const OWNER_MAX = 12; // Characters of an owner where many are shown: six owners fit side by side in the picture.
 const SVG = "http://www.w3.org/2000/svg";
 
 const $ = (id) => document.getElementById(id);
@@ -32,6 +33,20 @@ function svg(name, attributes, text) {
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   if (text !== undefined) made.textContent = text;
   return made;
+}
+
+// A name in a picture, at most so many characters of it; the whole is there on pointing at it.
+function svgName(attributes, name, most) {
+  const made = svg("text", attributes, short(name, most));
+  made.append(svg("title", {}, name));
+  return made;
+}
+
+// Names of one program often begin alike: what is left out is in the middle, and more is kept of the end.
+function short(text, most) {
+  if (text.length <= most) return text;
+  const head = Math.floor((most - 1) / 3);
+  return text.slice(0, head) + "…" + text.slice(text.length - (most - 1 - head));
 }
 
 // Makes a place what was drawn anew for it. Only what differs is changed: text that is selected, what has the
@@ -352,11 +367,11 @@ function locks(doc) {
         el("span", {}, length(left)));
     }
     const queue = waiting.get(lock.resource) || [];
-    const shown = queue.slice(0, 3).join(", ") + (queue.length > 3 ? ", …" : "");
+    const shown = queue.slice(0, 3).map((name) => short(name, OWNER_MAX)).join(", ") + (queue.length > 3 ? ", …" : "");
     const holder = lock.owner ? lock.owner + (lock.held > 1 ? ` and ${lock.held - 1} more` : "") : "–";
     return row(lock.resource, cell(lock.resource, "name"), cell(holder, "name"), cell(lock.mode || "–"),
       cell(lock.token === undefined ? "–" : String(lock.token), "n"), lease,
-      el("td", { class: "n " + (lock.waiting ? "" : "zero") }, number(lock.waiting), shown ? el("small", {}, shown) : null),
+      el("td", { class: "n " + (lock.waiting ? "" : "zero") }, number(lock.waiting), shown ? el("small", { title: queue.join(", ") }, shown) : null),
       doc.can_act ? el("td", { class: "acts" }, lock.held ? button("Release…", "release " + lock.resource, () => ask({
         title: "Release a lock", what: `${lock.resource}, held by ${holder}. Its holder is not asked; fencing tokens keep it from doing harm.`,
         operation: "admin.lock.release", verb: "Release", reason: true, body: { resource: lock.resource },
@@ -465,8 +480,7 @@ function drawCycle(edges) {
 function draw(places, edges, cycle, width, height) {
   const names = [...places.keys()].join(", ");
   const drawn = svg("svg", { class: "drawn", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Owners: ${names}. ` + edges.slice(0, 20).map((edge) => `${edge.from} waits for ${edge.to}`).join(", ") });
-  const short = (text, most) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
-  const half = (owner) => Math.max(24, short(owner, 14).length * 3.6 + 10);
+  const half = (owner) => Math.max(24, short(owner, OWNER_MAX).length * 3.6 + 10);
   for (const edge of edges) {
     const [x1, y1] = places.get(edge.from);
     const [x2, y2] = places.get(edge.to);
@@ -482,12 +496,12 @@ function draw(places, edges, cycle, width, height) {
     drawn.append(svg("path", { class: "edge" + red, d: `M${x1} ${y1}Q${mx} ${my} ${ex} ${ey}` }));
     const angle = (Math.atan2(ey - my, ex - mx) * 180) / Math.PI;
     drawn.append(svg("path", { class: "tip" + red, d: "M0 0-9-4-9 4Z", transform: `translate(${ex} ${ey}) rotate(${angle})` }));
-    drawn.append(svg("text", { class: "small", x: (x1 + 2 * mx + x2) / 4 + nx * 10, y: (y1 + 2 * my + y2) / 4 + ny * 10 }, short(edge.label, 22)));
+    drawn.append(svgName({ class: "small", x: (x1 + 2 * mx + x2) / 4 + nx * 10, y: (y1 + 2 * my + y2) / 4 + ny * 10 }, edge.label, 22));
   }
   for (const [owner, [x, y]] of places) {
     const wide = half(owner);
     drawn.append(svg("rect", { class: "owner" + (cycle.has(owner) ? " cycle" : ""), x: x - wide, y: y - 13, width: 2 * wide, height: 26, rx: 13 }));
-    drawn.append(svg("text", { x, y }, short(owner, 14)));
+    drawn.append(svgName({ x, y }, owner, OWNER_MAX));
   }
   return drawn;
 }
