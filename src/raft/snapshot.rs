@@ -18,6 +18,7 @@
 use std::fs::{self, File};
 use std::io::{self, Cursor, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use bytes::Bytes;
@@ -42,8 +43,7 @@ const BLOCK_BYTES: usize = 256 << 10;
 /// How much a snapshot of the node's own gives way to whoever serves requests: it is in no hurry.
 const NICENESS: i32 = 10;
 
-/// Name of a file that is still being written. One at a time: openraft builds or installs one
-/// snapshot at a time, and one process has the data directory.
+/// Name of a file that is still being written: one at a time.
 const INCOMING: &str = "incoming.tmp";
 const EXTENSION: &str = "snapshot";
 
@@ -128,6 +128,8 @@ pub(super) fn decode_state(data: &[u8]) -> io::Result<State> {
 #[derive(Clone, Debug)]
 pub struct SnapshotStore {
     dir: PathBuf,
+    /// Held while a snapshot is written: one of another node can come while the own one is.
+    saving: Arc<Mutex<()>>,
 }
 
 impl SnapshotStore {
@@ -144,8 +146,10 @@ impl SnapshotStore {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
-        let dir = dir.to_owned();
-        Ok(SnapshotStore { dir })
+        Ok(SnapshotStore {
+            dir: dir.to_owned(),
+            saving: Arc::default(),
+        })
     }
 
     /// Stores a snapshot with the data that `write` writes and, once it is on disk, deletes the older
@@ -158,6 +162,8 @@ impl SnapshotStore {
         meta: &SnapshotMeta,
         write: impl FnOnce(&mut Blocks<File>) -> io::Result<()>,
     ) -> io::Result<()> {
+        // What a panic left is written anew.
+        let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let name = file_name(meta);
         let existing = self.names()?;
         if existing.last().is_some_and(|newest| *newest > name) {
@@ -178,20 +184,25 @@ impl SnapshotStore {
     /// # Errors
     /// [`LoadError::Damaged`] if the newest file is not what was saved, whatever older ones say.
     pub fn load(&self) -> Result<Option<(SnapshotMeta, Bytes)>, LoadError> {
-        let names = self.names().map_err(|source| LoadError::Io {
-            file: self.dir.clone(),
-            source,
-        })?;
-        let Some(name) = names.last() else {
-            return Ok(None);
+        let (name, bytes) = loop {
+            let names = self.names().map_err(|source| LoadError::Io {
+                file: self.dir.clone(),
+                source,
+            })?;
+            let Some(name) = names.into_iter().next_back() else {
+                return Ok(None);
+            };
+            let file = self.dir.join(&name);
+            match fs::read(&file) {
+                Ok(bytes) => break (name, bytes),
+                // A newer one has just taken its place.
+                Err(gone) if gone.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(LoadError::Io { file, source }),
+            }
         };
-        let file = self.dir.join(name);
-        let bytes = match fs::read(&file) {
-            Ok(bytes) => bytes,
-            Err(source) => return Err(LoadError::Io { file, source }),
-        };
+        let file = self.dir.join(&name);
         match decode(&bytes) {
-            Ok((meta, _)) if file_name(&meta) != *name => Err(LoadError::Damaged {
+            Ok((meta, _)) if file_name(&meta) != name => Err(LoadError::Damaged {
                 reason: format!("it is the file {}", file_name(&meta)),
                 file,
             }),

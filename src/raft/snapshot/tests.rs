@@ -223,3 +223,32 @@ fn the_file_is_laid_out_as_documented() {
         );
     }
 }
+
+/// One of another node can come while the own one is being written, and one can be read meanwhile.
+#[test]
+fn snapshots_that_are_saved_at_once_do_not_mix() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::open(dir.path()).unwrap();
+    save(&store, &meta(1, 0), &data(3_000));
+    thread::scope(|threads| {
+        for writer in 1..=4 {
+            let store = &store;
+            threads.spawn(move || {
+                for round in 0..50 {
+                    let data = data(3_000 + writer as usize);
+                    store
+                        .save(&meta(1, round * 4 + writer), |out| {
+                            let mut pieces = data.chunks(100);
+                            pieces.try_for_each(|piece| out.write_all(piece))
+                        })
+                        .unwrap();
+                    let (_, loaded) = store.load().unwrap().expect("one is there");
+                    assert!(data.starts_with(&loaded) || loaded.starts_with(&data));
+                }
+            });
+        }
+    });
+    let (newest, loaded) = store.load().unwrap().unwrap();
+    assert_eq!((newest, loaded), (meta(1, 200), data(3_004)));
+    assert_eq!(files(dir.path()).len(), 1);
+}
