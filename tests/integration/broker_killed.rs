@@ -18,8 +18,8 @@ const CLIENTS: usize = 8;
 const RIVALS: usize = 3;
 /// Every so many locks one is kept, to be looked for at the end.
 const KEEP_EVERY: usize = 5;
-/// Load before the broker dies and after it is back.
-const AROUND: Duration = Duration::from_millis(1500);
+/// Pairs of each client with locks of its own before the broker dies, and again after it is back.
+const PAIRS_AROUND: usize = 100;
 const AWAY: Duration = Duration::from_secs(1);
 
 /// What the clients did.
@@ -35,6 +35,8 @@ struct Ledger {
     back_at: Cell<Option<Instant>>,
     restarted_at: Cell<Option<Instant>>,
     pairs: Cell<usize>,
+    /// Of these, the pairs of each client with locks of its own.
+    own: RefCell<[usize; CLIENTS]>,
 }
 
 impl Ledger {
@@ -45,6 +47,17 @@ impl Ledger {
         if self.restarted_at.get().is_some() && self.back_at.get().is_none() {
             self.back_at.set(Some(now));
         }
+    }
+
+    /// Waits until each client with locks of its own has made so many more pairs.
+    async fn each_goes_on(&self, more: usize) {
+        let before = *self.own.borrow();
+        crate::wait::until("each client takes and releases locks", async || {
+            let now = *self.own.borrow();
+            let goes_on = |(now, before): (&usize, &usize)| now - before >= more;
+            now.iter().zip(&before).all(goes_on).then_some(())
+        })
+        .await;
     }
 }
 
@@ -65,10 +78,11 @@ async fn all_come_back_and_nothing_is_forgotten() {
     );
     let rivals = join_all(rivals.iter().map(|client| rival(&ledger, client)));
     let chaos = async {
-        tokio::time::sleep(AROUND).await;
+        ledger.each_goes_on(PAIRS_AROUND).await;
         cluster.kill_broker();
         let killed_at = Instant::now();
         let before = ledger.pairs.get();
+        // How long it is away is what the clients have to bear.
         tokio::time::sleep(AWAY).await;
         cluster.start_broker().await;
         let restarted_at = Instant::now();
@@ -80,7 +94,7 @@ async fn all_come_back_and_nothing_is_forgotten() {
             restarted_at.elapsed()
         );
         crate::wait::until("a client is served", async || ledger.back_at.get()).await;
-        tokio::time::sleep(AROUND).await;
+        ledger.each_goes_on(PAIRS_AROUND).await;
         ledger.stop.set(true);
         let back_at = ledger.back_at.get().expect("waited for");
         let (back, out) = (back_at - restarted_at, back_at - killed_at);
@@ -138,6 +152,7 @@ async fn own_locks(ledger: &Ledger, number: usize, client: &Client) {
         } else {
             release(client, &acquired).await;
         }
+        ledger.own.borrow_mut()[number] += 1;
         ledger.success();
     }
 }

@@ -19,6 +19,8 @@ const ROUNDS_IN_TEST: usize = 2;
 const CLIENTS: usize = 16;
 /// Each client rests so long between two locks.
 const REST: Duration = Duration::from_millis(3);
+/// Grants of a leader before it goes.
+const GRANTS_BEFORE: usize = 20 * CLIENTS;
 /// How long grants are watched after the leader went.
 const WATCHED: Duration = Duration::from_millis(1_500);
 
@@ -82,8 +84,13 @@ async fn measure(
         let mut gaps = Vec::new();
         for _ in 0..rounds() {
             let leader = cluster.all_follow().await;
+            seen.grants.take();
+            wait::until("all clients are served", async || {
+                (seen.grants.borrow().len() >= GRANTS_BEFORE).then_some(())
+            })
+            .await;
             // Anywhere between two heartbeats.
-            tokio::time::sleep(Duration::from_millis(300 + dice.below(100))).await;
+            tokio::time::sleep(Duration::from_millis(dice.below(100))).await;
             seen.slowest.take();
             let ended_at = Instant::now();
             end(&mut cluster, leader).await;

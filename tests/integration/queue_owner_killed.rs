@@ -16,20 +16,18 @@ const ROUNDS: u64 = 5;
 const WAIT_MAX: Duration = Duration::from_secs(2);
 /// The same for an owner that stalls: a second in which it may only be slow comes first.
 const STALLED_MAX: Duration = Duration::from_secs(3);
-/// Between two tries of a push.
-const AGAIN: Duration = Duration::from_millis(20);
 
 /// Pushes a message with an id through a node until it is taken.
 async fn push(queue: &Queue, node: u64, topic: &str, (id, payload): (&str, Value)) {
     let body = json!({"topic": topic, "payload": payload, "id": id});
     let subject = format!("mufakat.node.{node}.queue.push");
-    loop {
+    wait::until("the push is taken", async || {
         let answer = wire::request(&queue.nats, &subject, &body, Duration::from_millis(300)).await;
-        if answer.is_some_and(|answer| answer["ok"] == true) {
-            return;
-        }
-        tokio::time::sleep(AGAIN).await;
-    }
+        answer
+            .is_some_and(|answer| answer["ok"] == true)
+            .then_some(())
+    })
+    .await;
 }
 
 /// The stay of a node in the view, as another one has it.
