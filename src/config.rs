@@ -111,7 +111,7 @@ pub struct NodeArgs {
     /// Bytes that the messages of one tenant may take in queues, alike on all nodes; 0: any number [env: MUFAKAT_TENANT_QUEUE_BYTES] [default: 1073741824]
     #[arg(long, value_name = "BYTES")]
     pub tenant_queue_bytes: Option<u64>,
-    /// A snapshot each so many log entries [env: MUFAKAT_SNAPSHOT_ENTRIES] [default: 10000]
+    /// A snapshot each so many log entries, by the node's id up to a fifth earlier [env: MUFAKAT_SNAPSHOT_ENTRIES] [default: 10000]
     #[arg(long, value_name = "COUNT")]
     pub snapshot_entries: Option<u64>,
     /// Entries kept in the log after a snapshot [env: MUFAKAT_SNAPSHOT_KEEP_ENTRIES] [default: 1000]

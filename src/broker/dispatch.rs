@@ -354,20 +354,13 @@ impl Dispatch {
             }
             Request::Cluster(request) => self.wish(request.wish, (asked, to), received),
             Request::Backup(request) => self.back_up(request, to, received),
-            Request::Status(ask) => match ask.state_hash {
-                StateHashChoice::Omit => {
-                    let status = self.insight.status();
-                    self.answer(&to, (Some(asked), received.at), Ok(&status));
-                }
-                StateHashChoice::Include => {
-                    let dispatch = self.clone();
-                    tokio::spawn(async move {
-                        let _seat = received.seat;
-                        let status = dispatch.insight.hashed_status().await;
-                        dispatch.answer(&to, (Some(asked), received.at), Ok(&status));
-                    });
-                }
-            },
+            Request::Status(ask) if ask.state_hash == StateHashChoice::Include => {
+                self.hash_state(to, received);
+            }
+            Request::Status(_) => {
+                let status = self.insight.status();
+                self.answer(&to, (Some(asked), received.at), Ok(&status));
+            }
             Request::Metrics(ask) => {
                 let metrics = self.insight.metrics_as(ask.format);
                 self.answer(&to, (Some(asked), received.at), Ok(&metrics));
@@ -402,6 +395,15 @@ impl Dispatch {
                 Err(refusal) => self.answer::<()>(&ask.to, asked, Err(refusal)),
             },
         }
+    }
+
+    fn hash_state(self: &Arc<Self>, to: ReplyTo, received: Received) {
+        let dispatch = self.clone();
+        tokio::spawn(async move {
+            let _seat = received.seat;
+            let status = dispatch.insight.hashed_status().await;
+            dispatch.answer(&to, (Some(Operation::Status), received.at), Ok(&status));
+        });
     }
 
     /// Keepalives travel together, so each waits for its own answer.

@@ -30,6 +30,8 @@ const KEPT_FOR: Duration = Duration::from_secs(60);
 pub struct Backups {
     handle: Handle,
     kept: Arc<Mutex<Option<Kept>>>,
+    /// Held while a copy is encoded: one at a time, since each is as large as the state.
+    encoding: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct Kept {
@@ -59,6 +61,7 @@ impl Backups {
         Backups {
             handle,
             kept: Arc::default(),
+            encoding: Arc::default(),
         }
     }
 
@@ -71,6 +74,7 @@ impl Backups {
         let command = Command::Marks(Vec::new());
         let timeout = deadline.saturating_duration_since(time::now());
         self.handle.call(command, timeout).await?;
+        let _turn = self.encoding.lock().await;
         let (last_log_id, last_membership) = self.handle.position();
         let meta = SnapshotMeta {
             last_log_id,

@@ -33,8 +33,8 @@ pub fn settings(config: &Config) -> Result<openraft::Config, openraft::ConfigErr
     .validate()
 }
 
-/// Nodes begin their snapshots at different entries, by their ids up to a fifth earlier than is asked for:
-/// while one is at it a majority is not slowed.
+/// Nodes begin their snapshots at different entries, by their ids up to a fifth earlier than is asked for,
+/// so that they are seldom at it together: while one is, a majority is not slowed.
 fn snapshot_after(id: NodeId, entries: u64) -> u64 {
     entries - entries / 20 * (id.0 % 5)
 }

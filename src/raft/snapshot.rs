@@ -81,7 +81,8 @@ impl Snapshots for SnapshotStore {
         let (store, meta) = (self.clone(), meta.clone());
         let (sender, saved) = oneshot::channel();
         let work = move || {
-            // Where that is refused requests wait a little longer meanwhile.
+            // A thread of its own, since who has become nicer stays so. Where it is refused requests wait a
+            // little longer meanwhile.
             let _ = rustix::process::nice(NICENESS);
             let _ = sender.send(store.save(&meta, |out| state.encode_to(out)));
         };
