@@ -13,7 +13,7 @@
 //!
 //! Promise: what `load` returns is, bit for bit, what was saved last. If the newest file is not
 //! intact `load` refuses: an older one may end before the log begins, and a state with a gap in it
-//! is worse than no node. Limits: all calls block, and the whole snapshot is in memory.
+//! is worse than no node. Limits: all calls block, and what is read is in memory as a whole.
 
 use std::fs::{self, File};
 use std::io::{self, Cursor, Seek, SeekFrom, Write};
