@@ -115,6 +115,8 @@ struct Inner {
     view_changes: watch::Sender<u64>,
     /// Who belongs, as of the last such entry that was applied here.
     members: watch::Sender<Members>,
+    /// Whether this node had a vote, and has none any more.
+    voted_out: watch::Sender<bool>,
     running: OnceLock<Running>,
 }
 
@@ -157,6 +159,7 @@ impl Handle {
             applied_term: AtomicU64::new(0),
             view_changes: watch::Sender::new(0),
             members: watch::Sender::new(Members::default()),
+            voted_out: watch::Sender::new(false),
             running: OnceLock::new(),
         }))
     }

@@ -108,6 +108,23 @@ fn a_leader_dies_while_a_node_is_added_and_while_one_is_removed() {
     }
 }
 
+/// A node that is removed while it still starts looks later than that.
+#[test]
+fn who_looks_late_hears_of_its_removal_too() {
+    run(1, async {
+        let mut cluster = Cluster::of_three(1, 10_000).await;
+        let mut client = Client::new(&cluster, 1).await;
+        cluster.start_joining(FOUR).await;
+        let voters = wish(&mut cluster, &mut client, "add", FOUR).await;
+        assert_eq!(voters, [1, 2, 3, 4]);
+        let voters = wish(&mut cluster, &mut client, "remove", FOUR).await;
+        assert_eq!(voters, [1, 2, 3]);
+        let removed = cluster.nodes[&FOUR].core.clone();
+        let heard = tokio::time::timeout(PATIENCE, async move { removed.removed().await }).await;
+        heard.expect("it hears of it in time");
+    });
+}
+
 #[test]
 fn a_node_that_is_cut_off_gets_no_vote_and_the_others_go_on_without_it() {
     run(1, async {

@@ -83,7 +83,13 @@ impl From<&Membership> for Members {
 
 impl Inner {
     pub(super) fn members_applied(&self, membership: &Membership) {
-        self.members.send_replace(membership.into());
+        let members = Members::from(membership);
+        let has_vote = members.is_voter(self.me);
+        let had_vote = self.members.send_replace(members).is_voter(self.me);
+        // Kept from entry to entry: whoever looks later sees the last members alone.
+        if had_vote != has_vote {
+            self.voted_out.send_replace(had_vote);
+        }
     }
 }
 
@@ -101,18 +107,9 @@ impl Handle {
 
     /// Returns once this node, which had a vote, has none any more, as agreed.
     pub async fn voted_out(&self) {
-        let mut members = self.agreed_members();
-        let me = self.0.me;
-        let mut had_vote = false;
-        loop {
-            let has_vote = members.borrow_and_update().is_voter(me);
-            if had_vote && !has_vote {
-                return;
-            }
-            had_vote = has_vote;
-            if members.changed().await.is_err() {
-                return std::future::pending().await;
-            }
+        let mut voted_out = self.0.voted_out.subscribe();
+        if voted_out.wait_for(|voted_out| *voted_out).await.is_err() {
+            std::future::pending().await
         }
     }
 
