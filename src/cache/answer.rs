@@ -226,6 +226,7 @@ pub fn reading(counts: Counts, (entries, bytes): (usize, usize), settings: Setti
             counts.invalidations_resent,
         ],
         invalidation: counts.invalidation,
+        updates: counts.updates,
         writes: counts.writes,
         promoted: counts.promoted,
         store: [counts.store_reads, counts.store_writes, counts.store_errors],
@@ -257,6 +258,7 @@ pub fn stats(
             acked: counts.invalidations_acked,
             resent: counts.invalidations_resent,
         },
+        updates: counts.updates,
         writes: counts.writes,
         promoted: counts.promoted,
         store: settings.store.then_some(wire::StoreCalls {

@@ -81,7 +81,7 @@ impl<T> Cache<T> {
         let mut open = BTreeMap::new();
         let mut asked: BTreeMap<NodeId, Vec<Key>> = BTreeMap::new();
         for (key, copied) in self.copies.iter().step_by(step) {
-            if let Some(home) = acting.roster.home(key) {
+            if let (true, Some(home)) = (copied.is_confirmed, acting.roster.home(key)) {
                 open.insert(key.clone(), copied.entry.version);
                 asked.entry(home.node).or_default().push(key.clone());
             }
@@ -156,7 +156,7 @@ impl<T> Cache<T> {
             let Some(version) = audit.open.remove(&key).filter(|_| is_home) else {
                 continue;
             };
-            let is_same = |copied: &&Copied| copied.entry.version == version;
+            let is_same = |copied: &&Copied| copied.is_confirmed && copied.entry.version == version;
             let copy = self.copies.peek(&key).filter(is_same);
             let live = copy.filter(|copied| copied.entry.is_live(now_ms));
             let (Some(copied), Some(had)) = (live, had) else {

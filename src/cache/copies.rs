@@ -8,6 +8,9 @@
 //!     +-------------------------------------------------------------------------------------+
 //! ```
 //!
+//! News of a write may bring what it will leave: then a valid copy becomes an unconfirmed one
+//! ([`updates`](crate::cache::updates)).
+//!
 //! A fill that an invalidation overtakes is detached: those who wait for it may have the answer, since
 //! they asked before the write took effect, but it is not installed, and who asks later asks anew. An
 //! answer of which the home keeps no note, or that comes when the lease is over, counts only for those who
@@ -36,6 +39,22 @@ pub struct Copied {
     pub entry: Entry,
     /// Whether the home is to hear of the next use.
     pub(super) tells: bool,
+    /// Whether it may be served: false until the write that left it is known to have taken effect.
+    pub(super) is_confirmed: bool,
+    /// How many writes it has followed without being read.
+    pub(super) unread: u8,
+}
+
+impl Copied {
+    /// What the home had.
+    fn filled(entry: Entry, tells: bool) -> Self {
+        Copied {
+            entry,
+            tells,
+            is_confirmed: true,
+            unread: 0,
+        }
+    }
 }
 
 /// A question to a home.
@@ -291,37 +310,50 @@ impl<T> Cache<T> {
         let newer = self
             .copies
             .peek(key)
-            .is_none_or(|copied| copied.entry.version <= entry.version);
+            .is_none_or(|copied| !copied.is_confirmed || copied.entry.version <= entry.version);
         if install && newer && self.make_room(bytes, key, now_ms) {
             self.uses += 1;
-            self.copies
-                .insert(key.clone(), (Copied { entry, tells }, bytes), self.uses);
+            let copied = Copied::filled(entry, tells);
+            self.copies.insert(key.clone(), (copied, bytes), self.uses);
             self.trim(now_ms);
         }
         hit
     }
 
     /// Takes the news that copies are old. It is acknowledged also where nothing is kept.
-    pub fn invalidated(&mut self, from: NodeId, news: Invalidation) {
-        for old in &news.items {
-            let is_older = |copied: &Copied| copied.entry.version < old.version;
-            if self.copies.peek(&old.key).is_some_and(is_older) {
-                self.copies.remove(&old.key);
-            }
-            self.fills.detach(&old.key);
-        }
+    pub fn invalidated(&mut self, from: NodeId, news: Invalidation, now_ms: u64) {
+        let Invalidation {
+            home,
+            nodes,
+            items,
+            confirmed,
+        } = news;
+        self.confirm(confirmed);
         let me = self.tenure.me();
-        let Some(place) = news.nodes.iter().position(|node| *node == me) else {
-            return;
+        let place = nodes.iter().position(|node| *node == me);
+        let sender = Stay {
+            node: from,
+            incarnation: home,
         };
-        let pending = news
-            .items
-            .iter()
-            .filter(|old| old.pending >> place & 1 == 1);
-        let writes: Vec<u64> = pending.map(|old| old.write).collect();
-        if !writes.is_empty() {
-            let home = news.home;
-            self.send(from, Message::Invalidated { home, writes });
+        let (mut writes, mut updated) = (Vec::new(), Vec::new());
+        for old in items {
+            let is_pending = place.is_some_and(|place| old.pending >> place & 1 == 1);
+            self.fills.detach(&old.key);
+            let update = old.update.filter(|_| is_pending);
+            let follows = self.outdate((&old.key, old.version), (sender, update), now_ms);
+            match (is_pending, follows) {
+                (false, _) => {}
+                (true, true) => updated.push(old.write),
+                (true, false) => writes.push(old.write),
+            }
+        }
+        if !writes.is_empty() || !updated.is_empty() {
+            let message = Message::Invalidated {
+                home,
+                writes,
+                updated,
+            };
+            self.send(from, message);
         }
     }
 
@@ -380,7 +412,7 @@ impl<T> Cache<T> {
 
 /// The same with a lifetime that is over before the home's: this node's clock may be slow, and the
 /// home's fast.
-fn shortened(mut sent: Sent) -> Sent {
+pub(super) fn shortened(mut sent: Sent) -> Sent {
     let shorter = |left: u64| (left - left * 2 * DRIFT_PERCENT / 100).saturating_sub(1);
     sent.left_ms = sent.left_ms.map(shorter);
     sent

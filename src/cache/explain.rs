@@ -27,6 +27,8 @@ pub struct Counts {
     pub invalidations_resent: u64,
     /// From telling the sharers of a write to its taking effect.
     pub invalidation: Delays,
+    /// Copies of this node's that followed a write.
+    pub updates: u64,
     /// Writes that took effect here.
     pub writes: u64,
     /// Entries that a backup kept when their home was lost.
@@ -89,7 +91,7 @@ impl<T> Cache<T> {
         let held = self.held.peek(key);
         let found = held.map(|held| (State::Home, live(&held.entry), held.sharers()));
         let copied = || {
-            let copied = self.copies.peek(key)?;
+            let copied = self.copy(key)?;
             Some((State::Copy, live(&copied.entry), 0))
         };
         let backup = || {

@@ -125,6 +125,16 @@ impl<V> Table<V> {
         self.part_mut(&key).insert(key, slot)
     }
 
+    /// Puts an entry in place of the one with its key, without counting that as a use; nothing if there
+    /// is none.
+    pub fn replace(&mut self, key: &str, (value, bytes): (V, usize)) {
+        let part = self.part_mut(key);
+        if let Some(slot) = part.entries.peek_mut(key) {
+            part.bytes = part.bytes - slot.bytes + bytes;
+            (slot.value, slot.bytes) = (value, bytes);
+        }
+    }
+
     pub fn remove(&mut self, key: &str) -> Option<V> {
         let part = self.part_mut(key);
         let slot = part.entries.remove(key)?;
@@ -204,7 +214,7 @@ mod tests {
     proptest! {
         #[test]
         fn order_and_bytes_are_those_of_a_list(
-            uses in prop::collection::vec((0..3_u8, 0..8_u8, 1..100_usize), 0..200)
+            uses in prop::collection::vec((0..4_u8, 0..8_u8, 1..100_usize), 0..200)
         ) {
             let mut table = Table::default();
             let mut list: Vec<(u8, usize)> = Vec::new();
@@ -223,6 +233,10 @@ mod tests {
                             let entry = list.remove(at);
                             list.push(entry);
                         }
+                    }
+                    2 => {
+                        table.replace(&name, ((), bytes));
+                        at.map(|at| list[at].1 = bytes);
                     }
                     _ => {
                         prop_assert_eq!(table.remove(&name).is_some(), at.is_some());

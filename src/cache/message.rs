@@ -61,7 +61,12 @@ pub enum Message {
     /// The sender keeps what the batch has.
     Moved { home: Incarnation, batch: u64 },
     /// The sender has no copy any more that these writes of the home's make old.
-    Invalidated { home: Incarnation, writes: Vec<u64> },
+    Invalidated {
+        home: Incarnation,
+        writes: Vec<u64>,
+        /// The same, and it keeps what these will leave.
+        updated: Vec<u64>,
+    },
     /// The sender keeps what these writes of the home's left.
     Stored { home: Incarnation, writes: Vec<u64> },
     /// Remove everything that matches and that the receiver is home to under this epoch.
@@ -164,9 +169,10 @@ impl Message {
                 Matching::All => 0,
                 Matching::Prefix(name) | Matching::Tag(name) => name.len(),
             },
-            Message::Invalidated { writes, .. } | Message::Stored { writes, .. } => {
-                9 * writes.len()
-            }
+            Message::Invalidated {
+                writes, updated, ..
+            } => 9 * (writes.len() + updated.len()),
+            Message::Stored { writes, .. } => 9 * writes.len(),
         }
     }
 }
@@ -201,6 +207,7 @@ pub struct Invalidation {
     /// The nodes that the bits of `pending` stand for, the lowest bit first.
     pub nodes: Vec<NodeId>,
     pub items: Vec<Old>,
+    pub confirmed: Vec<Confirmed>,
 }
 
 /// One key whose copies below a version are old.
@@ -211,4 +218,31 @@ pub struct Old {
     pub version: Version,
     /// Who must answer.
     pub pending: u64,
+    /// What the write will leave, for those of them that read the key.
+    pub update: Option<Sent>,
+}
+
+/// A write that has taken effect: what came with the news of it may be served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmed {
+    pub key: Key,
+    pub version: Version,
+    /// How long ago the news of it was first sent, at most, when it took effect.
+    pub took_ms: u64,
+}
+
+impl Invalidation {
+    /// About how many bytes it takes.
+    pub fn size_hint(&self) -> usize {
+        let items = self.items.iter().map(Old::size_hint);
+        let confirmed = self.confirmed.iter().map(|it| 48 + it.key.len());
+        32 + items.sum::<usize>() + confirmed.sum::<usize>()
+    }
+}
+
+impl Old {
+    /// About how many bytes it takes.
+    pub fn size_hint(&self) -> usize {
+        48 + self.key.len() + self.update.as_ref().map_or(0, Sent::size_hint)
+    }
 }

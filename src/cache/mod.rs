@@ -34,7 +34,7 @@
 //! - [`memory`]: tables in the order of use
 //! - [`message`]: what nodes say to each other
 //! - [`state`]: the cache of one node; [`reads`], [`home`], [`writing`], [`writes`], [`copies`], [`backups`],
-//!   [`deciding`], [`moving`], [`sweeps`], [`fences`], [`room`], [`uses`], [`claims`],
+//!   [`updates`], [`deciding`], [`moving`], [`sweeps`], [`fences`], [`room`], [`uses`], [`claims`],
 //!   [`requests`], [`through`], [`audit`], [`explain`]: its parts
 //! - [`service`]: the same with messages and time; [`store`]: Redis behind it
 //! - [`event`]: what watchers are told
@@ -64,6 +64,7 @@ pub mod state;
 pub mod store;
 pub mod sweeps;
 pub mod through;
+mod updates;
 pub mod uses;
 pub mod writes;
 pub mod writing;

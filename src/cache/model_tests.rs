@@ -15,6 +15,7 @@ mod shares;
 mod store;
 mod sweeps;
 mod through;
+mod updates;
 mod world;
 
 use crate::cache::state::Flaws;
@@ -52,6 +53,7 @@ fn what_clients_see_is_linearizable_whatever_happens() {
         "{total:?}"
     );
     assert!(total.recalled > 50 && total.counted > 500, "{total:?}");
+    assert!(total.updates > 100, "{total:?}");
 }
 
 #[test]
@@ -73,6 +75,7 @@ fn what_clients_see_is_linearizable_with_a_store_behind_little_memory() {
         "{total:?}"
     );
     assert!(total.recalled > 50 && total.counted > 500, "{total:?}");
+    assert!(total.updates > 100, "{total:?}");
 }
 
 fn before_store(flaws: Flaws, lax: Lax) -> Wrong {
@@ -155,6 +158,39 @@ fn a_write_that_does_not_wait_for_acknowledgements_is_found() {
         "no wait for acknowledgement",
         flawed(Flaws {
             no_wait_for_acknowledgement: true,
+            ..Flaws::default()
+        }),
+    );
+}
+
+#[test]
+fn a_value_that_is_served_before_its_write_has_taken_effect_is_found() {
+    is_missed(
+        "serves unconfirmed",
+        flawed(Flaws {
+            serves_unconfirmed: true,
+            ..Flaws::default()
+        }),
+    );
+}
+
+#[test]
+fn sharers_that_no_note_is_kept_of_are_found() {
+    is_missed(
+        "no note of updates",
+        flawed(Flaws {
+            no_note_of_updates: true,
+            ..Flaws::default()
+        }),
+    );
+}
+
+#[test]
+fn a_confirmation_that_counts_for_another_write_is_found() {
+    is_missed(
+        "confirms any",
+        flawed(Flaws {
+            confirms_any: true,
             ..Flaws::default()
         }),
     );

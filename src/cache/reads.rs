@@ -12,6 +12,10 @@ impl<T> Cache<T> {
         self.uses += 1;
         let entry = match self.copies.touch(key, self.uses) {
             Some(copied) => {
+                copied.unread = 0;
+                if !copied.is_confirmed {
+                    return None;
+                }
                 if copied.tells {
                     copied.tells = !self.copy_uses.note(key);
                 }
@@ -40,7 +44,7 @@ impl<T> Cache<T> {
 
     /// What this node's memory has, old or not.
     pub fn hit_any(&self, key: &str, now_ms: u64) -> Option<Hit> {
-        let copied = self.copies.peek(key).map(|copied| &copied.entry);
+        let copied = self.copy(key).map(|copied| &copied.entry);
         let held = || self.held.peek(key).map(|held| &held.entry);
         let backup = || self.backups.peek(key).map(|backup| &backup.entry);
         let entry = copied.or_else(held).or_else(backup)?;

@@ -28,7 +28,7 @@ use crate::ids::{BootId, NodeId};
 use crate::protocol::cache::Consistency;
 use crate::protocol::tenant::seat::Seat;
 use crate::protocol::{self, ReplyTo};
-use crate::raft::posts::{Arrival, Inbox, Lane, Post, Posts, Unheard};
+use crate::raft::posts::{Arrival, FRAME_BYTES_MAX, Inbox, Lane, Post, Posts, Unheard};
 use crate::stats::cache::Reading;
 use crate::time::{self, Instant, LeaseClock};
 use crate::view::cluster::{self, View};
@@ -36,8 +36,10 @@ use crate::view::service::Tenant;
 
 /// Messages of other nodes not yet looked at; what does not fit is sent again.
 const MESSAGES_MAX: usize = 65_536;
-/// Keys named in one message, of at most 256 bytes each.
+/// Keys named in one message, of at most 256 bytes each, and about how many bytes they and their values may take:
+/// half a frame, so that the writes that have taken effect fit beside them.
 const NEWS_MAX: usize = 1_000;
+const NEWS_BYTES_MAX: usize = FRAME_BYTES_MAX / 2;
 /// How often time passes while something is waited for.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -303,7 +305,11 @@ impl CacheService {
             return;
         }
         match post.body::<Invalidation>() {
-            Ok(news) => self.0.with(|cache| cache.invalidated(post.from, news)),
+            Ok(news) => {
+                let now_ms = self.0.clock.now_ms();
+                self.0
+                    .with(|cache| cache.invalidated(post.from, news, now_ms));
+            }
             Err(error) => {
                 tracing::debug!(%error, from = %post.from, "news of a cache were dropped")
             }
@@ -329,15 +335,16 @@ impl CacheService {
                 () = self.0.news_wake.notified() => {}
             }
             tokio::task::yield_now().await;
-            let mut news = std::mem::take(&mut *self.0.news.lock().expect("no holder panics"));
-            while !news.is_empty() {
-                let rest = news.split_off(news.len().min(NEWS_MAX));
-                let news = std::mem::replace(&mut news, rest);
-                let hint = news.len() * 48;
-                if let Some(news) = self.0.cache().news(news) {
-                    // What is lost is said again until it is acknowledged.
-                    let _ = self.0.posts.broadcast(Lane::Invalidate, &news, hint);
-                }
+            let mut old = std::mem::take(&mut *self.0.news.lock().expect("no holder panics"));
+            loop {
+                let rest = old.split_off(fitting(&old));
+                let news = self.0.cache().news(std::mem::replace(&mut old, rest));
+                let Some(news) = news else {
+                    break;
+                };
+                // What is lost is said again until it is acknowledged.
+                let hint = news.size_hint();
+                let _ = self.0.posts.broadcast(Lane::Invalidate, &news, hint);
             }
         }
     }
@@ -386,6 +393,7 @@ impl Shared {
                     self.news.lock().expect("no holder panics").push(old);
                     self.news_wake.notify_one();
                 }
+                Effect::Confirm => self.news_wake.notify_one(),
             }
         }
         if waits && !self.ticks.swap(true, Ordering::Relaxed) {
@@ -449,6 +457,17 @@ impl Shared {
             deadline_ms: now_ms + left.as_millis() as u64,
         }
     }
+}
+
+/// How many of these fit into one message; at least one, if there is any.
+fn fitting(news: &[Old]) -> usize {
+    let mut bytes = 0;
+    let all = news.iter().take(NEWS_MAX);
+    let fit = all.take_while(|old| {
+        bytes += old.size_hint();
+        bytes <= NEWS_BYTES_MAX
+    });
+    fit.count().max(news.len().min(1))
 }
 
 impl Tenant for CacheService {

@@ -12,7 +12,7 @@ use crate::cache::event::Event;
 use crate::cache::explain::Counts;
 use crate::cache::home::Held;
 use crate::cache::memory::Table;
-use crate::cache::message::{Invalidation, Message, Old};
+use crate::cache::message::{Confirmed, Invalidation, Message, Old};
 use crate::cache::moving::Moving;
 use crate::cache::operation::{Answer, Why, Write};
 use crate::cache::requests::Requests;
@@ -66,6 +66,8 @@ pub enum Effect<T> {
     },
     /// To be said to all nodes, together with others.
     Invalidate(Old),
+    /// [`Cache::news`] has something to say, also without others.
+    Confirm,
     Event(Event),
     /// Call the store, and say what came of it: [`Cache::store_answered`].
     Call {
@@ -100,6 +102,12 @@ pub struct Flaws {
     pub no_wait_for_store: bool,
     /// What the store had before an invalidation is installed after it.
     pub no_asking_after_voiding: bool,
+    /// What comes with the news of a write is served before that has taken effect.
+    pub serves_unconfirmed: bool,
+    /// A home keeps no note of the sharers that keep what came with the news.
+    pub no_note_of_updates: bool,
+    /// That a write has taken effect counts for what came with the news of another.
+    pub confirms_any: bool,
 }
 
 /// What one node's cache may take and does.
@@ -151,6 +159,8 @@ pub struct Cache<T> {
     pub(super) heard: BTreeMap<NodeId, Heard>,
     pub(super) parked: VecDeque<Parked<By<T>>>,
     pub(super) moving: Moving,
+    /// To be said with the next news.
+    pub(super) confirmed: Vec<Confirmed>,
     pub(super) effects: Vec<Effect<T>>,
     pub(super) counts: Counts,
     pub(super) flaws: Flaws,
@@ -179,6 +189,7 @@ impl<T> Cache<T> {
             heard: BTreeMap::new(),
             parked: VecDeque::new(),
             moving: Moving::default(),
+            confirmed: Vec::new(),
             effects: Vec::new(),
             counts: Counts::default(),
             flaws: Flaws::default(),
@@ -316,8 +327,12 @@ impl<T> Cache<T> {
                 past,
             } => self.take_past(from, (epoch, home, batch), past, now_ms),
             Message::Moved { home, batch } => self.moved(from, home, batch, now_ms),
-            Message::Invalidated { home, writes } => {
-                self.acknowledged(from, home, &writes, now_ms);
+            Message::Invalidated {
+                home,
+                writes,
+                updated,
+            } => {
+                self.acknowledged(from, home, (&writes, &updated), now_ms);
                 self.step_sweeps(now_ms);
             }
             Message::Stored { home, writes } => {
@@ -348,13 +363,16 @@ impl<T> Cache<T> {
         }
     }
 
-    /// The news of old copies that these make together.
-    pub fn news(&self, items: Vec<Old>) -> Option<Invalidation> {
+    /// The news of old copies that these make together, and of writes that have taken effect; none if there
+    /// are neither.
+    pub fn news(&mut self, items: Vec<Old>) -> Option<Invalidation> {
         let acting = self.tenure.acting()?;
-        Some(Invalidation {
+        let confirmed = std::mem::take(&mut self.confirmed);
+        (!items.is_empty() || !confirmed.is_empty()).then(|| Invalidation {
             home: acting.stay.incarnation,
             nodes: acting.roster.stays().iter().map(|stay| stay.node).collect(),
             items,
+            confirmed,
         })
     }
 
@@ -365,6 +383,7 @@ impl<T> Cache<T> {
         self.backups.clear();
         self.requests.clear();
         self.heard.clear();
+        self.confirmed.clear();
         self.forget_moving();
         self.abandon_writes(|_| true);
         self.abandon_fills(|_| true);
@@ -428,6 +447,7 @@ impl<T> Cache<T> {
         self.tick_sweeps(now_ms);
         self.end_audits(now_ms);
         self.tick_uses(now_ms);
+        self.tick_updates();
         self.tick_claims(now_ms);
         self.trim(now_ms);
     }
@@ -441,6 +461,7 @@ impl<T> Cache<T> {
             || self.sweeps.waits()
             || self.audits.waits()
             || self.copy_uses.waits()
+            || !self.confirmed.is_empty()
             || self.claims.waits()
     }
 

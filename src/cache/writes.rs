@@ -20,6 +20,7 @@ use crate::cache::message::{Found, Message, Old};
 use crate::cache::operation::{Change, Why};
 use crate::cache::state::{By, Cache, Effect, Waiter};
 use crate::cache::through::Through;
+use crate::cache::updates;
 use crate::cache::writing::{Doing, Origin, Writing};
 use crate::ids::{Incarnation, NodeId};
 use crate::view::tenure::{Acting, Roster};
@@ -73,7 +74,7 @@ impl<T> Cache<T> {
         let backup = self.second(&key);
         let goes_through = self.settings.store && goes_through(&change);
         if pending == 0 && backup.is_none() && !goes_through {
-            self.put(&key, change, now_ms);
+            self.put(&key, change, 0, now_ms);
             return self.answer_origin(&key, origin, now_ms);
         }
         let doing = (Doing::Change(change), version);
@@ -138,12 +139,16 @@ impl<T> Cache<T> {
             (acting.epoch, acting.stay.incarnation)
         };
         let writing = &self.writes.by_key[key];
-        let old = Old {
+        let old = (writing.pending != 0).then(|| Old {
             write: writing.id,
             key: key.clone(),
             version: writing.version,
             pending: writing.pending,
-        };
+            update: match &writing.doing {
+                Doing::Change(change) => updates::update(change, now_ms),
+                Doing::Bring(_) => None,
+            },
+        });
         let store = writing.backup.map(|to| {
             let entry = match &writing.doing {
                 Doing::Change(Change::Put(entry)) => Some(entry.sent(now_ms)),
@@ -160,9 +165,7 @@ impl<T> Cache<T> {
             };
             (to, message)
         });
-        if old.pending != 0 {
-            self.effects.push(Effect::Invalidate(old));
-        }
+        self.effects.extend(old.map(Effect::Invalidate));
         if let Some((to, message)) = store {
             self.send(to, message);
         }
@@ -171,8 +174,8 @@ impl<T> Cache<T> {
         }
     }
 
-    /// The write takes effect on what this node has.
-    fn put(&mut self, key: &Key, change: Change, now_ms: u64) {
+    /// The write takes effect on what this node has; `sharers` have it already.
+    fn put(&mut self, key: &Key, change: Change, sharers: u64, now_ms: u64) {
         let held = self.held.peek(key).map(|held| held.entry.version);
         match change {
             Change::Put(entry) if held == Some(entry.version) => {}
@@ -183,7 +186,7 @@ impl<T> Cache<T> {
                 self.uses += 1;
                 let resource = |entry: &Entry| entry.fence().map(|fence| fence.resource.clone());
                 let after = resource(&entry);
-                let held = Held::unshared(entry);
+                let held = Held { entry, sharers };
                 let before = self.held.insert(key.clone(), (held, bytes), self.uses);
                 let before = before.and_then(|held| resource(&held.entry));
                 self.fences_forgotten += u64::from(before.is_some() && before != after);
@@ -202,8 +205,15 @@ impl<T> Cache<T> {
         }
     }
 
-    /// Sharers have no copy any more that these writes make old.
-    pub fn acknowledged(&mut self, from: NodeId, home: Incarnation, writes: &[u64], now_ms: u64) {
+    /// A sharer has no copy any more that these writes make old, and keeps what those that are
+    /// `updated` will leave.
+    pub fn acknowledged(
+        &mut self,
+        from: NodeId,
+        home: Incarnation,
+        (writes, updated): (&[u64], &[u64]),
+        now_ms: u64,
+    ) {
         let Some(acting) = self.tenure.acting() else {
             return;
         };
@@ -211,12 +221,17 @@ impl<T> Cache<T> {
         if acting.stay.incarnation != home {
             return;
         }
-        for id in writes {
+        let writes = writes.iter().map(|id| (id, false));
+        let updated = updated.iter().map(|id| (id, true));
+        for (id, is_updated) in writes.chain(updated) {
             if let (Some(key), Some(place)) = (self.writes.by_id.get(id).cloned(), place) {
                 let writing = self.writes.by_key.get_mut(&key).expect("it has this id");
                 let bit = 1 << place;
-                self.counts.invalidations_acked += u64::from(writing.pending & bit != 0);
-                writing.pending &= !bit;
+                if writing.pending & bit != 0 {
+                    self.counts.invalidations_acked += 1;
+                    writing.pending &= !bit;
+                    writing.updated |= if is_updated { bit } else { 0 };
+                }
                 self.settle(&key, now_ms);
             }
         }
@@ -248,12 +263,17 @@ impl<T> Cache<T> {
             return;
         }
         let writing = self.writes.remove(key).expect("it was just there");
-        if let Some(told_at_ms) = writing.told_at_ms {
-            let took_ms = now_ms.saturating_sub(told_at_ms);
+        let took_ms = writing.told_at_ms.map(|at_ms| now_ms.saturating_sub(at_ms));
+        if let Some(took_ms) = took_ms {
             self.counts.invalidation.add(took_ms);
         }
         if let Doing::Change(change) = writing.doing {
-            self.put(key, change, now_ms);
+            let is_noted = !self.flaws.no_note_of_updates;
+            let sharers = if is_noted { writing.updated } else { 0 };
+            self.put(key, change, sharers, now_ms);
+        }
+        if let (Some(took_ms), true) = (took_ms, writing.updated != 0) {
+            self.say_confirmed(key, writing.version, took_ms);
         }
         self.answer_origin(key, writing.origin, now_ms);
         for reader in writing.readers {
@@ -281,6 +301,7 @@ impl<T> Cache<T> {
             let backups = self.settings.backups;
             let writing = self.writes.by_key.get_mut(&key).expect("it was just there");
             writing.pending = moved(writing.pending, before, after);
+            writing.updated = moved(writing.updated, before, after);
             if old != new {
                 writing.backup = new.map(|stay| stay.node).filter(|_| backups);
             }

@@ -40,6 +40,8 @@ pub(super) struct Writing<T> {
     pub(super) version: Version,
     /// The sharers that have not acknowledged.
     pub(super) pending: u64,
+    /// Those that keep what this write leaves.
+    pub(super) updated: u64,
     /// When the sharers were first told; none if there were none.
     pub(super) told_at_ms: Option<u64>,
     /// The second node, until it keeps what this write leaves.
@@ -68,6 +70,7 @@ impl<T> Writing<T> {
             doing,
             version,
             pending: 0,
+            updated: 0,
             told_at_ms: None,
             backup: None,
             through: None,

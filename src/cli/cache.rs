@@ -442,6 +442,7 @@ fn statistics(stats: &Stats) -> String {
         fills,
         evictions,
         invalidations,
+        updates,
         writes,
         promoted,
         store,
@@ -460,6 +461,7 @@ fn statistics(stats: &Stats) -> String {
          fills          {fills}\n\
          writes         {writes} as a home\n\
          invalidations  {} sent, {} acknowledged, {} sent again\n\
+         updates        {updates}\n\
          evictions      {evictions}\n\
          promoted       {promoted}\n\
          {store}",

@@ -45,6 +45,7 @@ pub struct Reading {
     /// Sent, acknowledged, sent again.
     pub invalidations: [u64; INVALIDATIONS.len()],
     pub invalidation: Delays,
+    pub updates: u64,
     pub writes: u64,
     pub promoted: u64,
     /// Questions to the store, writes that it has kept, calls that failed.
@@ -62,6 +63,7 @@ pub struct CacheStats {
     evictions: Counter,
     invalidations: Labelled<Counter>,
     invalidation_ms: Histogram,
+    updates: Counter,
     writes: Counter,
     promoted: Counter,
     store: Labelled<Counter>,
@@ -79,6 +81,7 @@ impl CacheStats {
             evictions: Counter::default(),
             invalidations: Labelled::new("kind", &INVALIDATIONS, Counter::default),
             invalidation_ms: Histogram::of_milliseconds(&INVALIDATION_BOUNDS_MS),
+            updates: Counter::default(),
             writes: Counter::default(),
             promoted: Counter::default(),
             store: Labelled::new("result", &STORE_CALLS, Counter::default),
@@ -117,6 +120,11 @@ impl CacheStats {
                 "cache_evictions",
                 "Entries that made room for others",
                 &self.evictions,
+            ),
+            (
+                "cache_updates",
+                "Copies that took a new value with the news of its write",
+                &self.updates,
             ),
             (
                 "cache_writes",
@@ -167,6 +175,7 @@ impl CacheStats {
             (&self.misses, reading.misses),
             (&self.fills, reading.fills),
             (&self.evictions, reading.evictions),
+            (&self.updates, reading.updates),
             (&self.writes, reading.writes),
             (&self.promoted, reading.promoted),
         ] {

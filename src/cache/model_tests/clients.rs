@@ -41,7 +41,9 @@ impl World {
         let number = self.asked.len() as u64;
         let what = self.rng.random_range(0..100);
         let name: Key = format!("key-{key}").into();
-        let text = Value::text(format!("{number:0>6000}"));
+        // Some are small enough to go with the news of their write.
+        let width = if self.rng.random_bool(0.3) { 8_000 } else { 4_000 };
+        let text = Value::text(format!("{number:0>width$}"));
         let set = |condition, ttl_ms| Operation::Set {
             value: text.clone(),
             ttl_ms,
@@ -286,6 +288,7 @@ impl World {
             let counts = node.cache.counts();
             self.seen.promoted += counts.promoted;
             self.seen.evictions += counts.evictions;
+            self.seen.updates += counts.updates;
         }
         self.check_counts()?;
         for key in 0..KEYS {

@@ -359,6 +359,9 @@ const QUIET: Scenario = Scenario {
         repeats_are_new: false,
         no_wait_for_store: false,
         no_asking_after_voiding: false,
+        serves_unconfirmed: false,
+        no_note_of_updates: false,
+        confirms_any: false,
     },
 };
 
@@ -404,10 +407,15 @@ fn every_order_of_two_writes_is_linearizable() {
             Act::Set(12),
             Act::Get(OTHER),
         ],
-        repeats: 1,
         ..QUIET
     };
     all_are_right("two writes", scenario);
+    let scenario = Scenario {
+        acts: &[Act::Set(11), Act::Set(12), Act::Get(READER)],
+        repeats: 1,
+        ..QUIET
+    };
+    all_are_right("two writes, one repeat", scenario);
     let scenario = Scenario {
         acts: &[Act::Delete, Act::Get(READER), Act::Set(12)],
         backups: true,

@@ -137,15 +137,16 @@ impl Nodes {
                     }),
                     Effect::Invalidate(old) => {
                         let news = cache.news(vec![old]).expect("it acts");
-                        let others = [HOME, READER, OTHER].into_iter().filter(|to| to != from);
-                        self.mail.extend(others.map(|to| Mail {
-                            from: *from,
-                            to,
-                            what: What::News(news.clone()),
-                        }));
+                        self.mail.extend(to_others(*from, news));
                     }
+                    // It is said below.
+                    Effect::Confirm => {}
                 }
             }
+            // As early as it can be; it may arrive as late as it will.
+            let news = cache.news(Vec::new());
+            self.mail
+                .extend(news.into_iter().flat_map(|news| to_others(*from, news)));
         }
     }
 
@@ -158,7 +159,7 @@ impl Nodes {
         };
         match mail.what {
             What::Message(message) => cache.receive(mail.from, message, self.now),
-            What::News(news) => cache.invalidated(mail.from, news),
+            What::News(news) => cache.invalidated(mail.from, news, self.now),
         }
         self.collect();
     }
@@ -336,6 +337,17 @@ impl Nodes {
         assert_eq!(self.get(READER, key).as_deref(), Some(text));
         assert_eq!(self.hit(READER, key).as_deref(), Some(text));
     }
+}
+
+fn to_others(from: NodeId, news: Invalidation) -> impl Iterator<Item = Mail> {
+    let others = [HOME, READER, OTHER]
+        .into_iter()
+        .filter(move |to| *to != from);
+    others.map(move |to| Mail {
+        from,
+        to,
+        what: What::News(news.clone()),
+    })
 }
 
 /// Adds one to a counter that begins at zero.

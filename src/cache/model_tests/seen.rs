@@ -7,6 +7,8 @@ pub struct Seen {
     pub local: u64,
     pub promoted: u64,
     pub evictions: u64,
+    /// Copies that followed a write.
+    pub updates: u64,
     /// Values that invalidations removed.
     pub swept: u64,
     pub crashes: u64,
@@ -28,6 +30,7 @@ impl Seen {
         self.local += other.local;
         self.promoted += other.promoted;
         self.evictions += other.evictions;
+        self.updates += other.updates;
         self.swept += other.swept;
         self.crashes += other.crashes;
         self.pauses += other.pauses;

@@ -427,7 +427,7 @@ impl World {
         let cache = &mut self.nodes.get_mut(&to).expect("it runs").cache;
         match mail {
             Mail::Message(message) => cache.receive(from, message, now),
-            Mail::News(news) => cache.invalidated(from, news),
+            Mail::News(news) => cache.invalidated(from, news, now),
             Mail::Read(key, waiter) => match cache.hit(&key, now) {
                 Some(hit) => {
                     self.seen.local += 1;
@@ -469,6 +469,7 @@ impl World {
         let boot = node.boot;
         let (entries, bytes) = node.cache.size();
         assert!(bytes <= bytes_max, "{entries} entries take {bytes} bytes");
+        let mut confirms = false;
         for effect in node.cache.take_effects() {
             match effect {
                 Effect::Answer { ticket, answer } => self.answered(ticket, answer),
@@ -479,11 +480,14 @@ impl World {
                 Effect::Invalidate(old) => {
                     self.nodes.get_mut(&id).expect("it runs").old.push(old);
                 }
+                Effect::Confirm => confirms = true,
             }
         }
         let node = self.nodes.get_mut(&id).expect("it runs");
         let old = std::mem::take(&mut node.old);
-        if let (false, Some(news)) = (old.is_empty(), node.cache.news(old)) {
+        if (confirms || !old.is_empty())
+            && let Some(news) = node.cache.news(old)
+        {
             for to in (1..=NODES).map(NodeId) {
                 self.mail(id, to, Mail::News(news.clone()));
             }

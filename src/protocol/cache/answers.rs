@@ -156,6 +156,9 @@ pub struct Stats {
     pub fills: u64,
     pub evictions: u64,
     pub invalidations: Invalidations,
+    /// Copies that took a new value with the news of its write, instead of being lost to it.
+    #[serde(default)]
+    pub updates: u64,
     /// Writes that took effect at this node as their home.
     pub writes: u64,
     /// Values that were kept here when their home was lost.

@@ -188,6 +188,7 @@ fn cache_stats() -> Vec<(&'static str, Value)> {
         ("fills", integer()),
         ("evictions", integer()),
         ("invalidations", integers(&["sent", "acked", "resent"])),
+        ("updates", integer()),
         ("writes", integer()),
         ("promoted", integer()),
         ("store?", integers(&["reads", "writes", "errors"])),
