@@ -8,6 +8,8 @@
 //!   read    client ─► any node ─(a copy, a lease)─────────────────────────► client
 //!                         └──(none)── Fetch ─► home ── Filled ─► copy ────► client
 //!   write   client ─► any node ─ relay ─► home ── Invalidation ─► sharers
+//!                                          │ │        └─(with what it leaves)─► copy, once it is said
+//!                                          │ │                                 to have taken effect
 //!                                          │ └──── Store ───────► second node
 //!                                          └─(all have answered)──────────► client
 //! ```
@@ -17,7 +19,7 @@
 //! **Promises.** Reads and writes of one key are linearizable, also reads from a node's own memory: a
 //! write is answered once no node can serve the value before it. What makes that so: a copy is served
 //! only under a lease on the view ([`tenure`](crate::view::tenure)); a write waits until every sharer
-//! has dropped its copy, or has left the view and its lease is over. Memory stays below its limit, and
+//! serves its copy no more, or has left the view and its lease is over. Memory stays below its limit, and
 //! the entry that was used least recently goes first. With backups, no acknowledged write is lost
 //! when one node is; with a store none is whatever becomes of nodes, as long as Redis keeps what it has
 //! acknowledged.
