@@ -316,7 +316,8 @@ impl<T> Cache<T> {
             }
         }
         for (mut write, waiter) in over.queue {
-            if sought.is_some() && write.id == sought {
+            // What was not taken in is asked for again.
+            if decides && sought.is_some() && write.id == sought {
                 write.sought = Some(epoch);
             }
             self.write_knowing(key.clone(), (write, waiter), has_none, now_ms);

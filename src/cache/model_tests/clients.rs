@@ -42,7 +42,11 @@ impl World {
         let what = self.rng.random_range(0..100);
         let name: Key = format!("key-{key}").into();
         // Some are small enough to go with the news of their write.
-        let width = if self.rng.random_bool(0.3) { 8_000 } else { 4_000 };
+        let width = if self.rng.random_bool(0.3) {
+            8_000
+        } else {
+            4_000
+        };
         let text = Value::text(format!("{number:0>width$}"));
         let set = |condition, ttl_ms| Operation::Set {
             value: text.clone(),

@@ -217,6 +217,36 @@ fn values_and_results_survive_all_nodes_and_versions_go_up() {
     assert_eq!(stored.write(&key, again), another);
 }
 
+/// Found here: what the store said was dropped, since the home had no lease when it came, but counted as asked.
+#[test]
+fn a_result_that_comes_while_nothing_may_be_decided_is_asked_for_again() {
+    let mut stored = Stored::start();
+    let key = stored.nodes.key();
+    let write = |is_repeat| Write {
+        id: Some("a".into()),
+        is_repeat,
+        ..set_for("value", None).into()
+    };
+    let first = stored.write(&key, write(false));
+    stored.set(&key, "newer");
+    stored.lose_all();
+    let again = stored.nodes.write(&key, write(true));
+    assert!(matches!(
+        stored.nodes.calls[..],
+        [(HOME, _, Call::Bring { id: Some(_), .. })]
+    ));
+    stored.nodes.deaf = Some(HOME);
+    stored.nodes.pass(2 * LEASE_MS);
+    stored.answer(|store, node, call, now| store.execute((node, 1), call, now));
+    assert!(!stored.nodes.is_answered(again));
+    stored.nodes.deaf = None;
+    stored.nodes.pass(10);
+    stored.settle();
+    assert_eq!(stored.nodes.answers[&again], first);
+    let (value, _) = stored.get(READER, &key).expect("it is stored");
+    assert_eq!(value, "newer");
+}
+
 #[test]
 fn without_the_store_memory_goes_on_and_the_rest_is_refused() {
     let mut stored = Stored::start();
