@@ -326,6 +326,7 @@ impl<T> Cache<T> {
             home,
             nodes,
             items,
+            tell_uses,
             confirmed,
         } = news;
         self.confirm(confirmed);
@@ -340,6 +341,7 @@ impl<T> Cache<T> {
             let is_pending = place.is_some_and(|place| old.pending >> place & 1 == 1);
             self.fills.detach(&old.key);
             let update = old.update.filter(|_| is_pending);
+            let update = update.map(|sent| (sent, tell_uses));
             let follows = self.outdate((&old.key, old.version), (sender, update), now_ms);
             match (is_pending, follows) {
                 (false, _) => {}

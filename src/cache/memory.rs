@@ -236,7 +236,9 @@ mod tests {
                     }
                     2 => {
                         table.replace(&name, ((), bytes));
-                        at.map(|at| list[at].1 = bytes);
+                        if let Some(at) = at {
+                            list[at].1 = bytes;
+                        }
                     }
                     _ => {
                         prop_assert_eq!(table.remove(&name).is_some(), at.is_some());

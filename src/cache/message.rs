@@ -207,6 +207,8 @@ pub struct Invalidation {
     /// The nodes that the bits of `pending` stand for, the lowest bit first.
     pub nodes: Vec<NodeId>,
     pub items: Vec<Old>,
+    /// Whether the home wants to hear when copies that follow these writes are read.
+    pub tell_uses: bool,
     pub confirmed: Vec<Confirmed>,
 }
 
@@ -227,7 +229,7 @@ pub struct Old {
 pub struct Confirmed {
     pub key: Key,
     pub version: Version,
-    /// How long ago the news of it was first sent, at most, when it took effect.
+    /// How long that took from when the news of it was first sent.
     pub took_ms: u64,
 }
 

@@ -366,12 +366,14 @@ impl<T> Cache<T> {
     /// The news of old copies that these make together, and of writes that have taken effect; none if there
     /// are neither.
     pub fn news(&mut self, items: Vec<Old>) -> Option<Invalidation> {
+        let tell_uses = self.wants_uses();
         let acting = self.tenure.acting()?;
         let confirmed = std::mem::take(&mut self.confirmed);
         (!items.is_empty() || !confirmed.is_empty()).then(|| Invalidation {
             home: acting.stay.incarnation,
             nodes: acting.roster.stays().iter().map(|stay| stay.node).collect(),
             items,
+            tell_uses,
             confirmed,
         })
     }

@@ -18,7 +18,7 @@
 //! read costs what an invalidation costs.
 
 use crate::cache::copies::{Copied, shortened};
-use crate::cache::entry::{Entry, Key, NEVER, Sent, Version, cost};
+use crate::cache::entry::{Key, NEVER, Sent, Version, cost};
 use crate::cache::message::Confirmed;
 use crate::cache::operation::Change;
 use crate::cache::state::{Cache, Effect};
@@ -49,12 +49,12 @@ impl<T> Cache<T> {
         self.copies.peek(key).filter(|copied| copied.is_confirmed)
     }
 
-    /// A copy that is older than this version is lost, or makes place for what the home says will be there;
-    /// whether this node has the version afterwards.
+    /// A copy that is older than this version is lost, or makes place for what the home says will be there, and
+    /// of which it may want to hear uses; whether this node has the version afterwards.
     pub(super) fn outdate(
         &mut self,
         (key, version): (&Key, Version),
-        (home, update): (Stay, Option<Sent>),
+        (home, update): (Stay, Option<(Sent, bool)>),
         now_ms: u64,
     ) -> bool {
         let Some(copied) = self.copies.peek(key) else {
@@ -68,20 +68,19 @@ impl<T> Cache<T> {
             .acting()
             .is_some_and(|acting| acting.roster.home(key) == Some(home));
         let follows = is_from_home && copied.unread < UNREAD_MAX;
-        let entry = update
-            .filter(|_| follows)
-            .map(|sent| shortened(sent).kept(now_ms));
-        let before = cost(key, &copied.entry);
-        let fits =
-            |entry: &Entry| self.bytes() - before + cost(key, entry) <= self.settings.bytes_max;
-        match entry.filter(fits) {
-            Some(entry) => {
-                let bytes = cost(key, &entry);
+        let unread = copied.unread + 1;
+        let room = self.settings.bytes_max - (self.bytes() - cost(key, &copied.entry));
+        let update = update.filter(|_| follows).map(|(sent, tells)| {
+            let entry = shortened(sent).kept(now_ms);
+            (cost(key, &entry), entry, tells)
+        });
+        match update.filter(|(bytes, ..)| *bytes <= room) {
+            Some((bytes, entry, tells)) => {
                 let next = Copied {
                     entry,
-                    tells: copied.tells,
+                    tells,
                     is_confirmed: self.flaws.serves_unconfirmed,
-                    unread: copied.unread + 1,
+                    unread,
                 };
                 self.copies.replace(key, (next, bytes));
                 true

@@ -18,7 +18,7 @@ use crate::ids::{BootId, DiskId, NodeId};
 pub const FRAME_BYTES_MAX: usize = 1_000_000;
 
 /// Changes with every change of the header or of a body; nodes of two versions do not talk.
-const MAGIC_AND_VERSION: u32 = 0x4d46_0001;
+const MAGIC_AND_VERSION: u32 = 0x4d46_0002;
 
 /// A MessagePack `uint64`: its marker and eight bytes.
 const CHECKSUM_BYTES: usize = 9;

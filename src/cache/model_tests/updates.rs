@@ -184,6 +184,27 @@ fn what_does_not_fit_in_place_of_a_copy_is_not_kept() {
     );
 }
 
+/// As [`pitfalls`](super::pitfalls) has it of copies that were asked for.
+#[test]
+fn a_home_short_of_memory_hears_of_the_uses_of_copies_that_follow() {
+    let mut nodes = Nodes::start(BYTES_MAX);
+    let keys: Vec<Key> = nodes.keys(HOME).take(60).collect();
+    let (hot, cold) = keys.split_first().expect("keys");
+    nodes.share(hot, "hot");
+    for key in &cold[..8] {
+        nodes.set(key, &"x".repeat(100));
+    }
+    nodes.set(hot, "hotter");
+    nodes.settle();
+    for key in &cold[8..] {
+        assert_eq!(nodes.hit(READER, hot).as_deref(), Some("hotter"), "{key}");
+        nodes.set(key, &"x".repeat(100));
+        nodes.pass(600);
+        nodes.settle();
+    }
+    assert_eq!(questions(&nodes), 1);
+}
+
 #[test]
 fn a_change_of_the_home_forgets_what_was_not_confirmed() {
     let mut nodes = Nodes::start_with(1 << 20, true);
