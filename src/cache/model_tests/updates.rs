@@ -114,14 +114,14 @@ fn a_lifetime_that_was_long_on_its_way_ends_no_later_than_at_home() {
     let mut nodes = Nodes::start(1 << 20);
     let key = nodes.key();
     nodes.share(&key, "old");
-    nodes.write(&key, set_for("new", Some(1_000)));
-    let ends = nodes.now + 1_000;
+    nodes.write(&key, set_for("new", Some(400)));
+    let ends = nodes.now + 400;
     let news = nodes.take(READER);
-    nodes.now += 400;
+    nodes.now += 150;
     for mail in news {
         nodes.deliver(mail);
     }
-    nodes.now += 100;
+    nodes.now += 50;
     nodes.settle();
     assert_eq!(nodes.hit(READER, &key).as_deref(), Some("new"));
     while nodes.hit(READER, &key).is_some() {
