@@ -343,27 +343,18 @@ fn explore(scenario: Scenario) -> Result<usize, String> {
     Ok(seen.len())
 }
 
-const QUIET: Scenario = Scenario {
-    acts: &[],
-    backups: false,
-    store: false,
-    losses: 0,
-    repeats: 0,
-    passings: 0,
-    flaws: Flaws {
-        no_wait_for_acknowledgement: false,
-        no_detach: false,
-        no_purge_of_backups: false,
-        versions_without_epoch: false,
-        no_results_at_second: false,
-        repeats_are_new: false,
-        no_wait_for_store: false,
-        no_asking_after_voiding: false,
-        serves_unconfirmed: false,
-        no_note_of_updates: false,
-        confirms_any: false,
-    },
-};
+/// Nobody does anything, and nothing goes wrong.
+fn quiet() -> Scenario {
+    Scenario {
+        acts: &[],
+        backups: false,
+        store: false,
+        losses: 0,
+        repeats: 0,
+        passings: 0,
+        flaws: Flaws::default(),
+    }
+}
 
 #[track_caller]
 fn all_are_right(what: &str, scenario: Scenario) {
@@ -380,20 +371,20 @@ fn every_order_of_a_write_and_reads_is_linearizable() {
         "in order",
         Scenario {
             acts: ACTS,
-            ..QUIET
+            ..quiet()
         },
     );
     let repeated = Scenario {
         acts: ACTS,
         repeats: 1,
-        ..QUIET
+        ..quiet()
     };
     all_are_right("one repeat", repeated);
     let lossy = Scenario {
         acts: ACTS,
         losses: 1,
         passings: 1,
-        ..QUIET
+        ..quiet()
     };
     all_are_right("one loss", lossy);
 }
@@ -407,20 +398,20 @@ fn every_order_of_two_writes_is_linearizable() {
             Act::Set(12),
             Act::Get(OTHER),
         ],
-        ..QUIET
+        ..quiet()
     };
     all_are_right("two writes", scenario);
     let scenario = Scenario {
         acts: &[Act::Set(11), Act::Set(12), Act::Get(READER)],
         repeats: 1,
-        ..QUIET
+        ..quiet()
     };
     all_are_right("two writes, one repeat", scenario);
     let scenario = Scenario {
         acts: &[Act::Delete, Act::Get(READER), Act::Set(12)],
         backups: true,
         repeats: 1,
-        ..QUIET
+        ..quiet()
     };
     all_are_right("a removal and a write, with a backup", scenario);
 }
@@ -430,7 +421,7 @@ fn every_order_of_an_invalidation_and_a_write_is_linearizable() {
     let scenario = Scenario {
         acts: &[Act::Invalidate, Act::Get(READER), Act::Set(11)],
         repeats: 1,
-        ..QUIET
+        ..quiet()
     };
     all_are_right("an invalidation", scenario);
 }
@@ -446,7 +437,7 @@ fn every_order_of_a_write_and_its_repeat_counts_once() {
         ],
         backups: true,
         repeats: 1,
-        ..QUIET
+        ..quiet()
     };
     all_are_right("repeats", scenario);
     let scenario = Scenario {
@@ -454,7 +445,7 @@ fn every_order_of_a_write_and_its_repeat_counts_once() {
         backups: true,
         losses: 1,
         passings: 1,
-        ..QUIET
+        ..quiet()
     };
     all_are_right("a repeat and one loss", scenario);
 }
@@ -476,7 +467,7 @@ fn every_order_with_a_store_is_linearizable() {
             store: true,
             losses,
             passings: losses,
-            ..QUIET
+            ..quiet()
         };
         all_are_right("with a store", scenario);
     }
@@ -485,7 +476,7 @@ fn every_order_with_a_store_is_linearizable() {
 #[test]
 fn every_order_finds_what_is_left_out() {
     let acts: &[Act] = &[Act::Set(11), Act::Get(READER), Act::Get(READER)];
-    let mut scenario = Scenario { acts, ..QUIET };
+    let mut scenario = Scenario { acts, ..quiet() };
     scenario.flaws.no_wait_for_acknowledgement = true;
     explore(scenario).expect_err("a copy is read after the write was answered");
     let acts: &[Act] = &[
@@ -495,7 +486,7 @@ fn every_order_finds_what_is_left_out() {
         Act::Set(12),
         Act::Get(READER),
     ];
-    let mut scenario = Scenario { acts, ..QUIET };
+    let mut scenario = Scenario { acts, ..quiet() };
     scenario.flaws.no_detach = true;
     explore(scenario).expect_err("a fill is installed that news have overtaken");
     scenario.store = true;
