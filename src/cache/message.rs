@@ -220,7 +220,7 @@ pub struct Old {
     pub version: Version,
     /// Who must answer.
     pub pending: u64,
-    /// What the write will leave, for those of them that read the key.
+    /// What the write will leave, for those of them that read the key; put in when it is said.
     pub update: Option<Sent>,
 }
 

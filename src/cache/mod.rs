@@ -35,7 +35,7 @@
 //! - [`entry`], [`operation`]: what is kept, and what can be done to it
 //! - [`memory`]: tables in the order of use
 //! - [`message`]: what nodes say to each other
-//! - [`state`]: the cache of one node; [`reads`], [`home`], [`writing`], [`writes`], [`copies`], [`backups`],
+//! - [`state`]: the cache of one node; [`reads`], [`home`], [`writing`], [`writes`], [`copies`], [`news`], [`backups`],
 //!   [`updates`], [`deciding`], [`moving`], [`sweeps`], [`fences`], [`room`], [`uses`], [`claims`],
 //!   [`requests`], [`through`], [`audit`], [`explain`]: its parts
 //! - [`service`]: the same with messages and time; [`store`]: Redis behind it
@@ -57,6 +57,7 @@ pub mod home;
 pub mod memory;
 pub mod message;
 pub mod moving;
+pub mod news;
 pub mod operation;
 pub mod reads;
 pub mod requests;
@@ -66,7 +67,7 @@ pub mod state;
 pub mod store;
 pub mod sweeps;
 pub mod through;
-mod updates;
+pub mod updates;
 pub mod uses;
 pub mod writes;
 pub mod writing;

@@ -28,7 +28,7 @@ use crate::ids::{BootId, NodeId};
 use crate::protocol::cache::Consistency;
 use crate::protocol::tenant::seat::Seat;
 use crate::protocol::{self, ReplyTo};
-use crate::raft::posts::{Arrival, FRAME_BYTES_MAX, Inbox, Lane, Post, Posts, Unheard};
+use crate::raft::posts::{Arrival, Inbox, Lane, Post, Posts, Unheard};
 use crate::stats::cache::Reading;
 use crate::time::{self, Instant, LeaseClock};
 use crate::view::cluster::{self, View};
@@ -36,10 +36,6 @@ use crate::view::service::Tenant;
 
 /// Messages of other nodes not yet looked at; what does not fit is sent again.
 const MESSAGES_MAX: usize = 65_536;
-/// Keys named in one message, of at most 256 bytes each, and about how many bytes they and their values may take:
-/// half a frame, so that the writes that have taken effect fit beside them.
-const NEWS_MAX: usize = 1_000;
-const NEWS_BYTES_MAX: usize = FRAME_BYTES_MAX / 2;
 /// How often time passes while something is waited for.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -337,8 +333,8 @@ impl CacheService {
             tokio::task::yield_now().await;
             let mut old = std::mem::take(&mut *self.0.news.lock().expect("no holder panics"));
             loop {
-                let rest = old.split_off(fitting(&old));
-                let news = self.0.cache().news(std::mem::replace(&mut old, rest));
+                let now_ms = self.0.clock.now_ms();
+                let news = self.0.cache().news(&mut old, now_ms);
                 let Some(news) = news else {
                     break;
                 };
@@ -457,17 +453,6 @@ impl Shared {
             deadline_ms: now_ms + left.as_millis() as u64,
         }
     }
-}
-
-/// How many of these fit into one message; at least one, if there is any.
-fn fitting(news: &[Old]) -> usize {
-    let mut bytes = 0;
-    let all = news.iter().take(NEWS_MAX);
-    let fit = all.take_while(|old| {
-        bytes += old.size_hint();
-        bytes <= NEWS_BYTES_MAX
-    });
-    fit.count().max(news.len().min(1))
 }
 
 impl Tenant for CacheService {

@@ -12,7 +12,7 @@ use crate::cache::event::Event;
 use crate::cache::explain::Counts;
 use crate::cache::home::Held;
 use crate::cache::memory::Table;
-use crate::cache::message::{Confirmed, Invalidation, Message, Old};
+use crate::cache::message::{Confirmed, Message, Old};
 use crate::cache::moving::Moving;
 use crate::cache::operation::{Answer, Why, Write};
 use crate::cache::requests::Requests;
@@ -361,21 +361,6 @@ impl<T> Cache<T> {
                 found,
             } => self.compared(from, (asker, audit), found, now_ms),
         }
-    }
-
-    /// The news of old copies that these make together, and of writes that have taken effect; none if there
-    /// are neither.
-    pub fn news(&mut self, items: Vec<Old>) -> Option<Invalidation> {
-        let tell_uses = self.wants_uses();
-        let acting = self.tenure.acting()?;
-        let confirmed = std::mem::take(&mut self.confirmed);
-        (!items.is_empty() || !confirmed.is_empty()).then(|| Invalidation {
-            home: acting.stay.incarnation,
-            nodes: acting.roster.stays().iter().map(|stay| stay.node).collect(),
-            items,
-            tell_uses,
-            confirmed,
-        })
     }
 
     fn discard(&mut self) {

@@ -14,14 +14,15 @@
 //! has entered; so nobody has a value that its home does not know of, and nobody serves one before its write
 //! has taken effect, when no older one is left.
 //!
-//! A copy that was not read while several writes came is lost to the next one: a key that is written more than
-//! read costs what an invalidation costs.
+//! A copy that was not read while several writes came is lost to the next one, and so are all copies to a write
+//! that others of the key wait for: a key that is written more than read costs what an invalidation costs.
 
 use crate::cache::copies::{Copied, shortened};
 use crate::cache::entry::{Key, NEVER, Sent, Version, cost};
-use crate::cache::message::Confirmed;
+use crate::cache::message::{Confirmed, Old};
 use crate::cache::operation::Change;
 use crate::cache::state::{Cache, Effect};
+use crate::cache::writing::Doing;
 use crate::view::tenure::{DRIFT_PERCENT, Stay};
 
 /// The largest value that goes with the news of its write. The news goes to all nodes, so a large one should
@@ -33,17 +34,19 @@ const UNREAD_MAX: u8 = 2;
 /// with their news has to be asked for.
 const CONFIRMED_MAX: usize = 1_000;
 
-/// What goes with the news of a write. A value that ends when nobody reads it does not: its home would not know
-/// when it was read last.
-pub(super) fn update(change: &Change, now_ms: u64) -> Option<Sent> {
-    let Change::Put(entry) = change else {
-        return None;
-    };
-    let is_small = entry.value.bytes().len() <= UPDATE_BYTES_MAX;
-    (is_small && entry.idle_ms == 0).then(|| entry.sent_copy(now_ms))
-}
-
 impl<T> Cache<T> {
+    /// What goes with the news of a write: nothing if others of the key wait, since the next makes it old at once.
+    /// Nor does a value that ends when nobody reads it: its home would not know when it was read last.
+    pub(super) fn update(&self, old: &Old, now_ms: u64) -> Option<Sent> {
+        let writing = self.writes.by_key.get(&old.key)?;
+        let Doing::Change(Change::Put(entry)) = &writing.doing else {
+            return None;
+        };
+        let is_last = writing.id == old.write && writing.queue.is_empty();
+        let is_small = entry.value.bytes().len() <= UPDATE_BYTES_MAX;
+        (is_last && is_small && entry.idle_ms == 0).then(|| entry.sent_copy(now_ms))
+    }
+
     /// The copy of a key, if it may be served.
     pub(super) fn copy(&self, key: &str) -> Option<&Copied> {
         self.copies.peek(key).filter(|copied| copied.is_confirmed)

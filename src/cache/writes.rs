@@ -20,7 +20,6 @@ use crate::cache::message::{Found, Message, Old};
 use crate::cache::operation::{Change, Why};
 use crate::cache::state::{By, Cache, Effect, Waiter};
 use crate::cache::through::Through;
-use crate::cache::updates;
 use crate::cache::writing::{Doing, Origin, Writing};
 use crate::ids::{Incarnation, NodeId};
 use crate::view::tenure::{Acting, Roster};
@@ -144,10 +143,7 @@ impl<T> Cache<T> {
             key: key.clone(),
             version: writing.version,
             pending: writing.pending,
-            update: match &writing.doing {
-                Doing::Change(change) => updates::update(change, now_ms),
-                Doing::Bring(_) => None,
-            },
+            update: None,
         });
         let store = writing.backup.map(|to| {
             let entry = match &writing.doing {

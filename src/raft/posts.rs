@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::frame::{self, Frame, Header};
-pub use super::frame::{FRAME_BYTES_MAX, FrameError, Lane};
+pub use super::frame::{FrameError, Lane};
 use super::network::{Identity, KnownDisk};
 use crate::broker::{Outgoing, PublishError, SharedBroker, SubscribeError, Subscription};
 use crate::ids::{BootId, NodeId};

@@ -441,7 +441,7 @@ fn every_order_of_a_write_and_its_repeat_counts_once() {
     };
     all_are_right("repeats", scenario);
     let scenario = Scenario {
-        acts: &[Act::Count("a"), Act::Count("a"), Act::Get(READER)],
+        acts: &[Act::Count("a"), Act::Count("a")],
         backups: true,
         losses: 1,
         passings: 1,

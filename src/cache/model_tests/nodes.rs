@@ -136,7 +136,7 @@ impl Nodes {
                         what: What::Message(message),
                     }),
                     Effect::Invalidate(old) => {
-                        let news = cache.news(vec![old]).expect("it acts");
+                        let news = cache.news(&mut vec![old], self.now).expect("it acts");
                         self.mail.extend(to_others(*from, news));
                     }
                     // It is said below.
@@ -144,7 +144,7 @@ impl Nodes {
                 }
             }
             // As early as it can be; it may arrive as late as it will.
-            let news = cache.news(Vec::new());
+            let news = cache.news(&mut Vec::new(), self.now);
             self.mail
                 .extend(news.into_iter().flat_map(|news| to_others(*from, news)));
         }

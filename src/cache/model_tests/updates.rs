@@ -1,7 +1,8 @@
 //! Copies that follow the writes of their homes, by hand on three nodes.
 
 use super::nodes::*;
-use crate::cache::entry::Key;
+use crate::cache::entry::{Key, Version};
+use crate::cache::message::Old;
 use crate::cache::operation::Operation;
 
 /// How many questions a node has asked.
@@ -217,4 +218,41 @@ fn a_change_of_the_home_forgets_what_was_not_confirmed() {
     assert_ne!(nodes.caches[&READER].home(&key), Some(HOME));
     let value = nodes.get(READER, &key).expect("one of the two has it");
     assert_eq!(nodes.get(OTHER, &key), Some(value));
+}
+
+#[test]
+fn a_write_that_others_of_the_key_wait_for_brings_nothing() {
+    let mut nodes = Nodes::start(1 << 20);
+    let key = nodes.key();
+    nodes.share(&key, "old");
+    let writes = ["1", "2", "3"].map(|text| nodes.set(&key, text));
+    // The first was told of before the others came.
+    nodes.deliver_to(READER);
+    nodes.deliver_to(HOME);
+    assert!(nodes.is_answered(writes[0]));
+    nodes.settle();
+    assert!(writes.into_iter().all(|write| nodes.is_answered(write)));
+    assert_eq!(nodes.hit(READER, &key), None);
+    assert_eq!(nodes.caches[&READER].size().0, 0);
+    assert_eq!(nodes.get(READER, &key).as_deref(), Some("3"));
+}
+
+#[test]
+fn news_that_do_not_fit_into_one_message_go_in_several() {
+    let mut nodes = Nodes::start(1 << 24);
+    let home = nodes.caches.get_mut(&HOME).expect("one of three");
+    let old = |number: u64| Old {
+        write: number,
+        key: "k".repeat(300).as_str().into(),
+        version: Version::default(),
+        pending: 0,
+        update: None,
+    };
+    let mut all: Vec<Old> = (0..4_000).map(old).collect();
+    let mut told = Vec::new();
+    while let Some(news) = home.news(&mut all, nodes.now) {
+        assert!(news.size_hint() < 520_000);
+        told.extend(news.items.into_iter().map(|old| old.write));
+    }
+    assert!(told.into_iter().eq(0..4_000));
 }

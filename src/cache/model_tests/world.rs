@@ -483,10 +483,11 @@ impl World {
                 Effect::Confirm => confirms = true,
             }
         }
+        let now = self.node_time(id);
         let node = self.nodes.get_mut(&id).expect("it runs");
-        let old = std::mem::take(&mut node.old);
+        let mut old = std::mem::take(&mut node.old);
         if (confirms || !old.is_empty())
-            && let Some(news) = node.cache.news(old)
+            && let Some(news) = node.cache.news(&mut old, now)
         {
             for to in (1..=NODES).map(NodeId) {
                 self.mail(id, to, Mail::News(news.clone()));
