@@ -17,8 +17,9 @@ use crate::ids::{BootId, DiskId, NodeId};
 /// A frame has to pass a broker whose `max_payload` is 1 MiB, with room for the broker's own part.
 pub const FRAME_BYTES_MAX: usize = 1_000_000;
 
-/// Changes with every change of the header or of a body; nodes of two versions do not talk.
-const MAGIC_AND_VERSION: u32 = 0x4d46_0002;
+/// Changes when another version could not read the header or what Raft says any more; nodes of two numbers do not
+/// talk. What caches say is read by nodes of the same version only, and dropped by others.
+const MAGIC_AND_VERSION: u32 = 0x4d46_0001;
 
 /// A MessagePack `uint64`: its marker and eight bytes.
 const CHECKSUM_BYTES: usize = 9;
