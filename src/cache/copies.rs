@@ -307,6 +307,7 @@ impl<T> Cache<T> {
             entry.idle_at_ms = now_ms + entry.idle_at_ms.saturating_sub(now_ms) / 2;
         }
         let bytes = cost(key, &entry);
+        // What is not confirmed may never be: the store may have refused its write.
         let newer = self
             .copies
             .peek(key)

@@ -7,12 +7,11 @@
 //!
 //! An acknowledged invalidation costs each reader a question afterwards, although what it asks for was known
 //! before. So the news of a write has what the write will leave, where that is small, and a sharer that reads the
-//! key keeps this in place of what it had, unserved. It says so when it acknowledges. The home enters these
-//! sharers with the value when the write takes effect, and only then says that it has, with whatever it has to say
+//! key keeps this in place of what it had, unserved. It says so when it acknowledges. When the write takes effect
+//! the home notes these sharers of the new value, and only then says that it has, with whatever it has to say
 //! next. That may be lost, or late: who reads meanwhile asks, and a later write makes old what was not confirmed
-//! as it does everything else. A sharer confirms only the very version that it has, and one that the home
-//! has entered; so nobody has a value that its home does not know of, and nobody serves one before its write
-//! has taken effect, when no older one is left.
+//! as it does everything else. A sharer takes it only for the very version that it has. So nobody serves a value
+//! that its home does not know of, or before its write has taken effect, when no older one is left.
 //!
 //! A copy that was not read while several writes came is lost to the next one, and so are all copies to a write
 //! that others of the key wait for: a key that is written more than read costs what an invalidation costs.

@@ -1,9 +1,9 @@
 //! Copies that follow the writes of their homes, by hand on three nodes.
 
 use super::nodes::*;
-use crate::cache::entry::{Key, Version};
-use crate::cache::message::Old;
+use crate::cache::entry::Key;
 use crate::cache::operation::Operation;
+use crate::cache::state::{Effect, Waiter};
 
 /// How many questions a node has asked.
 fn questions(nodes: &Nodes) -> u64 {
@@ -240,19 +240,31 @@ fn a_write_that_others_of_the_key_wait_for_brings_nothing() {
 #[test]
 fn news_that_do_not_fit_into_one_message_go_in_several() {
     let mut nodes = Nodes::start(1 << 24);
-    let home = nodes.caches.get_mut(&HOME).expect("one of three");
-    let old = |number: u64| Old {
-        write: number,
-        key: "k".repeat(300).as_str().into(),
-        version: Version::default(),
-        pending: 0,
-        update: None,
-    };
-    let mut all: Vec<Old> = (0..4_000).map(old).collect();
-    let mut told = Vec::new();
-    while let Some(news) = home.news(&mut all, nodes.now) {
-        assert!(news.size_hint() < 520_000);
-        told.extend(news.items.into_iter().map(|old| old.write));
+    let keys: Vec<Key> = nodes.keys(HOME).take(300).collect();
+    for key in &keys {
+        nodes.share(key, "old");
     }
-    assert!(told.into_iter().eq(0..4_000));
+    let (now, home) = (nodes.now, nodes.caches.get_mut(&HOME).expect("it runs"));
+    for (ticket, key) in (1_000..).zip(&keys) {
+        let waiter = Waiter {
+            ticket,
+            deadline_ms: now + 60_000,
+        };
+        let write = set_for(&"x".repeat(4_096), None);
+        home.write(key.clone(), write.into(), waiter, now);
+    }
+    let told = home.take_effects().into_iter();
+    let told = told.filter_map(|effect| match effect {
+        Effect::Invalidate(old) => Some(old),
+        _ => None,
+    });
+    let (mut all, mut said, mut messages) = (told.collect(), Vec::new(), 0);
+    while let Some(news) = home.news(&mut all, now) {
+        let encoded = rmp_serde::to_vec(&news).expect("it encodes");
+        assert!(encoded.len() < 600_000, "{} bytes", encoded.len());
+        assert!(news.items.iter().all(|old| old.update.is_some()));
+        said.extend(news.items.into_iter().map(|old| old.key));
+        messages += 1;
+    }
+    assert!(messages == 3 && said == keys, "{messages} messages");
 }

@@ -87,7 +87,8 @@ async fn a_repeated_or_outdated_heartbeat_or_stream_is_refused() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let header = Header::new(lane, &sender, Some(disk_id(follower))).at(stream, sequence);
         publish(&cluster, follower, &header, &beat);
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        let refused = || (outdated() > before).then_some(());
+        cluster.until("it is refused", refused).await;
         assert_eq!(outdated(), before + 1, "{lane:?}");
     }
     assert!(cluster.term(follower) < 1000);
