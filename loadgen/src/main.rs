@@ -7,7 +7,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::Parser;
 
 mod batching;
@@ -49,6 +49,14 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     let executed = match &cli.command {
+        cli::Command::Compare(_) | cli::Command::Bench(_) | cli::Command::Worker(_)
+            if let Some(flag) = cli.output.given() =>
+        {
+            Err(anyhow!(
+                "{flag} says what is made of the results of a workload, which `{}` is not",
+                cli.command.name()
+            ))
+        }
         cli::Command::Compare(flags) => show_changes(flags),
         cli::Command::Bench(flags) => benchmark(flags),
         cli::Command::Coordinate(flags) => coordinate(flags),

@@ -51,6 +51,7 @@ pub(super) struct BackupArgs {
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct RestoreArgs {
+    /// What `mufakat backup` wrote.
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The number of the first node.

@@ -22,6 +22,7 @@ use crate::protocol::queue::Receipt;
 use crate::queue::script::{BatchReply, NewMessage, PoppedMessage};
 
 mod call;
+mod late;
 
 /// Calls under way. One would leave Redis idle while its answer travels; more would make batches small.
 const CALLS_MAX: usize = 2;
@@ -73,6 +74,17 @@ pub struct Return {
     pub reason: String,
 }
 
+impl Return {
+    /// Of messages that nobody got.
+    pub fn unheard() -> Self {
+        Return {
+            mode: 'u',
+            delay_ms: None,
+            reason: String::new(),
+        }
+    }
+}
+
 /// What a client is told.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Told {
@@ -100,7 +112,8 @@ pub enum Dismissed<T> {
 
 #[derive(Debug)]
 struct Waiter<T> {
-    client: T,
+    /// None only in a call: the client was told that it took too long.
+    client: Option<T>,
     wanted: Wanted,
     /// Lower for those that came earlier.
     place: u64,
@@ -168,7 +181,7 @@ impl<T> Owner<T> {
                 }
                 let place = self.new_place();
                 self.waiting.push_back(Waiter {
-                    client,
+                    client: Some(client),
                     wanted,
                     place,
                     acked: None,
@@ -260,7 +273,7 @@ impl<T> Owner<T> {
                 self.next_place += 1;
                 call.pops.push(Waiter {
                     place: self.next_place,
-                    client: client.take().expect("it was just seen"),
+                    client: client.take(),
                     wanted: wanted.take().expect("it was just seen"),
                     acked: Some(Vec::new()),
                     tried: false,
@@ -329,11 +342,13 @@ impl<T> Owner<T> {
         }
         let mut back = Vec::new();
         for (mut waiter, messages) in pops.into_iter().zip(got) {
-            if messages.is_empty() && waiter.wanted.until_ms > now_ms {
+            if waiter.client.is_none() {
+                self.hand_back(&waiter, &messages);
+            } else if messages.is_empty() && waiter.wanted.until_ms > now_ms {
                 waiter.tried = true;
                 back.push(waiter);
             } else {
-                told.push(waiter.end(messages, reply.paused));
+                told.extend(waiter.end(messages, reply.paused));
             }
         }
         self.take_back(back);
@@ -357,11 +372,12 @@ impl<T> Owner<T> {
         let mut back = Vec::new();
         for mut waiter in call.pops {
             // Behind an acknowledgement the client has to hear that it is not known to be done.
-            if !all && waiter.acked.is_none() && waiter.wanted.until_ms > now_ms {
+            let waits = waiter.client.is_some() && waiter.wanted.until_ms > now_ms;
+            if !all && waiter.acked.is_none() && waits {
                 waiter.tried = true;
                 back.push(waiter);
             } else {
-                told.push(waiter.client);
+                told.extend(waiter.client);
             }
         }
         self.take_back(back);
@@ -406,7 +422,7 @@ impl<T> Owner<T> {
         self.waiting = on;
         let over: VecDeque<Waiter<T>> = over;
         over.into_iter()
-            .map(|waiter| waiter.end(Vec::new(), false))
+            .filter_map(|waiter| waiter.end(Vec::new(), false))
             .collect()
     }
 
@@ -421,15 +437,15 @@ impl<T> Owner<T> {
     pub fn dismiss(&mut self, which: impl Fn(&T) -> bool) -> Vec<Dismissed<T>> {
         let (out, stay): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.waiting)
             .into_iter()
-            .partition(|waiter| which(&waiter.client));
+            .partition(|waiter| waiter.client.as_ref().is_some_and(&which));
         self.waiting = stay;
-        let dismissed = out.into_iter().map(|waiter| match waiter.acked {
+        let dismissed = out.into_iter().filter_map(|waiter| match waiter.acked {
             // What was acknowledged is told, or its client would take it for undone.
             Some(_) => {
-                let (client, told) = waiter.end(Vec::new(), false);
-                Dismissed::Done(client, told)
+                let (client, told) = waiter.end(Vec::new(), false)?;
+                Some(Dismissed::Done(client, told))
             }
-            None => Dismissed::Waits(waiter.client, waiter.wanted),
+            None => Some(Dismissed::Waits(waiter.client?, waiter.wanted)),
         });
         dismissed.collect()
     }
@@ -458,13 +474,14 @@ impl Ask {
 }
 
 impl<T> Waiter<T> {
-    fn end(self, messages: Vec<PoppedMessage>, paused: bool) -> (T, Told) {
+    /// What its client is told, if there is one.
+    fn end(self, messages: Vec<PoppedMessage>, paused: bool) -> Option<(T, Told)> {
         let told = match self.acked {
             Some(results) => Told::Acked(results, Some((self.wanted.token, messages))),
             None if paused && messages.is_empty() => Told::Paused,
             None => Told::Popped(self.wanted.token, messages),
         };
-        (self.client, told)
+        Some((self.client?, told))
     }
 }
 

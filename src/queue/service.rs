@@ -37,6 +37,7 @@ mod confirming;
 mod looking;
 mod marking;
 mod moving;
+mod passing;
 mod running;
 mod sampling;
 
@@ -131,6 +132,7 @@ struct Ticket {
     to: ReplyTo,
     operation: Operation,
     received_at: Instant,
+    deadline: Instant,
     /// The node that handed it on and wants to hear when it ends.
     keeper: Option<Keeper>,
     shape: Shape,
@@ -339,6 +341,7 @@ fn ticket(operation: Operation, shape: Shape, origin: &Origin<'_>) -> Ticket {
         to: origin.to.clone(),
         operation,
         received_at: origin.received_at,
+        deadline: origin.deadline,
         keeper: origin.keeper,
         shape,
     }
@@ -423,12 +426,7 @@ impl Shared {
     }
 
     fn hand_back(self: &Arc<Self>, topic: &str, receipts: Vec<Receipt>) {
-        let back = Return {
-            mode: 'u',
-            delay_ms: None,
-            reason: String::new(),
-        };
-        self.submit(topic, None, Ask::Nack(receipts, back));
+        self.submit(topic, None, Ask::Nack(receipts, Return::unheard()));
     }
 
     /// Remembers how far a topic has come; `change` returns whether the log is to know.

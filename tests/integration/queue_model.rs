@@ -106,8 +106,11 @@ impl Pair {
             .into_iter()
             .map(|receipt| (receipt, self.dice.below(300) + 1))
             .collect();
-        let pushes: Vec<Message> = (0..self.dice.below(4))
-            .map(|_| self.any_message())
+        let pushes: Vec<Vec<Message>> = (0..self.dice.below(4))
+            .map(|_| match self.dice.below(3) {
+                0 => (0..3).map(|_| self.any_message()).collect(),
+                _ => vec![self.any_message()],
+            })
             .collect();
         let pop = (self.dice.below(2) == 0).then(|| self.dice.below(4) + 1);
         let visibility = self.dice.below(300) + 1;
@@ -121,7 +124,9 @@ impl Pair {
                 .map(|(receipt, mode, delay)| (receipt, *mode, *delay, "why")),
         );
         batch.extends(extends.iter().map(|(receipt, ms)| (receipt, *ms)));
-        let new: Vec<Vec<NewMessage>> = pushes.iter().map(|m| vec![NewMessage::new(m)]).collect();
+        let new = pushes.iter();
+        let new = new.map(|messages| messages.iter().map(NewMessage::new).collect());
+        let new: Vec<Vec<NewMessage>> = new.collect();
         let new: Vec<&[NewMessage]> = new.iter().map(|messages| &messages[..]).collect();
         batch.pushes(&new);
         let pops: Vec<_> = pop
@@ -136,16 +141,21 @@ impl Pair {
         assert_eq!(reply.acks, expected, "{acks:?}");
         let nacked = nacks
             .iter()
+            .rev()
             .map(|(receipt, mode, delay)| model.nack(receipt, *mode, *delay));
-        assert_eq!(reply.nacks, nacked.collect::<Vec<_>>());
+        let mut nacked: Vec<u64> = nacked.collect();
+        nacked.reverse();
+        assert_eq!(reply.nacks, nacked, "{nacks:?}");
         let extended = extends
             .iter()
             .map(|(receipt, ms)| model.extend(receipt, *ms));
         assert_eq!(reply.extends, extended.collect::<Vec<_>>());
-        let pushed = pushes.iter().map(|message| Some(model.push(message)));
-        assert_eq!(reply.pushes, pushed.collect::<Vec<_>>());
+        model.sweep();
+        let pushed = pushes
+            .iter()
+            .flat_map(|messages| model.push_request(messages));
+        assert_eq!(reply.pushes, pushed.collect::<Vec<_>>(), "{pushes:?}");
         if let Some(max) = pop {
-            model.sweep();
             let expected = model.pop(max, visibility, &token);
             let got: Vec<(u64, u64)> = reply.popped.iter().map(|m| (m.seq, m.deliveries)).collect();
             assert_eq!(got, expected);
@@ -181,6 +191,21 @@ impl Pair {
                 }
                 let moved = self.run(Script::Redrive, args).await.number();
                 assert_eq!(moved, Some(self.model.redrive()));
+            }
+            2 if self.dice.below(4) == 0 => {
+                let length = self.dice.below(20);
+                let overflow = ["reject", "dead"][self.dice.below(2) as usize];
+                self.model.limit = (length > 0).then_some((length, overflow == "dead"));
+                let settings = &self.keys[11];
+                let _: () = match length {
+                    0 => self.raw.hdel(settings, "max_length"),
+                    _ => self.raw.hset(settings, "max_length", length),
+                }
+                .expect("Redis answers");
+                let _: () = self
+                    .raw
+                    .hset(settings, "overflow", overflow)
+                    .expect("Redis answers");
             }
             _ => {
                 self.model.now += self.dice.below(100);

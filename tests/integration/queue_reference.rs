@@ -26,6 +26,8 @@ pub struct Kept {
 pub struct Model {
     pub now: u64,
     pub seq: u64,
+    /// How many messages may be alive, and whether the oldest die for more.
+    pub limit: Option<(u64, bool)>,
     pub messages: BTreeMap<u64, Kept>,
     pub ready: [VecDeque<u64>; 10],
     pub delayed: BTreeSet<(u64, String)>,
@@ -50,11 +52,66 @@ impl Model {
         set.iter().any(|(_, member)| *member == seq.to_string())
     }
 
-    pub fn push(&mut self, message: &Message) -> (u64, bool) {
-        if let Some((seq, till)) = message.id.as_ref().and_then(|id| self.ids.get(id))
-            && (*till == -1 || *till > self.now as i64)
-        {
-            return (*seq, true);
+    /// All messages of a request, or none.
+    pub fn push_request(&mut self, messages: &[Message]) -> Vec<Option<(u64, bool)>> {
+        let mut new = BTreeSet::new();
+        let mut count = 0;
+        for message in messages {
+            let is_known = message.id.as_ref().is_some_and(|id| {
+                let is_known = self.known(id).is_some();
+                is_known || !new.insert(id.clone())
+            });
+            count += u64::from(!is_known);
+        }
+        match self.limit.is_none() || self.fits(count) {
+            true => messages.iter().map(|m| Some(self.push(m))).collect(),
+            false => vec![None; messages.len()],
+        }
+    }
+
+    fn fits(&mut self, more: u64) -> bool {
+        let Some((limit, overflows)) = self.limit else {
+            return true;
+        };
+        let alive = (self.messages.len() - self.dead.len()) as u64;
+        let places = (alive + more).saturating_sub(limit);
+        if more == 0 || places == 0 {
+            return true;
+        }
+        let ready = self.ready.iter().flatten().copied();
+        let victims: Vec<u64> = ready.take(places as usize).collect();
+        if !overflows || more > limit || (victims.len() as u64) < places {
+            return false;
+        }
+        for victim in &victims {
+            for list in &mut self.ready {
+                list.retain(|each| each != victim);
+            }
+        }
+        for victim in victims {
+            self.bury(victim);
+        }
+        true
+    }
+
+    /// The message that an id stands for. One that has expired is over, and its id with it if that is good as long
+    /// as the message.
+    fn known(&mut self, id: &str) -> Option<u64> {
+        let (seq, till) = *self.ids.get(id)?;
+        if till == -1 {
+            let expires = self.messages[&seq].expires;
+            let is_over = expires.is_some_and(|expires| expires <= self.now);
+            if is_over && !Model::is_in(&self.leased, seq) && !Model::is_in(&self.dead, seq) {
+                self.end(seq);
+                return None;
+            }
+        }
+        (till == -1 || till > self.now as i64).then_some(seq)
+    }
+
+    fn push(&mut self, message: &Message) -> (u64, bool) {
+        if let Some(seq) = message.id.as_ref().and_then(|id| self.known(id)) {
+            return (seq, true);
         }
         self.seq += 1;
         let seq = self.seq;
@@ -166,13 +223,27 @@ impl Model {
         }
     }
 
+    /// Takes a message out of where it is; whether it was in flight.
+    fn take_out(&mut self, seq: u64) -> bool {
+        without(&mut self.delayed, seq);
+        for list in &mut self.ready {
+            list.retain(|each| *each != seq);
+        }
+        without(&mut self.leased, seq)
+    }
+
     pub fn nack(&mut self, receipt: &Receipt, mode: char, delay: Option<u64>) -> u64 {
-        if !self.holds(receipt) || !without(&mut self.leased, receipt.seq) {
+        if !self.holds(receipt) {
             return 0;
         }
+        let was_in_flight = self.take_out(receipt.seq);
         match mode {
             'd' => self.bury(receipt.seq),
-            _ => self.give_back(receipt.seq, mode == 'c', delay),
+            'u' => self.give_back(receipt.seq, false, None),
+            _ => {
+                self.messages.get_mut(&receipt.seq).unwrap().token.clear();
+                self.give_back(receipt.seq, was_in_flight, delay);
+            }
         }
         1
     }
@@ -194,9 +265,10 @@ impl Model {
     }
 
     pub fn extend(&mut self, receipt: &Receipt, visibility: u64) -> u64 {
-        if !self.holds(receipt) || !without(&mut self.leased, receipt.seq) {
+        if !self.holds(receipt) {
             return 0;
         }
+        self.take_out(receipt.seq);
         let deadline = self.now + visibility;
         self.leased.insert((deadline, receipt.seq.to_string()));
         deadline
@@ -212,7 +284,8 @@ impl Model {
             without(&mut self.delayed, seq);
             self.ready[self.messages[&seq].priority as usize].push_back(seq);
         }
-        let over = due(&self.leased);
+        let mut over = due(&self.leased);
+        over.sort();
         for seq in &over {
             without(&mut self.leased, *seq);
         }

@@ -345,6 +345,23 @@ pub struct OutputFlags {
     pub noise: f64,
 }
 
+impl OutputFlags {
+    /// One of them that was given, if any was.
+    pub fn given(&self) -> Option<&'static str> {
+        let flags = [
+            ("--json", self.json.is_some()),
+            ("--hdr-log", self.hdr_log.is_some()),
+            ("--hgrm", self.hgrm.is_some()),
+            ("--csv", self.csv.is_some()),
+            ("--report", self.report.is_some()),
+            ("--threshold", !self.thresholds.is_empty()),
+            ("--baseline", self.baseline.is_some()),
+        ];
+        let given = flags.into_iter().find(|(_, is_given)| *is_given);
+        given.map(|(flag, _)| flag)
+    }
+}
+
 #[derive(Args)]
 pub struct CompareFlags {
     /// The report of the earlier run

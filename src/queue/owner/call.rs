@@ -1,6 +1,6 @@
 //! What one call carries, as the script takes it. Plain code.
 
-use super::{Ask, Call, Item, Waiter};
+use super::{Ask, Call, Waiter};
 use crate::protocol::queue::Receipt;
 use crate::queue::script::{Batch, Caller};
 
@@ -51,20 +51,21 @@ impl<T> Call<T> {
         batch
     }
 
-    /// Splits off what adds nothing: acknowledgements without pops, for a Redis without memory. The
-    /// rest is to be refused.
+    /// Leaves what makes room, for a Redis without memory: acknowledgements. A pop behind one finds nothing, as does
+    /// every pop of the call. Returns those whose requests are to be refused, and whether anything is left.
     pub fn spare(&mut self) -> (Vec<T>, bool) {
-        let is_ack = |item: &Item<T>| matches!(item.ask, Ask::Ack(..));
-        if self.items.iter().any(is_ack) && self.pops.iter().all(|pop| pop.acked.is_none()) {
-            let (acks, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.items)
-                .into_iter()
-                .partition(is_ack);
-            self.items = acks;
-            return (
-                rest.into_iter().filter_map(|item| item.client).collect(),
-                true,
-            );
+        let mut joined = std::mem::take(&mut self.joined).into_iter().peekable();
+        let mut refused = Vec::new();
+        for (at, item) in std::mem::take(&mut self.items).into_iter().enumerate() {
+            let pop = joined.next_if(|(item, _)| *item == at);
+            if matches!(item.ask, Ask::Ack(..)) {
+                self.joined
+                    .extend(pop.map(|(_, pop)| (self.items.len(), pop)));
+                self.items.push(item);
+            } else {
+                refused.extend(item.client);
+            }
         }
-        (Vec::new(), false)
+        (refused, !self.items.is_empty())
     }
 }

@@ -119,7 +119,7 @@ fn a_pop_that_found_nothing_keeps_its_place_before_later_ones() {
     }
     ask(&mut owner, "p", push(1));
     let call = owner.call(0).expect("a push wakes those that wait");
-    let waiting: Vec<_> = call.pops.iter().map(|pop| pop.client).collect();
+    let waiting: Vec<_> = call.pops.iter().filter_map(|pop| pop.client).collect();
     assert_eq!(waiting, ["second", "third"]);
 }
 
@@ -224,4 +224,57 @@ fn what_nobody_waits_for_is_done_and_told_to_nobody() {
         ..BatchReply::default()
     };
     assert!(owner.done(call, reply, 0).is_empty() && owner.is_idle());
+}
+
+#[test]
+fn who_is_late_is_told_and_what_a_late_pop_gets_goes_back() {
+    let mut owner = Owner::default();
+    ask(&mut owner, "a", push(1));
+    ask(&mut owner, "b", pop(0));
+    let mut call = owner.call(0).expect("a call");
+    ask(&mut owner, "c", push(1));
+    ask(&mut owner, "d", pop(1_000));
+    assert_eq!(call.give_up(|client| *client == "b"), ["b"]);
+    assert_eq!(owner.give_up(|client| "cd".contains(client)), ["c", "d"]);
+    let reply = BatchReply {
+        pushes: vec![Some((1, false))],
+        popped: vec![popped(0, 1)],
+        ..BatchReply::default()
+    };
+    assert_eq!(clients(&owner.done(call, reply, 0)), ["a"]);
+    let back = owner.call(0).expect("a message is to go back");
+    let Item {
+        client: None,
+        ask: Ask::Nack(receipts, Return { mode: 'u', .. }),
+    } = &back.items[0]
+    else {
+        panic!("{:?}", back.items);
+    };
+    assert_eq!(receipts[0].seq, 1);
+    assert_eq!((back.items.len(), back.pops.len()), (1, 0));
+}
+
+#[test]
+fn without_memory_acknowledgements_stay_with_their_pops() {
+    let mut owner = Owner::default();
+    let Ask::Pop(wanted) = pop(0) else {
+        unreachable!()
+    };
+    ask(&mut owner, "a", push(1));
+    ask(&mut owner, "b", Ask::Ack(vec![], Some(wanted)));
+    ask(&mut owner, "c", Ask::Ack(vec![], None));
+    let mut call = owner.call(0).expect("a call");
+    assert_eq!(call.spare(), (vec!["a"], true));
+    let told = owner.done(call, BatchReply::default(), 0);
+    let popped = Some((Receipt::token(1), vec![]));
+    assert_eq!(
+        told,
+        [
+            ("c", Told::Acked(vec![], None)),
+            ("b", Told::Acked(vec![], popped))
+        ]
+    );
+    ask(&mut owner, "a", push(1));
+    let mut call = owner.call(0).expect("a call");
+    assert_eq!(call.spare(), (vec!["a"], false), "nothing makes room");
 }

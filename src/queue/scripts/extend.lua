@@ -1,4 +1,4 @@
--- Moves deadlines of messages in flight.
+-- Moves deadlines of messages in flight, and of those that came back when it passed and that nobody else got.
 --
 -- ARGV: count, then for each: sequence number, token, visibility in ms from now
 -- Result: for each the new deadline, or 0 (the receipt is stale)
@@ -9,9 +9,10 @@ if extend_count > 0 then
 end
 for i = 1, extend_count do
   local id, token, visibility = take(), take(), take_number()
-  local lease = call('HGET', LEASE, id)
+  local deliveries, has_info = lease_under(token, call('HGET', LEASE, id))
   extend_results[i] = 0
-  if lease_under(token, lease) and call('ZSCORE', LEASED, id) then
+  if deliveries then
+    take_out(id, has_info)
     call('ZADD', LEASED, now + visibility, id)
     extend_results[i] = now + visibility
   end

@@ -34,8 +34,8 @@ local function show(id, state, at)
   if not body then
     return
   end
-  local lease = call('HGET', LEASE, id)
-  local deliveries, consumer = 0, ''
+  local lease, info = call('HGET', LEASE, id), info_of(id)
+  local deliveries, consumer = info.n or 0, ''
   if lease then
     local _
     _, deliveries, _, _, consumer = lease_parts(lease)
@@ -43,9 +43,9 @@ local function show(id, state, at)
   local n = #shown
   shown[n + 1], shown[n + 2], shown[n + 3], shown[n + 4] = id, body, state, at
   shown[n + 5], shown[n + 6] = deliveries, consumer
-  shown[n + 7] = info_of(id).why or ''
+  shown[n + 7] = info.why or ''
   shown[n + 8] = call('HGET', ERRORS, id) or ''
-  bytes = bytes - #body
+  bytes = bytes - #body - #shown[n + 8]
 end
 local function is_full()
   return bytes <= 0 or #shown / PARTS >= most

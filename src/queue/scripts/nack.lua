@@ -8,18 +8,30 @@ local nack_count = take_number()
 if nack_count > 0 then
   touch()
 end
-for i = 1, nack_count do
-  local id, token, mode, delay, reason = take(), take(), take(), tonumber(take()), take()
+-- From the last to the first, each to the front: so they come out in the order in which they are named.
+for i = nack_count, 1, -1 do
+  local id, token, mode, delay, reason = unpack(args, next_arg + 5 * (i - 1), next_arg + 5 * i - 1)
   local lease = call('HGET', LEASE, id)
+  local deliveries, has_info = lease_under(token, lease)
   nack_results[i] = 0
-  if lease_under(token, lease) and call('ZREM', LEASED, id) == 1 then
+  if deliveries then
     nack_results[i] = 1
+    local was_in_flight = take_out(id, has_info)
     if mode == 'd' then
-      local _, deliveries, _, has_info, consumer = lease_parts(lease)
+      local _, _, _, _, consumer = lease_parts(lease)
       record_failure(id, deliveries, consumer, reason)
       bury(id, has_info == 'i' and info_of(id) or {}, 'nack')
+    elseif mode == 'u' then
+      give_back(id, lease, false)
     else
-      give_back(id, lease, mode == 'c', delay, reason)
+      delay = tonumber(delay)
+      if not was_in_flight then
+        -- That its deadline passed has counted as this delivery's failure.
+        local _, _, counted = lease_parts(lease)
+        delay = delay or backoff(counted)
+      end
+      give_back(id, lease, was_in_flight, delay, reason, true)
     end
   end
 end
+next_arg = next_arg + 5 * nack_count

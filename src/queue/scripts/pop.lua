@@ -23,6 +23,11 @@ local function next_ready(want)
         call('LTRIM', key, #some, -1)
         local found = call('HMGET', BODY, unpack(some))
         for i = 1, #some do
+          local info = found[i] and some_expired and info_of(some[i])
+          if info and is_expired(info) then
+            remove(some[i], info)
+            found[i] = false
+          end
           if found[i] then
             ids[#ids + 1], bodies[#bodies + 1] = some[i], found[i]
           else
@@ -107,7 +112,6 @@ local function pop_all()
 end
 
 if pop_count > 0 and not spare then
-  sweep()
   if not paused then
     pop_all()
   end

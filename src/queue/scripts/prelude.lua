@@ -21,6 +21,7 @@ local SWEEP_MAX = 500       -- expiries that one call deals with; more are found
 local HISTORY_MAX = 10      -- failures of a message that are kept, the newest
 local ACKED_MS = 3600000    -- how long an acknowledgement is remembered
 local BITS = 65536          -- acknowledgements of one bitmap
+local ENDED = '0'           -- instead of the token in a lease that its holder ended
 local FIRST_LEASE = ':1:0:-:' -- between token and consumer, of a message without info that never came back
 
 -- A whole number as text, as it goes into commands and replies. A number itself is printed by `redis.call`
@@ -159,12 +160,16 @@ local function lease_under(token, lease)
   end
 end
 
-local function add_ready(command, id, priority)
-  call(command, KEYS[14 + priority], id)
+local function note_used(priority)
   if not string.find(used, priority, 1, true) then
     used = used .. priority
     call('HSET', META, 'used', used)
   end
+end
+
+local function add_ready(command, id, priority)
+  call(command, KEYS[14 + priority], id)
+  note_used(priority)
 end
 
 local function add_ghosts(count)
@@ -194,6 +199,10 @@ local function advance_group(group)
       return
     end
   end
+end
+
+local function is_expired(info)
+  return info.x and info.x <= now
 end
 
 -- Whether the message stands behind others of its group.
@@ -251,7 +260,13 @@ end
 -- To the dead state; the message is in no other place any more.
 local function bury(id, info, why)
   call('ZADD', DEAD, now, id)
-  call('HDEL', LEASE, id)
+  local lease = call('HGET', LEASE, id)
+  if lease then
+    -- How often it was handed out, to be shown.
+    local _
+    _, info.n = lease_parts(lease)
+    call('HDEL', LEASE, id)
+  end
   if info.x then
     call('ZREM', TTL, id)
   end
@@ -275,15 +290,30 @@ local function backoff(counted)
   return 0
 end
 
--- A delivery ended without an acknowledgement; the message is not among the leased any more.
-local function give_back(id, lease, counts, delay, reason)
+-- Takes a message out of where it is, whose lease is still the newest: it is in flight, or came back when its
+-- deadline passed and nobody else has got it. Returns whether it was in flight.
+local function take_out(id, has_info)
+  if call('ZREM', LEASED, id) == 1 then
+    return true
+  end
+  if call('ZREM', DELAYED, id) == 0 then
+    -- It went to the front.
+    call('LREM', KEYS[14 + (has_info == 'i' and info_of(id).p or 4)], 1, id)
+  end
+  return false
+end
+
+-- A delivery ended without an acknowledgement; the message is in no place any more. Its receipt stays good unless its
+-- holder ended it.
+local function give_back(id, lease, counts, delay, reason, by_holder)
   local token, deliveries, counted, has_info, consumer = lease_parts(lease)
+  token = by_holder and ENDED or token
   local info = has_info == 'i' and info_of(id) or {}
   if counts then
     counted = counted + 1
     record_failure(id, deliveries, consumer, reason)
   end
-  if info.x and info.x <= now then
+  if is_expired(info) then
     remove(id, info)
     add_ghosts(-1)
     return
@@ -302,6 +332,7 @@ local function give_back(id, lease, counts, delay, reason)
 end
 
 -- What time has brought: delays that are over, deadlines that passed, messages that expired.
+local some_expired = false  -- more of them than this call deals with
 local function sweep()
   local due = call('ZRANGEBYSCORE', DELAYED, '-inf', now_text, 'LIMIT', 0, SWEEP_MAX)
   if #due > 0 then
@@ -316,12 +347,17 @@ local function sweep()
     touch()
     variadic('ZREM', LEASED, over)
     -- From the newest to the oldest, each to the front: so the oldest comes out first.
+    for i = 1, #over do
+      over[i] = tonumber(over[i])
+    end
+    table.sort(over)
     for i = #over, 1, -1 do
-      local lease = call('HGET', LEASE, over[i])
-      give_back(over[i], lease, true, nil, 'the visibility timeout ran out')
+      local id = text(over[i])
+      give_back(id, call('HGET', LEASE, id), true, nil, 'the visibility timeout ran out')
     end
   end
   local expired = call('ZRANGEBYSCORE', TTL, '-inf', now_text, 'LIMIT', 0, SWEEP_MAX)
+  some_expired = #expired == SWEEP_MAX
   if #expired > 0 then
     touch()
     variadic('ZREM', TTL, expired)

@@ -9,15 +9,31 @@
 --   for each of a request that does not fit in the topic, -1
 local push_results = {}
 local push_count = take_number()
+if not spare then
+  -- After what ends messages, since a receipt is good as long as nobody else got its message; before what takes their
+  -- places and ids.
+  sweep()
+end
 if push_count > 0 then
   touch()
   local bodies, came, ready, length = {}, 0, {}, nil
   local limit, default_ttl = setting('max_length'), setting('ttl_ms')
   local default_window = setting('dedup_ms') or 120000
 
-  -- Makes place for more messages, if the settings want it by burying the oldest.
+  -- Writes what was taken in. Before anything else is ended, which looks for the messages behind it.
+  local function flush()
+    variadic('HSET', BODY, bodies)
+    add_bytes(came)
+    for priority, ids in pairs(ready) do
+      variadic('RPUSH', KEYS[14 + priority], ids)
+      note_used(priority)
+    end
+    bodies, came, ready = {}, 0, {}
+  end
+
+  -- Makes place for more messages, if the settings want it by burying those of the lowest priority, the oldest first.
   local function fits(more)
-    if not limit then
+    if not limit or more == 0 then
       return true
     end
     length = length or call('HLEN', BODY) - call('ZCARD', DEAD)
@@ -28,6 +44,7 @@ if push_count > 0 then
     if setting('overflow') ~= 'dead' or more > limit then
       return false
     end
+    flush()
     local places = math.min(length + more - limit, CHUNK)
     local victims = {}
     for priority = 0, 9 do
@@ -65,11 +82,23 @@ if push_count > 0 then
     return id
   end
 
+  -- The message that an id stands for. One that has expired is ended, and its id with it if it is good as long as
+  -- the message.
   local function known(name)
     local of, till = string.match(call('HGET', DEDUP, name) or '', '^(%d+):(-?%d+)$')
-    if of and (till == '-1' or tonumber(till) > now) then
-      return tonumber(of)
+    if not of or till ~= '-1' and tonumber(till) <= now then
+      return
     end
+    if till == '-1' then
+      local info = info_of(of)
+      if is_expired(info) and not info.dead and not call('ZSCORE', LEASED, of) then
+        flush()
+        remove(of, info)
+        length = length and length - 1
+        return
+      end
+    end
+    return tonumber(of)
   end
 
   local function keep_with_options(body, options)
@@ -125,8 +154,23 @@ if push_count > 0 then
     return seq * 2
   end
 
+  -- How many of a request's messages are not known yet.
+  local function count_new(messages)
+    local new, among = messages, {}
+    for i = 0, messages - 1 do
+      local packed = args[next_arg + 2 * i + 1]
+      local name = packed ~= '' and cmsgpack.unpack(packed).i
+      if name and (among[name] or known(name)) then
+        new = new - 1
+      elseif name then
+        among[name] = true
+      end
+    end
+    return new
+  end
+
   local function push_request(messages)
-    if fits(messages) then
+    if not limit or fits(count_new(messages)) then
       for _ = 1, messages do
         add_result(push_results, push_one(take(), take()), 2)
       end
@@ -154,13 +198,5 @@ if push_count > 0 then
     end
   end
   call('HSET', META, 'seq', text(seq))
-  variadic('HSET', BODY, bodies)
-  add_bytes(came)
-  for priority, ids in pairs(ready) do
-    variadic('RPUSH', KEYS[14 + priority], ids)
-    if not string.find(used, priority, 1, true) then
-      used = used .. priority
-      call('HSET', META, 'used', used)
-    end
-  end
+  flush()
 end

@@ -47,6 +47,9 @@ impl QueueService {
 impl Shared {
     async fn done_by(self: &Arc<Self>, admin: Admin, encoding: Encoding) -> Result<Body, Refusal> {
         let topic: Arc<str> = admin.topic.unwrap_or_default().into();
+        if let Act::Cancel { .. } | Act::Redrive { .. } | Act::Purge { .. } = &admin.act {
+            self.pass_time(&topic).await?;
+        }
         match admin.act {
             Act::List {
                 prefix,
@@ -59,9 +62,8 @@ impl Shared {
             )),
             Act::Cancel { id } => {
                 let mut args = Args::default();
-                let seq = Stored::seq_of(&id);
-                args.text(if seq.is_some() { "" } else { &id });
-                args.number(seq.unwrap_or(0));
+                args.text(&id);
+                args.number(Stored::seq_of(&id).unwrap_or(0));
                 let mut done = self.change(&topic, Script::Cancel, args).await?;
                 let cancelled = done.number() == Some(1);
                 Ok(Body::Cancelled(Cancelled { cancelled }))

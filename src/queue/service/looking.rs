@@ -28,7 +28,9 @@ impl Shared {
             .await
     }
 
-    pub(super) async fn stats(&self, topic: &Arc<str>) -> Result<Stats, Refusal> {
+    pub(super) async fn stats(self: &Arc<Self>, topic: &Arc<str>) -> Result<Stats, Refusal> {
+        // Where it cannot be, as with a Redis without memory, what is there is told all the same.
+        let _ = self.pass_time(topic).await;
         let mut done = self.inspect(topic, ("", 0, 0)).await?;
         let pushed = done.seq;
         let mut number = || done.number().ok_or_else(nonsense);
@@ -60,7 +62,7 @@ impl Shared {
     }
 
     pub(super) async fn list(
-        &self,
+        self: &Arc<Self>,
         prefix: &str,
         limit: u64,
         cursor: Option<String>,
@@ -83,7 +85,7 @@ impl Shared {
     }
 
     pub(super) async fn peek(
-        &self,
+        self: &Arc<Self>,
         topic: &Arc<str>,
         (look, limit): (Look, u64),
         encoding: Encoding,
@@ -92,6 +94,7 @@ impl Shared {
             Look::In { state, cursor } => (state.name(), cursor),
             Look::After { seq } => ("all", seq),
         };
+        let _ = self.pass_time(topic).await;
         let mut done = self.inspect(topic, (name, limit, from)).await?;
         let last_seq = done.seq;
         // Past the counts, to what is shown.

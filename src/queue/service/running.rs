@@ -17,6 +17,8 @@ use crate::time;
 
 /// Tasks of a topic that each have a call under way.
 const RUNNERS_MAX: usize = 2;
+/// How often requests whose time is over are looked for while a call is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Words of the broker that nobody got an answer, not yet looked at.
 const GONE_MAX: usize = 4_096;
 
@@ -108,12 +110,14 @@ impl Shared {
         call: &mut Call<Ticket>,
         (keys, caller): (&[String], Caller),
     ) -> Result<(Reply, Route), CallError> {
-        self.note_topic(name).await?;
         let args = call.args(caller).into_args();
         let began = time::now();
-        let result = self
-            .call((name, keys), caller, (Script::Batch, &args))
-            .await;
+        let execution = async {
+            self.note_topic(name).await?;
+            self.call((name, keys), caller, (Script::Batch, &args))
+                .await
+        };
+        let result = self.meanwhile(name, call, execution).await;
         self.parts
             .stats
             .redis
@@ -135,7 +139,40 @@ impl Shared {
             ..caller
         };
         let args = call.args(spare).into_args();
-        self.call((name, keys), spare, (Script::Batch, &args)).await
+        let execution = self.call((name, keys), spare, (Script::Batch, &args));
+        self.meanwhile(name, call, execution).await
+    }
+
+    /// Waits for a call. If it takes long, requests are answered when their time is over, though what becomes of them
+    /// is known only of those that are in no call.
+    async fn meanwhile<R>(
+        &self,
+        name: &Arc<str>,
+        call: &mut Call<Ticket>,
+        execution: impl Future<Output = R>,
+    ) -> R {
+        let mut execution = std::pin::pin!(execution);
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut execution => return result,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            // By then at the latest, so before the next look.
+            let next = time::now() + LOOK_EVERY;
+            let is_late = |ticket: &Ticket| ticket.deadline <= next;
+            let in_call = call.give_up(is_late);
+            let in_none = match lock(&self.topics).get_mut(name) {
+                Some(topic) => topic.owner.give_up(is_late),
+                None => Vec::new(),
+            };
+            let message = "Redis did not answer in time";
+            for (late, code) in [(in_call, Code::Indeterminate), (in_none, Code::Timeout)] {
+                for ticket in late {
+                    self.refuse_ticket(&ticket, &ErrorReply::new(code, message));
+                }
+            }
+        }
     }
 
     fn conclude(
@@ -308,7 +345,7 @@ impl Shared {
 }
 
 /// Counts what a call did.
-fn count(stats: &TopicStats, reply: &BatchReply, died: u64) {
+pub(super) fn count(stats: &TopicStats, reply: &BatchReply, died: u64) {
     let known = reply.pushes.iter().flatten().filter(|(_, known)| *known);
     let duplicates = known.count() as u64;
     let pushed = reply.pushes.iter().flatten().count() as u64 - duplicates;

@@ -79,7 +79,11 @@ impl Shared {
     }
 
     /// Looks at the next topics that this node owns, and forgets those that it does not.
-    async fn look(&self, found: &mut BTreeMap<Arc<str>, Found>, after: &mut Option<Arc<str>>) {
+    async fn look(
+        self: &Arc<Self>,
+        found: &mut BTreeMap<Arc<str>, Found>,
+        after: &mut Option<Arc<str>>,
+    ) {
         let Some(own) = self.own_topics().await else {
             // Without Redis nothing is known, and what was is no longer true.
             found.clear();
