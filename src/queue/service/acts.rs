@@ -239,9 +239,8 @@ impl Shared {
                 args.text(state.name());
             }
             let mut done = self.change(topic, Script::Purge, args).await?;
-            let removed = done.number().ok_or_else(nonsense)?;
-            count += removed;
-            if removed == 0 {
+            count += done.number().ok_or_else(nonsense)?;
+            if done.number() == Some(0) {
                 return Ok(Body::Purged(Purged { count }));
             }
         }
