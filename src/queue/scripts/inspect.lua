@@ -3,10 +3,10 @@
 -- ARGV: state to show (ready, delayed, in_flight, dead; all: by sequence number) or '', how many at
 --   most, cursor (how many to pass over; of all: the sequence number to begin behind), bytes at most
 -- Result: {'ok', operation sequence, sequence, bytes, now, ready, delayed, in flight, dead, 1 if paused,
---   push time of the oldest that waits or 0, acked, settings, shown, cursor to go on with or -1}; shown
---   has for each: sequence number, what is kept of it, state, due time or deadline or time of death or
---   0, deliveries, consumer or '', why it is dead or '', failures in MessagePack or ''. Of all, the
---   cursor is the number up to which was looked, also at the end
+--   push time of the oldest that waits or 0, acked, settings, shown, cursor to go on with or -1, 1 if time
+--   has something to do}; shown has for each: sequence number, what is kept of it, state, due time or
+--   deadline or time of death or 0, deliveries, consumer or '', why it is dead or '', failures in
+--   MessagePack or ''. Of all, the cursor is the number up to which was looked, also at the end
 local PARTS = 8             -- of a message that is shown
 local LOOK_MAX = 5000       -- sequence numbers that one call looks at: a few milliseconds
 local state, most, cursor, bytes = take(), take_number(), take_number(), take_number()
@@ -119,6 +119,11 @@ elseif state ~= '' then
     cursor = cursor + 1
   end
 end
+local function is_due(key)
+  local at = call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
+  return at and tonumber(at) <= now
+end
 local counters = call('HMGET', META, 'acked')
 return {'ok', opseq, seq, kept_bytes, now_text, ready, delayed, in_flight, dead, paused and 1 or 0,
-  oldest, tonumber(counters[1] or 0), call('HGETALL', SETTINGS), shown, cursor < passed and cursor or -1}
+  oldest, tonumber(counters[1] or 0), call('HGETALL', SETTINGS), shown, cursor < passed and cursor or -1,
+  (is_due(DELAYED) or is_due(LEASED) or is_due(TTL)) and 1 or 0}

@@ -15,7 +15,7 @@ const PARTS: usize = 8;
 
 impl Shared {
     async fn inspect(
-        &self,
+        self: &Arc<Self>,
         topic: &Arc<str>,
         (state, limit, cursor): (&str, u64, u64),
     ) -> Result<Done, Refusal> {
@@ -24,13 +24,17 @@ impl Shared {
         args.number(limit);
         args.number(cursor);
         args.number(self.parts.answers.payload_max() as u64 / 2);
-        self.run_script(topic, Script::Inspect, (Caller::READER, args))
-            .await
+        let look = || self.run_script(topic, Script::Inspect, (Caller::READER, args.clone()));
+        let done = look().await?;
+        let is_due = done.rest.as_slice().last().and_then(Reply::number) == Some(1);
+        // Where it cannot be, as with a Redis without memory, what is there is told all the same.
+        match is_due && self.pass_time(topic).await.unwrap_or(false) {
+            true => look().await,
+            false => Ok(done),
+        }
     }
 
     pub(super) async fn stats(self: &Arc<Self>, topic: &Arc<str>) -> Result<Stats, Refusal> {
-        // Where it cannot be, as with a Redis without memory, what is there is told all the same.
-        let _ = self.pass_time(topic).await;
         let mut done = self.inspect(topic, ("", 0, 0)).await?;
         let pushed = done.seq;
         let mut number = || done.number().ok_or_else(nonsense);
@@ -94,7 +98,6 @@ impl Shared {
             Look::In { state, cursor } => (state.name(), cursor),
             Look::After { seq } => ("all", seq),
         };
-        let _ = self.pass_time(topic).await;
         let mut done = self.inspect(topic, (name, limit, from)).await?;
         let last_seq = done.seq;
         // Past the counts, to what is shown.
