@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 macro_rules! integer_id {
     ($(#[$doc:meta])* $name:ident) => {
+        integer_id! { $(#[$doc])* $name "{}" }
+    };
+    ($(#[$doc:meta])* $name:ident $format:literal) => {
         $(#[$doc])*
         #[derive(
             Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -15,7 +18,7 @@ macro_rules! integer_id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(f)
+                write!(f, $format, self.0)
             }
         }
     };
@@ -35,8 +38,9 @@ integer_id! {
     DiskId
 }
 integer_id! {
-    /// The identity of a cluster: random, drawn by the node that initialises it.
-    ClusterId
+    /// The identity of a cluster: random, drawn by the node that initialises it. As text it is
+    /// hexadecimal, as in files and in the names of Redis's keys.
+    ClusterId "{:016x}"
 }
 integer_id! {
     /// A fencing token: greater than every token granted before it, over all resources.

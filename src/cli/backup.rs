@@ -161,7 +161,7 @@ pub(super) async fn restore(args: &RestoreArgs) -> Result<()> {
     let (cluster, contents) = restore::restore(&args.file, &destination).await?;
     let bytes = fs::metadata(&args.file).map_or(0, |file| file.len());
     let told = Told {
-        new_cluster: Some(hexadecimal(cluster)),
+        new_cluster: Some(cluster.to_string()),
         ..Told::new(&args.file, bytes, &contents)
     };
     super::print(args.json, &told, |told| {
@@ -171,7 +171,7 @@ pub(super) async fn restore(args: &RestoreArgs) -> Result<()> {
              add the others:   mufakat node --id ID --join … and mufakat cluster add ID",
             told.line(),
             args.data_dir.display(),
-            hexadecimal(cluster),
+            cluster,
             id = args.id,
             dir = args.data_dir.display(),
         )
@@ -179,16 +179,12 @@ pub(super) async fn restore(args: &RestoreArgs) -> Result<()> {
     Ok(())
 }
 
-fn hexadecimal(cluster: ClusterId) -> String {
-    format!("{:016x}", cluster.0)
-}
-
 impl Told<'_> {
     fn new<'a>(file: &'a Path, bytes: u64, contents: &Contents) -> Told<'a> {
         Told {
             file,
             bytes,
-            cluster: contents.cluster.map(hexadecimal),
+            cluster: contents.cluster.as_ref().map(ClusterId::to_string),
             term: contents.term,
             index: contents.index,
             last_token: contents.last_token.0,

@@ -33,7 +33,7 @@ pub struct Keyspace(String);
 
 impl Keyspace {
     pub fn new(prefix: &str, cluster: ClusterId) -> Self {
-        Keyspace(format!("{prefix}:{:016x}", cluster.0))
+        Keyspace(format!("{prefix}:{cluster}"))
     }
 
     /// The set of all topics.

@@ -25,6 +25,9 @@ fn an_identity_is_drawn_once_and_kept() {
     assert_eq!(directory.cluster(), Some(ClusterId(u64::MAX)));
     let other = directory.set_cluster(ClusterId(1)).unwrap_err();
     assert!(matches!(other, DirectoryError::OtherCluster { .. }));
+    // As the file has it.
+    let ids = "cluster ffffffffffffffff, not to cluster 0000000000000001";
+    assert!(other.to_string().contains(ids), "{other}");
     assert_eq!(directory.cluster(), Some(ClusterId(u64::MAX)));
     assert_eq!(directory.log_path(), path.join("log"));
     assert_eq!(directory.snapshots_path(), path.join("snapshots"));
