@@ -428,13 +428,15 @@ async fn connect(
     NatsBroker::connect(&nats, name, (stats.clone(), which)).await
 }
 
-/// Opens what is stored, and makes sure that nothing is missing between snapshot and log.
+/// Opens what is stored, and makes sure that nothing is missing between snapshot and log. A snapshot may reach
+/// beyond the end of the log: one that was received is on disk before the log knows of it.
 fn open_stores(directory: &DataDirectory, stats: &Arc<Stats>) -> Result<(LogStore, SnapshotStore)> {
     let flushes = stats.clone();
     let on_flush = Arc::new(move |flush: raft::log::Flush| {
         flushes.raft.fsync.observe_duration(flush.duration);
     });
-    let log = LogStore::open(&directory.log_path(), on_flush)?;
+    let site = directory.log_site();
+    let log = LogStore::open(&site, on_flush)?;
     let snapshots = SnapshotStore::open(&directory.snapshots_path())?;
     let reached = SnapshotStore::load(&snapshots)?.and_then(|(meta, _)| meta.last_log_id);
     if log.purged()? > reached {
@@ -442,7 +444,7 @@ fn open_stores(directory: &DataDirectory, stats: &Arc<Stats>) -> Result<(LogStor
             "the newest snapshot in {} ends before the log in {} begins: a file is missing. Put it \
              back; without it this node can't be started",
             directory.snapshots_path().display(),
-            directory.log_path().display(),
+            site.dir.display(),
         );
     }
     Ok((log, snapshots))

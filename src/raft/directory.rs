@@ -4,6 +4,7 @@
 //! lock            locked while a process has the directory; holds that process's id
 //! identity.json   node, disk and cluster: written once, and once more when the cluster is known
 //! log/            the Raft log
+//! log.newest      which file of the log is the newest
 //! snapshots/      snapshots of the state
 //! ```
 //!
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ClusterId, DiskId, NodeId};
+use crate::raft::log::Site;
 
 #[cfg(test)]
 mod tests;
@@ -27,6 +29,7 @@ const LOCK: &str = "lock";
 const IDENTITY: &str = "identity.json";
 const IDENTITY_INCOMING: &str = "identity.tmp";
 const LOG: &str = "log";
+const LOG_NEWEST: &str = "log.newest";
 const SNAPSHOTS: &str = "snapshots";
 
 /// Version of the files in the directory; another one is refused.
@@ -179,8 +182,13 @@ impl DataDirectory {
     }
 
     /// Where the Raft log is.
-    pub fn log_path(&self) -> PathBuf {
-        self.path.join(LOG)
+    pub fn log_site(&self) -> Site {
+        Site {
+            dir: self.path.join(LOG),
+            newest: self.path.join(LOG_NEWEST),
+            disk: self.disk(),
+            has_cluster: self.identity.cluster.is_some(),
+        }
     }
 
     /// Where the snapshots are.
@@ -250,6 +258,10 @@ fn read_identity(path: &Path) -> Result<Option<Identity>, DirectoryError> {
 
 /// A directory with a log or snapshots had an identity once. The outer error is the file system's.
 fn refuse_orphan(path: &Path) -> io::Result<Result<(), DirectoryError>> {
+    let missing = |there| DirectoryError::Damaged {
+        file: path.join(IDENTITY),
+        reason: format!("the file is missing, though there is {there}"),
+    };
     for folder in [LOG, SNAPSHOTS] {
         let mut files = match fs::read_dir(path.join(folder)) {
             Ok(files) => files,
@@ -257,13 +269,13 @@ fn refuse_orphan(path: &Path) -> io::Result<Result<(), DirectoryError>> {
             Err(e) => return Err(e),
         };
         if files.next().is_some() {
-            return Ok(Err(DirectoryError::Damaged {
-                file: path.join(IDENTITY),
-                reason: format!("the file is missing, though there is something in {folder}"),
-            }));
+            return Ok(Err(missing(format!("something in {folder}"))));
         }
     }
-    Ok(Ok(()))
+    match path.join(LOG_NEWEST).try_exists()? {
+        true => Ok(Err(missing(LOG_NEWEST.to_owned()))),
+        false => Ok(Ok(())),
+    }
 }
 
 fn write_identity(path: &Path, identity: &Identity) -> io::Result<()> {

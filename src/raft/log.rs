@@ -9,7 +9,8 @@
 //! - All I/O takes effect in the order of the calls; a crash keeps a prefix of it, and everything
 //!   that was reported.
 //! - A failed write or fsync is final: every waiter gets the error, every later call fails.
-//! - A damaged record is refused when opening, never skipped.
+//! - A damaged record is refused when opening, never skipped; so are a log of which files are missing,
+//!   and one of another node.
 //!
 //! Limits:
 //! - When the end of the last frame, or whole sectors of it, turn into zeroes, that is an interrupted
@@ -18,9 +19,11 @@
 //! - Entries that left the memory cache (32 MiB) are read inside the call, which waits for it.
 //!
 //! In reading order: [`writer`] (what is shared, and the log's thread), [`index`] (what the log says, in
-//! memory), [`records`] (as bytes), [`segment`] (in files), [`open`] (after a crash).
+//! memory), [`records`] (as bytes), [`segment`] (in files), [`newest`] (which is the last one), [`open`]
+//! (after a crash).
 
 mod index;
+mod newest;
 mod open;
 mod records;
 mod segment;
@@ -31,7 +34,7 @@ mod writer;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -43,11 +46,25 @@ pub use open::OpenError;
 use writer::Shared;
 pub use writer::{Flush, OnFlush};
 
+use crate::ids::DiskId;
 use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
 
 /// Entries for one message to a follower weigh at most this, unless one alone is larger: the
 /// broker takes 1 MB, and other fields need room too.
 const MESSAGE_BYTES_MAX: usize = 512 << 10;
+
+/// Where a log is, and whose.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// The directory of its files; nothing else is in it.
+    pub dir: PathBuf,
+    /// The file that says which of them is the newest, outside of the directory: who loses that does not lose this.
+    pub newest: PathBuf,
+    /// The node's: a log that was written with another one is refused.
+    pub disk: DiskId,
+    /// Whether the node belongs to a cluster: then a log without a vote is not all that there was.
+    pub has_cluster: bool,
+}
 
 /// The log of this node. Clones are the same log; the last one dropped closes it, which waits for
 /// the fsync in flight.
@@ -72,30 +89,20 @@ impl Drop for Open {
 }
 
 impl LogStore {
-    /// Opens the log in `dir`, which is created if need be. Blocks for reading all of it and for
-    /// an fsync. `on_flush` hears of every flush.
+    /// Opens the log at `site`, or begins it. Blocks for reading all of it and for a few fsyncs.
+    /// `on_flush` hears of every flush.
     ///
     /// # Errors
     /// See [`OpenError`]; each message says what to do.
-    pub fn open(dir: &Path, on_flush: OnFlush) -> Result<LogStore, OpenError> {
-        LogStore::open_with(dir, open::SEGMENT_BYTES, on_flush)
+    pub fn open(site: &Site, on_flush: OnFlush) -> Result<LogStore, OpenError> {
+        LogStore::open_with(site, open::SEGMENT_BYTES, on_flush)
     }
 
-    fn open_with(dir: &Path, segment_bytes: u64, on_flush: OnFlush) -> Result<Self, OpenError> {
-        let (shared, thread) = open::open(dir, segment_bytes, on_flush)?;
+    fn open_with(site: &Site, segment_bytes: u64, on_flush: OnFlush) -> Result<Self, OpenError> {
+        let (shared, thread) = open::open(site, segment_bytes, on_flush)?;
         let thread = Some(thread);
         let open = Arc::new(Open { shared, thread });
         Ok(LogStore { open })
-    }
-
-    /// Whether it holds neither vote nor entries, and none were purged: this node has not taken
-    /// part in any cluster yet.
-    ///
-    /// # Errors
-    /// When the log has failed.
-    pub fn is_empty(&self) -> io::Result<bool> {
-        let log = self.open.shared.lock()?;
-        Ok(log.index.marks.vote.is_none() && log.index.last().is_none())
     }
 
     /// The last entry that was purged. A node needs a snapshot that reaches at least this far.

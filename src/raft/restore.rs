@@ -104,7 +104,7 @@ pub async fn restore(
     let snapshots = SnapshotStore::open(&directory.snapshots_path()).map_err(at(&incomplete))?;
     let saved = snapshots.save(&meta, |out| state.encode_to(out));
     saved.map_err(at(&incomplete))?;
-    let mut log = LogStore::open(&directory.log_path(), Arc::new(|_| {}))?;
+    let mut log = LogStore::open(&directory.log_site(), Arc::new(|_| {}))?;
     log.purge(last).await.map_err(at(&incomplete))?;
     // Its fsync covers the purge.
     let vote = Vote::new(term + 1, destination.node);

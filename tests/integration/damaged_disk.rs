@@ -50,6 +50,65 @@ async fn nodes_do_not_start_with_each_others_directories() {
     cluster.all_follow().await;
 }
 
+/// Its identity is there, so that the others would take its votes, which have forgotten what it promised.
+#[tokio::test]
+async fn a_node_that_lost_its_log_does_not_come_back() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let leader = cluster.all_follow().await;
+    let behind = cluster.follower().await;
+    let acknowledges = 6 - leader - behind;
+    cluster.kill(behind);
+    let nats = cluster.nats().await;
+    let token = locks::acquire(&nats, "held", "owner", 60_000).await;
+    cluster.kill_all();
+
+    let directory = cluster.data_dir(acknowledges);
+    let (log, aside) = (directory.join("log"), directory.join("aside"));
+    rename(&log, &aside);
+    // With the one that is behind it would be a majority that knows of no lock.
+    cluster.start_node(behind);
+    for _ in 0..2 {
+        cluster.start_node(acknowledges);
+        refused(&mut cluster, acknowledges, "is not whole: its newest file").await;
+        assert!(!log.exists(), "nothing is changed");
+    }
+    // As a version that kept no note of it would have left it.
+    let (note, note_aside) = (directory.join("log.newest"), directory.join("note.aside"));
+    rename(&note, &note_aside);
+    let snapshots = directory.join("snapshots");
+    fs::remove_dir_all(&snapshots).expect("no snapshot was made so early");
+    cluster.start_node(acknowledges);
+    refused(&mut cluster, acknowledges, "no vote in it").await;
+    rename(&cluster.data_dir(leader).join("log"), &log);
+    cluster.start_node(acknowledges);
+    refused(&mut cluster, acknowledges, "is not this node's").await;
+    rename(&log, &cluster.data_dir(leader).join("log"));
+
+    rename(&aside, &log);
+    rename(&note_aside, &note);
+    cluster.start_all();
+    cluster.all_follow().await;
+    let next = locks::acquire(&nats, "another", "owner", 60_000).await;
+    assert!(next > token, "{next} after {token}");
+}
+
+/// All of them would found a cluster in which no lock is held.
+#[tokio::test]
+async fn nodes_that_all_lost_their_logs_found_nothing() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    cluster.kill_all();
+    for node in cluster.ids() {
+        for folder in ["log", "snapshots"] {
+            let folder = cluster.data_dir(node).join(folder);
+            fs::remove_dir_all(folder).expect("the node made it");
+        }
+    }
+    cluster.start_all();
+    for node in cluster.ids() {
+        refused(&mut cluster, node, "is not whole").await;
+    }
+}
+
 #[tokio::test]
 async fn a_node_does_not_start_on_a_damaged_log() {
     let mut cluster = Cluster::start(Options::default()).await;

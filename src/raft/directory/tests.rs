@@ -29,7 +29,12 @@ fn an_identity_is_drawn_once_and_kept() {
     let ids = "cluster ffffffffffffffff, not to cluster 0000000000000001";
     assert!(other.to_string().contains(ids), "{other}");
     assert_eq!(directory.cluster(), Some(ClusterId(u64::MAX)));
-    assert_eq!(directory.log_path(), path.join("log"));
+    let site = directory.log_site();
+    assert_eq!(
+        (site.dir, site.newest),
+        (path.join("log"), path.join("log.newest"))
+    );
+    assert_eq!((site.disk, site.has_cluster), (DISK, true));
     assert_eq!(directory.snapshots_path(), path.join("snapshots"));
 }
 
@@ -60,7 +65,8 @@ fn another_node_id_is_refused() {
 fn a_lost_or_damaged_identity_is_never_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let directory = open(dir.path(), 1).unwrap();
-    let log = directory.log_path();
+    let site = directory.log_site();
+    assert!(!site.has_cluster);
     drop(directory);
     let identity = dir.path().join(IDENTITY);
     let text = fs::read(&identity).unwrap();
@@ -73,14 +79,17 @@ fn a_lost_or_damaged_identity_is_never_replaced() {
         );
     }
     fs::remove_file(&identity).unwrap();
-    fs::create_dir(&log).unwrap();
-    fs::write(log.join("some.wal"), "x").unwrap();
-    let refusal = open(dir.path(), 1).unwrap_err();
-    assert!(
-        matches!(refusal, DirectoryError::Damaged { .. }),
-        "{refusal}"
-    );
-    assert!(!identity.exists());
+    fs::create_dir(&site.dir).unwrap();
+    for left in [site.dir.join("some.wal"), site.newest] {
+        fs::write(&left, "x").unwrap();
+        let refusal = open(dir.path(), 1).unwrap_err();
+        assert!(
+            matches!(refusal, DirectoryError::Damaged { .. }),
+            "{refusal}"
+        );
+        assert!(!identity.exists());
+        fs::remove_file(left).unwrap();
+    }
 }
 
 #[test]

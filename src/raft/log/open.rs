@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use super::Site;
 use super::index::Index;
+use super::newest::Newest;
 use super::records::{self, Place, Record, damaged};
-use super::segment::{Blank, End, HEADER_BYTES, Segment};
+use super::segment::{self, Blank, End, HEADER_BYTES, Owner, Segment};
 use super::writer::{OnFlush, Shared, Writer};
 
 /// A file of the log has this size, unless one flush alone is larger. Each new file costs a rename and
@@ -19,19 +21,35 @@ pub(super) const SEGMENT_BYTES: u64 = 8 << 20;
 /// The number of the first frame ever.
 const FIRST_FRAME: u64 = 1;
 
-/// What to do about a damaged log. Restoring an old copy would take back votes and entries that
-/// others rely on.
-const DAMAGE_ADVICE: &str = "Do not repair it, and do not restore a copy: a node that forgets \
-    votes or entries can undo what the cluster acknowledged. If a majority of the other nodes is \
-    intact, remove this node from the cluster, delete its data directory, and add it again under \
-    a new node id. Otherwise keep all data directories as they are and ask for help";
+/// What to do about a log that is not what it was. Restoring an old copy would take back votes and
+/// entries that others rely on.
+const ADVICE: &str = "a node that forgets votes or entries can undo what the cluster \
+    acknowledged. If a majority of the other nodes is intact, remove this node from the cluster, \
+    delete its data directory, and add it again under a new node id. Otherwise keep all data \
+    directories as they are and ask for help";
 
 /// Why a log was not opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// What the files say cannot be trusted. Nothing was changed.
-    #[error("the Raft log is damaged: {file}: {reason}. {DAMAGE_ADVICE}.", file = file.display())]
+    #[error(
+        "the Raft log is damaged: {file}: {reason}. Do not repair it, and do not restore a copy: \
+         {ADVICE}.", file = file.display()
+    )]
     Damaged { file: PathBuf, reason: String },
+    /// There were files that are not there any more. Nothing was changed.
+    #[error(
+        "the Raft log in {dir} is not whole: {reason}. Put it back if it was only moved away and \
+         the node has not run since; do not restore a copy: {ADVICE}.", dir = dir.display()
+    )]
+    Missing { dir: PathBuf, reason: String },
+    /// Another node's, or this node's from before it lost its disk. Nothing was changed.
+    #[error(
+        "the Raft log is not this node's: {file} was written by a node with another data directory. \
+         Put back this node's own log if it was only moved away and the node has not run since; do \
+         not go on with another's: {ADVICE}.", file = file.display()
+    )]
+    OfAnother { file: PathBuf },
     #[error("the Raft log in {} cannot be opened: {source}", dir.display())]
     Io { dir: PathBuf, source: io::Error },
 }
@@ -49,28 +67,35 @@ pub(super) struct Found {
 }
 
 pub(super) fn open(
-    dir: &Path,
+    site: &Site,
     segment_bytes: u64,
     on_flush: OnFlush,
 ) -> Result<(Arc<Shared>, JoinHandle<()>), OpenError> {
-    let found = recover(dir)?;
-    begin(dir, segment_bytes, found, on_flush).map_err(|source| io_error(dir, source))
+    let (found, newest) = recover(site)?;
+    begin(site, segment_bytes, (found, newest), on_flush)
+        .map_err(|source| io_error(&site.dir, source))
 }
 
-/// Reads all files; changes nothing but that the directory exists.
-pub(super) fn recover(dir: &Path) -> Result<Found, OpenError> {
-    create(dir).map_err(|source| io_error(dir, source))?;
-    let files = files(dir).map_err(|source| io_error(dir, source))?;
+/// Reads all files; changes nothing.
+pub(super) fn recover(site: &Site) -> Result<(Found, Newest), OpenError> {
+    let newest = Newest::read(&site.newest).map_err(|error| explain(&site.newest, error))?;
+    let files = files(&site.dir).map_err(|source| io_error(&site.dir, source))?;
     let mut found = Found {
         number: FIRST_FRAME,
         ..Found::default()
     };
     for (nth, path) in files.iter().enumerate() {
+        let segment = Segment::open(path).map_err(|error| explain(path, error))?;
+        if segment.is_of_another(Owner::of(site.disk)) {
+            let file = path.clone();
+            return Err(OpenError::OfAnother { file });
+        }
         let is_last = nth + 1 == files.len();
-        read(&mut found, path, (nth == 0, is_last)).map_err(|error| explain(path, error))?;
+        read(&mut found, segment, (nth == 0, is_last)).map_err(|error| explain(path, error))?;
     }
     check_beginning(&found)?;
-    Ok(found)
+    check_end(site, &found, newest.noted())?;
+    Ok((found, newest))
 }
 
 fn io_error(dir: &Path, source: io::Error) -> OpenError {
@@ -91,7 +116,12 @@ fn create(dir: &Path) -> io::Result<()> {
 /// The log's files, oldest first: their names sort by their first frames.
 fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    for file in fs::read_dir(dir)? {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(files),
+        Err(error) => return Err(error),
+    };
+    for file in entries {
         let path = file?.path();
         if path.extension().is_some_and(|e| e == "wal") {
             files.push(path);
@@ -101,8 +131,7 @@ fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn read(found: &mut Found, path: &Path, (is_first, is_last): (bool, bool)) -> io::Result<()> {
-    let segment = Segment::open(path)?;
+fn read(found: &mut Found, segment: Segment, (is_first, is_last): (bool, bool)) -> io::Result<()> {
     if is_first {
         found.number = segment.first;
     } else if segment.first != found.number {
@@ -155,6 +184,23 @@ fn check_beginning(found: &Found) -> Result<(), OpenError> {
     Err(OpenError::Damaged { file, reason })
 }
 
+/// Without its last files a log looks whole; so does one of which nothing is left.
+fn check_end(site: &Site, found: &Found, noted: Option<u64>) -> Result<(), OpenError> {
+    let last = found.files.back().map(|(segment, _)| segment.first);
+    let reason = match noted {
+        Some(noted) if last < Some(noted) => {
+            format!("its newest file, {}, is missing", segment::name_of(noted))
+        }
+        // Who belongs to a cluster has voted before, if only for the leader that it heard from.
+        _ if site.has_cluster && found.index.marks.vote.is_none() => {
+            "there is no vote in it, though this node belongs to a cluster".to_owned()
+        }
+        _ => return Ok(()),
+    };
+    let dir = site.dir.clone();
+    Err(OpenError::Missing { dir, reason })
+}
+
 fn explain(path: &Path, error: io::Error) -> OpenError {
     match error.kind() {
         io::ErrorKind::InvalidData => OpenError::Damaged {
@@ -167,11 +213,13 @@ fn explain(path: &Path, error: io::Error) -> OpenError {
 
 /// Makes the disk ready to go on, and starts the log's thread.
 fn begin(
-    dir: &Path,
+    site: &Site,
     segment_bytes: u64,
-    mut found: Found,
+    (mut found, mut newest): (Found, Newest),
     on_flush: OnFlush,
 ) -> io::Result<(Arc<Shared>, JoinHandle<()>)> {
+    let (dir, owner) = (&site.dir, Owner::of(site.disk));
+    create(dir)?;
     let current = match found.files.back() {
         Some((segment, _)) => {
             // A killed process leaves frames that were written but not fsynced, and from here on
@@ -185,14 +233,18 @@ fn begin(
             segment.clone()
         }
         None => {
-            let segment = Blank::create(dir, segment_bytes)?.adopt(dir, found.number)?;
+            let segment = Blank::create(dir, segment_bytes)?.adopt(dir, found.number, owner)?;
             found.offset = HEADER_BYTES;
             found.files.push_back((segment.clone(), 0));
             segment
         }
     };
+    // A kill may have come before it, or an older version wrote the file.
+    newest.note(current.first)?;
     let writer = Writer {
-        dir: dir.to_owned(),
+        dir: dir.clone(),
+        owner,
+        newest,
         segment_bytes,
         current,
         offset: found.offset,

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! file    header, frames, zeroes
-//! header  magic 8, format 4, 0 4, first frame 8, size of the file 8, check 8
+//! header  magic 8, format 4, owner 4, first frame 8, size of the file 8, check 8
 //! frame   magic 4, bytes of all of it 4, number 8, check 7, MARK;  body;  check of the body 7, MARK
 //! ```
 //!
@@ -17,6 +17,9 @@
 //! or one with a whole frame behind it, was whole once: that is damage, and refused. Nothing that a
 //! flipped bit makes looks like an interrupted write, because a MARK has more than one bit, a
 //! frame's head lies in one sector, and every sector of it has something in it.
+//!
+//! The owner is a hash of the node's disk id: another node's file under the same name is told by it. It
+//! is 0 in files of versions that did not write it.
 //!
 //! Limits: a disk that turns the end of the last frame, or a whole sector in it, back into zeroes is not
 //! noticed.
@@ -30,6 +33,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::records::damaged;
+use crate::ids::DiskId;
 
 pub(super) const HEADER_BYTES: u64 = 40;
 const HEADER_MAGIC: [u8; 8] = *b"mufakatL";
@@ -56,6 +60,17 @@ pub(super) struct Segment {
     /// The number of its first frame.
     pub first: u64,
     pub size: u64,
+    owner: Option<Owner>,
+}
+
+/// Whose a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Owner(u32);
+
+impl Owner {
+    pub fn of(disk: DiskId) -> Owner {
+        Owner((xxh3_64(&disk.0.to_be_bytes()) as u32).max(1))
+    }
 }
 
 /// A whole frame as it was found.
@@ -139,18 +154,19 @@ impl Blank {
     }
 
     /// Makes it the log's next file, whose first frame has this number.
-    pub fn adopt(self, dir: &Path, first: u64) -> io::Result<Segment> {
+    pub fn adopt(self, dir: &Path, first: u64, owner: Owner) -> io::Result<Segment> {
         let Blank { file, path, size } = self;
         let mut header = [0; HEADER_BYTES as usize];
         header[..8].copy_from_slice(&HEADER_MAGIC);
         header[8..12].copy_from_slice(&FORMAT.to_be_bytes());
+        header[12..16].copy_from_slice(&owner.0.to_be_bytes());
         header[16..24].copy_from_slice(&first.to_be_bytes());
         header[24..32].copy_from_slice(&size.to_be_bytes());
         let check = xxh3_64(&header[..32]);
         header[32..].copy_from_slice(&check.to_be_bytes());
         file.write_all_at(&header, 0)?;
         file.sync_data()?;
-        let named = dir.join(format!("{first:020}.wal"));
+        let named = dir.join(name_of(first));
         fs::rename(&path, &named)?;
         File::open(dir)?.sync_all()?;
         Ok(Segment {
@@ -158,6 +174,7 @@ impl Blank {
             path: named,
             first,
             size,
+            owner: Some(owner),
         })
     }
 
@@ -187,6 +204,7 @@ impl Segment {
             return Err(damaged("its format is not known to this version".into()));
         }
         let (first, size) = (number(16), number(24));
+        let owner = u32::from_be_bytes(header[12..16].try_into().expect("4 bytes"));
         let (named, found) = (first_of(path), file.metadata()?.len());
         if named != Some(first) {
             return Err(damaged(format!(
@@ -201,7 +219,13 @@ impl Segment {
             path: path.to_owned(),
             first,
             size,
+            owner: (owner != 0).then_some(Owner(owner)),
         })
+    }
+
+    /// Whether it says that another one wrote it.
+    pub fn is_of_another(&self, owner: Owner) -> bool {
+        self.owner.is_some_and(|found| found != owner)
     }
 
     /// Reads the whole frames from the beginning, each given to `each`; returns the number of the
@@ -248,6 +272,11 @@ impl Segment {
         self.file.write_all_at(&zeroes, offset)?;
         self.file.sync_data()
     }
+}
+
+/// The name of the file whose first frame has this number.
+pub(super) fn name_of(first: u64) -> String {
+    format!("{first:020}.wal")
 }
 
 /// The number in the name of a file of the log.

@@ -4,6 +4,7 @@ mod conformance;
 mod damage;
 mod failure;
 mod format;
+mod missing;
 mod order;
 
 use std::fs;
@@ -14,20 +15,34 @@ use openraft::EntryPayload;
 use openraft::type_config::alias::CommittedLeaderIdOf;
 
 use super::*;
-use crate::ids::{BootId, NodeId};
+use crate::ids::{BootId, DiskId, NodeId};
 use crate::raft::command::{Batch, Command, Proposed, Stamp};
 
 fn quiet() -> OnFlush {
     Arc::new(|_| {})
 }
 
+/// The log of a node of no cluster, with its note inside, so that a copy has it, too.
+fn site(dir: &Path) -> Site {
+    Site {
+        dir: dir.to_owned(),
+        newest: dir.join("log.newest"),
+        disk: DiskId(5),
+        has_cluster: false,
+    }
+}
+
 fn open(dir: &Path) -> LogStore {
-    LogStore::open(dir, quiet()).unwrap()
+    LogStore::open(&site(dir), quiet()).unwrap()
 }
 
 /// Opens with files of 2 KiB, unless one flush is larger: some twenty entries that come one by one.
 fn open_small(dir: &Path) -> LogStore {
-    LogStore::open_with(dir, 2048, quiet()).unwrap()
+    LogStore::open_with(&site(dir), 2048, quiet()).unwrap()
+}
+
+fn refusal(dir: &Path) -> OpenError {
+    open::recover(&site(dir)).map(|_| ()).unwrap_err()
 }
 
 fn log_id(term: u64, index: u64) -> LogId {

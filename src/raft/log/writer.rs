@@ -22,8 +22,9 @@ use openraft::storage::IOFlushed;
 use tokio::sync::Notify;
 
 use super::index::{Index, Location, Marks, Read};
+use super::newest::Newest;
 use super::records::{self, Payload, Place};
-use super::segment::{self, Blank, HEAD_BYTES, HEADER_BYTES, Segment};
+use super::segment::{self, Blank, HEAD_BYTES, HEADER_BYTES, Owner, Segment};
 use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
 
 /// Payload bytes that may wait for the flush after the one in flight; `append` waits above it. It
@@ -142,6 +143,8 @@ impl Failure {
 /// What the log's thread writes with.
 pub(super) struct Writer {
     pub dir: PathBuf,
+    pub owner: Owner,
+    pub newest: Newest,
     /// New files are this large, or as large as one frame needs.
     pub segment_bytes: u64,
     pub current: Segment,
@@ -345,7 +348,9 @@ impl Shared {
             Some(blank) => blank,
             None => Blank::create(&writer.dir, size)?,
         };
-        let segment = blank.adopt(&writer.dir, writer.number)?;
+        // In this order, and both before the first frame is written: see `newest`.
+        let segment = blank.adopt(&writer.dir, writer.number, writer.owner)?;
+        writer.newest.note(segment.first)?;
         let mut log = self.held();
         if writer.current.first == segment.first {
             // It had no frame yet, and the new file has its name.

@@ -12,7 +12,7 @@ async fn all_calls_fail(store: &mut LogStore) {
     assert!(store.purge(log_id(1, 1)).await.is_err());
     assert!(store.get_log_state().await.is_err());
     assert!(store.read_vote().await.is_err());
-    assert!(store.is_empty().is_err());
+    assert!(store.purged().is_err());
 }
 
 /// Deleting a purged file fails, which ends the log's thread.
@@ -96,7 +96,7 @@ async fn child_fills_its_disk() {
     let Some(dir) = std::env::var_os(CHILD_DIR) else {
         return;
     };
-    let mut store = LogStore::open_with(Path::new(&dir), 16 << 10, quiet()).unwrap();
+    let mut store = LogStore::open_with(&site(Path::new(&dir)), 16 << 10, quiet()).unwrap();
     let mut acknowledged = 0;
     for index in 0..100_000 {
         // Sooner or later one is larger than a file may be.
@@ -114,7 +114,7 @@ async fn child_opens_on_a_full_disk() {
     let Some(dir) = std::env::var_os(CHILD_DIR) else {
         return;
     };
-    match LogStore::open_with(Path::new(&dir), 16 << 10, quiet()) {
+    match LogStore::open_with(&site(Path::new(&dir)), 16 << 10, quiet()) {
         Ok(_) => println!("opened"),
         Err(refusal) => println!("{refusal}"),
     }

@@ -19,7 +19,7 @@ fn held_back(dir: &Path) -> (LogStore, Receiver<usize>, Sender<()>) {
         let _ = completed.send(flush.completed);
         let _ = wait.lock().unwrap().recv();
     });
-    let store = LogStore::open(dir, on_flush).unwrap();
+    let store = LogStore::open(&site(dir), on_flush).unwrap();
     (store, flushes, go_on)
 }
 
@@ -157,7 +157,6 @@ async fn a_message_is_bounded_and_never_empty() {
 async fn everything_is_there_after_a_kill_and_after_closing() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open_small(&dir.path().join("log"));
-    assert!(store.is_empty().unwrap());
     store
         .save_vote(&Vote::new_committed(1, NodeId(2)))
         .await
@@ -178,7 +177,6 @@ async fn everything_is_there_after_a_kill_and_after_closing() {
     assert_eq!(before.purged, Some(log_id(1, 9)));
     assert_eq!(store.purged().unwrap(), Some(log_id(1, 9)));
     assert_eq!(before.entries.len(), 18);
-    assert!(!store.is_empty().unwrap());
 
     copy(&dir.path().join("log"), &dir.path().join("killed"));
     assert_eq!(
