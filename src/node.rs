@@ -213,7 +213,8 @@ impl Core {
         handle
             .run(raft.clone(), Arc::new(replier.clone()), stopped.clone())
             .await?;
-        bootstrap::answer_greetings(&network, raft.clone(), &handle);
+        let founds_with = (!config.join).then(|| config.peers.iter().copied().collect());
+        bootstrap::answer_greetings(&network, raft.clone(), &handle, founds_with);
         agreement::tell(&network, &config);
         let membership = Membership::new(handle.clone(), network.clone(), config.election_max);
         membership.run(stopped.clone());

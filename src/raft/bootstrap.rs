@@ -5,13 +5,14 @@
 //! it with another disk and refuses to start: under its old id it would vote as if it had never
 //! acknowledged anything (notes on Raft; openraft#1535). So do all of them when others of their
 //! cluster, which the peers do not name, still know it: before a cluster is founded, every node that
-//! there is gets asked.
+//! there is gets asked, and twice. While one of them is to found another cluster, none is founded: nodes
+//! whose lists of peers differ would have several under the same subjects.
 //!
 //! A node that is to join a cluster that runs founds none: it waits until the leader, asked by an
 //! operator, sends it the log and then gives it a vote. So does a node that was removed and is started
 //! again, if it is told to join; otherwise it ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use crate::ids::{ClusterId, DiskId, NodeId};
 use crate::raft::call::{Caller, Trust};
 use crate::raft::handle::{Handle, Raft};
 use crate::raft::message::Refusal;
-use crate::raft::network::{CallError, Network};
+use crate::raft::network::{CallError, Identity, Network};
 use crate::raft::types::Member;
 
 /// The kind of call in which nodes greet each other.
@@ -31,6 +32,9 @@ const HELLO: &str = "bootstrap.hello";
 const HELLO_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long nodes that nobody named have to answer: it is a round trip, and a cluster's first start waits for it.
 const ANYONE_TIMEOUT: Duration = Duration::from_millis(200);
+/// How often all nodes are asked before a cluster is founded: one that has just begun to listen may not be
+/// known to all brokers at once.
+const LOOKS: usize = 2;
 /// Between two rounds of greetings.
 const ROUND_EVERY: Duration = Duration::from_millis(200);
 
@@ -49,6 +53,10 @@ pub(super) struct Hello {
     /// Whether the node that asked was removed from the cluster, with the disk that it asks with.
     #[serde(default)]
     pub removed_you: bool,
+    /// With whom it is to found a cluster, unless it belongs to one; none if it is to join one, or is of a
+    /// version that does not say.
+    #[serde(default)]
+    pub founds_with: Option<BTreeSet<NodeId>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -76,12 +84,17 @@ pub enum BootstrapError {
     Stopped(String),
 }
 
-/// Answers greetings from now on.
-pub fn answer_greetings(network: &Network, raft: Raft, handle: &Handle) {
+/// Answers greetings from now on. `peers` are those with whom this node is to found a cluster, if it is.
+pub fn answer_greetings(
+    network: &Network,
+    raft: Raft,
+    handle: &Handle,
+    peers: Option<BTreeSet<NodeId>>,
+) {
     let (known_disk, handle) = (handle.known_disk(), handle.clone());
     let me = network.identity();
     let handler = move |caller: Caller, _: Bytes| -> BoxFuture<'static, Result<Bytes, Refusal>> {
-        let (raft, knows_you_as) = (raft.clone(), known_disk(caller.node));
+        let (raft, known_disk, peers) = (raft.clone(), known_disk.clone(), peers.clone());
         let (cluster, retired) =
             handle.read(|state, _| (state.cluster, state.retired.get(&caller.node).copied()));
         Box::pin(async move {
@@ -90,9 +103,12 @@ pub fn answer_greetings(network: &Network, raft: Raft, handle: &Handle) {
                 node: me.node,
                 disk: me.disk,
                 initialized,
-                knows_you_as,
+                // After Raft has answered, since until it runs nobody is known; so who names a cluster
+                // knows its members.
+                knows_you_as: known_disk(caller.node),
                 cluster,
                 removed_you: retired == Some(caller.disk),
+                founds_with: peers.filter(|_| !initialized),
             };
             // By name, so that another version may know more or less.
             Ok(rmp_serde::to_vec_named(&hello)
@@ -112,6 +128,15 @@ pub enum Start<'a> {
     Join,
 }
 
+/// What a node waits for.
+#[derive(PartialEq, Eq)]
+enum Wait {
+    /// It comes by itself, or was announced.
+    For(String),
+    /// Somebody has to mend this.
+    Because(String),
+}
+
 /// Returns once this node has a vote in a cluster: initialised by itself or by another, or added.
 ///
 /// # Errors
@@ -125,7 +150,7 @@ pub async fn join_or_found(
     start: Start<'_>,
 ) -> Result<(), BootstrapError> {
     let me = network.identity();
-    let mut told = false;
+    let mut told = None;
     loop {
         let initialized = raft.is_initialized().await;
         let initialized =
@@ -139,12 +164,19 @@ pub async fn join_or_found(
                 if network.meant_for_another_disk() {
                     return Err(BootstrapError::DiskChanged { me: me.node });
                 }
-                format!("waiting to be added: mufakat cluster add {}", me.node)
+                Wait::For(format!(
+                    "waiting to be added: mufakat cluster add {}",
+                    me.node
+                ))
             }
             Start::Found(peers) => found(raft, network, peers).await?,
         };
-        if !std::mem::replace(&mut told, true) {
-            tracing::info!("{waits}");
+        if told.as_ref() != Some(&waits) {
+            match &waits {
+                Wait::For(what) => tracing::info!("{what}"),
+                Wait::Because(why) => tracing::warn!("{why}"),
+            }
+            told = Some(waits);
         }
         tokio::time::sleep(ROUND_EVERY).await;
     }
@@ -155,18 +187,18 @@ async fn wait_for_vote(
     handle: &Handle,
     network: &Network,
     start: Start<'_>,
-) -> Result<String, BootstrapError> {
+) -> Result<Wait, BootstrapError> {
     let me = network.identity().node;
     if matches!(start, Start::Found(_)) && was_removed(handle, network).await {
         return Err(BootstrapError::Removed { me });
     }
-    Ok(format!(
+    Ok(Wait::For(format!(
         "without a vote in the cluster: waiting for it (mufakat cluster add {me})"
-    ))
+    )))
 }
 
 /// One round of a node with an empty directory that is to found a cluster; what it waits for.
-async fn found(raft: &Raft, network: &Network, peers: &[NodeId]) -> Result<String, BootstrapError> {
+async fn found(raft: &Raft, network: &Network, peers: &[NodeId]) -> Result<Wait, BootstrapError> {
     let me = network.identity();
     let others: Vec<NodeId> = peers
         .iter()
@@ -174,38 +206,91 @@ async fn found(raft: &Raft, network: &Network, peers: &[NodeId]) -> Result<Strin
         .filter(|peer| *peer != me.node)
         .collect();
     let hellos = greet(network, &others).await;
-    let stranger = |hello: &Hello| hello.knows_you_as.is_some_and(|disk| disk != me.disk);
-    if hellos.iter().any(stranger) {
-        return Err(BootstrapError::DiskChanged { me: me.node });
-    }
-    let all_empty = hellos.len() == others.len() && hellos.iter().all(|hello| !hello.initialized);
-    if all_empty {
-        let Some(there) = greet_all(network).await else {
-            return Ok("waiting for the broker".to_owned());
-        };
-        if there.iter().any(stranger) {
-            return Err(BootstrapError::DiskChanged { me: me.node });
-        }
-        let is_of_another = |hello: &&Hello| hello.initialized && !peers.contains(&hello.node);
-        if let Some(other) = there.iter().find(is_of_another) {
-            let (me, other) = (me.node, other.node);
-            return Err(BootstrapError::OtherCluster { me, other });
-        }
-    }
-    if all_empty && peers.iter().min() == Some(&me.node) {
-        let founders = hellos.iter().map(|hello| (hello.node, hello.disk));
-        let founders: BTreeMap<NodeId, Member> = founders
-            .chain([(me.node, me.disk)])
-            .map(|(node, disk)| (node, Member { disk }))
-            .collect();
-        // Fails only if the node was initialised meanwhile, which the next round sees.
-        let _ = raft.initialize(founders).await;
-        return Ok(format!("initialising a new cluster of {peers:?}"));
+    if let Some(objection) = objection(me, peers, &hellos)? {
+        return Ok(Wait::Because(objection));
     }
     let answered = hellos.len();
-    Ok(format!(
+    let wait = Wait::For(format!(
         "waiting for the other nodes of {peers:?}; {answered} have answered"
-    ))
+    ));
+    let is_in_cluster = |hello: &Hello| hello.initialized;
+    if answered < others.len() || hellos.iter().any(is_in_cluster) {
+        return Ok(wait);
+    }
+    for _ in 0..LOOKS {
+        let Some(there) = greet_all(network).await else {
+            return Ok(Wait::For("waiting for the broker".to_owned()));
+        };
+        if let Some(objection) = objection(me, peers, &there)? {
+            return Ok(Wait::Because(objection));
+        }
+        if there.iter().any(is_in_cluster) {
+            return Ok(wait);
+        }
+    }
+    if peers.iter().min() != Some(&me.node) {
+        return Ok(wait);
+    }
+    let founders = hellos.iter().map(|hello| (hello.node, hello.disk));
+    let founders: BTreeMap<NodeId, Member> = founders
+        .chain([(me.node, me.disk)])
+        .map(|(node, disk)| (node, Member { disk }))
+        .collect();
+    // Fails only if the node was initialised meanwhile, which the next round sees.
+    let _ = raft.initialize(founders).await;
+    Ok(Wait::For(format!(
+        "initialising a new cluster of {peers:?}"
+    )))
+}
+
+/// What stands against founding a cluster of `peers`, of all that these nodes say.
+///
+/// # Errors
+/// When this node will not found or belong to one, whatever else comes.
+fn objection(
+    me: Identity,
+    peers: &[NodeId],
+    hellos: &[Hello],
+) -> Result<Option<String>, BootstrapError> {
+    let knows_another = |hello: &Hello| hello.knows_you_as.is_some_and(|disk| disk != me.disk);
+    if hellos.iter().any(knows_another) {
+        return Err(BootstrapError::DiskChanged { me: me.node });
+    }
+    // A founder that is late finds a cluster that knows it. Who has only voted may know nobody yet.
+    let is_of_another = |hello: &&Hello| {
+        let knows_me_not = hello.cluster.is_some() && hello.knows_you_as.is_none();
+        knows_me_not || (hello.initialized && !peers.contains(&hello.node))
+    };
+    if let Some(other) = hellos.iter().find(is_of_another) {
+        let (me, other) = (me.node, other.node);
+        return Err(BootstrapError::OtherCluster { me, other });
+    }
+    let ours: BTreeSet<NodeId> = peers.iter().copied().collect();
+    Ok(hellos.iter().find_map(|hello| {
+        let theirs = hello.founds_with.as_ref()?;
+        if hello.node == me.node && hello.disk != me.disk {
+            return Some(format!(
+                "no cluster is founded: another node runs under the number {} with another data \
+                 directory; end one of them",
+                me.node
+            ));
+        }
+        (*theirs != ours).then(|| {
+            format!(
+                "no cluster is founded: this node is to found one of the nodes {} (--peers), node \
+                 {} one of the nodes {}. Start all of them with the same --peers, or give each \
+                 cluster a --prefix of its own",
+                list(&ours),
+                hello.node,
+                list(theirs)
+            )
+        })
+    }))
+}
+
+fn list(nodes: &BTreeSet<NodeId>) -> String {
+    let nodes: Vec<String> = nodes.iter().map(NodeId::to_string).collect();
+    nodes.join(",")
 }
 
 /// Whether a member of the cluster says that this node, with this data directory, was removed.
@@ -252,5 +337,111 @@ pub(super) async fn hello(
     match hello.node == peer {
         true => Ok(hello),
         false => Err(CallError::BadAnswer),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::BootId;
+
+    const ME: Identity = Identity {
+        node: NodeId(1),
+        disk: DiskId(11),
+        boot: BootId(5),
+    };
+
+    /// Of a node that is to found a cluster with these.
+    fn founds(node: u64, peers: &[u64]) -> Hello {
+        Hello {
+            node: NodeId(node),
+            disk: DiskId(10 + node),
+            initialized: false,
+            knows_you_as: None,
+            cluster: None,
+            removed_you: false,
+            founds_with: Some(peers.iter().copied().map(NodeId).collect()),
+        }
+    }
+
+    /// Of a node of a cluster that knows this one with that disk.
+    fn belongs(node: u64, knows_you_as: Option<DiskId>) -> Hello {
+        Hello {
+            initialized: true,
+            knows_you_as,
+            cluster: Some(ClusterId(7)),
+            founds_with: None,
+            ..founds(node, &[])
+        }
+    }
+
+    fn judge(hello: Hello) -> Result<Option<String>, BootstrapError> {
+        let peers = [NodeId(1), NodeId(2)];
+        objection(ME, &peers, &[founds(1, &[1, 2]), hello])
+    }
+
+    #[test]
+    fn only_nodes_with_the_same_peers_found_a_cluster() {
+        assert_eq!(judge(founds(2, &[2, 1])).unwrap(), None);
+        for (node, theirs) in [(2, &[2, 3][..]), (2, &[2]), (3, &[3]), (3, &[1, 2, 3])] {
+            let why = judge(founds(node, theirs)).unwrap().unwrap();
+            assert!(why.contains("one of the nodes 1,2 (--peers)"), "{why}");
+            assert!(why.contains(&format!("node {node} one of")), "{why}");
+        }
+        // One that is to join, or does not say.
+        let waits = Hello {
+            founds_with: None,
+            ..founds(3, &[])
+        };
+        assert_eq!(judge(waits).unwrap(), None);
+        let twin = Hello {
+            disk: DiskId(99),
+            ..founds(1, &[1, 2])
+        };
+        let why = judge(twin).unwrap().unwrap();
+        assert!(
+            why.contains("another node runs under the number 1"),
+            "{why}"
+        );
+    }
+
+    #[test]
+    fn a_cluster_without_this_node_ends_the_founding_and_one_with_it_does_not() {
+        assert_eq!(judge(belongs(2, Some(ME.disk))).unwrap(), None);
+        // It has voted for a founder, and has no entry yet.
+        let voted = Hello {
+            cluster: None,
+            ..belongs(2, None)
+        };
+        assert_eq!(judge(voted.clone()).unwrap(), None);
+        let outside = Hello {
+            node: NodeId(3),
+            ..voted
+        };
+        for hello in [belongs(2, None), belongs(3, None), outside] {
+            let refused = judge(hello).unwrap_err();
+            assert!(matches!(refused, BootstrapError::OtherCluster { .. }));
+        }
+        let refused = judge(belongs(2, Some(DiskId(12)))).unwrap_err();
+        assert!(matches!(refused, BootstrapError::DiskChanged { .. }));
+    }
+
+    #[test]
+    fn greetings_are_read_by_the_version_before_and_its_greetings_here() {
+        #[derive(Serialize, Deserialize)]
+        struct Before {
+            node: NodeId,
+            disk: DiskId,
+            initialized: bool,
+            knows_you_as: Option<DiskId>,
+            cluster: Option<ClusterId>,
+            removed_you: bool,
+        }
+        let now = rmp_serde::to_vec_named(&founds(2, &[1, 2])).unwrap();
+        let before: Before = rmp_serde::from_slice(&now).unwrap();
+        assert_eq!((before.node, before.disk), (NodeId(2), DiskId(12)));
+        let before = rmp_serde::to_vec_named(&before).unwrap();
+        let now: Hello = rmp_serde::from_slice(&before).unwrap();
+        assert_eq!((now.node, now.founds_with), (NodeId(2), None));
     }
 }

@@ -1,6 +1,6 @@
 //! A cluster of real processes on this machine, gone when it is dropped.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -79,8 +79,8 @@ pub struct Cluster {
     links: BTreeMap<u64, Link>,
     redis_port: u16,
     http_ports: BTreeMap<u64, u16>,
-    /// Nodes that wait to be added instead of founding the cluster.
-    joining: BTreeSet<u64>,
+    /// A flag that a node has in place of the list of all others.
+    starts: BTreeMap<u64, String>,
     /// For what this type asks by itself.
     asking: OnceCell<async_nats::Client>,
     directory: TempDir,
@@ -115,7 +115,7 @@ impl Cluster {
             links: BTreeMap::new(),
             redis_port: programs::free_port(),
             http_ports,
-            joining: BTreeSet::new(),
+            starts: BTreeMap::new(),
             asking: OnceCell::new(),
             directory: TempDir::new().expect("a temporary directory can be made"),
             _place: place,
@@ -274,7 +274,8 @@ impl Cluster {
 
     pub fn start_node(&mut self, node: u64) {
         assert!(!self.nodes.contains_key(&node), "node {node} runs");
-        let peers: Vec<String> = self.ids().iter().map(u64::to_string).collect();
+        let all: Vec<String> = self.ids().iter().map(u64::to_string).collect();
+        let all = format!("--peers={}", all.join(","));
         let broker = self.links.get(&node).map_or(self.broker_port, Link::port);
         let mut command = Command::new(env!("CARGO_BIN_EXE_mufakat"));
         programs::without_settings(&mut command);
@@ -285,11 +286,8 @@ impl Cluster {
             .args(["--http", &format!("127.0.0.1:{}", self.http_port(node))])
             .arg("--data-dir")
             .arg(self.data_dir(node))
+            .arg(self.starts.get(&node).unwrap_or(&all))
             .args(&self.options.flags);
-        match self.joining.contains(&node) {
-            true => command.arg("--join"),
-            false => command.args(["--peers", &peers.join(",")]),
-        };
         let redis_port = self.options.redis.then_some(self.redis_port);
         match (&self.options.secured, redis_port) {
             (Some(secured), port) => secured.node(&mut command, port),
@@ -298,8 +296,8 @@ impl Cluster {
             }
             (None, None) => {}
         }
-        let log = self.log_path(node);
-        let process = Process::start(&format!("node {node}"), &mut command, &log);
+        let (name, log) = (format!("node {node}"), self.log_path(node));
+        let process = Process::start(&name, &mut command, &log);
         self.nodes.insert(node, process);
     }
 
@@ -310,10 +308,14 @@ impl Cluster {
 
     /// Starts a node that waits to be added, under whatever number.
     pub fn start_joining(&mut self, node: u64) {
-        self.joining.insert(node);
-        self.http_ports
-            .entry(node)
-            .or_insert_with(programs::free_port);
+        self.start_as(node, "--join");
+    }
+
+    /// Starts a node, under whatever number, with this flag in place of the list of all others.
+    pub fn start_as(&mut self, node: u64, flag: &str) {
+        self.starts.insert(node, flag.to_owned());
+        let port = programs::free_port();
+        self.http_ports.entry(node).or_insert(port);
         self.start_node(node);
     }
 
@@ -334,8 +336,7 @@ impl Cluster {
 
     /// SIGKILL.
     pub fn kill(&mut self, node: u64) {
-        self.running(node).kill();
-        self.nodes.remove(&node);
+        self.nodes.remove(&node).expect("the node runs").kill();
     }
 
     /// SIGKILL to all that run, before the end of any is waited for.
