@@ -57,6 +57,7 @@ mod answering;
 mod arrival;
 mod caching;
 mod departure;
+mod panicking;
 
 /// How long a change of leader prolongs leases: time for holders to reach the new one.
 const GRACE: Duration = Duration::from_secs(1);
@@ -124,6 +125,7 @@ struct Node {
 /// When the data directory, the configuration or the log don't allow to start, and when Raft had
 /// to stop: a log that can't be written is final.
 pub async fn run(config: Config, nats: NatsOptions) -> Result<()> {
+    panicking::end_the_process();
     #[cfg(feature = "otel")]
     crate::trace::export::start(config.id)?;
     for warning in config.warnings() {
