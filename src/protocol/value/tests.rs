@@ -78,6 +78,23 @@ fn messagepack_bodies_have_str_bin_and_trees() {
 }
 
 #[test]
+fn a_number_that_json_does_not_have_is_refused_wherever_it_is() {
+    fn refused(value: impl Serialize) {
+        let body = std::collections::BTreeMap::from([("value", value)]);
+        let body = rmp_serde::to_vec_named(&body).unwrap();
+        let refusal = decoded(Encoding::MessagePack, &body).expect_err("no such JSON");
+        assert_eq!(refusal.code, Code::BadRequest);
+        assert_eq!(refusal.field.as_deref(), Some("value"));
+    }
+    for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        refused(number);
+        refused([number]);
+        refused(std::collections::BTreeMap::from([("a", [(1, number)])]));
+    }
+    refused([f32::NAN]);
+}
+
+#[test]
 fn text_may_be_said_to_be_json_and_what_is_said_must_hold() {
     let json = of_json(r#"{"value":"{\"a\":1.0}","encoding":"json"}"#);
     assert_eq!(json, Value::json("{\"a\":1.0}").unwrap());
