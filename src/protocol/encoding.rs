@@ -14,12 +14,17 @@ use crate::protocol::{Encoding, Refusal};
 pub const CONTENT_TYPE: &str = "Content-Type";
 
 impl Encoding {
-    /// How a request is encoded: by its `Content-Type` header, else by its first byte.
+    /// How a request is encoded: by its `Content-Type` header, of which case and parameters do not
+    /// matter, else by its first byte.
     ///
     /// # Errors
     /// `bad_request` for any other content type or first byte; such a request is answered in JSON.
     pub fn of_request(content_type: Option<&str>, body: &[u8]) -> Result<Self, Refusal> {
-        match (content_type.map(str::trim), body.first()) {
+        let media_type = content_type.map(|header| {
+            let (media_type, _) = header.split_once(';').unwrap_or((header, ""));
+            media_type.trim().to_ascii_lowercase()
+        });
+        match (media_type.as_deref(), body.first()) {
             (Some("application/json"), _) => Ok(Encoding::Json),
             (Some("application/msgpack"), _) => Ok(Encoding::MessagePack),
             (Some(_), _) => Err(ErrorReply::bad_field(

@@ -219,6 +219,9 @@ fn the_content_type_overrides_the_first_byte() {
     assert_eq!(with("application/msgpack", b"").0, Encoding::MessagePack);
     assert!(with("application/msgpack", b"").1.is_ok());
     assert!(with("application/msgpack", b"{}").1.is_err());
+    for json in ["application/json; charset=utf-8", " Application/JSON;q=1"] {
+        assert_eq!(with(json, b"{}"), with("application/json", b"{}"));
+    }
     let (encoding, refusal) = with("text/plain", b"\x80");
     assert_eq!(encoding, Encoding::Json);
     assert_eq!(refusal.unwrap_err().field.as_deref(), Some("Content-Type"));
