@@ -18,7 +18,7 @@ use crate::protocol::request::Envelope;
 use crate::protocol::status::StateHashChoice;
 use crate::protocol::subject::Address;
 use crate::protocol::tenant::seat::Seat;
-use crate::protocol::{self, ErrorReply, Operation, Prefix, Refusal, ReplyTo, Request};
+use crate::protocol::{self, ErrorReply, Operation, Prefix, Refusal, ReplyTo, Request, tenant};
 use crate::queue::service::{Origin, QueueService};
 use crate::raft::backup::Backups;
 use crate::raft::handle::Handle;
@@ -163,10 +163,11 @@ impl Dispatch {
             ..ReplyTo::new(subject, encoding)
         };
         let entered = guest.and_then(|guest| {
-            let mut request = request?;
             let Some((tenant, seat)) = guest else {
-                return Ok((request, Seat::default()));
+                return Ok((request?, Seat::default()));
             };
+            operation.map_or(Ok(()), tenant::may_ask)?;
+            let mut request = request?;
             request.enter(&tenant)?;
             Ok((request, seat))
         });

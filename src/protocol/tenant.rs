@@ -208,6 +208,27 @@ fn enter_queue(request: &mut queue::Request, tenant: &Tenant) -> Result<(), Refu
     Ok(())
 }
 
+/// Whether tenants may ask for this operation at all, before their request is looked at.
+///
+/// # Errors
+/// `forbidden` for what is about the cluster or about everybody.
+pub fn may_ask(operation: Operation) -> Result<(), Refusal> {
+    match operation {
+        Operation::AdminLockRelease
+        | Operation::AdminSessionClose
+        | Operation::AdminQueuePurge
+        | Operation::AdminClusterAdd
+        | Operation::AdminClusterRemove
+        | Operation::AdminClusterTransfer
+        | Operation::AdminClusterBackup
+        | Operation::ClusterMembers
+        | Operation::CacheStats
+        | Operation::CacheAudit
+        | Operation::Metrics => Err(forbidden(operation)),
+        _ => Ok(()),
+    }
+}
+
 /// For an account that cannot be a tenant.
 pub fn no_account() -> Refusal {
     Box::new(ErrorReply::new(

@@ -165,6 +165,7 @@ async fn what_does_not_exist_is_an_unknown_operation() {
         ("t.TEAM.lock.x", ("unknown_operation", 400)),
         ("t.TEAM.node.1.lock.x", ("unknown_operation", 400)),
         ("t.TEAM.metrics", ("forbidden", 403)),
+        ("t.TEAM.admin.lock.release.x", ("forbidden", 403)),
         ("t.a+b.lock.list", ("forbidden", 403)),
     ] {
         let answer = raw::ask_bytes(&nats, &format!("mufakat.{subject}"), &[], "{}").await;

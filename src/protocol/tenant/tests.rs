@@ -100,6 +100,7 @@ fn every_operation_of_a_tenant_is_within_its_names_or_refused() {
                     | Operation::CacheAudit
                     | Operation::ClusterMembers
             );
+        assert_eq!(may_ask(operation).is_err(), about_all, "{operation}");
         match entered(&subject, &body(operation)) {
             Ok(request) => {
                 assert!(!about_all, "{operation}: {request}");
