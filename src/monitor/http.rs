@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -19,6 +19,10 @@ use axum::routing::get;
 use axum::serve::Listener;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -30,8 +34,12 @@ use crate::{stats, time};
 /// Connections served at a time: a scraper, a health check and some people. Further ones stay in
 /// the system's queue until one closes.
 const CONNECTIONS_MAX: usize = 64;
+/// How long the head of a request may take, from the connection's begin or the answer before. A client
+/// that does not end its head has a place no longer than this, whatever it sends; one that asks less often
+/// connects anew.
+const HEAD_MAX: Duration = Duration::from_secs(5);
 /// A connection on which nothing was sent or received for so long is closed, so that clients that
-/// went silent do not use the places up. Longer than the usual time between two scrapes.
+/// went silent in the middle of a body or of an answer do not use the places up.
 const IDLE_MAX: Duration = Duration::from_secs(75);
 /// How long a stop waits for answers that are on their way.
 pub const STOP_MAX: Duration = Duration::from_secs(1);
@@ -110,21 +118,30 @@ impl Monitor {
         dashboard: Arc<dyn Dashboard>,
         shutdown: watch::Receiver<bool>,
     ) {
-        let listener = Limited {
+        let mut listener = Limited {
             listener: self.listener,
             places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         };
-        let served = axum::serve(listener, routes(info, dashboard))
-            .with_graceful_shutdown(is_over(shutdown.clone()))
-            .into_future();
-        let stop_max = async {
-            is_over(shutdown).await;
-            tokio::time::sleep(STOP_MAX).await;
-        };
-        tokio::select! {
-            result = served => result.expect("accepting is tried again, never given up"),
-            () = stop_max => {}
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);
+        let service = TowerToHyperService::new(routes(info, dashboard));
+        let connections = GracefulShutdown::new();
+        let mut over = pin!(is_over(shutdown));
+        loop {
+            let (stream, _) = tokio::select! {
+                () = &mut over => break,
+                accepted = listener.accept() => accepted,
+            };
+            let connection = http.serve_connection(TokioIo::new(stream), service.clone());
+            let connection = connections.watch(connection);
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "an HTTP connection failed");
+                }
+            });
         }
+        drop(listener);
+        let _ = tokio::time::timeout(STOP_MAX, connections.shutdown()).await;
     }
 }
 
@@ -403,6 +420,21 @@ mod tests {
         drop(running.stop);
         let ended = tokio::time::timeout(STOP_MAX * 10, running.server).await;
         ended.expect("within the bound").expect("in order");
+    }
+
+    /// Time is paused, so that it jumps to the next deadline once nothing else is to be done.
+    #[tokio::test(start_paused = true)]
+    async fn heads_that_do_not_end_keep_nobody_out_for_long() {
+        let running = start().await;
+        let start = time::now();
+        let mut stalled = Vec::new();
+        for _ in 0..CONNECTIONS_MAX {
+            let mut stream = running.connect().await;
+            stream.write_all(b"GET /li").await.expect("it is sent");
+            stalled.push(stream);
+        }
+        assert_eq!(running.ask("GET /livez").await.1, "ok\n");
+        assert!(start.elapsed() < HEAD_MAX * 2, "{:?}", start.elapsed());
     }
 
     #[tokio::test]

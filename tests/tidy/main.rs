@@ -29,6 +29,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("openraft_rt_tokio", &["src/raft/runtime.rs"]),
     ("openraft_rt_sim", &["src/raft/runtime.rs"]),
     ("axum", &["src/monitor/"]),
+    ("hyper", &["src/monitor/"]),
+    ("hyper_util", &["src/monitor/"]),
     ("prometheus_client", &["src/stats/"]),
     ("figment", &["src/config"]),
 ];
