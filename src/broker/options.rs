@@ -14,7 +14,14 @@ use serde::Deserialize;
 #[command(next_help_heading = "NATS connection")]
 pub struct NatsOptions {
     /// Servers to connect to, separated by commas [default: nats://127.0.0.1:4222].
-    #[arg(id = "nats", long, env = "NATS_URL", value_name = "URL", global = true)]
+    #[arg(
+        id = "nats",
+        long,
+        env = "NATS_URL",
+        value_name = "URL",
+        hide_env_values = true,
+        global = true
+    )]
     pub url: Option<String>,
     /// User name; without a password it is taken as a token, as the NATS command line does.
     #[arg(
@@ -22,6 +29,7 @@ pub struct NatsOptions {
         long,
         env = "NATS_USER",
         value_name = "NAME",
+        hide_env_values = true,
         global = true
     )]
     pub user: Option<String>,
@@ -117,11 +125,11 @@ pub enum NatsOptionsError {
     /// The address is not repeated, since it may contain a password.
     #[error("a NATS address is not like nats://127.0.0.1:4222: {reason}")]
     Url { reason: String },
-    #[error("cannot read {what} from {}: {source}", path.display())]
+    #[error("cannot read {what} from {}: {reason}", path.display())]
     Unreadable {
         what: &'static str,
         path: PathBuf,
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     #[error("{0}")]
     Contradiction(&'static str),
@@ -176,6 +184,14 @@ impl NatsOptions {
             .collect()
     }
 
+    /// What subjects of answers begin with, if it was chosen.
+    ///
+    /// # Errors
+    /// When a file or the context cannot be read.
+    pub fn inbox_prefix(&self) -> Result<Option<String>, NatsOptionsError> {
+        Ok(self.resolved()?.inbox_prefix)
+    }
+
     /// Everything but the addresses; the caller adds how to reconnect.
     ///
     /// # Errors
@@ -220,7 +236,7 @@ impl NatsOptions {
             let creds = read("the NATS credentials", path)? + "\n";
             options = options
                 .credentials(&creds)
-                .map_err(|source| unreadable("the NATS credentials", path, source))?;
+                .map_err(|reason| unreadable("the NATS credentials", path, reason))?;
         }
         Ok(options)
     }
@@ -244,10 +260,12 @@ impl NatsOptions {
     fn resolved(&self) -> Result<NatsOptions, NatsOptionsError> {
         let mut resolved = self.clone();
         if resolved.password.is_none() {
-            resolved.password = secret_file("NATS_PASSWORD_FILE", "the NATS password")?;
+            let what = "the NATS password (NATS_PASSWORD_FILE)";
+            resolved.password = secret_file("NATS_PASSWORD_FILE", what)?;
         }
         if resolved.token.is_none() {
-            resolved.token = secret_file("NATS_TOKEN_FILE", "the NATS token")?;
+            let what = "the NATS token (NATS_TOKEN_FILE)";
+            resolved.token = secret_file("NATS_TOKEN_FILE", what)?;
         }
         if let Some(name) = &self.context {
             resolved.fill_from(context(name)?);
@@ -312,6 +330,7 @@ fn context(name: &str) -> Result<Context, NatsOptionsError> {
 
 fn secret_file(variable: &str, what: &'static str) -> Result<Option<String>, NatsOptionsError> {
     env::var_os(variable)
+        .filter(|path| !path.is_empty())
         .map(|path| read(what, Path::new(&path)))
         .transpose()
 }
@@ -320,14 +339,14 @@ fn secret_file(variable: &str, what: &'static str) -> Result<Option<String>, Nat
 fn read(what: &'static str, path: &Path) -> Result<String, NatsOptionsError> {
     fs::read_to_string(path)
         .map(|text| text.trim_end().to_owned())
-        .map_err(|source| unreadable(what, path, source))
+        .map_err(|reason| unreadable(what, path, reason))
 }
 
-fn unreadable(what: &'static str, path: &Path, source: std::io::Error) -> NatsOptionsError {
+fn unreadable(what: &'static str, path: &Path, reason: std::io::Error) -> NatsOptionsError {
     NatsOptionsError::Unreadable {
         what,
         path: path.to_owned(),
-        source,
+        reason,
     }
 }
 

@@ -6,7 +6,8 @@
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{Arg, Args, Parser, Subcommand};
 use serde::Serialize;
 
 use crate::broker::options::NatsOptions;
@@ -102,16 +103,24 @@ enum Command {
     Man,
 }
 
-/// The flags of one node, with what all commands share.
+/// The flags of one node, with what all commands share. Its settings come from the environment below
+/// flags and above the file, so that of those the command line itself takes flags alone.
 #[derive(Args)]
+#[command(mut_arg("nats", flag_alone))]
 struct NodeCommand {
     #[command(flatten)]
     args: NodeArgs,
     #[command(flatten)]
     nats: NatsOptions,
-    /// First tokens of every subject of the cluster [default: mufakat].
-    #[arg(long, env = "MUFAKAT_PREFIX", value_name = "PREFIX")]
+    /// First tokens of every subject of the cluster [env: MUFAKAT_PREFIX] [default: mufakat]
+    #[arg(long, value_name = "PREFIX")]
     prefix: Option<Prefix>,
+}
+
+fn flag_alone(servers: Arg) -> Arg {
+    let help = "Servers to connect to, separated by commas [env: NATS_URL, NATS_URL_FILE] \
+                [default: nats://127.0.0.1:4222]";
+    servers.env(Resettable::Reset).help(help)
 }
 
 impl NodeCommand {
@@ -253,14 +262,15 @@ enum Failure {
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Client(#[from] ClientError),
-    #[error("{0}")]
+    #[error(transparent)]
     Output(#[from] io::Error),
 }
 
 impl Failure {
     fn exit_status(&self) -> ExitStatus {
         match self {
-            Failure::Connect(ConnectError::Options(_)) | Failure::Output(_) => ExitStatus::Refused,
+            Failure::Connect(ConnectError::Options(_) | ConnectError::Unanswered { .. })
+            | Failure::Output(_) => ExitStatus::Refused,
             Failure::Connect(_) => ExitStatus::Unavailable,
             Failure::Client(error) => match error.code() {
                 Some(Code::LockHeld | Code::WaitTimeout | Code::Deadlock) => {

@@ -104,10 +104,15 @@ pub struct ConnectOptions {
 pub enum ConnectError {
     #[error(transparent)]
     Options(#[from] NatsOptionsError),
-    #[error("cannot connect to {servers}: {source}")]
+    #[error(
+        "nodes answer to no inbox under `{inbox}`: it may not be under their own prefix, {prefix}, nor \
+         begin with $ (--nats-inbox-prefix)"
+    )]
+    Unanswered { inbox: String, prefix: Prefix },
+    #[error("cannot connect to {servers}: {reason}")]
     Unreachable {
         servers: String,
-        source: async_nats::ConnectError,
+        reason: async_nats::ConnectError,
     },
     #[error(transparent)]
     Inbox(#[from] RequestError),
@@ -134,12 +139,19 @@ impl Client {
     /// Connects; fails if the broker cannot be reached now, reconnects by itself afterwards.
     ///
     /// # Errors
-    /// When options contradict each other or name unreadable files, and when no server answers.
+    /// When options contradict each other, name unreadable files or an inbox that nodes do not answer to,
+    /// and when no server answers.
     pub async fn connect(connect: &ConnectOptions) -> Result<Self, ConnectError> {
         let servers = connect.nats.servers()?;
-        let nats = connect
-            .nats
-            .connect_options()?
+        let options = connect.nats.connect_options()?;
+        let prefix = &connect.client.prefix;
+        if let Some(inbox) = connect.nats.inbox_prefix()?
+            && !prefix.may_reply_to(&inbox)
+        {
+            let prefix = prefix.clone();
+            return Err(ConnectError::Unanswered { inbox, prefix });
+        }
+        let nats = options
             .event_callback(|event| async move {
                 // Without this a request that the broker does not let through only ends unanswered.
                 if let async_nats::Event::ServerError(error) = event {
@@ -148,9 +160,9 @@ impl Client {
             })
             .connect(&servers[..])
             .await
-            .map_err(|source| ConnectError::Unreachable {
+            .map_err(|reason| ConnectError::Unreachable {
                 servers: options::without_secrets(&servers),
-                source,
+                reason,
             })?;
         Ok(Client::new(nats, connect.client.clone()).await?)
     }

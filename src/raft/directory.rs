@@ -66,8 +66,8 @@ pub enum DirectoryError {
          the node again under a new node id", file.display()
     )]
     Damaged { file: PathBuf, reason: String },
-    #[error("the data directory {} cannot be used: {source}", dir.display())]
-    Io { dir: PathBuf, source: io::Error },
+    #[error("the data directory {} cannot be used: {reason}", dir.display())]
+    Io { dir: PathBuf, reason: io::Error },
 }
 
 fn by(process: Option<u32>) -> String {
@@ -105,9 +105,9 @@ impl DataDirectory {
         node: NodeId,
         draw_disk: impl FnOnce() -> DiskId,
     ) -> Result<DataDirectory, DirectoryError> {
-        let io_error = |source| DirectoryError::Io {
+        let io_error = |reason| DirectoryError::Io {
             dir: path.to_owned(),
-            source,
+            reason,
         };
         create(path).map_err(io_error)?;
         let lock = lock(path)?;
@@ -173,9 +173,9 @@ impl DataDirectory {
             cluster: Some(cluster.0),
             ..self.identity.clone()
         };
-        write_identity(&self.path, &identity).map_err(|source| DirectoryError::Io {
+        write_identity(&self.path, &identity).map_err(|reason| DirectoryError::Io {
             dir: self.path.clone(),
-            source,
+            reason,
         })?;
         self.identity = identity;
         Ok(())
@@ -206,9 +206,9 @@ fn create(path: &Path) -> io::Result<()> {
 }
 
 fn lock(path: &Path) -> Result<File, DirectoryError> {
-    let io_error = |source| DirectoryError::Io {
+    let io_error = |reason| DirectoryError::Io {
         dir: path.to_owned(),
-        source,
+        reason,
     };
     let mut file = File::options()
         .read(true)
@@ -240,9 +240,9 @@ fn read_identity(path: &Path) -> Result<Option<Identity>, DirectoryError> {
     let text = match fs::read(&file) {
         Ok(text) => text,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => {
+        Err(reason) => {
             let dir = path.to_owned();
-            return Err(DirectoryError::Io { dir, source });
+            return Err(DirectoryError::Io { dir, reason });
         }
     };
     let damaged = |reason| DirectoryError::Damaged { file, reason };

@@ -47,8 +47,8 @@ pub enum RestoreError {
     Directory(#[from] DirectoryError),
     #[error(transparent)]
     Log(#[from] OpenError),
-    #[error("{}: {source}", path.display())]
-    Io { path: PathBuf, source: io::Error },
+    #[error("{}: {reason}", path.display())]
+    Io { path: PathBuf, reason: io::Error },
 }
 
 /// Where a copy goes to.
@@ -131,7 +131,7 @@ fn place(data_dir: &Path) -> Result<PathBuf, RestoreError> {
             }
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(source) => return Err(at(data_dir)(source)),
+        Err(reason) => return Err(at(data_dir)(reason)),
     }
     let mut name = data_dir.file_name().unwrap_or_default().to_owned();
     name.push(INCOMPLETE);
@@ -139,14 +139,14 @@ fn place(data_dir: &Path) -> Result<PathBuf, RestoreError> {
     match incomplete.try_exists() {
         Ok(false) => Ok(incomplete),
         Ok(true) => Err(RestoreError::Interrupted { dir: incomplete }),
-        Err(source) => Err(at(&incomplete)(source)),
+        Err(reason) => Err(at(&incomplete)(reason)),
     }
 }
 
 fn at(path: &Path) -> impl Fn(io::Error) -> RestoreError {
     let path = path.to_owned();
-    move |source| RestoreError::Io {
+    move |reason| RestoreError::Io {
         path: path.clone(),
-        source,
+        reason,
     }
 }

@@ -59,8 +59,8 @@ pub enum LoadError {
     /// The newest snapshot is not what was saved. Nothing was changed.
     #[error("the snapshot is damaged: {file}: {reason}. {DAMAGE_ADVICE}.", file = file.display())]
     Damaged { file: PathBuf, reason: String },
-    #[error("the snapshot {file} cannot be read: {source}", file = file.display())]
-    Io { file: PathBuf, source: io::Error },
+    #[error("the snapshot {file} cannot be read: {reason}", file = file.display())]
+    Io { file: PathBuf, reason: io::Error },
 }
 
 /// Where a node keeps its snapshots: a directory, or memory in simulations.
@@ -186,9 +186,9 @@ impl SnapshotStore {
     /// [`LoadError::Damaged`] if the newest file is not what was saved, whatever older ones say.
     pub fn load(&self) -> Result<Option<(SnapshotMeta, Bytes)>, LoadError> {
         let (name, bytes) = loop {
-            let names = self.names().map_err(|source| LoadError::Io {
+            let names = self.names().map_err(|reason| LoadError::Io {
                 file: self.dir.clone(),
-                source,
+                reason,
             })?;
             let Some(name) = names.into_iter().next_back() else {
                 return Ok(None);
@@ -198,7 +198,7 @@ impl SnapshotStore {
                 Ok(bytes) => break (name, bytes),
                 // A newer one has just taken its place.
                 Err(gone) if gone.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(LoadError::Io { file, source }),
+                Err(reason) => return Err(LoadError::Io { file, reason }),
             }
         };
         let file = self.dir.join(&name);

@@ -50,8 +50,8 @@ pub enum OpenError {
          not go on with another's: {ADVICE}.", file = file.display()
     )]
     OfAnother { file: PathBuf },
-    #[error("the Raft log in {} cannot be opened: {source}", dir.display())]
-    Io { dir: PathBuf, source: io::Error },
+    #[error("the Raft log in {} cannot be opened: {reason}", dir.display())]
+    Io { dir: PathBuf, reason: io::Error },
 }
 
 /// What the files say.
@@ -73,13 +73,13 @@ pub(super) fn open(
 ) -> Result<(Arc<Shared>, JoinHandle<()>), OpenError> {
     let (found, newest) = recover(site)?;
     begin(site, segment_bytes, (found, newest), on_flush)
-        .map_err(|source| io_error(&site.dir, source))
+        .map_err(|reason| io_error(&site.dir, reason))
 }
 
 /// Reads all files; changes nothing.
 pub(super) fn recover(site: &Site) -> Result<(Found, Newest), OpenError> {
     let newest = Newest::read(&site.newest).map_err(|error| explain(&site.newest, error))?;
-    let files = files(&site.dir).map_err(|source| io_error(&site.dir, source))?;
+    let files = files(&site.dir).map_err(|reason| io_error(&site.dir, reason))?;
     let mut found = Found {
         number: FIRST_FRAME,
         ..Found::default()
@@ -98,10 +98,10 @@ pub(super) fn recover(site: &Site) -> Result<(Found, Newest), OpenError> {
     Ok((found, newest))
 }
 
-fn io_error(dir: &Path, source: io::Error) -> OpenError {
+fn io_error(dir: &Path, reason: io::Error) -> OpenError {
     OpenError::Io {
         dir: dir.to_owned(),
-        source,
+        reason,
     }
 }
 
