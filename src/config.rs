@@ -3,13 +3,14 @@
 //! `layers::SETTINGS` lists every setting with its name in the file and in the environment; the flag is
 //! the file's name with dashes. The layers are merged by name before anything is checked, so that
 //! a flag which repeats a default still beats the environment. The environment is passed in, which
-//! keeps this module free of process-wide state.
+//! keeps this module free of process-wide state, but for the parsing of command lines.
 //!
 //! Limits: an empty environment variable counts as not set, since Compose writes `NAME=` for a
 //! variable that nobody gave. Unknown keys in the file are refused; unknown environment variables
 //! are not, since orchestrators add their own under a service's name.
 
 mod check;
+mod command_line;
 mod endpoint;
 mod layers;
 #[cfg(test)]
@@ -28,12 +29,16 @@ use figment::value::Value;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use command_line::{parse, parse_from};
 pub use endpoint::{ClusterServers, Endpoint, Sentinels, TlsFiles};
 pub use layers::secret;
 use layers::{Layer, SETTINGS, Setting, given};
 pub use token::AdminToken;
 
 use crate::ids::NodeId;
+
+/// What stands for a secret, or for the secret part of a URL, where it is shown.
+const HIDDEN: &str = "***";
 
 /// The environment variable that names the file, below `--config`.
 const CONFIG_ENV: &str = "MUFAKAT_CONFIG";
@@ -264,8 +269,8 @@ impl Config {
         checked(&layered(&args, environment)?)
     }
 
-    /// Every setting in force, each with the layer that it comes from, as TOML. Of a URL what is secret is
-    /// left out.
+    /// Every setting in force, each with the layer that it comes from, as TOML. What is secret is left
+    /// out: of a URL that part, of others all.
     ///
     /// # Errors
     /// As those of [`Config::load`].
@@ -276,20 +281,19 @@ impl Config {
         let figment = layered(&args, environment)?;
         let config = checked(&figment)?;
         let mut out = String::new();
-        for Setting { key, .. } in &SETTINGS {
+        for Setting { key, secret, .. } in &SETTINGS {
             let Ok(value) = figment.find_value(key) else {
                 continue;
             };
-            let shown = match *key {
-                "nats" => Value::from(config.nats.to_string()),
-                "redis" => Value::from(
-                    config
-                        .redis
-                        .as_ref()
-                        .map(Endpoint::to_string)
-                        .unwrap_or_default(),
-                ),
-                _ => value,
+            let endpoint = match *key {
+                "nats" => Some(&config.nats),
+                "redis" => config.redis.as_ref(),
+                _ => None,
+            };
+            let shown = match (endpoint, secret) {
+                (Some(endpoint), _) => Value::from(endpoint.to_string()),
+                (None, true) => Value::from(HIDDEN),
+                (None, false) => value,
             };
             // Texts, numbers and lists of numbers are written alike in JSON and in TOML.
             let shown = serde_json::to_string(&shown).expect("settings are plain values");
@@ -334,9 +338,10 @@ fn layered(
     if let Some(file) = file {
         figment = figment.merge(Layer::file(&file)?);
     }
+    let flags = Layer::flags(args);
     Ok(figment
-        .merge(Layer::environment(&environment)?)
-        .merge(Layer::flags(args)))
+        .merge(Layer::environment(&environment, &flags)?)
+        .merge(flags))
 }
 
 fn checked(figment: &Figment) -> Result<Config, ConfigError> {
@@ -355,15 +360,21 @@ pub fn environment() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Only a file can hold a value of a wrong type: flags and environment are typed before.
+/// Only a file can hold a value of a wrong type: flags and environment are typed before. Of a secret it
+/// is not repeated.
 fn wrong_type(error: figment::Error) -> ConfigError {
     let file = error
         .metadata
         .as_ref()
         .map_or_else(|| "configuration".to_owned(), |from| from.name.to_string());
+    let key = error.path.join(".");
+    let is_secret = SETTINGS.iter().any(|one| one.secret && one.key == key);
     ConfigError::Invalid {
-        setting: format!("{} in {file}", error.path.join(".")),
-        message: error.kind.to_string(),
+        setting: format!("{key} in {file}"),
+        message: match is_secret {
+            true => "is not text in quotes".to_owned(),
+            false => error.kind.to_string(),
+        },
     }
 }
 

@@ -3,8 +3,8 @@
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
-use clap::Parser;
 use mufakat::cli::{self, Cli};
+use mufakat::config;
 use tracing_subscriber::EnvFilter;
 
 /// Small pieces are allocated and freed by the million here; the system's allocator spent a quarter
@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = config::parse();
     if let Err(wrong) = start_logging(cli.is_service()) {
         eprintln!("mufakat: {wrong}");
         return ExitCode::FAILURE;
@@ -38,9 +38,13 @@ fn main() -> ExitCode {
 /// They are text on a terminal and of commands, and one JSON object a line of a service, whose log others
 /// collect; `MUFAKAT_LOG_FORMAT` is `text` or `json` for whoever wants it otherwise.
 fn start_logging(is_service: bool) -> Result<(), String> {
-    let filter = EnvFilter::try_from_env("MUFAKAT_LOG")
-        .or_else(|_| EnvFilter::try_from_default_env())
-        .unwrap_or_else(|_| EnvFilter::new("warn,mufakat=info,async_nats=error,openraft=off"));
+    let of_variable = |name| {
+        let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
+        EnvFilter::try_new(text).ok()
+    };
+    let filter = of_variable("MUFAKAT_LOG")
+        .or_else(|| of_variable("RUST_LOG"))
+        .unwrap_or_else(|| EnvFilter::new("warn,mufakat=info,async_nats=error,openraft=off"));
     let on_terminal = io::stderr().is_terminal();
     let format = std::env::var("MUFAKAT_LOG_FORMAT").unwrap_or_default();
     let as_json = match format.as_str() {

@@ -8,7 +8,6 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
-use clap::Parser;
 
 mod batching;
 mod bench;
@@ -30,6 +29,7 @@ mod workload;
 
 use crew::{Coordinator, Order, Role};
 use mufakat::broker::options::NatsOptions;
+use mufakat::config;
 use report::{Report, compare, files, html};
 use workload::resource::RunName;
 
@@ -43,7 +43,7 @@ const REGRESSION: u8 = 98;
 const THRESHOLD: u8 = 99;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli: cli::Cli = config::parse();
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
@@ -88,7 +88,7 @@ fn benchmark(flags: &cli::BenchFlags) -> Result<u8> {
 fn coordinate(flags: &cli::CoordinateFlags) -> Result<u8> {
     let words = ["loadgen"].into_iter();
     let words = words.chain(flags.command.iter().map(String::as_str));
-    let command = cli::Cli::parse_from(words);
+    let command: cli::Cli = config::parse_from(words);
     command.command.shareable()?;
     execute(&command, Some(flags))
 }

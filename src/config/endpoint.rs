@@ -3,10 +3,16 @@
 use std::fmt;
 use std::path::PathBuf;
 
-/// One URL, or several with commas between them. `Display` and `Debug` leave out user and
-/// password; [`Endpoint::expose`] is for the connection alone.
+use super::HIDDEN;
+
+/// One URL of Redis, or several of NATS with commas between them. `Display` and `Debug` leave out user,
+/// password and parameters; [`Endpoint::expose`] is for the connection alone.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Endpoint(String);
+pub struct Endpoint {
+    text: String,
+    /// Between URLs; a URL of Redis may have a comma in its password.
+    separator: Option<char>,
+}
 
 /// Files for TLS to a server, in PEM.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,7 +36,10 @@ impl Endpoint {
             }
             authority(rest, "nats://127.0.0.1:4222")?;
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self {
+            text: text.to_owned(),
+            separator: Some(','),
+        })
     }
 
     /// Accepts sentinels with the name of what they watch, as
@@ -65,7 +74,10 @@ impl Endpoint {
                 ));
             }
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self {
+            text: text.to_owned(),
+            separator: None,
+        })
     }
 
     /// Whether the connection is to be made with TLS by the URL's own word.
@@ -79,48 +91,42 @@ impl Endpoint {
             "wss://",
         ]
         .iter()
-        .any(|scheme| self.0.starts_with(scheme))
+        .any(|scheme| self.text.starts_with(scheme))
     }
 
     /// The URL with its password, for the connection alone.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let of_many = ["+sentinel", "+cluster"].into_iter();
-        let mut of_many = of_many.filter_map(|kind| {
-            let (scheme, rest) = self.0.split_once("://")?;
-            scheme.ends_with(kind).then_some((scheme, rest))
-        });
-        if let Some((scheme, rest)) = of_many.next() {
-            // One password for all servers, which may have a comma in it.
-            let (rest, parameters) = match rest.rsplit_once('?') {
-                Some((rest, _)) => (rest, "?***"),
-                None => (rest, ""),
-            };
-            let (user, hosts) = match rest.rsplit_once('@') {
-                Some((_, hosts)) => ("***@", hosts),
-                None => ("", rest),
-            };
-            return write!(f, "{scheme}://{user}{hosts}{parameters}");
-        }
-        for (index, server) in self.0.split(',').enumerate() {
-            if index > 0 {
-                f.write_str(",")?;
-            }
-            let (scheme, rest) = match server.split_once("://") {
-                Some((scheme, rest)) => (format!("{scheme}://"), rest),
-                None => (String::new(), server),
-            };
-            match rest.rsplit_once('@') {
-                Some((_, host)) => write!(f, "{scheme}***@{host}")?,
-                None => write!(f, "{scheme}{rest}")?,
+        match self.separator {
+            None => f.write_str(&without_secrets(&self.text)),
+            Some(separator) => {
+                let servers = self.text.split(separator).map(without_secrets);
+                f.write_str(&servers.collect::<Vec<_>>().join(","))
             }
         }
-        Ok(())
+    }
+}
+
+/// A URL without user, password and parameters. Where it is not clear which of them ends where, as with
+/// an `@` after a `?`, nothing is left but the scheme.
+fn without_secrets(url: &str) -> String {
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), url),
+    };
+    match (rest.rfind('@'), rest.find('?')) {
+        (None, None) => url.to_owned(),
+        (Some(at), None) => format!("{scheme}{HIDDEN}{}", &rest[at..]),
+        (None, Some(mark)) => format!("{scheme}{}{HIDDEN}", &rest[..=mark]),
+        (Some(at), Some(mark)) if at < mark => {
+            format!("{scheme}{HIDDEN}{}{HIDDEN}", &rest[at..=mark])
+        }
+        (Some(_), Some(_)) => format!("{scheme}{HIDDEN}"),
     }
 }
 
@@ -316,7 +322,18 @@ mod tests {
             .expect("valid")
             .to_string();
         assert_eq!(shown, "redis+sentinel://***@a,b/m?***");
-        let shown = Endpoint::redis("rediss+cluster://u:p,w@a:1,b").expect("valid");
-        assert_eq!(shown.to_string(), "rediss+cluster://***@a:1,b");
+        for (url, expected) in [
+            ("rediss+cluster://u:p,w@a:1,b", "rediss+cluster://***@a:1,b"),
+            ("redis://u:p,w@a/1", "redis://***@a/1"),
+            ("redis://:p?w@a", "redis://***"),
+            (
+                "redis+sentinel://a/m?sentinel_password=p@w",
+                "redis+sentinel://***",
+            ),
+            ("unix:///run/r.sock?pass=pw", "unix:///run/r.sock?***"),
+        ] {
+            let shown = Endpoint::redis(url).expect("valid").to_string();
+            assert_eq!(shown, expected);
+        }
     }
 }

@@ -35,7 +35,7 @@ pub(super) struct Setting {
     pub(super) env: &'static str,
     pub(super) kind: Kind,
     /// May also be given as the path of a file, in the variable `<env>_FILE`.
-    secret: bool,
+    pub(super) secret: bool,
 }
 
 impl Setting {
@@ -112,7 +112,13 @@ pub fn secret(
             message: format!("{name} is given too; give one of the two"),
         }),
         (Some(value), None) => Ok(Some(value.to_owned())),
-        (None, Some(file)) => Ok(Some(read(Path::new(file))?.trim_end().to_owned())),
+        (None, Some(file)) => match read(Path::new(file)) {
+            Ok(text) => Ok(Some(text.trim_end().to_owned())),
+            Err(message) => Err(ConfigError::Invalid {
+                setting: file_name,
+                message: format!("{file}: {message}"),
+            }),
+        },
         (None, None) => Ok(None),
     }
 }
@@ -154,9 +160,17 @@ impl Layer {
 
     pub(super) fn file(path: &Path) -> Result<Self, ConfigError> {
         let name = path.display().to_string();
-        let values: Dict = Toml::from_str(&read(path)?).map_err(|error| ConfigError::File {
+        let refused = |message: String| ConfigError::File {
             file: name.clone(),
-            message: error.to_string(),
+            message,
+        };
+        let text = read(path).map_err(refused)?;
+        let values: Dict = Toml::from_str(&text).map_err(|error| {
+            // Without the line itself, which may have a secret in it.
+            let at = error.span().and_then(|span| text.get(..span.start));
+            let line = at.map_or(1, |before| before.matches('\n').count() + 1);
+            let message = error.message();
+            refused(format!("TOML parse error at line {line}: {message}"))
         })?;
         let known = || SETTINGS.iter().map(|setting| setting.key);
         if let Some(key) = values.keys().find(|key| known().all(|known| known != *key)) {
@@ -174,9 +188,14 @@ impl Layer {
         Ok(Self { name, values })
     }
 
-    pub(super) fn environment(environment: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+    /// What the environment says beside what `above` says: a variable that loses is not looked at.
+    pub(super) fn environment(
+        environment: &BTreeMap<String, String>,
+        above: &Layer,
+    ) -> Result<Self, ConfigError> {
         let mut values = Dict::new();
-        for setting in &SETTINGS {
+        let loses = |setting: &&Setting| above.values.contains_key(setting.key);
+        for setting in SETTINGS.iter().filter(|setting| !loses(setting)) {
             let text = if setting.secret {
                 secret(environment, setting.env)?
             } else {
@@ -222,20 +241,17 @@ pub(super) fn given<'a>(environment: &'a BTreeMap<String, String>, name: &str) -
         .filter(|value| !value.is_empty())
 }
 
-fn read(path: &Path) -> Result<String, ConfigError> {
-    let refused = |message: String| ConfigError::File {
-        file: path.display().to_string(),
-        message,
-    };
+/// A file's text, or why there is none.
+fn read(path: &Path) -> Result<String, String> {
     let size = std::fs::metadata(path)
-        .map_err(|error| refused(error.to_string()))?
+        .map_err(|error| error.to_string())?
         .len();
     if size > FILE_BYTES_MAX {
-        return Err(refused(format!(
+        return Err(format!(
             "is {size} bytes long; at most {FILE_BYTES_MAX} are read"
-        )));
+        ));
     }
-    std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))
+    std::fs::read_to_string(path).map_err(|error| error.to_string())
 }
 
 fn parsed(setting: &Setting, text: &str) -> Result<Value, ConfigError> {
