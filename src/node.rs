@@ -25,15 +25,13 @@ use crate::broker::relay::Relay;
 use crate::broker::reply::Replier;
 use crate::broker::tenants::Tenants;
 use crate::broker::unheard::Unheard;
-use crate::config::{Asserted, Config};
+use crate::config::Config;
 use crate::ids::{BootId, DiskId};
 use crate::lock::service::LockService;
 use crate::monitor::history::History;
 use crate::monitor::http::Monitor;
 use crate::monitor::insight::{self, Insight};
-use crate::protocol::status::Durability;
 use crate::protocol::{Operation, Prefix};
-use crate::queue::address::RedisAddress;
 use crate::queue::service::{self, QueueService};
 use crate::queue::store::Store;
 use crate::raft::backup::Backups;
@@ -57,7 +55,10 @@ mod answering;
 mod arrival;
 mod caching;
 mod departure;
+mod links;
 mod panicking;
+
+pub use links::check;
 
 /// How long a change of leader prolongs leases: time for holders to reach the new one.
 const GRACE: Duration = Duration::from_secs(1);
@@ -306,19 +307,10 @@ impl Node {
         let (close, closed) = watch::channel(false);
 
         let (log, snapshots) = open_stores(&directory, &stats)?;
-        let raft_link = connect(nats, config, (&stats, Connection::Raft)).await?;
-        let clients = connect(nats, config, (&stats, Connection::Clients)).await?;
-        let redis = match &config.redis {
-            Some(url) => {
-                let address = RedisAddress::new(url.expose(), config.redis_tls.clone());
-                let asserted = config.redis_durability_asserted.map(|level| match level {
-                    Asserted::Fsync => Durability::Fsync,
-                    Asserted::Os => Durability::Os,
-                    Asserted::Interval => Durability::Interval,
-                });
-                let address = address.asserting(asserted).with_prefix(&config.prefix);
-                Some(Arc::new(Store::start(address, stopped.clone())?))
-            }
+        let raft_link = links::connect(nats, config, (&stats, Connection::Raft)).await?;
+        let clients = links::connect(nats, config, (&stats, Connection::Clients)).await?;
+        let redis = match links::redis_address(config) {
+            Some(address) => Some(Arc::new(Store::start(address, stopped.clone())?)),
             None => None,
         };
         let parts = Parts {
@@ -415,20 +407,6 @@ impl Node {
         let sent = leaving::round_trip(self.clients.client(), self.fence);
         let _ = tokio::time::timeout_at(deadline, sent).await;
     }
-}
-
-async fn connect(
-    nats: &NatsOptions,
-    config: &Config,
-    (stats, which): (&Arc<Stats>, Connection),
-) -> Result<NatsBroker> {
-    let label = Connection::LABELS[which as usize];
-    let name = format!("{}-{}-{label}", config.prefix, config.id);
-    let nats = NatsOptions {
-        url: Some(config.nats.expose().to_owned()),
-        ..nats.clone()
-    };
-    NatsBroker::connect(&nats, name, (stats.clone(), which)).await
 }
 
 /// Opens what is stored, and makes sure that nothing is missing between snapshot and log. A snapshot may reach

@@ -8,6 +8,7 @@ use clap_complete::Shell;
 
 use crate::cli::{Cli, NodeCommand};
 use crate::config::{self, Config};
+use crate::node;
 
 #[derive(Subcommand)]
 pub(super) enum ConfigCommand {
@@ -17,7 +18,8 @@ pub(super) enum ConfigCommand {
 
 /// Whether a node would start with these flags, this environment and this file.
 ///
-/// Takes what `mufakat node` takes. Exit code 1 and a message that names the setting, if not.
+/// Takes what `mufakat node` takes, and reads the files of credentials that are named. Connects to nothing.
+/// Exit code 1 and a message that names the setting, if not.
 ///
 /// Examples:
 ///   mufakat config check --config /etc/mufakat.toml
@@ -55,7 +57,9 @@ pub(super) fn run(command: ConfigCommand) -> anyhow::Result<()> {
     let environment = config::environment();
     match command {
         ConfigCommand::Check(args) => {
+            let nats = args.node.nats.clone();
             let config = Config::load(args.node.settings(), environment)?;
+            node::check(&config, &nats)?;
             for warning in config.warnings() {
                 eprintln!("mufakat: {warning}");
             }

@@ -138,7 +138,7 @@ impl RedisAddress {
     ///
     /// # Errors
     /// When the URL is none, or a file cannot be read or holds no certificate or key.
-    pub(super) fn check(&self) -> Result<(), RedisAddressError> {
+    pub fn check(&self) -> Result<(), RedisAddressError> {
         match self.seeds()? {
             Some(seeds) => seeds
                 .iter()

@@ -71,6 +71,7 @@ mod rest;
 mod rolling_restart;
 mod secured;
 mod sessions;
+mod settings;
 mod start;
 mod tenant_bounds;
 mod tenant_events;

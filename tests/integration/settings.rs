@@ -1,0 +1,253 @@
+//! What programs make of flags and environment, before any server is asked.
+
+use std::fs;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::cluster::{Cluster, Options};
+use crate::process::Process;
+use crate::{cli, wait};
+
+/// Stands in every secret of these tests.
+const HUSH: &str = "hush-hush-hush-hush";
+
+/// Variables of the broker's connection, which nodes, commands and the load generator share.
+const VARIABLES: [&str; 18] = [
+    "NATS_URL",
+    "NATS_URL_FILE",
+    "NATS_USER",
+    "NATS_PASSWORD",
+    "NATS_PASSWORD_FILE",
+    "NATS_TOKEN",
+    "NATS_TOKEN_FILE",
+    "NATS_CREDS",
+    "NATS_NKEY",
+    "NATS_CERT",
+    "NATS_KEY",
+    "NATS_CA",
+    "NATS_INBOX_PREFIX",
+    "NATS_CONTEXT",
+    "MUFAKAT_PREFIX",
+    "MUFAKAT_HTTP",
+    "MUFAKAT_TOKEN",
+    "MUFAKAT_SESSION",
+];
+
+/// A `mufakat` with this environment and no other.
+fn mufakat(home: &TempDir, words: &str, environment: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mufakat"));
+    command
+        .args(words.split_whitespace())
+        .env_clear()
+        .env("HOME", home.path())
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null());
+    command
+}
+
+fn home() -> TempDir {
+    TempDir::new().expect("a temporary directory can be made")
+}
+
+/// The flags that every node needs, for one that never runs.
+fn least(home: &TempDir) -> String {
+    format!("--id 1 --peers 1 --data-dir {}/data", home.path().display())
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("text")
+}
+
+/// Runs what ends without a server; standard output, or what it says when it fails.
+fn ran(command: &mut Command) -> Result<String, String> {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().expect("it starts");
+    match status.success() {
+        true => Ok(text(&stdout)),
+        false => Err(text(&stderr)),
+    }
+}
+
+#[tokio::test]
+async fn empty_variables_count_as_not_set() {
+    let cluster = Cluster::start(Options::default()).await;
+    let empty = VARIABLES.map(|name| (name, ""));
+    let url = cluster.nats_url();
+    for words in [
+        "status --json",
+        "lock ls --json",
+        "lock check --json a 7",
+        "session ls --json",
+    ] {
+        let mut command = cli::mufakat(&cluster, &[]);
+        command.args(words.split(' ')).args(["--nats", &url]);
+        let output = tokio::process::Command::from(command).envs(empty).output();
+        let output = tokio::time::timeout(wait::LONG, output).await;
+        let output = output.expect("it ends").expect("it starts");
+        assert_eq!(text(&output.stderr), "", "{words}");
+    }
+
+    let home = home();
+    let least = least(&home);
+    let checked = ran(&mut mufakat(
+        &home,
+        &format!("config check {least}"),
+        &empty,
+    ));
+    assert_eq!(checked, Ok("node 1 would start\n".to_owned()));
+    let printed = ran(&mut mufakat(
+        &home,
+        &format!("config print {least}"),
+        &empty,
+    ));
+    let printed = printed.expect("valid");
+    assert!(
+        printed.contains("nats = \"nats://127.0.0.1:4222\"  # defaults\n"),
+        "{printed}"
+    );
+    assert!(
+        printed.contains("prefix = \"mufakat\"  # defaults\n"),
+        "{printed}"
+    );
+}
+
+#[test]
+fn what_is_printed_says_where_it_comes_from_and_no_secret() {
+    let home = home();
+    let url = format!("nats://me:{HUSH}@n:4222");
+    let environment = [
+        ("NATS_URL", url.as_str()),
+        ("MUFAKAT_PREFIX", "team"),
+        ("MUFAKAT_ADMIN_TOKEN", HUSH),
+        ("NATS_USER", HUSH),
+        ("NATS_PASSWORD", HUSH),
+    ];
+    let words = format!("config print {}", least(&home));
+    let printed = ran(&mut mufakat(&home, &words, &environment)).expect("valid");
+    for line in [
+        "nats = \"nats://***@n:4222\"  # environment\n",
+        "prefix = \"team\"  # environment\n",
+        "admin_token = \"***\"  # environment\n",
+    ] {
+        assert!(printed.contains(line), "{printed}");
+    }
+    let words = format!("{words} --nats nats://{HUSH}@m --prefix squad --admin-token {HUSH}");
+    let by_flag = ran(&mut mufakat(&home, &words, &environment)).expect("valid");
+    for line in [
+        "nats = \"nats://***@m\"  # flags\n",
+        "prefix = \"squad\"  # flags\n",
+        "admin_token = \"***\"  # flags\n",
+    ] {
+        assert!(by_flag.contains(line), "{by_flag}");
+    }
+    for help in ["node --help", "status --help", "config print --help"] {
+        let help = ran(&mut mufakat(&home, help, &environment)).expect("help");
+        for shown in [&printed, &by_flag, &help] {
+            assert!(!shown.contains("hush"), "{shown}");
+        }
+    }
+    let words = format!("config check {}", least(&home));
+    for (variable, value) in [("MUFAKAT_PREFIX", "Team"), ("NATS_URL", "http://n")] {
+        let refusal = ran(&mut mufakat(&home, &words, &[(variable, value)]));
+        let refusal = refusal.expect_err("no such value is right");
+        assert!(
+            refusal.starts_with(&format!("mufakat: {variable}: ")),
+            "{refusal}"
+        );
+    }
+}
+
+/// What a node says when it refuses to start. One that starts would run on, which fails the test.
+async fn refusal_of_a_node(home: &TempDir, words: &str, environment: &[(&str, &str)]) -> String {
+    let log = home.path().join("log");
+    // Processes append to their logs.
+    let _ = fs::remove_file(&log);
+    let mut command = mufakat(home, &format!("node {words}"), environment);
+    let mut node = Process::start("the node", &mut command, &log);
+    assert!(
+        !node.end(Duration::from_secs(20)).await.success(),
+        "{words}"
+    );
+    let log = node.log();
+    let said = log.lines().filter(|line| line.starts_with("mufakat: "));
+    said.last().expect("a reason").to_owned()
+}
+
+#[tokio::test]
+async fn a_check_refuses_what_a_node_refuses_and_says_the_cause_once() {
+    let home = home();
+    let least = least(&home);
+    const NOT_THERE: &str = "No such file or directory";
+    for (words, environment, what) in [
+        ("--nats-cert /nope", &[][..], "--nats-key"),
+        ("--nats-creds /nope", &[], NOT_THERE),
+        ("--nats-nkey /nope", &[], NOT_THERE),
+        ("--nats-context nope", &[], NOT_THERE),
+        ("--nats-inbox-prefix a..b", &[], "--nats-inbox-prefix"),
+        (
+            "--nats-user u",
+            &[("NATS_PASSWORD_FILE", "/nope")],
+            "(NATS_PASSWORD_FILE)",
+        ),
+        ("", &[("NATS_TOKEN_FILE", "/nope")], "(NATS_TOKEN_FILE)"),
+        ("", &[("NATS_PASSWORD", "p")], "needs a user"),
+        (
+            "--redis rediss://127.0.0.1 --redis-ca /nope",
+            &[],
+            NOT_THERE,
+        ),
+    ] {
+        let words = format!("{least} {words}");
+        let checked = ran(&mut mufakat(
+            &home,
+            &format!("config check {words}"),
+            environment,
+        ));
+        let refusal = checked.expect_err(&words);
+        assert!(refusal.contains(what), "{words}: {refusal}");
+        assert!(
+            refusal.matches(NOT_THERE).count() <= 1,
+            "{words}: {refusal}"
+        );
+        let of_node = refusal_of_a_node(&home, &words, environment).await;
+        assert_eq!(refusal.trim_end(), of_node, "{words}");
+    }
+    let data = home.path().join("data").display().to_string();
+    let restored = ran(&mut mufakat(
+        &home,
+        &format!("restore /nope --id 1 --data-dir {data}/r"),
+        &[],
+    ));
+    let refusal = restored.expect_err("there is no such backup");
+    assert_eq!(refusal.matches(NOT_THERE).count(), 1, "{refusal}");
+}
+
+#[test]
+fn an_inbox_that_nodes_do_not_answer_to_is_refused() {
+    let home = home();
+    for (words, is_refused) in [
+        ("--nats-inbox-prefix mufakat.x", true),
+        ("--nats-inbox-prefix mufakat", true),
+        ("--nats-inbox-prefix $SYS.x", true),
+        ("--prefix team --nats-inbox-prefix team.x", true),
+        ("--prefix team --nats-inbox-prefix mufakat.x", false),
+        ("--nats-inbox-prefix mufakat_x", false),
+    ] {
+        // Nobody listens there: what is not refused before fails to connect.
+        let words = format!("status --nats nats://127.0.0.1:1 {words}");
+        let output = mufakat(&home, &words, &[]).output().expect("it starts");
+        let said = text(&output.stderr);
+        let code = if is_refused { 1 } else { 69 };
+        assert_eq!(output.status.code(), Some(code), "{words}: {said}");
+        assert_eq!(
+            said.contains("--nats-inbox-prefix"),
+            is_refused,
+            "{words}: {said}"
+        );
+    }
+}
