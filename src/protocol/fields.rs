@@ -282,6 +282,11 @@ impl<'a> Decoding<'a> {
             _ => map.next_value(),
         };
         let found = match found {
+            Ok(Found::Wrong(wrong)) => {
+                let place = format!("{}{}", field.name, wrong.path);
+                let message = format!("`{place}` {}", wrong.what);
+                return Err(self.refuse(ErrorReply::bad_field(place, message)));
+            }
             Ok(found) => found,
             Err(error) => {
                 let message = format!("`{}` cannot be read: {error}", field.name);

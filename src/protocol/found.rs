@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::protocol::fields::{Given, Rule, is_name};
 use crate::protocol::meta::Meta;
+use crate::protocol::meta::checked::{Checked, Wrong};
 use crate::protocol::value::{self, Plain};
 use crate::protocol::{INTEGER_MAX, NAME_BYTES_MAX};
 
@@ -20,6 +21,8 @@ pub(super) enum Found {
     Object(Meta),
     Boolean(bool),
     Value(Plain),
+    /// An object in which something is wrong.
+    Wrong(Wrong),
     /// Something that no field takes, in words.
     Other(&'static str),
 }
@@ -28,8 +31,11 @@ impl Found {
     pub(super) fn raw(raw: &RawValue) -> Self {
         match raw.get() {
             "null" => Found::Null,
-            text if text.starts_with('{') => Meta::from_json(text)
-                .map_or(Found::Other("one that is broken inside"), Found::Object),
+            text if text.starts_with('{') => match Meta::from_request(text) {
+                Ok(meta) => Found::Object(meta),
+                Err(Some(wrong)) => Found::Wrong(wrong),
+                Err(None) => Found::Other("one that is broken inside"),
+            },
             _ => Found::Other("another type"),
         }
     }
@@ -38,11 +44,14 @@ impl Found {
         Plain::of_raw(raw).map(Found::Value).map_err(E::custom)
     }
 
-    pub(super) fn tree(value: serde_json::Value) -> Self {
+    pub(super) fn tree(Checked(value): Checked) -> Self {
         match value {
-            serde_json::Value::Null => Found::Null,
-            object @ serde_json::Value::Object(_) => Found::Object(Meta(object.to_string().into())),
-            _ => Found::Other("another type"),
+            Ok(serde_json::Value::Null) => Found::Null,
+            Ok(object @ serde_json::Value::Object(_)) => {
+                Found::Object(Meta(object.to_string().into()))
+            }
+            Err(wrong) => Found::Wrong(wrong),
+            Ok(_) => Found::Other("another type"),
         }
     }
 
@@ -83,6 +92,7 @@ impl Found {
             (_, Found::Object(_)) => return Err("an object".into()),
             (_, Found::Boolean(_)) => return Err("a truth value".into()),
             (_, Found::Value(_)) => return Err("a value".into()),
+            (_, Found::Wrong(wrong)) => return Err(wrong.what.into()),
             (_, Found::Other(words)) => return Err(words.into()),
         };
         Ok(Some(given))

@@ -3,6 +3,10 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::value::RawValue;
 
+pub(super) mod checked;
+
+use checked::{Checked, Wrong};
+
 /// A JSON object as the text that was received, without the white space between its parts. In
 /// MessagePack it is a map.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +20,16 @@ impl Meta {
         // Raw text may be broken inside (a number beyond all bounds, half a surrogate pair), which
         // a MessagePack reply could not carry; a tree may not.
         serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text)?;
+        Ok(Meta(compact(text).into()))
+    }
+
+    /// What a request gives: as [`Meta::from_json`], and looked through.
+    ///
+    /// # Errors
+    /// What is wrong inside, if the text is a JSON object at all.
+    pub(super) fn from_request(text: &str) -> Result<Self, Option<Wrong>> {
+        let Checked(looked_through) = serde_json::from_str(text).map_err(|_| None)?;
+        looked_through.map_err(Some)?;
         Ok(Meta(compact(text).into()))
     }
 
@@ -93,6 +107,25 @@ mod tests {
         ] {
             assert_eq!(Meta::from_json(text).unwrap().as_json(), kept);
         }
+    }
+
+    #[test]
+    fn a_field_that_is_there_twice_is_named_by_its_place() {
+        for (text, path) in [
+            (r#"{"a":"1","a":"2"}"#, ".a"),
+            (r#"{"a":{"b":1,"c":2,"b":1},"d":1,"d":1}"#, ".a.b"),
+            (r#"{"a":[{},{"b":1,"b":1}]}"#, ".a[1].b"),
+        ] {
+            let wrong = Meta::from_request(text).expect_err(text).expect("a place");
+            assert_eq!((&*wrong.path, wrong.what), (path, "is there twice"));
+            assert!(
+                Meta::from_json(text).is_ok(),
+                "what was kept stays readable"
+            );
+        }
+        let fine = r#"{"a":{"a":[1.5,-1,true,null,"a"]}}"#;
+        assert_eq!(Meta::from_request(fine).unwrap().as_json(), fine);
+        assert_eq!(Meta::from_request("{").err(), Some(None));
     }
 
     #[test]
