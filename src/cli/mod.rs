@@ -149,11 +149,21 @@ struct Connection {
 
 impl Connection {
     async fn client(&self, target: Target) -> Result<Client, Failure> {
+        self.client_in(Encoding::Json, target).await
+    }
+
+    /// A client for what carries payloads or values: binary ones travel as they are, and so fit where
+    /// their base64 would not.
+    async fn client_of_values(&self, target: Target) -> Result<Client, Failure> {
+        self.client_in(Encoding::MessagePack, target).await
+    }
+
+    async fn client_in(&self, encoding: Encoding, target: Target) -> Result<Client, Failure> {
         let client = Client::connect(&ConnectOptions {
             nats: self.nats.clone(),
             client: ClientOptions {
                 prefix: self.prefix.clone().unwrap_or_default(),
-                encoding: Encoding::Json,
+                encoding,
                 target,
             },
         })

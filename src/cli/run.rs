@@ -25,7 +25,7 @@ use crate::protocol::lock::{Acquire, Acquired};
 use crate::time::{self, Instant};
 
 /// The command has this long after SIGTERM, or a quarter of the lease if that is shorter.
-const STOP_MAX: Duration = Duration::from_secs(5);
+pub(super) const STOP_MAX: Duration = Duration::from_secs(5);
 /// The same when the lock is lost already and somebody else may have it.
 const STOP_WHEN_LOST: Duration = Duration::from_millis(200);
 /// SIGKILL comes this long before the lease's end, or a twentieth of the lease if that is shorter.
@@ -209,16 +209,24 @@ impl Running {
 
     fn signal(&self, signal: Signal) {
         let Some(pid) = self.pid else { return };
-        let sent = match self.own_group {
-            true => rustix::process::kill_process_group(pid, signal),
+        match self.own_group {
+            true => signal_group(pid, signal),
             // Once the command was waited for, its number may be another process's.
-            false if self.child.id().is_none() => return,
-            false => rustix::process::kill_process(pid, signal),
-        };
-        // The command may have ended in this very moment.
-        if let Err(error) = sent {
-            tracing::debug!(%error, "cannot signal the command");
+            false if self.child.id().is_none() => {}
+            false => note(rustix::process::kill_process(pid, signal)),
         }
+    }
+}
+
+/// Sends a signal to a command that has a process group of its own, and to what it has started.
+pub(super) fn signal_group(pid: Pid, signal: Signal) {
+    note(rustix::process::kill_process_group(pid, signal));
+}
+
+/// The command may have ended in this very moment.
+fn note(sent: rustix::io::Result<()>) {
+    if let Err(error) = sent {
+        tracing::debug!(%error, "cannot signal the command");
     }
 }
 
@@ -236,10 +244,10 @@ fn after_signal(signal: i32) -> ExitStatus {
 }
 
 /// The signals that are passed on.
-struct Signals([(Signal, unix::Signal); 6]);
+pub(super) struct Signals([(Signal, unix::Signal); 6]);
 
 impl Signals {
-    fn listen() -> io::Result<Self> {
+    pub(super) fn listen() -> io::Result<Self> {
         let listen = |signal: Signal| {
             let kind = SignalKind::from_raw(signal.as_raw());
             unix::signal(kind).map(|listener| (signal, listener))
@@ -254,7 +262,7 @@ impl Signals {
         ]))
     }
 
-    async fn next(&mut self) -> Signal {
+    pub(super) async fn next(&mut self) -> Signal {
         std::future::poll_fn(|cx| {
             let came = |(signal, listener): &mut (Signal, unix::Signal)| {
                 listener.poll_recv(cx).is_ready().then_some(*signal)

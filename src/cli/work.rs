@@ -9,16 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use rustix::process::{Pid, Signal};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::cli::run::{STOP_MAX, Signals, signal_group};
 use crate::cli::{Connection, ExitStatus, Failure, length_ms};
 use crate::client::{Client, ClientError, Target};
 use crate::protocol::queue::{
-    Delivered, Demand, Pop, Receipt, ReceiptResult, Receipts, Results, Verdict, WAIT_MS_MAX,
+    Delivered, Demand, Pop, Popped, Receipt, ReceiptResult, Receipts, Results, Verdict, WAIT_MS_MAX,
 };
 
 /// How long one pop waits; the next follows at once.
@@ -31,7 +32,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 ///
 /// The command finds MUFAKAT_TOPIC, MUFAKAT_ID, MUFAKAT_SEQ and MUFAKAT_DELIVERIES in its environment.
 /// While it runs, the message is kept. Any other exit code hands the message back. On SIGTERM or
-/// Ctrl-C no more messages are taken, and those that run are finished.
+/// Ctrl-C no more messages are taken, and those that run are finished; the second time the commands get
+/// SIGTERM, after 5 s SIGKILL, and their messages are handed back. Each command has a process group of its
+/// own, so that Ctrl-C does not reach it.
 ///
 /// Examples:
 ///   mufakat queue work mails -- ./send-mail
@@ -58,48 +61,79 @@ pub(super) struct WorkArgs {
     command: Vec<String>,
 }
 
+/// How far the whole is on its way to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Works,
+    /// No more messages are taken.
+    Finishes,
+    /// Commands are stopped.
+    Stops,
+}
+
 pub(super) async fn run(connection: &Connection, args: WorkArgs) -> Result<ExitStatus, Failure> {
-    let (stop, stopped) = watch::channel(false);
-    let client = connection.client(Target::Leader).await?;
+    let mut signals = Signals::listen()?;
+    let (stage, staged) = watch::channel(Stage::Works);
+    let client = connection.client_of_values(Target::Leader).await?;
     let args = Arc::new(args);
     let mut workers = JoinSet::new();
     for _ in 0..args.jobs {
         let worker = Worker {
             client: client.clone(),
+            pops: client.apart().await.map_err(ClientError::from)?,
             args: args.clone(),
+            stage: staged.clone(),
         };
-        workers.spawn(worker.work(stopped.clone()));
+        workers.spawn(worker.work());
     }
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let mut status = ExitStatus::Done;
     loop {
         tokio::select! {
-            _ = terminate.recv() => stop.send_replace(true),
-            _ = interrupt.recv() => stop.send_replace(true),
+            _ = signals.next() => {
+                let (next, saying) = match *staged.borrow() {
+                    Stage::Works => (
+                        Stage::Finishes,
+                        "no more messages are taken; once more, and commands that run are stopped",
+                    ),
+                    Stage::Finishes | Stage::Stops => (Stage::Stops, "stopping the commands"),
+                };
+                stage.send_replace(next);
+                eprintln!("mufakat: {saying}");
+            }
             ended = workers.join_next() => match ended {
                 None => return Ok(status),
                 Some(ended) => {
                     let worst = ended.unwrap_or(ExitStatus::Refused);
                     if worst != ExitStatus::Done {
                         status = worst;
-                        stop.send_replace(true);
+                        stage.send_modify(|stage| *stage = (*stage).max(Stage::Finishes));
                     }
-                    false
                 }
             },
         };
     }
 }
 
-#[derive(Clone)]
 struct Worker {
     client: Client,
+    /// For pops alone: its inbox ends with the last one, so that no node gives this worker a message when it
+    /// takes none any more.
+    pops: Client,
     args: Arc<WorkArgs>,
+    stage: watch::Receiver<Stage>,
+}
+
+/// How the command of a message ended.
+enum Ended {
+    ByItself(std::io::Result<std::process::ExitStatus>),
+    /// Stopped, since the message is somebody else's.
+    Lost,
+    /// Stopped, since the whole is to end.
+    Stopped,
 }
 
 impl Worker {
-    async fn work(self, mut stopped: watch::Receiver<bool>) -> ExitStatus {
+    async fn work(mut self) -> ExitStatus {
         let pop = Pop {
             topic: self.args.topic.clone(),
             demand: Demand {
@@ -110,10 +144,8 @@ impl Worker {
             timeout_ms: None,
         };
         loop {
-            // A pop that is given up here comes back by itself: nobody takes its reply.
-            let popped = tokio::select! {
-                _ = stopped.wait_for(|&stopped| stopped) => return ExitStatus::Done,
-                popped = self.client.pop(&pop) => popped,
+            let Some(popped) = self.pop(&pop).await else {
+                return ExitStatus::Done;
             };
             match popped {
                 Ok(popped) if popped.messages.is_empty() && self.args.until_empty => {
@@ -128,7 +160,7 @@ impl Worker {
                 }
                 Err(error) if error.retryable() => {
                     eprintln!("mufakat: no messages now: {error}");
-                    tokio::time::sleep(PAUSE).await;
+                    let _ = tokio::time::timeout(PAUSE, self.reached(Stage::Finishes)).await;
                 }
                 Err(error) => {
                     eprintln!("mufakat: {error}");
@@ -136,6 +168,36 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Waits until the whole is so far on its way to its end.
+    fn reached(&self, stage: Stage) -> impl Future<Output = ()> + use<> {
+        let mut stages = self.stage.clone();
+        async move {
+            let reached = stages.wait_for(|now| *now >= stage).await;
+            debug_assert!(reached.is_ok(), "it lasts longer than its workers");
+        }
+    }
+
+    /// What a pop answers; none when no more messages are to be taken. One that came all the same, while
+    /// the broker was told, goes back.
+    async fn pop(&mut self, pop: &Pop) -> Option<Result<Popped, ClientError>> {
+        let popped = self.pops.pop(pop);
+        tokio::pin!(popped);
+        tokio::select! {
+            biased;
+            () = self.reached(Stage::Finishes) => {}
+            popped = &mut popped => return Some(popped),
+        }
+        self.pops.close().await;
+        let messages = popped.await.map_or(Vec::new(), |popped| popped.messages);
+        for message in messages {
+            if let Ok(receipt) = message.receipt.parse() {
+                let reason = "it came when no more messages were taken";
+                self.hand_back(receipt, Some(0), reason.to_owned()).await;
+            }
+        }
+        None
     }
 
     /// One message. An error is a command that cannot be run at all: its message is handed back.
@@ -148,7 +210,7 @@ impl Worker {
             Ok(child) => child,
             Err(error) => {
                 eprintln!("mufakat: cannot run {}: {error}", self.args.command[0]);
-                self.hand_back(receipt, format!("cannot run: {error}"))
+                self.hand_back(receipt, None, format!("cannot run: {error}"))
                     .await;
                 return Err(match error.kind() {
                     std::io::ErrorKind::NotFound => ExitStatus::NotFound,
@@ -167,8 +229,8 @@ impl Worker {
         let ended = self.until_end(&mut child, &receipt).await;
         feeding.abort();
         match ended {
-            None => eprintln!("mufakat: {} is somebody else's now", message.id),
-            Some(Ok(status)) if status.success() => {
+            Ended::Lost => eprintln!("mufakat: {} is somebody else's now", message.id),
+            Ended::ByItself(Ok(status)) if status.success() => {
                 let done = self.settle(receipt, Verdict::Ack { pop: None }).await;
                 if let Err(error) = done {
                     eprintln!(
@@ -177,8 +239,12 @@ impl Worker {
                     );
                 }
             }
-            Some(Ok(status)) => self.hand_back(receipt, status.to_string()).await,
-            Some(Err(error)) => self.hand_back(receipt, error.to_string()).await,
+            Ended::ByItself(Ok(status)) => self.hand_back(receipt, None, status.to_string()).await,
+            Ended::ByItself(Err(error)) => self.hand_back(receipt, None, error.to_string()).await,
+            Ended::Stopped => {
+                let reason = "the command was stopped together with the worker";
+                self.hand_back(receipt, Some(0), reason.to_owned()).await;
+            }
         }
         Ok(())
     }
@@ -191,38 +257,50 @@ impl Worker {
             .env("MUFAKAT_SEQ", message.seq.to_string())
             .env("MUFAKAT_DELIVERIES", message.deliveries.to_string())
             .stdin(Stdio::piped())
+            // Ctrl-C on a terminal is for the worker, which decides what it means for the command.
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
     }
 
-    /// Keeps the message while the command runs; none when it was lost.
-    async fn until_end(
-        &self,
-        child: &mut Child,
-        receipt: &Receipt,
-    ) -> Option<std::io::Result<std::process::ExitStatus>> {
+    /// Keeps the message while the command runs.
+    async fn until_end(&self, child: &mut Child, receipt: &Receipt) -> Ended {
+        let group = child.id().and_then(|id| Pid::from_raw(id as i32));
+        let signal = |signal| group.into_iter().for_each(|pid| signal_group(pid, signal));
         let visibility_ms = self.args.visibility;
         let extend_every = Duration::from_millis((visibility_ms / 3).max(10));
         loop {
             tokio::select! {
-                ended = child.wait() => return Some(ended),
+                ended = child.wait() => return Ended::ByItself(ended),
+                () = self.reached(Stage::Stops) => {
+                    signal(Signal::TERM);
+                    let ended = tokio::time::timeout(STOP_MAX, child.wait()).await;
+                    // Also after the command has ended: others of its group may not have.
+                    signal(Signal::KILL);
+                    if ended.is_err() {
+                        let _ = child.wait().await;
+                    }
+                    return Ended::Stopped;
+                }
                 () = tokio::time::sleep(extend_every) => {
                     let extended = self.settle(receipt.clone(), Verdict::Extend { visibility_ms });
                     // What fails is tried again; the message is ours until it is somebody else's.
                     if let Ok(results) = extended.await
                         && results.results.iter().any(|r| r.result == ReceiptResult::StaleReceipt)
                     {
-                        let _ = child.kill().await;
-                        return None;
+                        signal(Signal::KILL);
+                        let _ = child.wait().await;
+                        return Ended::Lost;
                     }
                 }
             }
         }
     }
 
-    async fn hand_back(&self, receipt: Receipt, reason: String) {
+    /// Absent, the delay is the topic's backoff.
+    async fn hand_back(&self, receipt: Receipt, delay_ms: Option<u64>, reason: String) {
         let verdict = Verdict::Nack {
-            delay_ms: None,
+            delay_ms,
             dead: false,
             reason: Some(reason),
         };

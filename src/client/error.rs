@@ -55,7 +55,9 @@ impl ClientError {
     pub fn retryable(&self) -> bool {
         match self {
             ClientError::Refused(error) => error.retryable,
-            ClientError::Unanswered { error, .. } => !matches!(error, RequestError::Unsendable(_)),
+            ClientError::Unanswered { error, .. } => {
+                !matches!(error, RequestError::Unsendable(_) | RequestError::Closed)
+            }
             ClientError::Unreadable(_) => false,
         }
     }

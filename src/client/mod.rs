@@ -192,6 +192,20 @@ impl Client {
         })
     }
 
+    /// Another client on the same connection, which can be closed without this one.
+    ///
+    /// # Errors
+    /// When the connection was closed for good.
+    pub async fn apart(&self) -> Result<Self, RequestError> {
+        let nats = self.requester().nats().clone();
+        Client::new(nats, self.options().clone()).await
+    }
+
+    /// Gives up what waits for an answer, once what was on its way has come; see [`Requester::close`].
+    pub async fn close(&self) {
+        self.requester().close().await;
+    }
+
     /// What carries the requests; usable for any subject.
     pub fn requester(&self) -> &Requester {
         &self.inner.requester

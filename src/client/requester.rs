@@ -21,6 +21,7 @@ use async_nats::connection::State;
 use async_nats::{StatusCode, Subject};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::client::slots::{Direct, Key, Probed, Slots};
@@ -34,6 +35,9 @@ pub const PENDING_MAX: usize = 32_768;
 
 /// How often the connection, and nodes that owe answers, are looked at.
 pub const WATCH_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How long answers that are on their way are waited for at the end.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
 
 /// Why a request has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +60,9 @@ pub enum RequestError {
     /// Nothing was sent: [`PENDING_MAX`] is reached.
     #[error("too many requests are in flight")]
     TooMany,
+    /// [`Requester::close`] came first: the request may have taken effect.
+    #[error("the client was closed before the answer came")]
+    Closed,
     /// Nothing was sent: the subject or the payload's size.
     #[error("the request cannot be sent: {0}")]
     Unsendable(String),
@@ -66,7 +73,10 @@ impl RequestError {
     pub fn not_sent(&self) -> bool {
         !matches!(
             self,
-            RequestError::ConnectionLost | RequestError::NodeGone | RequestError::TimedOut
+            RequestError::ConnectionLost
+                | RequestError::NodeGone
+                | RequestError::TimedOut
+                | RequestError::Closed
         )
     }
 }
@@ -84,8 +94,18 @@ struct Inner {
     /// Ends with a dot; a slot's key follows.
     inbox: String,
     pending: Arc<Mutex<Slots>>,
+    stage: watch::Sender<Stage>,
     /// The one that hands out answers, and the one that watches the connection.
     tasks: [JoinHandle<()>; 2],
+}
+
+/// How far a requester is on its way to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Open,
+    /// The broker is told that nobody listens any more; answers may be on their way.
+    Closing,
+    Closed,
 }
 
 impl Drop for Inner {
@@ -109,9 +129,14 @@ impl Requester {
             .map_err(|error| RequestError::Unsendable(error.to_string()))?;
         let pending = Arc::new(Mutex::new(Slots::default()));
         let statistics = nats.statistics();
+        let stage = watch::Sender::new(Stage::Open);
         let tasks = [
-            tokio::spawn(hand_out(answers, inbox.len(), Arc::downgrade(&pending))),
-            tokio::spawn(watch(
+            tokio::spawn(hand_out(
+                (answers, inbox.len()),
+                stage.clone(),
+                Arc::downgrade(&pending),
+            )),
+            tokio::spawn(look_after(
                 nats.clone(),
                 inbox.clone(),
                 Arc::clone(&statistics),
@@ -124,6 +149,7 @@ impl Requester {
                 statistics,
                 inbox,
                 pending,
+                stage,
                 tasks,
             }),
         })
@@ -137,6 +163,25 @@ impl Requester {
     /// Whether the connection stands, as far as is known here.
     pub fn is_connected(&self) -> bool {
         self.inner.nats.connection_state() == State::Connected
+    }
+
+    /// Ends the inbox. Answers that are on their way still come; once this returns none does any more, and
+    /// what waits for one fails, as every later request does. From then on the broker tells nodes that
+    /// nobody takes their answer.
+    pub async fn close(&self) {
+        let inner = &self.inner;
+        inner.stage.send_if_modified(|stage| {
+            let is_open = *stage == Stage::Open;
+            if is_open {
+                *stage = Stage::Closing;
+            }
+            is_open
+        });
+        let mut stage = inner.stage.subscribe();
+        let closed = stage.wait_for(|stage| *stage == Stage::Closed);
+        // Without a connection there is nobody to tell.
+        let _ = tokio::time::timeout(CLOSE_MAX, closed).await;
+        lock(&inner.pending).fail_all(&RequestError::Closed);
     }
 
     /// Sends a request and waits for its answer, at most `timeout`. A `Subject` that is kept and
@@ -167,6 +212,9 @@ impl Requester {
         timeout: Duration,
     ) -> Result<Message, RequestError> {
         let inner = &self.inner;
+        if *inner.stage.borrow() != Stage::Open {
+            return Err(RequestError::Closed);
+        }
         if !self.is_connected() {
             return Err(RequestError::Disconnected);
         }
@@ -198,11 +246,27 @@ impl Requester {
 }
 
 async fn hand_out(
-    mut answers: async_nats::Subscriber,
-    inbox_bytes: usize,
+    (mut answers, inbox_bytes): (async_nats::Subscriber, usize),
+    stage: watch::Sender<Stage>,
     pending: Weak<Mutex<Slots>>,
 ) {
-    while let Some(message) = answers.next().await {
+    let mut closing = stage.subscribe();
+    let mut is_closing = false;
+    loop {
+        let close = async { drop(closing.wait_for(|stage| *stage == Stage::Closing).await) };
+        let message = tokio::select! {
+            message = answers.next() => message,
+            () = close, if !is_closing => {
+                is_closing = true;
+                // What the broker has sent before it knows comes before the end.
+                let _ = answers.drain().await;
+                continue;
+            }
+        };
+        let Some(message) = message else {
+            stage.send_replace(Stage::Closed);
+            return;
+        };
         let Some(pending) = pending.upgrade() else {
             return;
         };
@@ -216,7 +280,7 @@ async fn hand_out(
     }
 }
 
-async fn watch(
+async fn look_after(
     nats: async_nats::Client,
     inbox: String,
     statistics: Arc<async_nats::client::Statistics>,

@@ -186,6 +186,11 @@ impl Slots {
         });
     }
 
+    /// Fails whatever waits.
+    pub(super) fn fail_all(&mut self, error: &RequestError) {
+        self.fail_where(error.clone(), |_| true);
+    }
+
     fn fail_where(&mut self, error: RequestError, fails: impl Fn(&Slot) -> bool) {
         for place in 0..self.slots.len() {
             let slot = &self.slots[place];

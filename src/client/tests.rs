@@ -345,3 +345,28 @@ async fn a_wait_longer_than_a_node_takes_is_attached_again_before_its_end() {
             .all(|b| b["request_id"] == bodies[0]["request_id"])
     );
 }
+
+#[tokio::test]
+async fn what_waits_for_an_answer_fails_when_its_client_is_closed() {
+    let (broker, client) = client(Target::Any, |request| match request.subject.as_str() {
+        "echo" => Reaction::Answer(request.body.clone()),
+        _ => Reaction::Silence,
+    })
+    .await;
+    let apart = client.apart().await.unwrap();
+    let requester = apart.requester().clone();
+    let waiting = requester.request("silent", "x".into(), LONG);
+    let closing = async {
+        while broker.subjects().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        apart.close().await;
+    };
+    let (answer, ()) = futures_util::future::join(waiting, closing).await;
+    assert_eq!(answer.unwrap_err(), RequestError::Closed);
+    let later = apart.requester().request("echo", "y".into(), LONG).await;
+    assert_eq!(later.unwrap_err(), RequestError::Closed);
+    assert_eq!(broker.subjects(), ["silent"], "nothing more was sent");
+    let other = client.requester().request("echo", "z".into(), LONG).await;
+    assert_eq!(other.unwrap().payload, "z");
+}

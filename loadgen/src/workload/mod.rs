@@ -196,6 +196,7 @@ impl Failure for RequestError {
             Self::NoResponders => "no_responders",
             Self::TimedOut => "no_answer",
             Self::TooMany => "too_many_in_flight",
+            Self::Closed => "closed",
             Self::Unsendable(_) => "unsendable",
         };
         Fault {
