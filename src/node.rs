@@ -21,6 +21,7 @@ use crate::broker::events::Events;
 use crate::broker::leaving;
 use crate::broker::listen::Listener;
 use crate::broker::options::NatsOptions;
+use crate::broker::own::OwnRequests;
 use crate::broker::relay::Relay;
 use crate::broker::reply::Replier;
 use crate::broker::tenants::Tenants;
@@ -93,6 +94,7 @@ pub struct Core {
     pub raft: Raft,
     /// Where requests of clients go.
     pub dispatch: Arc<Dispatch>,
+    own: OwnRequests,
     clock: LeaseClock,
     config: Config,
     /// Becomes true when this node is to leave the view.
@@ -226,6 +228,7 @@ impl Core {
             me: identity.node,
             prefix: prefix.clone(),
             handle: handle.clone(),
+            network: network.clone(),
             relay: relay.clone(),
             redis: parts.redis.clone(),
             answers: Arc::new(replier.clone()),
@@ -271,7 +274,11 @@ impl Core {
             replier,
             tenants: Tenants::new(config.tenant_rate),
         });
+        let clients = dispatch.insight.clients.clone();
+        let own = OwnRequests::listen(dispatch.clone(), &clients, stopped.clone()).await?;
+        dispatch.queues.set_road(Arc::new(own.clone()));
         answering::answer_queries(&network, &dispatch);
+        answering::answer_about_topics(&network, &dispatch.queues);
         answering::answer_view_reads(&network, &handle);
         answering::answer_dashboards(&network, &dispatch.insight);
         let leaving = watch::Sender::new(false);
@@ -286,6 +293,7 @@ impl Core {
             network,
             raft,
             dispatch,
+            own,
             clock,
             config,
             leaving,
@@ -329,7 +337,7 @@ impl Node {
             let monitor = Monitor::bind(&address.to_string())
                 .await
                 .with_context(|| format!("HTTP cannot listen on {address} (--http)"))?;
-            let board = answering::board(&core, config, stopped.clone()).await?;
+            let board = answering::board(&core, config, stopped.clone());
             let insight = core.dispatch.insight.clone();
             tokio::spawn(monitor.serve(insight, board, stopped.clone()));
         }

@@ -1,4 +1,5 @@
-//! Requests of the node itself, for those who look at it: they take the road of clients' requests.
+//! Requests of the node itself, for those who look at it and for what one part of it wants of another node:
+//! they take the road of clients' requests.
 //!
 //! The answer may come from another node, so it comes by the broker, to a subject under
 //! `<prefix>.int.own.<node>`: a node's credentials allow nothing else.
@@ -9,12 +10,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
 
 use crate::broker::dispatch::Dispatch;
 use crate::broker::relay::Incoming;
 use crate::broker::{SharedBroker, SubscribeError};
-use crate::protocol::Operation;
+use crate::protocol::{Operation, Tenant};
+use crate::queue::service::Road;
 
 /// Answers that came and were not yet looked at.
 const ANSWERS_MAX: usize = 256;
@@ -91,13 +94,23 @@ impl OwnRequests {
         }
     }
 
-    /// The reply to a request with this body in JSON.
+    /// The reply to a request with this body, in its encoding.
     ///
     /// # Errors
     /// When there is none within `limit`.
     pub async fn ask(
         &self,
         operation: Operation,
+        body: &Bytes,
+        limit: Duration,
+    ) -> Result<Bytes, AskError> {
+        let subject = self.0.dispatch.prefix.operation(operation);
+        self.ask_at(&subject, body, limit).await
+    }
+
+    async fn ask_at(
+        &self,
+        subject: &str,
         body: &Bytes,
         limit: Duration,
     ) -> Result<Bytes, AskError> {
@@ -111,9 +124,8 @@ impl OwnRequests {
             }
             waiting.insert(number, sender);
         }
-        let subject = shared.dispatch.prefix.operation(operation);
         shared.dispatch.take_own(Incoming {
-            subject: &subject,
+            subject,
             reply: Some(&format!("{}.{number}", shared.inbox)),
             content_type: None,
             message_id: None,
@@ -131,5 +143,21 @@ impl OwnRequests {
                 Err(AskError::Timeout)
             }
         }
+    }
+}
+
+impl Road for OwnRequests {
+    fn ask(
+        &self,
+        whose: Option<Tenant>,
+        (operation, body): (Operation, Bytes),
+        limit: Duration,
+    ) -> BoxFuture<'_, Option<Bytes>> {
+        let prefix = &self.0.dispatch.prefix;
+        let subject = match &whose {
+            Some(tenant) => prefix.tenant_operation(tenant, operation),
+            None => prefix.operation(operation),
+        };
+        Box::pin(async move { self.ask_at(&subject, &body, limit).await.ok() })
     }
 }

@@ -5,9 +5,10 @@ use clap::{Args, Subcommand};
 use crate::cli::{Connection, ExitStatus, Failure, length_ms, node_id};
 use crate::client::Target;
 use crate::ids::{NodeId, Token};
+use crate::protocol::Encoding;
 use crate::protocol::cache::{
-    Audit, Audited, Consistency, Delete, Explain, Explained, Fence, Found, Get, GetMany, Increment,
-    Invalidate, Set, Stats, Status, Touch,
+    Audit, Audited, Consistency, Delete, Explain, Explained, Fence, Found, FoundMany, Get, GetMany,
+    Increment, Invalidate, Set, Stats, Status, Touch,
 };
 use crate::protocol::value::Value;
 
@@ -239,7 +240,7 @@ pub(super) async fn run(
                 ..Set::new(args.key, value)
             };
             let written = connection
-                .client(Target::Any)
+                .client_of_values(Target::Any)
                 .await?
                 .cache_set(&set)
                 .await?;
@@ -334,7 +335,7 @@ pub(super) async fn run(
 }
 
 async fn get(connection: &Connection, args: GetArgs) -> Result<ExitStatus, Failure> {
-    let client = connection.client(Target::Any).await?;
+    let client = connection.client_of_values(Target::Any).await?;
     let consistency = match args.any {
         true => Consistency::Any,
         false => Consistency::Linearizable,
@@ -346,7 +347,7 @@ async fn get(connection: &Connection, args: GetArgs) -> Result<ExitStatus, Failu
             wait_ms: args.wait.unwrap_or(0),
             ..Get::new(key)
         };
-        let found = client.cache_get(&get).await?;
+        let found = client.cache_get(&get).await?.written_for(Encoding::Json);
         connection.print(&found, line)?;
         return Ok(of_success(found.status == Status::Hit));
     }
@@ -355,7 +356,12 @@ async fn get(connection: &Connection, args: GetArgs) -> Result<ExitStatus, Failu
         consistency,
         timeout_ms: None,
     };
-    let found = client.cache_get_many(&get).await?;
+    let found = client.cache_get_many(&get).await?.results.into_iter();
+    let found = FoundMany {
+        results: found
+            .map(|found| found.written_for(Encoding::Json))
+            .collect(),
+    };
     connection.print(&found, |found| {
         let lines: Vec<String> = found.results.iter().map(line).collect();
         lines.join("\n")

@@ -7,12 +7,12 @@ use serde_json::{Value as Json, json};
 use crate::cli::work;
 use crate::cli::{Connection, ExitStatus, Failure};
 use crate::client::{Client, Target};
-use crate::protocol::Operation;
 use crate::protocol::queue::{
-    Cancelled, Demand, Listed, Message, Paused, Pop, Popped, Purged, Push, Pushed, Receipts,
-    Redriven, Results, Stats, Verdict,
+    Cancelled, Demand, Listed, Message, Paused, Peeked, Pop, Popped, Purged, Push, Pushed, Rates,
+    Receipts, Redriven, Results, Stats, Verdict,
 };
 use crate::protocol::value::{Kind, Value};
+use crate::protocol::{Encoding, Operation};
 
 mod args;
 mod tail;
@@ -33,7 +33,7 @@ pub(super) async fn run(
         }
         other => other,
     };
-    let client = connection.client(Target::Any).await?;
+    let client = connection.client_of_values(Target::Any).await?;
     match command {
         QueueCommand::Push(args) => {
             let Some(push) = push_of(args)? else {
@@ -53,7 +53,10 @@ pub(super) async fn run(
                 demand,
                 timeout_ms: None,
             };
-            connection.print(&client.pop(&pop).await?, popped_lines)?;
+            let popped = client.pop(&pop).await?.messages.into_iter();
+            let messages = popped.map(|message| message.written_for(Encoding::Json));
+            let messages = messages.collect();
+            connection.print(&Popped { messages }, popped_lines)?;
         }
         QueueCommand::Ack(args) => {
             settle(connection, &client, args.which, Verdict::Ack { pop: None }).await?;
@@ -107,7 +110,7 @@ async fn operate(
         QueueCommand::Redrive(args) => {
             let ids = (!args.ids.is_empty()).then_some(&args.ids);
             let body = json!({"topic": args.topic, "ids": ids, "reason_contains": args.reason,
-                "per_second": args.per_second, "dry_run": args.dry_run});
+                "per_second": args.per_second, "dry_run": args.dry_run, "to": args.to});
             let operation = Operation::QueueRedrive;
             let done: Redriven = client.ask_queue(operation, &args.topic, &body).await?;
             let verb = if args.dry_run { "would move" } else { "moved" };
@@ -192,11 +195,14 @@ async fn show(
     (topic, state, limit): (&str, &str, u64),
 ) -> Result<(), Failure> {
     let body = json!({"topic": topic, "state": state, "limit": limit});
-    let shown: Json = client.ask_queue(Operation::QueuePeek, topic, &body).await?;
-    connection.print(&shown, |shown| {
-        let messages = shown["messages"].as_array().map_or(&[][..], Vec::as_slice);
-        let lines: Vec<String> = messages.iter().map(Json::to_string).collect();
-        lines.join("\n")
+    let mut peeked: Peeked = client.ask_queue(Operation::QueuePeek, topic, &body).await?;
+    let messages = peeked.messages.into_iter();
+    let messages = messages.map(|message| message.written_for(Encoding::Json));
+    peeked.messages = messages.collect();
+    connection.print(&peeked, |peeked| {
+        let lines = peeked.messages.iter().map(serde_json::to_string);
+        let lines = lines.collect::<Result<Vec<String>, _>>();
+        lines.expect("a message has a form in JSON").join("\n")
     })
 }
 
@@ -268,14 +274,24 @@ fn payload_text(payload: Result<Value, String>) -> String {
 }
 
 fn stats_line(stats: &Stats) -> String {
+    let waiting = stats.waiters.map(|count| format!(", {count} waiting pops"));
+    let waiting = waiting.unwrap_or_default();
+    let rates = stats.rates.map(|rates| {
+        let Rates {
+            pushed,
+            delivered,
+            acked,
+        } = rates;
+        format!(", per second {pushed} pushed, {delivered} delivered, {acked} acknowledged")
+    });
+    let rates = rates.unwrap_or_default();
     format!(
-        "{}: {} ready, {} delayed, {} in flight, {} dead, {} waiting pops{}",
+        "{}: {} ready, {} delayed, {} in flight, {} dead{waiting}{rates}{}",
         stats.topic,
         stats.ready,
         stats.delayed,
         stats.in_flight,
         stats.dead,
-        stats.waiters,
         if stats.paused { ", paused" } else { "" }
     )
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
@@ -10,11 +9,11 @@ use tokio::sync::watch;
 use super::Core;
 use super::departure::STAYS;
 use crate::broker::dispatch::Dispatch;
-use crate::broker::own::OwnRequests;
 use crate::config::Config;
 use crate::lock::service::QUERY;
 use crate::monitor::board::{self, Board};
 use crate::monitor::insight::Insight;
+use crate::queue::service::{ABOUT_TOPICS, QueueService};
 use crate::raft::call::{Caller, Trust};
 use crate::raft::handle::Handle;
 use crate::raft::message::Refusal;
@@ -22,24 +21,18 @@ use crate::raft::network::Network;
 use crate::view::service::{self as view, READ_VIEW};
 
 /// What the dashboard of this node shows.
-pub(super) async fn board(
-    core: &Core,
-    config: &Config,
-    stopped: watch::Receiver<bool>,
-) -> Result<Arc<Board>> {
+pub(super) fn board(core: &Core, config: &Config, stopped: watch::Receiver<bool>) -> Arc<Board> {
     let dispatch = core.dispatch.clone();
-    let broker = dispatch.insight.clients.clone();
-    let own = OwnRequests::listen(dispatch.clone(), &broker, stopped.clone()).await?;
     let parts = board::Parts {
         me: dispatch.me,
         prefix: dispatch.prefix.clone(),
         network: core.network.clone(),
         insight: dispatch.insight.clone(),
-        broker,
-        own,
+        broker: dispatch.insight.clients.clone(),
+        own: core.own.clone(),
         token: config.admin_token.clone(),
     };
-    Ok(Board::start(parts, stopped))
+    Board::start(parts, stopped)
 }
 
 /// Tells the dashboards of other nodes what this one says of itself.
@@ -70,6 +63,16 @@ pub(super) fn answer_queries(network: &Network, dispatch: &Arc<Dispatch>) {
         })
     };
     network.handle(QUERY, Trust::Members, Arc::new(handler));
+}
+
+/// Tells other nodes what only this one knows of topics that it owns.
+pub(super) fn answer_about_topics(network: &Network, queues: &QueueService) {
+    let queues = queues.clone();
+    let handler = move |_: Caller, body: Bytes| -> BoxFuture<'static, Result<Bytes, Refusal>> {
+        let answer = queues.answer_about(&body).ok_or(Refusal::UnknownCall);
+        Box::pin(std::future::ready(answer))
+    };
+    network.handle(ABOUT_TOPICS, Trust::Members, Arc::new(handler));
 }
 
 /// Answers reads of the view by other nodes, as the leader.

@@ -23,7 +23,7 @@ pub use demand::Demand;
 pub use receipt::Receipt;
 pub use replies::{
     Cancelled, Configured, Dead, Delivered, Delivery, DurabilityReached, Failed, Listed, Paused,
-    Peeked, Popped, Purged, Pushed, PushedOne, ReceiptResult, Redriven, ResultOf, Results,
+    Peeked, Popped, Purged, Pushed, PushedOne, Rates, ReceiptResult, Redriven, ResultOf, Results,
     Settings, Shown, Stats,
 };
 
@@ -365,7 +365,12 @@ mod admin;
 pub use admin::{Act, Admin, Backoff, Change, Look, State};
 
 impl Request {
-    pub(super) fn build(operation: Operation, mut given: Fields<'_>) -> Result<Self, Refusal> {
+    /// `suffix` is what the subject names.
+    pub(super) fn build(
+        operation: Operation,
+        mut given: Fields<'_>,
+        suffix: Option<&str>,
+    ) -> Result<Self, Refusal> {
         let verdict = match operation {
             Operation::QueuePush => return Ok(Request::Push(Push::build(given)?)),
             Operation::QueuePop => {
@@ -389,7 +394,7 @@ impl Request {
             Operation::QueueExtend => Verdict::Extend {
                 visibility_ms: given.required_integer("visibility_ms")?,
             },
-            _ => return Ok(Request::Admin(Admin::build(operation, given)?)),
+            _ => return Ok(Request::Admin(Admin::build(operation, given, suffix)?)),
         };
         Ok(Request::Receipts(Receipts::build(&mut given, verdict)?))
     }

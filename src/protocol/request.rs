@@ -160,7 +160,8 @@ impl Request {
             | Operation::QueuePause
             | Operation::QueueResume
             | Operation::AdminQueuePurge => {
-                Request::Queue(Box::new(queue::Request::build(operation, fields)?))
+                let suffix = envelope.suffix;
+                Request::Queue(Box::new(queue::Request::build(operation, fields, suffix)?))
             }
         })
     }

@@ -188,6 +188,11 @@ impl Prefix {
         format!("{}.{}", self.0, operation.name())
     }
 
+    /// Where nodes hear a tenant ask for an operation.
+    pub fn tenant_operation(&self, tenant: &Tenant, operation: Operation) -> String {
+        format!("{}.t.{tenant}.{}", self.0, operation.name())
+    }
+
     /// Where one node answers an operation.
     pub fn node_operation(&self, node: NodeId, operation: Operation) -> String {
         format!("{}.node.{node}.{}", self.0, operation.name())

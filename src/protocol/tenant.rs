@@ -202,6 +202,10 @@ fn enter_queue(request: &mut queue::Request, tenant: &Tenant) -> Result<(), Refu
                 tenant.enter_if_given(cursor);
             }
             queue::Act::Purge { .. } => return Err(forbidden(Operation::AdminQueuePurge)),
+            queue::Act::Redrive { to, .. } => {
+                tenant.enter_if_given(&mut admin.topic);
+                tenant.enter_if_given(to);
+            }
             _ => tenant.enter_if_given(&mut admin.topic),
         },
     }

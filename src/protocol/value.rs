@@ -82,6 +82,16 @@ pub struct InFields {
     pub kind: Kind,
 }
 
+impl InFields {
+    /// The fields of a reply as one in `encoding` has them. Those that do not fit together stay as they are.
+    pub fn written_for(self, encoding: Encoding) -> Self {
+        match Value::from_reply(self.clone()) {
+            Ok(value) => value.in_reply(encoding),
+            Err(_) => self,
+        }
+    }
+}
+
 impl Value {
     pub fn text(text: impl Into<String>) -> Self {
         Value {

@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -22,10 +22,11 @@ use crate::protocol::queue::{Demand, Push, Receipt, Receipts, Request, Verdict};
 use crate::protocol::status::Durability;
 use crate::protocol::{Code, Encoding, ErrorReply, Operation, Outcome, Prefix, Refusal, ReplyTo};
 use crate::queue::keys::Keyspace;
-use crate::queue::owner::{Ask, Owner, PENDING_MAX, Return, Wanted};
+use crate::queue::owner::{Ask, Owner, PENDING_MAX, Return, WAITERS_MAX, Wanted};
 use crate::queue::script::NewMessage;
 use crate::queue::store::Store;
 use crate::raft::handle::Handle;
+use crate::raft::network::Network;
 use crate::stats::{Stats, TopicStats};
 use crate::time::{self, Instant};
 use crate::view::rendezvous::Placement;
@@ -38,10 +39,16 @@ mod looking;
 mod marking;
 mod moving;
 mod passing;
+mod rates;
+mod redriving;
 mod running;
 mod sampling;
 
 pub use answers::{Answered, Answers, Body};
+pub use looking::ABOUT_TOPICS;
+pub use redriving::Road;
+
+use rates::Recent;
 use sampling::Scrapes;
 
 /// Topics of which this node remembers how far they had come.
@@ -61,6 +68,7 @@ pub struct Parts {
     pub me: NodeId,
     pub prefix: Prefix,
     pub handle: Handle,
+    pub network: Network,
     pub relay: Relay,
     /// Absent when the node was told of no Redis.
     pub redis: Option<Arc<Store>>,
@@ -89,6 +97,9 @@ struct Shared {
     /// Calls whose pushes wait for the word of replicas.
     confirming: AtomicUsize,
     acts: tokio::sync::Semaphore,
+    /// Set once the node can ask as a client does.
+    road: OnceLock<Arc<dyn Road>>,
+    recent: Mutex<Recent>,
     scrapes: Scrapes,
 }
 
@@ -187,8 +198,16 @@ impl QueueService {
             moving: AtomicUsize::new(0),
             confirming: AtomicUsize::new(0),
             acts: tokio::sync::Semaphore::new(ACTS_MAX),
+            road: OnceLock::new(),
+            recent: Mutex::default(),
             scrapes: Scrapes::default(),
         }))
+    }
+
+    /// Tells how this node asks others as a client does.
+    pub fn set_road(&self, road: Arc<dyn Road>) {
+        let is_first = self.0.road.set(road).is_ok();
+        assert!(is_first, "a node is built once");
     }
 
     /// The node that owns a topic; none while no node is in the view.
@@ -419,41 +438,17 @@ impl Shared {
             Ok(()) => self.start(&name, topic),
             Err(ticket) => {
                 drop(topics);
-                let refusal = ErrorReply::overloaded("requests that wait", PENDING_MAX as u64);
-                self.refuse_ticket(&ticket, &refusal);
+                let (what, limit) = match ticket.shape {
+                    Shape::Pop(_) => ("pops that wait at this topic", WAITERS_MAX),
+                    _ => ("requests that wait", PENDING_MAX),
+                };
+                self.refuse_ticket(&ticket, &ErrorReply::overloaded(what, limit as u64));
             }
         }
     }
 
     fn hand_back(self: &Arc<Self>, topic: &str, receipts: Vec<Receipt>) {
         self.submit(topic, None, Ask::Nack(receipts, Return::unheard()));
-    }
-
-    /// Remembers how far a topic has come; `change` returns whether the log is to know.
-    fn note(&self, topic: &Arc<str>, change: impl FnOnce(&mut Known) -> bool) {
-        let mut known = lock(&self.known);
-        if !known.contains_key(topic) && known.len() >= REMEMBERED_MAX {
-            known.pop_first();
-        }
-        let entry = known.entry(topic.clone()).or_default();
-        if change(entry) && !entry.is_unreported {
-            entry.is_unreported = true;
-            lock(&self.unreported).push_back(topic.clone());
-            self.some_unreported.notify_one();
-        }
-    }
-
-    /// Remembers what an answer of Redis says.
-    fn note_done(&self, topic: &Arc<str>, (opseq, seq, bytes): (u64, u64, u64)) {
-        self.note(topic, |known| {
-            let is_further = opseq > known.opseq;
-            if opseq >= known.opseq {
-                known.bytes = bytes;
-            }
-            known.opseq = known.opseq.max(opseq);
-            known.seq = known.seq.max(seq);
-            is_further
-        });
     }
 
     fn refuse_ticket(&self, ticket: &Ticket, refusal: &ErrorReply) {

@@ -229,3 +229,17 @@ async fn queue_follows_a_promoted_replica_and_loses_no_more_than_the_topics_of_a
         "store_unavailable"
     );
 }
+
+#[tokio::test]
+async fn queue_dead_messages_go_from_master_to_master_of_a_redis_cluster() {
+    let (redis, _cluster, queue) = start(1).await;
+    let (from, to) = (redis.topic_of(0, 0), redis.topic_of(1, 0));
+    push(&queue, &from, json!({"id": "own"})).await;
+    let popped = queue.pop(&from, 1).await;
+    let dead = json!({"topic": from, "receipt": popped[0]["receipt"], "dead": true});
+    queue.ok("queue.nack", dead).await;
+    let redrive = json!({"topic": from, "to": to});
+    let done = queue.ok("queue.redrive", redrive).await;
+    assert_eq!((&done["moved"], &done["dead"]), (&json!(1), &json!(0)));
+    assert_eq!(queue.pop(&to, 1).await[0]["id"], "own");
+}

@@ -77,15 +77,9 @@ async fn pops(queue: &Queue, nodes: &BTreeSet<u64>) -> Vec<(String, wire::Pendin
     wait::until("all pops wait", async || {
         let body = json!({"prefix": "moves.", "limit": 1_000});
         let limit = Duration::from_secs(5);
-        let mut waiting = 0;
-        for node in 1..=3 {
-            let subject = format!("mufakat.node.{node}.queue.list");
-            let Some(listed) = wire::request(&queue.nats, &subject, &body, limit).await else {
-                continue;
-            };
-            let topics = listed["topics"].as_array()?.iter();
-            waiting += topics.filter_map(|t| t["waiters"].as_u64()).sum::<u64>();
-        }
+        let listed = wire::request(&queue.nats, "mufakat.queue.list", &body, limit).await?;
+        let topics = listed["topics"].as_array()?.iter();
+        let waiting: u64 = topics.filter_map(|t| t["waiters"].as_u64()).sum();
         (waiting == TOPICS as u64).then_some(())
     })
     .await;

@@ -1,8 +1,53 @@
 //! `mufakat queue …` as people and scripts use it.
 
-use serde_json::{Value, json};
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
 
-use crate::queue::start;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr};
+
+use crate::cli::{done, mufakat, run, stdout};
+use crate::cluster::Cluster;
+use crate::queue::{messages, start};
+use crate::wait;
+
+/// A `queue work` with a process group of its own, as a shell starts it on a terminal.
+struct Work {
+    child: Child,
+    pid: Pid,
+    says: Lines<BufReader<ChildStderr>>,
+}
+
+impl Work {
+    fn start(cluster: &Cluster, words: &[&str]) -> Work {
+        let mut command = mufakat(cluster, &[&["queue", "work"], words].concat());
+        command.process_group(0);
+        let mut command = tokio::process::Command::from(command);
+        let mut child = command.kill_on_drop(true).spawn().expect("it starts");
+        let pid = child.id().and_then(|id| Pid::from_raw(id as i32));
+        let stderr = child.stderr.take().expect("it is a pipe");
+        Work {
+            pid: pid.expect("it runs"),
+            child,
+            says: BufReader::new(stderr).lines(),
+        }
+    }
+
+    /// The next line that it writes to stderr.
+    async fn says(&mut self) -> String {
+        let line = tokio::time::timeout(wait::LONG, self.says.next_line()).await;
+        let line = line.expect("a line in time").expect("it can be read");
+        line.expect("one more line")
+    }
+
+    async fn ends(mut self) -> Option<i32> {
+        let ended = tokio::time::timeout(wait::LONG, self.child.wait()).await;
+        ended.expect("it ends").expect("our child").code()
+    }
+}
 
 #[tokio::test]
 async fn queue_work_runs_a_command_for_each_message() {
@@ -62,4 +107,138 @@ async fn queue_work_runs_a_command_for_each_message() {
     assert!(run(&work).await.status.success());
     assert_eq!(queue.counts("b").await, [0; 4]);
     assert_eq!(queue.stats("b").await["acked"], 1);
+}
+
+/// One job is busy, the other one waits for a message when it is to take none any more.
+#[tokio::test]
+async fn queue_work_that_finishes_takes_no_more_messages() {
+    let (cluster, queue) = start(1).await;
+    queue.push("a", json!("long")).await;
+    let files = tempfile::tempdir().expect("a directory");
+    let go = files.path().join("go");
+    let script = format!("until test -e {}; do sleep 0.1; done", go.display());
+    let words = ["a", "--jobs", "2", "--visibility", "1h", "--", "sh", "-c"];
+    let mut work = Work::start(&cluster, &[&words[..], &[&script]].concat());
+    wait::until("one job is busy, the other one waits", async || {
+        let stats = queue.stats("a").await;
+        (stats["in_flight"] == 1 && stats["waiters"] == 1).then_some(())
+    })
+    .await;
+    kill_process(work.pid, Signal::TERM).expect("it runs");
+    assert!(work.says().await.contains("no more messages"));
+    queue.push("a", json!("late")).await;
+    let body = json!({"topic": "a", "consumer": "c", "wait_ms": 10_000});
+    let late = wait::until("somebody else gets it", async || {
+        messages(&queue.ok("queue.pop", body.clone()).await).pop()
+    })
+    .await;
+    assert_eq!(late["payload"], "late");
+    queue.ack("a", &late["receipt"]).await;
+    std::fs::write(go, "").expect("a file");
+    assert_eq!(work.ends().await, Some(0));
+    assert_eq!(queue.counts("a").await, [0; 4], "the first one is done");
+}
+
+/// On a terminal Ctrl-C is for all of a process group: the commands are in groups of their own.
+#[tokio::test]
+async fn queue_work_finishes_at_the_first_ctrl_c_and_stops_at_the_second() {
+    let (cluster, queue) = start(1).await;
+    let files = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| files.path().join(name);
+    let (go, began) = (path("go"), path("began"));
+    let script = format!(
+        "touch {}; until test -e {}; do sleep 0.1; done",
+        began.display(),
+        go.display()
+    );
+    let words = ["a", "--visibility", "1h", "--", "sh", "-c", &script];
+    let runs = async || {
+        wait::until("the command runs", async || began.exists().then_some(())).await;
+        std::fs::remove_file(&began).expect("it is there");
+    };
+    queue.push("a", json!("finished")).await;
+    let mut work = Work::start(&cluster, &words);
+    runs().await;
+    kill_process_group(work.pid, Signal::INT).expect("it runs");
+    assert!(work.says().await.contains("no more messages"));
+    std::fs::write(&go, "").expect("a file");
+    assert_eq!(work.ends().await, Some(0));
+    assert_eq!(queue.counts("a").await, [0; 4]);
+
+    std::fs::remove_file(&go).expect("it is there");
+    queue.push("a", json!("stopped")).await;
+    let mut work = Work::start(&cluster, &words);
+    runs().await;
+    kill_process_group(work.pid, Signal::INT).expect("it runs");
+    assert!(work.says().await.contains("no more messages"));
+    kill_process_group(work.pid, Signal::INT).expect("it runs");
+    assert!(work.says().await.contains("stopping"));
+    assert_eq!(work.ends().await, Some(0));
+    assert_eq!(queue.counts("a").await, [1, 0, 0, 0], "it is handed back");
+    let popped = queue.pop("a", 1).await;
+    let why = popped[0]["last_error"].as_str().expect("a reason");
+    assert!(why.contains("stopped together with the worker"), "{why}");
+}
+
+/// As base64 the greatest payload does not go through the broker.
+#[tokio::test]
+async fn queue_verbs_carry_the_greatest_binary_payload() {
+    const BYTES: usize = 900 * 1024;
+    let (cluster, queue) = start(1).await;
+    let payload: Vec<u8> = (0..BYTES).map(|nth| (nth % 251) as u8).collect();
+    let mut command = mufakat(&cluster, &["queue", "push", "a", "--kind", "binary"]);
+    let mut pushing = command.stdin(Stdio::piped()).spawn().expect("it starts");
+    let mut stdin = pushing.stdin.take().expect("it is a pipe");
+    let feeding = payload.clone();
+    let pushed = tokio::task::spawn_blocking(move || {
+        stdin.write_all(&feeding).expect("it reads");
+        drop(stdin);
+        pushing.wait_with_output().expect("it ends")
+    });
+    let pushed = pushed.await.expect("no panic");
+    assert!(pushed.status.success(), "{pushed:?}");
+    queue.push("b", json!({"n": 1.0})).await;
+    queue.push("b", json!("tex\"t")).await;
+    queue
+        .ok(
+            "queue.push",
+            json!({"topic": "b", "payload_base64": "AP8="}),
+        )
+        .await;
+
+    let is_whole = |message: &Value| {
+        let base64 = message["payload_base64"].as_str().expect("it is binary");
+        assert_eq!(
+            (base64.len(), &message["encoding"]),
+            (BYTES.div_ceil(3) * 4, &json!("binary"))
+        );
+        assert!(message["payload"].is_null());
+    };
+    is_whole(&done(&cluster, &["queue", "peek", "a"]).await["messages"][0]);
+    is_whole(
+        &done(
+            &cluster,
+            &["queue", "tail", "a", "--after", "0", "--count", "1"],
+        )
+        .await,
+    );
+    is_whole(&done(&cluster, &["queue", "pop", "a", "--visibility", "100ms"]).await["messages"][0]);
+    let words = ["queue", "work", "a", "--until-empty", "--", "wc", "-c"];
+    let counted = wait::until("the message is ready again", async || {
+        let worked = run(&cluster, &words).await;
+        let counted = stdout(&worked).trim().to_owned();
+        (!counted.is_empty()).then_some(counted)
+    })
+    .await;
+    assert_eq!(counted, BYTES.to_string());
+
+    // Others are shown as they always were.
+    let shown = run(&cluster, &["queue", "pop", "b", "--max", "3"]).await;
+    for expected in [
+        r#""payload":{"n":1.0},"#,
+        r#""payload":"tex\"t","#,
+        r#""payload_base64":"AP8=","#,
+    ] {
+        assert!(stdout(&shown).contains(expected), "{}", stdout(&shown));
+    }
 }

@@ -116,4 +116,23 @@ async fn what_a_team_keeps_in_topics_leaves_room_for_another() {
         (push(&a, "one").await["ok"] == true).then_some(())
     })
     .await;
+
+    // What died moves to another topic of the same team, whose name for it another team has for its own.
+    let pop = json!({"topic": "one", "consumer": "c"});
+    let popped = ask(&a, "queue.pop", pop).await;
+    let receipt = &popped["messages"][0]["receipt"];
+    let dead = json!({"topic": "one", "receipt": receipt, "dead": true});
+    ask(&a, "queue.nack", dead).await;
+    let redriven = wait::until("the other topic has room", async || {
+        let body = json!({"topic": "one", "to": "two"});
+        let redriven = ask(&a, "queue.redrive", body).await;
+        (wire::code(&redriven) != "queue_full").then_some(redriven)
+    })
+    .await;
+    assert_eq!(redriven["moved"], 1, "{redriven}");
+    let ready = async |user: &User| {
+        let stats = ask(user, "queue.stats", json!({"topic": "two"})).await;
+        stats["ready"].clone()
+    };
+    assert_eq!((ready(&a).await, ready(&b).await), (json!(1), json!(0)));
 }

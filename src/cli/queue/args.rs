@@ -212,9 +212,13 @@ const STATES: [&str; 4] = ["ready", "delayed", "in_flight", "dead"];
 
 /// Make dead messages ready again: all, or those that are chosen.
 ///
+/// With --to they go to another topic, as they were pushed. What is moved so comes at least once: if this is
+/// interrupted, some may be in both topics until it is run again.
+///
 /// Examples:
 ///   mufakat queue redrive mails --dry-run
 ///   mufakat queue redrive mails --reason timeout --per-second 10
+///   mufakat queue redrive mails --to mails-by-hand
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(in crate::cli) struct RedriveArgs {
@@ -229,6 +233,9 @@ pub(in crate::cli) struct RedriveArgs {
     /// At most so many become ready in a second.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub(super) per_second: Option<u64>,
+    /// Into this topic instead of their own.
+    #[arg(long, value_name = "TOPIC")]
+    pub(super) to: Option<String>,
     /// Only count.
     #[arg(long)]
     pub(super) dry_run: bool,

@@ -10,7 +10,7 @@ use crate::cli::reader::while_read;
 use crate::cli::{Connection, Failure, length_ms};
 use crate::client::{Client, ClientError, Target};
 use crate::protocol::queue::{Peeked, Shown, Stats};
-use crate::protocol::{Code, Operation};
+use crate::protocol::{Code, Encoding, Operation};
 
 /// Messages of one look, at first; fewer when they are too large for one answer.
 const LIMIT: u64 = 1_000;
@@ -51,7 +51,7 @@ fn rest_ms(text: &str) -> Result<u64, String> {
 }
 
 pub(super) async fn run(connection: &Connection, args: TailArgs) -> Result<(), Failure> {
-    let client = connection.client(Target::Leader).await?;
+    let client = connection.client_of_values(Target::Leader).await?;
     while_read(follow(connection, &client, args)).await
 }
 
@@ -70,12 +70,13 @@ async fn follow(connection: &Connection, client: &Client, args: TailArgs) -> Res
             tokio::time::sleep(Duration::from_millis(args.every)).await;
             continue;
         };
-        for message in &page.messages {
-            if !connection.print_to_reader(message, line)? {
+        tail.left -= page.messages.len() as u64;
+        for message in page.messages {
+            let message = message.written_for(Encoding::Json);
+            if !connection.print_to_reader(&message, line)? {
                 return Ok(());
             }
         }
-        tail.left -= page.messages.len() as u64;
         tail.after_seq = page.after_seq.unwrap_or(tail.after_seq);
         if page.last_seq.is_none_or(|last| last <= tail.after_seq) {
             tokio::time::sleep(Duration::from_millis(args.every)).await;

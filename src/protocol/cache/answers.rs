@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::NodeId;
+use crate::protocol::Encoding;
 use crate::protocol::value::{InFields, Kind, Plain, Value};
 
 /// Whether there was a value.
@@ -60,6 +61,24 @@ impl Found {
         source: None,
         claim: None,
     };
+
+    /// The same as a reply in `encoding` has it.
+    pub fn written_for(self, encoding: Encoding) -> Self {
+        let Some(kind) = self.encoding else {
+            return self;
+        };
+        let value = InFields {
+            plain: self.value,
+            base64: self.value_base64,
+            kind,
+        };
+        let value = value.written_for(encoding);
+        Found {
+            value: value.plain,
+            value_base64: value.base64,
+            ..self
+        }
+    }
 
     /// The value, if there was one.
     ///

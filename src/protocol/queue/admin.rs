@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{BATCH_MAX, DELAY_MS_MAX, Operation, TIMEOUT_MS_FIELD, VISIBILITY_MS_MAX};
 use crate::protocol::error::ErrorReply;
 use crate::protocol::fields::{Field, Fields, Rule};
+use crate::protocol::request::is_under;
 use crate::protocol::{INTEGER_MAX, Refusal};
 
 /// Messages that one peek shows, unless it says less.
@@ -112,6 +113,7 @@ pub enum Act {
         cursor: Option<String>,
     },
     Redrive {
+        /// Only these; without any, all.
         ids: Vec<String>,
         /// Only those whose last failure contains this text.
         reason_contains: String,
@@ -121,6 +123,8 @@ pub enum Act {
         /// At most so many become ready in a second; 0: all at once.
         per_second: u64,
         dry_run: bool,
+        /// Into this topic instead of their own.
+        to: Option<String>,
     },
     Pause,
     Resume,
@@ -259,6 +263,7 @@ impl Admin {
         Field::new("limit", Rule::Integer(1, INTEGER_MAX)),
         Field::new("per_second", Rule::Integer(1, 1_000)),
         Field::new("dry_run", Rule::Boolean),
+        Field::new("to", Rule::Name),
         TIMEOUT_MS_FIELD,
     ];
     pub(in crate::protocol) const PURGE_FIELDS: &[Field] = &[
@@ -268,7 +273,11 @@ impl Admin {
         TIMEOUT_MS_FIELD,
     ];
 
-    pub(super) fn build(operation: Operation, mut given: Fields<'_>) -> Result<Self, Refusal> {
+    pub(super) fn build(
+        operation: Operation,
+        mut given: Fields<'_>,
+        suffix: Option<&str>,
+    ) -> Result<Self, Refusal> {
         let topic = match operation {
             Operation::QueueList => None,
             _ => Some(given.required_text("topic")?),
@@ -288,14 +297,7 @@ impl Admin {
                 limit: given.integer("limit").unwrap_or(LIMIT_DEFAULT),
                 cursor: given.text("cursor"),
             },
-            Operation::QueueRedrive => Act::Redrive {
-                ids: given.names("ids").unwrap_or_default(),
-                reason_contains: given.text("reason_contains").unwrap_or_default(),
-                dead_since_ms: given.integer("dead_since_ms").unwrap_or(0),
-                limit: given.integer("limit").unwrap_or(INTEGER_MAX),
-                per_second: given.integer("per_second").unwrap_or(0),
-                dry_run: given.boolean("dry_run").unwrap_or(false),
-            },
+            Operation::QueueRedrive => redrive(&mut given, suffix)?,
             Operation::QueuePause => Act::Pause,
             Operation::QueueResume => Act::Resume,
             Operation::AdminQueuePurge => purge(&mut given, topic.as_deref().unwrap_or_default())?,
@@ -327,6 +329,30 @@ fn changes(given: &mut Fields<'_>) -> Result<Vec<(&'static str, Change)>, Refusa
         changes.extend(Backoff::build(backoff)?.changes());
     }
     Ok(changes)
+}
+
+fn redrive(given: &mut Fields<'_>, suffix: Option<&str>) -> Result<Act, Refusal> {
+    let ids = given.names("ids");
+    if ids.as_ref().is_some_and(Vec::is_empty) {
+        let message = "`ids` must have at least one id; without the field all are meant";
+        return Err(ErrorReply::bad_field("ids", message).into());
+    }
+    let to = given.text("to");
+    if let (Some(to), Some(suffix)) = (&to, suffix)
+        && !is_under(to, suffix)
+    {
+        let message = format!("`to` `{to}` does not lie under the subject's name");
+        return Err(ErrorReply::bad_field("to", message).into());
+    }
+    Ok(Act::Redrive {
+        ids: ids.unwrap_or_default(),
+        reason_contains: given.text("reason_contains").unwrap_or_default(),
+        dead_since_ms: given.integer("dead_since_ms").unwrap_or(0),
+        limit: given.integer("limit").unwrap_or(INTEGER_MAX),
+        per_second: given.integer("per_second").unwrap_or(0),
+        dry_run: given.boolean("dry_run").unwrap_or(false),
+        to,
+    })
 }
 
 fn purge(given: &mut Fields<'_>, topic: &str) -> Result<Act, Refusal> {

@@ -90,6 +90,26 @@ impl Delivered {
         }
     }
 
+    /// The same message as a reply in `encoding` has it.
+    pub fn written_for(self, encoding: Encoding) -> Self {
+        let payload = InFields {
+            plain: self.payload,
+            base64: self.payload_base64,
+            kind: self.encoding,
+        };
+        let InFields {
+            plain,
+            base64,
+            kind,
+        } = payload.written_for(encoding);
+        Self {
+            payload: plain,
+            payload_base64: base64,
+            encoding: kind,
+            ..self
+        }
+    }
+
     /// # Errors
     /// When the fields do not fit together, which no node sends.
     pub fn payload(&self) -> Result<Value, String> {
@@ -215,6 +235,26 @@ pub struct Shown {
 }
 
 impl Shown {
+    /// The same message as a reply in `encoding` has it.
+    pub fn written_for(self, encoding: Encoding) -> Self {
+        let payload = InFields {
+            plain: self.payload,
+            base64: self.payload_base64,
+            kind: self.encoding,
+        };
+        let InFields {
+            plain,
+            base64,
+            kind,
+        } = payload.written_for(encoding);
+        Self {
+            payload: plain,
+            payload_base64: base64,
+            encoding: kind,
+            ..self
+        }
+    }
+
     /// # Errors
     /// When the fields do not fit together, which no node sends.
     pub fn payload(&self) -> Result<Value, String> {
@@ -266,8 +306,17 @@ pub struct Configured {
     pub settings: Settings,
 }
 
+/// How much went through a topic lately, in messages per second: the mean over the last 50 to 60 seconds,
+/// as far as its owner owned it. Messages that came again count again as delivered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    pub pushed: f64,
+    pub delivered: f64,
+    pub acked: f64,
+}
+
 /// `queue.stats`. Messages behind others of their group count as ready.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
     pub topic: String,
     pub ready: u64,
@@ -276,8 +325,11 @@ pub struct Stats {
     pub dead: u64,
     /// Age of the oldest message that is ready or in flight longest; 0 if there is none.
     pub oldest_age_ms: u64,
-    /// Pops that wait, as the node that answers knows.
-    pub waiters: u64,
+    /// Pops that wait; none if the topic's owner did not say.
+    pub waiters: Option<u64>,
+    /// None if the topic's owner did not say.
+    #[serde(default)]
+    pub rates: Option<Rates>,
     /// Messages taken and acknowledged since the topic began.
     pub pushed: u64,
     pub acked: u64,
@@ -287,7 +339,7 @@ pub struct Stats {
     pub owner_node: Option<NodeId>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Listed {
     pub topics: Vec<Stats>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -298,7 +350,7 @@ pub struct Listed {
 pub struct Redriven {
     /// With `dry_run`: how many would be.
     pub moved: u64,
-    /// How many are dead now.
+    /// How many are dead in the topic now.
     pub dead: u64,
 }
 

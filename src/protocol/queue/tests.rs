@@ -83,6 +83,14 @@ fn what_is_wrong_with_a_push_is_named() {
             "messages[0].headers",
         ),
         (
+            r#"{"topic":"a","payload":1,"headers":{"a":"1","a":"2"}}"#,
+            "headers.a",
+        ),
+        (
+            r#"{"topic":"a","messages":[{"payload":1,"headers":{"b":"1","b":"1"}}]}"#,
+            "messages[0].headers.b",
+        ),
+        (
             r#"{"topic":"a","payload":1,"require_durability":"best"}"#,
             "require_durability",
         ),
@@ -117,6 +125,25 @@ fn receipts_are_one_or_many_and_must_be_receipts() {
             (Code::BadRequest, field.to_owned())
         );
     }
+}
+
+#[test]
+fn a_redrive_is_of_some_or_of_all_and_to_a_topic_that_the_subject_allows() {
+    let none = r#"{"topic":"a","ids":[]}"#;
+    assert_eq!(refused(Operation::QueueRedrive, none).1, "ids");
+    let to = |suffix, to: &str| {
+        let envelope = Envelope {
+            suffix,
+            ..Envelope::default()
+        };
+        let body = format!(r#"{{"topic":"team.a","to":"{to}"}}"#);
+        let redrive = Some(Operation::QueueRedrive);
+        let (_, request) = AnyRequest::decode(redrive, envelope, body.as_bytes());
+        request.map(drop).map_err(|refusal| refusal.field.clone())
+    };
+    assert_eq!(to(None, "other"), Ok(()));
+    assert_eq!(to(Some("team.a"), "team.a.late"), Ok(()));
+    assert_eq!(to(Some("team.a"), "team.b"), Err(Some("to".to_owned())));
 }
 
 #[test]

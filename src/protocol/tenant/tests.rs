@@ -71,6 +71,7 @@ fn every_operation_of_a_tenant_is_within_its_names_or_refused() {
             serde_json::json!({"receipt": "1.1.0000000000000000", "visibility_ms": 1000})
         }
         "queue.peek" => serde_json::json!({"state": "ready"}),
+        "queue.redrive" => serde_json::json!({"to": "NAME"}),
         "queue.cancel" => serde_json::json!({"id": "i"}),
         "cache.get_many" => serde_json::json!({"keys": ["NAME", "NAME"]}),
         "cache.set" => serde_json::json!({

@@ -9,16 +9,14 @@ use super::running::refusal_of;
 use super::{ACTS_MAX, Body, Origin, QueueService, Shared, lock, reconfiguring};
 use crate::protocol::error::{Code, ErrorReply};
 use crate::protocol::queue::{
-    Act, Admin, Backoff, Cancelled, Change, Configured, DEDUP_MS_DEFAULT, Look,
-    MAX_DELIVERIES_DEFAULT, Paused, Purged, Redriven, Settings, State, VISIBILITY_MS_DEFAULT,
+    Act, Admin, Backoff, Cancelled, Change, Configured, DEDUP_MS_DEFAULT, MAX_DELIVERIES_DEFAULT,
+    Paused, Purged, Settings, State, VISIBILITY_MS_DEFAULT,
 };
 use crate::protocol::{Encoding, Refusal};
 use crate::queue::script::{Args, Caller, Denied, Done, Reply, Script, Stored};
 
 /// Messages that one call of a purge removes: Redis does nothing else meanwhile.
 const PURGE_STEP: u64 = 1_000;
-/// Messages that one call of a redrive moves.
-const REDRIVE_STEP: u64 = 1_000;
 
 impl QueueService {
     pub(super) fn act(&self, admin: Admin, origin: &Origin<'_>) -> Result<(), Refusal> {
@@ -77,7 +75,7 @@ impl Shared {
     }
 
     /// Runs a script that changes the topic, as its owner.
-    async fn change(
+    pub(super) async fn change(
         self: &Arc<Self>,
         topic: &Arc<str>,
         script: Script,
@@ -87,7 +85,8 @@ impl Shared {
         if placement.home(topic.as_bytes()) != Some(self.parts.me) {
             return Err(reconfiguring());
         }
-        if script == Script::Configure {
+        // What these change stays although the topic has no message yet.
+        if matches!(script, Script::Configure | Script::Pause) {
             let noted = self.note_topic(topic).await;
             noted.map_err(|error| refusal_of(&error))?;
         }
@@ -155,80 +154,6 @@ impl Shared {
         Ok(Body::Paused(Paused { paused, changed }))
     }
 
-    async fn redrive(self: &Arc<Self>, topic: &Arc<str>, act: Act) -> Result<Body, Refusal> {
-        let Act::Redrive {
-            ids,
-            reason_contains,
-            dead_since_ms,
-            limit,
-            per_second,
-            dry_run,
-        } = act
-        else {
-            unreachable!("it is asked for a redrive");
-        };
-        let chosen = self.dead_by_ids(topic, &ids).await?;
-        let mut moved = 0;
-        loop {
-            let step = if dry_run {
-                limit
-            } else {
-                REDRIVE_STEP.min(limit - moved)
-            };
-            let mut args = Args::default();
-            args.number(u64::from(dry_run));
-            args.number(step);
-            args.text(&reason_contains);
-            args.number(dead_since_ms);
-            args.number(1_000_u64.checked_div(per_second).unwrap_or(0));
-            args.number(chosen.as_ref().map_or(0, |chosen| chosen.len() as u64));
-            for seq in chosen.iter().flatten() {
-                args.number(*seq);
-            }
-            if chosen.as_ref().is_some_and(Vec::is_empty) {
-                return Ok(Body::Redriven(Redriven {
-                    moved: 0,
-                    dead: self.stats(topic).await?.dead,
-                }));
-            }
-            let mut done = self.change(topic, Script::Redrive, args).await?;
-            let now = done.number().ok_or_else(nonsense)?;
-            let dead = done.number().ok_or_else(nonsense)?;
-            moved += now;
-            // A rate holds for one step: what else is dead stays for another request.
-            if dry_run || now < step || moved >= limit || per_second > 0 || chosen.is_some() {
-                return Ok(Body::Redriven(Redriven { moved, dead }));
-            }
-        }
-    }
-
-    /// Sequence numbers of the dead messages with these ids; none when no ids are given.
-    async fn dead_by_ids(
-        self: &Arc<Self>,
-        topic: &Arc<str>,
-        ids: &[String],
-    ) -> Result<Option<Vec<u64>>, Refusal> {
-        if ids.is_empty() {
-            return Ok(None);
-        }
-        let mut chosen = Vec::new();
-        let mut cursor = 0;
-        loop {
-            let state = State::Dead;
-            let wanted = (Look::In { state, cursor }, PURGE_STEP);
-            let page = self.peek(topic, wanted, Encoding::MessagePack).await?;
-            let found = page
-                .messages
-                .iter()
-                .filter(|message| ids.contains(&message.id));
-            chosen.extend(found.map(|message| message.seq));
-            match page.cursor {
-                Some(next) if chosen.len() < ids.len() => cursor = next,
-                _ => return Ok(Some(chosen)),
-            }
-        }
-    }
-
     async fn purge(self: &Arc<Self>, topic: &Arc<str>, states: &[State]) -> Result<Body, Refusal> {
         let mut count = 0;
         loop {
@@ -240,7 +165,8 @@ impl Shared {
             }
             let mut done = self.change(topic, Script::Purge, args).await?;
             count += done.number().ok_or_else(nonsense)?;
-            if done.number() == Some(0) {
+            let more_left = done.number().ok_or_else(nonsense)?;
+            if more_left == 0 {
                 return Ok(Body::Purged(Purged { count }));
             }
         }

@@ -1,17 +1,52 @@
 //! What is only looked at: the counts of topics, and their messages without taking them.
+//!
+//! Counts are in Redis, for any node to see. Only the owner of a topic knows who waits there, and how much
+//! went through it lately: a list asks each owner once, for all its topics.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use serde::{Deserialize, Serialize};
 
 use super::acts::nonsense;
 use super::running::refusal_of;
-use super::{Body, Shared, lock, reconfiguring};
-use crate::protocol::queue::{Dead, Failed, Listed, Look, Peeked, Shown, State, Stats};
+use super::{Body, QueueService, Shared, lock, reconfiguring};
+use crate::ids::NodeId;
+use crate::protocol::queue::{Dead, Failed, Listed, Look, Peeked, Rates, Shown, State, Stats};
 use crate::protocol::value::InFields;
 use crate::protocol::{Encoding, Refusal};
 use crate::queue::script::{Args, Caller, Done, Reply, Script, Stored};
 
 /// What the script tells of a message that it shows.
 const PARTS: usize = 8;
+/// The call by which a node asks another one about its topics.
+pub const ABOUT_TOPICS: &str = "queue.about";
+/// How long that may take: memory alone is looked at.
+const ABOUT_MAX: Duration = Duration::from_millis(700);
+
+/// What only its owner knows of a topic.
+#[derive(Serialize, Deserialize)]
+struct About {
+    waiters: u64,
+    rates: Rates,
+}
+
+impl QueueService {
+    /// Answers [`ABOUT_TOPICS`]; none if the question is not one.
+    pub fn answer_about(&self, question: &[u8]) -> Option<Bytes> {
+        let topics: Vec<String> = rmp_serde::from_slice(question).ok()?;
+        let about: Vec<_> = topics.iter().map(|topic| self.0.about(topic)).collect();
+        Some(packed(&about))
+    }
+}
+
+fn packed(value: &impl Serialize) -> Bytes {
+    let packed = rmp_serde::to_vec(value);
+    packed.expect("it has a form in MessagePack").into()
+}
 
 impl Shared {
     async fn inspect(
@@ -43,9 +78,7 @@ impl Shared {
         let paused = number()? == 1;
         let oldest_at_ms = number()?;
         let acked = number()?;
-        let waiters = lock(&self.topics)
-            .get(topic)
-            .map_or(0, |topic| topic.owner.waiters());
+        let about = self.about(topic);
         Ok(Stats {
             topic: topic.to_string(),
             ready,
@@ -56,13 +89,53 @@ impl Shared {
                 0 => 0,
                 at_ms => now_ms.saturating_sub(at_ms),
             },
-            waiters: waiters as u64,
+            waiters: about.as_ref().map(|about| about.waiters),
+            rates: about.map(|about| about.rates),
             pushed,
             acked,
             marked_seq: self.marked_seq(topic),
             paused,
             owner_node: self.placement().home(topic.as_bytes()),
         })
+    }
+
+    /// None of a topic that is another node's.
+    fn about(&self, topic: &str) -> Option<About> {
+        if self.placement().home(topic.as_bytes()) != Some(self.parts.me) {
+            return None;
+        }
+        let topics = lock(&self.topics);
+        let waiters = topics.get(topic).map_or(0, |topic| topic.owner.waiters());
+        Some(About {
+            waiters: waiters as u64,
+            rates: lock(&self.recent).of(topic, self.now_ms()),
+        })
+    }
+
+    /// Fills in what other nodes know of their topics, as far as they say so in time.
+    async fn ask_owners(&self, topics: &mut [Stats]) {
+        let mut by_owner: BTreeMap<NodeId, Vec<&mut Stats>> = BTreeMap::new();
+        for stats in topics {
+            let owner = stats.owner_node.filter(|&owner| owner != self.parts.me);
+            if let Some(owner) = owner {
+                by_owner.entry(owner).or_default().push(stats);
+            }
+        }
+        let asked = by_owner.into_iter().map(async |(owner, topics)| {
+            let names: Vec<&str> = topics.iter().map(|stats| &*stats.topic).collect();
+            let question = packed(&names);
+            let network = &self.parts.network;
+            let answer = network.call(owner, ABOUT_TOPICS, question, ABOUT_MAX);
+            let about: Vec<Option<About>> = match answer.await {
+                Ok(answer) => rmp_serde::from_slice(&answer).unwrap_or_default(),
+                Err(_) => Vec::new(),
+            };
+            for (stats, about) in topics.into_iter().zip(about) {
+                stats.waiters = about.as_ref().map(|about| about.waiters);
+                stats.rates = about.map(|about| about.rates);
+            }
+        });
+        join_all(asked).await;
     }
 
     pub(super) async fn list(
@@ -81,6 +154,7 @@ impl Shared {
         for name in left.by_ref().take(limit as usize) {
             topics.push(self.stats(&name.into()).await?);
         }
+        self.ask_owners(&mut topics).await;
         let cursor = topics.last().map(|last: &Stats| last.topic.clone());
         Ok(Body::Listed(Listed {
             cursor: cursor.filter(|_| left.next().is_some()),

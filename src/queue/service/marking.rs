@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::{Known, QueueService, Shared, lock};
+use super::{Known, QueueService, REMEMBERED_MAX, Shared, lock};
 use crate::protocol::Refusal;
 use crate::protocol::error::{Code, ErrorReply};
 use crate::protocol::tenant::Tenant;
@@ -57,6 +57,33 @@ impl QueueService {
 }
 
 impl Shared {
+    /// Remembers how far a topic has come; `change` returns whether the log is to know.
+    pub(super) fn note(&self, topic: &Arc<str>, change: impl FnOnce(&mut Known) -> bool) {
+        let mut known = lock(&self.known);
+        if !known.contains_key(topic) && known.len() >= REMEMBERED_MAX {
+            known.pop_first();
+        }
+        let entry = known.entry(topic.clone()).or_default();
+        if change(entry) && !entry.is_unreported {
+            entry.is_unreported = true;
+            lock(&self.unreported).push_back(topic.clone());
+            self.some_unreported.notify_one();
+        }
+    }
+
+    /// Remembers what an answer of Redis says.
+    pub(super) fn note_done(&self, topic: &Arc<str>, (opseq, seq, bytes): (u64, u64, u64)) {
+        self.note(topic, |known| {
+            let is_further = opseq > known.opseq;
+            if opseq >= known.opseq {
+                known.bytes = bytes;
+            }
+            known.opseq = known.opseq.max(opseq);
+            known.seq = known.seq.max(seq);
+            is_further
+        });
+    }
+
     /// Returns whether there was something to report and it was taken.
     async fn report_some(&self) -> bool {
         let names: Vec<Arc<str>> = {

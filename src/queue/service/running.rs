@@ -222,6 +222,7 @@ impl Shared {
                 return;
             };
             count(&topic.stats, &reply, died);
+            lock(&self.recent).count(name, &reply, self.now_ms());
             let told = topic.owner.done(call, reply, self.now_ms());
             self.watch(name, topic);
             told

@@ -26,7 +26,9 @@ pub(super) fn summary(operation: Operation) -> &'static str {
         Operation::QueueConfigure => "Changes settings of a topic, and tells those in force.",
         Operation::QueueStats => "How many messages a topic has in each state.",
         Operation::QueueList => "The topics there are.",
-        Operation::QueueRedrive => "Makes dead messages ready again.",
+        Operation::QueueRedrive => {
+            "Makes dead messages ready again, in their topic or in another one."
+        }
         Operation::QueuePause => "Stops pops of a topic, not pushes.",
         Operation::QueueResume => "Ends a pause.",
         Operation::AdminQueuePurge => "Removes all messages of some states.",
@@ -70,7 +72,8 @@ pub(super) fn request_field(operation: Operation, name: &str) -> (&'static str, 
         (_, "max_length") => "The most messages that are not dead; 0: no limit.",
         (_, "overflow") => "What a full topic does: refuse, or bury the oldest.",
         (_, "prefix") => "What the names begin with.",
-        (_, "ids") => "Only these; absent: all.",
+        (_, "ids") => "Only these, one at least; absent: all.",
+        (_, "to") => "Into this topic instead; at least once each.",
         (_, "reason_contains") => "Only those whose last failure contains this.",
         (_, "dead_since_ms") => "Only those that died then or later; Unix time.",
         (_, "per_second") => "At most so many become ready in a second; up to 1000 a request.",
@@ -231,6 +234,18 @@ fn shown() -> Value {
     object(fields)
 }
 
+fn rates() -> Value {
+    let number = || json!({"type": "number"});
+    let mut rates = object(vec![
+        ("pushed", number()),
+        ("delivered", number()),
+        ("acked", number()),
+    ]);
+    rates["type"] = json!(["object", "null"]);
+    let what = "Messages per second over the last minute; null if the topic's owner did not say.";
+    describe(rates, what)
+}
+
 fn stats_fields() -> Vec<(&'static str, Value)> {
     vec![
         ("topic", text()),
@@ -241,8 +256,12 @@ fn stats_fields() -> Vec<(&'static str, Value)> {
         ("oldest_age_ms", integer()),
         (
             "waiters",
-            describe(integer(), "Pops that wait at the node that answers."),
+            describe(
+                or_null("integer"),
+                "Pops that wait; null if the topic's owner did not say.",
+            ),
         ),
+        ("rates", rates()),
         ("pushed", integer()),
         ("acked", integer()),
         ("marked_seq", integer()),

@@ -1,0 +1,312 @@
+//! Dead messages on their way back to consumers: in their own topic, or in another one.
+//!
+//! Another topic may be another node's, and another server's of a Redis Cluster, so no script has both.
+//! Messages are shown, pushed there on the road of clients' requests, and removed here once that push is
+//! acknowledged. Whatever ends this in between leaves them in both topics, so that what is moved comes at
+//! least once. Each is pushed with its own id, or with one made of its topic and number: a redrive that is
+//! repeated while the other topic knows these ids moves none twice.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::acts::nonsense;
+use super::{Body, Shared, reconfiguring};
+use crate::protocol::error::{Code, ErrorReply, Outcome};
+use crate::protocol::queue::{Act, Look, Message, Push, Pushed, Redriven, State};
+use crate::protocol::{Encoding, NAME_BYTES_MAX, Operation, Refusal, Tenant, reply};
+use crate::queue::script::{Args, Reply, Script, Stored};
+
+/// Messages that one call moves: Redis does nothing else meanwhile.
+const STEP: u64 = 1_000;
+/// How long the owner of another topic may take for one push.
+const PUSH_MAX: Duration = Duration::from_secs(5);
+/// What the script tells of a message that it shows.
+const PARTS: usize = 4;
+
+/// The road on which this node asks as a client does.
+pub trait Road: Send + Sync + 'static {
+    /// The answer to one request, in its encoding; none if there is none within `limit`. A tenant asks by the
+    /// names that it knows.
+    fn ask(
+        &self,
+        whose: Option<Tenant>,
+        request: (Operation, Bytes),
+        limit: Duration,
+    ) -> BoxFuture<'_, Option<Bytes>>;
+}
+
+/// What the script does with the messages that are meant.
+#[derive(Clone, Copy)]
+enum Mode {
+    Move,
+    Count,
+    Show,
+    Remove,
+}
+
+/// Which dead messages are meant.
+#[derive(Default)]
+struct Choice {
+    /// None: all.
+    seqs: Option<Vec<u64>>,
+    reason_contains: String,
+    dead_since_ms: u64,
+    per_second: u64,
+}
+
+impl Choice {
+    fn args(&self, mode: Mode, most: u64) -> Args {
+        let mut args = Args::default();
+        args.number(mode as u64);
+        args.number(most);
+        args.text(&self.reason_contains);
+        args.number(self.dead_since_ms);
+        args.number(self.per_second);
+        args.number(self.seqs.as_ref().map_or(0, |seqs| seqs.len() as u64));
+        for seq in self.seqs.iter().flatten() {
+            args.number(*seq);
+        }
+        args
+    }
+}
+
+/// A dead message on its way to another topic.
+struct Dead {
+    seq: u64,
+    stored: Stored,
+    priority: u64,
+    group: Option<String>,
+}
+
+impl Shared {
+    pub(super) async fn redrive(
+        self: &Arc<Self>,
+        topic: &Arc<str>,
+        act: Act,
+    ) -> Result<Body, Refusal> {
+        let Act::Redrive {
+            ids,
+            reason_contains,
+            dead_since_ms,
+            limit,
+            per_second,
+            dry_run,
+            to,
+        } = act
+        else {
+            unreachable!("it is asked for a redrive");
+        };
+        let seqs = self.dead_by_ids(topic, &ids).await?;
+        if seqs.as_ref().is_some_and(Vec::is_empty) {
+            let dead = self.stats(topic).await?.dead;
+            return Ok(Body::Redriven(Redriven { moved: 0, dead }));
+        }
+        let choice = Choice {
+            seqs,
+            reason_contains,
+            dead_since_ms,
+            per_second,
+        };
+        // A rate holds for one step: what else is dead stays for another request.
+        let limit = match per_second {
+            0 => limit,
+            _ => limit.min(STEP),
+        };
+        let redriven = match to.filter(|to| **to != **topic) {
+            _ if dry_run => self.step(topic, (&choice, Mode::Count), limit).await?,
+            Some(to) => self.redrive_to(topic, &to, (&choice, limit)).await?,
+            None => self.redrive_here(topic, (&choice, limit)).await?,
+        };
+        Ok(Body::Redriven(redriven))
+    }
+
+    async fn step(
+        self: &Arc<Self>,
+        topic: &Arc<str>,
+        (choice, mode): (&Choice, Mode),
+        most: u64,
+    ) -> Result<Redriven, Refusal> {
+        let args = choice.args(mode, most);
+        let mut done = self.change(topic, Script::Redrive, args).await?;
+        Ok(Redriven {
+            moved: done.number().ok_or_else(nonsense)?,
+            dead: done.number().ok_or_else(nonsense)?,
+        })
+    }
+
+    async fn redrive_here(
+        self: &Arc<Self>,
+        topic: &Arc<str>,
+        (choice, limit): (&Choice, u64),
+    ) -> Result<Redriven, Refusal> {
+        let mut moved = 0;
+        loop {
+            let step = STEP.min(limit - moved);
+            let done = self.step(topic, (choice, Mode::Move), step).await;
+            let done = done.map_err(|refusal| after(moved, refusal))?;
+            moved += done.moved;
+            if done.moved < step || moved >= limit {
+                return Ok(Redriven { moved, ..done });
+            }
+        }
+    }
+
+    async fn redrive_to(
+        self: &Arc<Self>,
+        topic: &Arc<str>,
+        to: &str,
+        (choice, limit): (&Choice, u64),
+    ) -> Result<Redriven, Refusal> {
+        let mut moved = 0;
+        let mut ids = BTreeSet::new();
+        loop {
+            let (page, dead) = self
+                .show_dead(topic, (choice, STEP.min(limit - moved)))
+                .await
+                .map_err(|refusal| after(moved, refusal))?;
+            if page.is_empty() {
+                return Ok(Redriven { moved, dead });
+            }
+            let seqs: Vec<u64> = page.iter().map(|dead| dead.seq).collect();
+            let count = seqs.len() as u64;
+            let messages = (moved..).zip(page).map(|(nth, dead)| {
+                let rest_ms = (nth * 1_000).checked_div(choice.per_second).unwrap_or(0);
+                dead.message(topic, &mut ids, rest_ms)
+            });
+            let pushed = self.push_to(to, messages.collect()).await;
+            pushed.map_err(|refusal| after(moved, refusal))?;
+            moved += count;
+            let pushed = Choice {
+                seqs: Some(seqs),
+                ..Choice::default()
+            };
+            let removed = self.step(topic, (&pushed, Mode::Remove), count).await;
+            let Redriven { dead, .. } = removed.map_err(|refusal| after(moved, refusal))?;
+            if moved >= limit {
+                return Ok(Redriven { moved, dead });
+            }
+        }
+    }
+
+    /// Some of the messages that are meant, and how many there are of all.
+    async fn show_dead(
+        self: &Arc<Self>,
+        topic: &Arc<str>,
+        (choice, most): (&Choice, u64),
+    ) -> Result<(Vec<Dead>, u64), Refusal> {
+        let mut args = choice.args(Mode::Show, most);
+        args.number(self.parts.answers.payload_max() as u64 / 2);
+        let mut done = self.change(topic, Script::Redrive, args).await?;
+        let _count = done.number();
+        let left = done.number().ok_or_else(nonsense)?;
+        let shown = done.list().ok_or_else(nonsense)?;
+        let page = shown.chunks_exact(PARTS).map(Dead::read);
+        let page = page.collect::<Option<_>>().ok_or_else(nonsense)?;
+        Ok((page, left))
+    }
+
+    /// Has the owner of another topic take messages, all of them or none.
+    async fn push_to(&self, to: &str, messages: Vec<Message>) -> Result<(), Refusal> {
+        let road = self.road.get().ok_or_else(reconfiguring)?;
+        let whose = Tenant::of_name(to);
+        let topic = match &whose {
+            Some(tenant) => tenant.outside(to),
+            None => to,
+        };
+        let push = Push {
+            topic: topic.to_owned(),
+            messages,
+            batch: true,
+            require_durability: None,
+            timeout_ms: Some(PUSH_MAX.as_millis() as u64),
+        };
+        let encoding = Encoding::MessagePack;
+        let body = encoding.encode(&push.in_encoding(encoding));
+        let request = (Operation::QueuePush, body);
+        let answer = road.ask(whose, request, PUSH_MAX).await.ok_or_else(|| {
+            let message = "no answer to a push to the other topic in time";
+            ErrorReply::new(Code::Indeterminate, message)
+        })?;
+        let answer = reply::read::<Pushed>(encoding, &answer);
+        let answer = answer.map_err(|why| ErrorReply::new(Code::Internal, why))?;
+        answer.result.map(drop)
+    }
+
+    /// Sequence numbers of the dead messages with these ids; none when no ids are given.
+    async fn dead_by_ids(
+        self: &Arc<Self>,
+        topic: &Arc<str>,
+        ids: &[String],
+    ) -> Result<Option<Vec<u64>>, Refusal> {
+        if ids.is_empty() {
+            return Ok(None);
+        }
+        let mut chosen = Vec::new();
+        let mut cursor = 0;
+        loop {
+            let state = State::Dead;
+            let wanted = (Look::In { state, cursor }, STEP);
+            let page = self.peek(topic, wanted, Encoding::MessagePack).await?;
+            let found = page
+                .messages
+                .iter()
+                .filter(|message| ids.contains(&message.id));
+            chosen.extend(found.map(|message| message.seq));
+            match page.cursor {
+                Some(next) if chosen.len() < ids.len() => cursor = next,
+                _ => return Ok(Some(chosen)),
+            }
+        }
+    }
+}
+
+impl Dead {
+    fn read(parts: &[Reply]) -> Option<Self> {
+        let [seq, kept, priority, group] = parts else {
+            return None;
+        };
+        Some(Dead {
+            seq: seq.number()?,
+            stored: Stored::unpack(&kept.clone().into_bytes()?),
+            priority: priority.number()?,
+            group: group.text().filter(|group| !group.is_empty()),
+        })
+    }
+
+    /// As it was pushed, so far as its topic kept that; it rests so long first. `ids` are those that the
+    /// other topic has got: two messages with one id stay two.
+    fn message(self, topic: &str, ids: &mut BTreeSet<String>, rest_ms: u64) -> Message {
+        let own = self.stored.id.filter(|id| ids.insert(id.clone()));
+        Message {
+            id: Some(own.unwrap_or_else(|| id_of(topic, self.seq))),
+            delay_ms: Some(rest_ms).filter(|&ms| ms > 0),
+            priority: self.priority,
+            group: self.group,
+            headers: self.stored.headers,
+            ..Message::new(self.stored.payload)
+        }
+    }
+}
+
+/// The id of a message that has none: the same one each time.
+fn id_of(topic: &str, seq: u64) -> String {
+    let id = format!("{topic}/{seq}");
+    match id.len() {
+        0..=NAME_BYTES_MAX => id,
+        _ => format!("{:016x}/{seq}", xxh3_64(topic.as_bytes())),
+    }
+}
+
+/// A refusal that came when some were moved already.
+fn after(moved: u64, mut refusal: Refusal) -> Refusal {
+    if moved > 0 {
+        refusal.outcome = Outcome::Unknown;
+        refusal.message = format!("{} ({moved} were moved before)", refusal.message).into();
+    }
+    refusal
+}

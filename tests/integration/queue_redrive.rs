@@ -1,0 +1,191 @@
+//! Dead messages that are made ready again, in their own topic or in another one.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::queue::{Queue, messages, start};
+use crate::queue_waits::{all_are_in_view, owner_of};
+use crate::wire;
+
+/// Pushes messages with these fields, and has them die in this order.
+async fn bury(queue: &Queue, topic: &str, each: &[Value]) {
+    for more in each {
+        let mut body = json!({"topic": topic, "payload": "x"});
+        let fields = body.as_object_mut().expect("an object");
+        fields.extend(more.as_object().expect("an object").clone());
+        queue.ok("queue.push", body).await;
+        let body = json!({"topic": topic, "consumer": "c", "max": 1000});
+        let popped = messages(&queue.ok("queue.pop", body).await);
+        let receipts: Vec<&Value> = popped.iter().map(|message| &message["receipt"]).collect();
+        let dead = json!({"topic": topic, "receipts": receipts, "dead": true, "reason": "no good"});
+        queue.ok("queue.nack", dead).await;
+    }
+}
+
+async fn redrive(queue: &Queue, body: Value) -> [u64; 2] {
+    let done = queue.ok("queue.redrive", body).await;
+    ["moved", "dead"].map(|name| done[name].as_u64().expect("a count"))
+}
+
+/// Ids of all messages of a topic.
+async fn ids(queue: &Queue, topic: &str) -> BTreeSet<String> {
+    let (mut ids, mut seen, mut last) = (BTreeSet::new(), 0, 1);
+    while seen < last {
+        let body = json!({"topic": topic, "state": "all", "after_seq": seen});
+        let answer = queue.ok("queue.peek", body).await;
+        let all = messages(&answer).into_iter();
+        ids.extend(all.map(|message| message["id"].as_str().expect("an id").to_owned()));
+        [seen, last] =
+            ["after_seq", "last_seq"].map(|name| answer[name].as_u64().expect("a number"));
+    }
+    ids
+}
+
+#[tokio::test]
+async fn queue_redrive_of_no_ids_is_no_redrive_of_all() {
+    let (_cluster, queue) = start(1).await;
+    bury(&queue, "a", &[json!({})]).await;
+    let none = queue
+        .ask("queue.redrive", json!({"topic": "a", "ids": []}))
+        .await;
+    assert_eq!(wire::code(&none), "bad_request");
+    assert_eq!(none["error"]["field"], "ids", "{none}");
+    assert_eq!(queue.counts("a").await, [0, 0, 0, 1]);
+}
+
+/// 1000 / 600 is 1: spaced by whole milliseconds, 1,000 would become ready within a second.
+#[tokio::test]
+async fn queue_redrive_keeps_within_its_rate() {
+    let (_cluster, queue) = start(1).await;
+    let batch = vec![json!({"payload": 1}); 700];
+    let push = json!({"topic": "a", "messages": batch});
+    queue.ok("queue.push", push).await;
+    bury(&queue, "a", &[json!({})]).await;
+    let paced = json!({"topic": "a", "per_second": 600});
+    assert_eq!(redrive(&queue, paced).await, [701, 0]);
+    let body = json!({"topic": "a", "state": "delayed", "limit": 1000});
+    let delayed = messages(&queue.ok("queue.peek", body).await);
+    let due = delayed.iter().map(|message| &message["due_at_ms"]);
+    let due: Vec<u64> = due.map(|at| at.as_u64().expect("a time")).collect();
+    // Those that are due meanwhile are not shown any more; most are.
+    assert!(due.len() > 601, "{}", due.len());
+    for (first, later) in due.iter().zip(&due[600..]) {
+        assert!(later - first >= 1_000, "601 in {} ms", later - first);
+    }
+}
+
+/// Another topic whose owner is another node.
+async fn foreign(queue: &Queue, topic: &str) -> String {
+    let owner = owner_of(queue, topic).await.expect("an owner");
+    for nth in 0.. {
+        let other = format!("other-{nth}");
+        if owner_of(queue, &other).await.expect("an owner") != owner {
+            return other;
+        }
+    }
+    unreachable!("some topic is another node's")
+}
+
+#[tokio::test]
+async fn queue_redrive_to_another_topic_moves_what_was_pushed() {
+    let (cluster, queue) = start(3).await;
+    all_are_in_view(&cluster).await;
+    let to = foreign(&queue, "a").await;
+    let each = [
+        json!({"id": "own", "headers": {"h": "v"}, "priority": 9}),
+        json!({"group": "g", "payload": {"n": 1.0}}),
+    ];
+    bury(&queue, "a", &each).await;
+    let wanted = json!({"topic": "a", "to": to, "dry_run": true});
+    assert_eq!(redrive(&queue, wanted).await, [2, 2], "only counted");
+    assert!(ids(&queue, &to).await.is_empty());
+    let wanted = json!({"topic": "a", "to": to, "reason_contains": "another"});
+    assert_eq!(redrive(&queue, wanted).await, [0, 2]);
+    let wanted = json!({"topic": "a", "to": to, "reason_contains": "good"});
+    assert_eq!(redrive(&queue, wanted).await, [2, 0]);
+    assert_eq!(queue.counts("a").await, [0; 4]);
+    assert_eq!(queue.counts(&to).await, [2, 0, 0, 0]);
+
+    // A group goes on as one: the second message of it waits for the first.
+    let next = json!({"topic": to, "payload": 2, "group": "g", "priority": 8});
+    queue.ok("queue.push", next).await;
+    let popped = queue.pop(&to, 10).await;
+    let shown = |message: &Value| {
+        ["id", "payload", "headers", "deliveries"].map(|name| message[name].clone())
+    };
+    let shown: Vec<_> = popped.iter().map(shown).collect();
+    assert_eq!(
+        shown,
+        [
+            [json!("own"), json!("x"), json!({"h": "v"}), json!(1)],
+            [json!("a/2"), json!({"n": 1.0}), Value::Null, json!(1)],
+        ]
+    );
+    assert!(popped[0]["last_error"].is_null());
+}
+
+#[tokio::test]
+async fn queue_redrive_to_another_topic_can_be_repeated() {
+    let (_cluster, queue) = start(1).await;
+    // The same id twice, each a message of its own since the id was forgotten at once.
+    let twice = json!({"id": "twice", "dedup_ms": 0});
+    bury(&queue, "a", &[json!({}), twice.clone(), twice]).await;
+    // As a redrive leaves it that ended between its push and its removal.
+    let pushed = json!({"topic": "b", "payload": "x", "id": "a/1"});
+    queue.ok("queue.push", pushed).await;
+    assert_eq!(
+        redrive(&queue, json!({"topic": "a", "to": "b"})).await,
+        [3, 0]
+    );
+    let expected = ["a/1", "a/3", "twice"].map(str::to_owned);
+    assert_eq!(ids(&queue, "b").await, BTreeSet::from(expected));
+    assert_eq!(queue.counts("b").await, [3, 0, 0, 0]);
+
+    // What the other topic refuses stays dead here, and can be moved later.
+    bury(&queue, "a", &[json!({})]).await;
+    let settings = json!({"topic": "full", "max_length": 0});
+    queue.ok("queue.configure", settings).await;
+    let settings = json!({"topic": "full", "max_length": 1});
+    queue.ok("queue.configure", settings).await;
+    queue.push("full", json!(1)).await;
+    let refused = queue
+        .ask("queue.redrive", json!({"topic": "a", "to": "full"}))
+        .await;
+    assert_eq!(wire::code(&refused), "queue_full");
+    assert_eq!(refused["error"]["outcome"], "not_applied");
+    assert_eq!(queue.counts("a").await, [0, 0, 0, 1]);
+    let own = json!({"topic": "a", "to": "a"});
+    assert_eq!(redrive(&queue, own).await, [1, 0]);
+    assert_eq!(queue.counts("a").await, [1, 0, 0, 0]);
+}
+
+#[tokio::test]
+async fn queue_redrive_to_another_topic_goes_by_pages_and_by_rate() {
+    let (_cluster, queue) = start(1).await;
+    // Two of them do not go into one page.
+    let large = "l".repeat(400_000);
+    let large: Vec<Value> = (0..3).map(|_| json!({"payload": large})).collect();
+    bury(&queue, "a", &large).await;
+    bury(&queue, "a", &[json!({"id": "one"}), json!({"id": "two"})]).await;
+    let chosen = json!({"topic": "a", "to": "b", "ids": ["two", "seq-1", "seq-2"]});
+    assert_eq!(redrive(&queue, chosen).await, [3, 2]);
+    let expected = ["a/1", "a/2", "two"].map(str::to_owned);
+    assert_eq!(ids(&queue, "b").await, BTreeSet::from(expected));
+    let limited = json!({"topic": "a", "to": "c", "limit": 1});
+    assert_eq!(redrive(&queue, limited).await, [1, 1]);
+
+    let more: Vec<Value> = (0..4).map(|_| json!({})).collect();
+    bury(&queue, "a", &more).await;
+    let paced = json!({"topic": "a", "to": "d", "per_second": 1});
+    assert_eq!(redrive(&queue, paced).await, [5, 0]);
+    let body = json!({"topic": "d", "state": "delayed"});
+    let delayed = messages(&queue.ok("queue.peek", body).await);
+    let due = delayed.iter().map(|message| &message["due_at_ms"]);
+    let due: Vec<u64> = due.map(|at| at.as_u64().expect("a time")).collect();
+    assert!(due.len() >= 2, "{due:?}");
+    assert!(
+        due.windows(2).all(|pair| pair[1] - pair[0] >= 1_000),
+        "{due:?}"
+    );
+}
