@@ -358,10 +358,7 @@ pub async fn run(cli: Cli) -> ExitStatus {
         }
         Command::Node(command) => conclude_run(run_node(*command).await),
         Command::Config(command) => conclude_run(settings::run(command)),
-        Command::Completions(args) => {
-            settings::completions(&args);
-            ExitStatus::Done
-        }
+        Command::Completions(args) => conclude_run(settings::completions(&args)),
         Command::Man => conclude_run(settings::man()),
         Command::Healthcheck(args) => conclude_run(
             healthcheck::run(&args)

@@ -4,9 +4,11 @@ use std::io::Read;
 
 use serde_json::{Value as Json, json};
 
+use crate::cli::lock::lines::more;
 use crate::cli::work;
 use crate::cli::{Connection, ExitStatus, Failure};
 use crate::client::{Client, Target};
+use crate::protocol::lock::List;
 use crate::protocol::queue::{
     Cancelled, Demand, Listed, Message, Paused, Peeked, Pop, Popped, Purged, Push, Pushed, Rates,
     Receipts, Redriven, Results, Stats, Verdict,
@@ -19,7 +21,7 @@ mod tail;
 
 pub(super) use args::{QueueArgs, QueueCommand};
 
-use args::{CancelArgs, KindArg, ListArgs, PushArgs, TopicArgs, WhichArgs};
+use args::{CancelArgs, KindArg, ListArgs, PageOfMessagesArgs, PushArgs, TopicArgs, WhichArgs};
 
 pub(super) async fn run(
     connection: &Connection,
@@ -93,19 +95,22 @@ async fn operate(
                 .await?;
             connection.print(&stats, stats_line)
         }
-        QueueCommand::List(ListArgs { beginning }) => {
-            let body = json!({"prefix": beginning, "limit": 1000});
+        QueueCommand::List(ListArgs { beginning, page }) => {
+            let List { limit, cursor, .. } = page.request();
+            let body = json!({"prefix": beginning, "limit": limit, "cursor": cursor});
             let listed: Listed = client.ask_queue(Operation::QueueList, "", &body).await?;
             connection.print(&listed, |listed| {
-                let lines: Vec<String> = listed.topics.iter().map(stats_line).collect();
-                lines.join("\n")
+                let each = listed.topics.iter();
+                let mut lines: String = each.map(|topic| stats_line(topic) + "\n").collect();
+                more(&mut lines, listed.cursor.as_deref());
+                lines
             })
         }
-        QueueCommand::Dead(TopicArgs { topic }) => {
-            show(connection, client, (&topic, "dead", 1000)).await
+        QueueCommand::Dead(args) => {
+            show(connection, client, (&args.topic, "dead", args.page)).await
         }
         QueueCommand::Peek(args) => {
-            show(connection, client, (&args.topic, &args.state, args.limit)).await
+            show(connection, client, (&args.topic, &args.state, args.page)).await
         }
         QueueCommand::Redrive(args) => {
             let ids = (!args.ids.is_empty()).then_some(&args.ids);
@@ -192,9 +197,10 @@ async fn pause(
 async fn show(
     connection: &Connection,
     client: &Client,
-    (topic, state, limit): (&str, &str, u64),
+    (topic, state, page): (&str, &str, PageOfMessagesArgs),
 ) -> Result<(), Failure> {
-    let body = json!({"topic": topic, "state": state, "limit": limit});
+    let (limit, cursor) = (page.limit, page.cursor);
+    let body = json!({"topic": topic, "state": state, "limit": limit, "cursor": cursor});
     let mut peeked: Peeked = client.ask_queue(Operation::QueuePeek, topic, &body).await?;
     let messages = peeked.messages.into_iter();
     let messages = messages.map(|message| message.written_for(Encoding::Json));
@@ -202,7 +208,11 @@ async fn show(
     connection.print(&peeked, |peeked| {
         let lines = peeked.messages.iter().map(serde_json::to_string);
         let lines = lines.collect::<Result<Vec<String>, _>>();
-        lines.expect("a message has a form in JSON").join("\n")
+        let mut lines = lines.expect("a message has a form in JSON").join("\n");
+        lines.push('\n');
+        let cursor = peeked.cursor.map(|cursor| cursor.to_string());
+        more(&mut lines, cursor.as_deref());
+        lines
     })
 }
 

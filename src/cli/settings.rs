@@ -1,12 +1,10 @@
 //! `mufakat config …`: what a node would be told, without starting it; and what a shell or a manual
 //! needs to know of the command line.
 
-use std::io;
-
 use clap::{Args, CommandFactory, Subcommand};
 use clap_complete::Shell;
 
-use crate::cli::{Cli, NodeCommand};
+use crate::cli::{Cli, NodeCommand, write_out};
 use crate::config::{self, Config};
 use crate::node;
 
@@ -73,16 +71,20 @@ pub(super) fn run(command: ConfigCommand) -> anyhow::Result<()> {
 }
 
 /// Writes the completions to stdout.
-pub(super) fn completions(args: &CompletionsArgs) {
-    clap_complete::generate(
-        args.shell,
-        &mut Cli::command(),
-        "mufakat",
-        &mut io::stdout(),
-    );
+pub(super) fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "mufakat", &mut script);
+    write(script)
 }
 
 /// Writes the manual page to stdout, in roff.
 pub(super) fn man() -> anyhow::Result<()> {
-    Ok(clap_mangen::Man::new(Cli::command()).render(&mut io::stdout())?)
+    let mut page = Vec::new();
+    clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+    write(page)
+}
+
+fn write(text: Vec<u8>) -> anyhow::Result<()> {
+    write_out(String::from_utf8(text)?)?;
+    Ok(())
 }

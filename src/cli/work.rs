@@ -53,7 +53,7 @@ pub(super) struct WorkArgs {
     /// Who takes the messages; shown to operators.
     #[arg(long, value_name = "NAME", default_value = "queue-work")]
     consumer: String,
-    /// End when the topic has nothing ready, instead of waiting.
+    /// End when the topic has nothing ready, instead of waiting. While the queue cannot be reached it is asked again.
     #[arg(long)]
     until_empty: bool,
     /// The command and its arguments, after `--`.

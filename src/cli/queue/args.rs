@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::tail::TailArgs;
+use crate::cli::lock::PageArgs;
 use crate::cli::work::WorkArgs;
 use crate::cli::{Connection, length_ms};
 use crate::protocol::meta::Meta;
@@ -35,7 +36,7 @@ pub(in crate::cli) enum QueueCommand {
     /// Examples:
     ///   mufakat queue dead mails
     #[command(verbatim_doc_comment)]
-    Dead(TopicArgs),
+    Dead(DeadArgs),
     Peek(PeekArgs),
     Tail(TailArgs),
     Redrive(RedriveArgs),
@@ -191,6 +192,8 @@ pub(in crate::cli) struct ListArgs {
     /// What their names begin with.
     #[arg(value_name = "PREFIX")]
     pub(super) beginning: Option<String>,
+    #[command(flatten)]
+    pub(super) page: PageArgs,
 }
 
 /// Show messages of one state.
@@ -204,8 +207,26 @@ pub(in crate::cli) struct PeekArgs {
     pub(super) topic: String,
     #[arg(long, default_value = "ready", value_parser = STATES)]
     pub(super) state: String,
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    #[command(flatten)]
+    pub(super) page: PageOfMessagesArgs,
+}
+
+#[derive(Args)]
+pub(in crate::cli) struct DeadArgs {
+    #[arg(value_name = "TOPIC")]
+    pub(super) topic: String,
+    #[command(flatten)]
+    pub(super) page: PageOfMessagesArgs,
+}
+
+#[derive(Args)]
+pub(in crate::cli) struct PageOfMessagesArgs {
+    /// At most so many.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub(super) limit: u64,
+    /// Go on where the answer before ended.
+    #[arg(long, value_name = "CURSOR")]
+    pub(super) cursor: Option<u64>,
 }
 
 const STATES: [&str; 4] = ["ready", "delayed", "in_flight", "dead"];
