@@ -8,7 +8,7 @@
 //!                  └────── in flight ────────────┤
 //!                             │ ack              │ max_deliveries, or nack with `dead`
 //!                             ▼                  ▼
-//!                           gone               dead ──► ready (redrive)
+//!                           gone               dead ──► ready (redrive), here or in another topic
 //! ```
 //!
 //! **Promises.** A push that was acknowledged with durability `fsync` is kept until it is acknowledged,

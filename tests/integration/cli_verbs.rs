@@ -252,3 +252,31 @@ async fn terminate(child: &mut tokio::process::Child) {
     let code = ended.expect("it ends").expect("our child").code();
     assert_eq!(code, Some(128 + 15));
 }
+
+/// Between the nodes and the command line values are MessagePack; what is printed is JSON as the nodes
+/// write it.
+#[tokio::test]
+async fn values_are_shown_as_what_they_are() {
+    let cluster = Cluster::start(Options::default()).await;
+    let nats = cluster.nats().await;
+    for (key, value) in [
+        ("text", json!({"value": "a \"b\""})),
+        ("json", json!({"value": {"n": [1.0, null]}})),
+        ("binary", json!({"value_base64": "AP8="})),
+    ] {
+        let mut body = value.clone();
+        body["key"] = json!(key);
+        wire::request_until_ok(&nats, "mufakat.cache.set", &body).await;
+        let found = done(&cluster, &["cache", "get", key]).await;
+        for name in ["value", "value_base64"] {
+            assert_eq!(found[name], value[name], "{found}");
+        }
+        assert_eq!(found["encoding"], key);
+    }
+    let many = done(&cluster, &["cache", "get", "binary", "text"]).await;
+    assert_eq!(many["results"][0]["value_base64"], "AP8=", "{many}");
+    let set = ["cache", "set", "set", "[1.0]", "--as-json"];
+    done(&cluster, &set).await;
+    let output = run(&cluster, &["cache", "get", "set"]).await;
+    assert!(stdout(&output).contains(r#""value":[1.0],"#), "{output:?}");
+}
