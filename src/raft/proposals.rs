@@ -173,6 +173,8 @@ pub struct Proposals {
     accepted: HashMap<(NodeId, BootId), u64>,
     /// Waits in the log whose client came to this node, with the time by which one must hear.
     waits: BTreeMap<String, (ReplyTo, Instant)>,
+    /// No client has to hear before.
+    deadline: Option<Instant>,
 }
 
 impl Proposals {
@@ -190,6 +192,7 @@ impl Proposals {
             accepted: HashMap::new(),
             waits: BTreeMap::new(),
         }
+            deadline: None,
     }
 
     pub fn role(&self) -> Role {
@@ -246,6 +249,7 @@ impl Proposals {
         }
         self.queue.push_back(Queued {
             command,
+        self.deadline = self.deadline.into_iter().chain([deadline]).min();
             ticket,
             deadline,
             origin: None,
@@ -255,6 +259,11 @@ impl Proposals {
 
     /// Puts the first command of a term before all others.
     pub fn start_term(&mut self, command: Command, now: Instant) {
+    /// When the time of a client that is owed an answer may be up, if one is: not later.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
         let deadline = now + TERM_START_KEPT;
         let ticket = Ticket::Nobody;
         self.queue.push_front(Queued {

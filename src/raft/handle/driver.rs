@@ -20,8 +20,10 @@ use crate::stats;
 use crate::time::{self, Instant};
 use crate::trace::Traced;
 
-/// How often lease time is stepped, deadlines are looked at, and late forwards are sent again.
+/// How often lease time is stepped, and late forwards are sent again.
 const TICK: Duration = Duration::from_millis(100);
+/// Between two looks at whose time is up: each goes through all that is under way.
+const SWEEP_EVERY_MIN: Duration = Duration::from_millis(5);
 /// While a deadline is pending, lease time reaches the log at least this often, or a change of
 /// leader would give back what the old leader's clock had counted.
 const TIME_ENTRY_AFTER: Duration = Duration::from_millis(400);
@@ -32,12 +34,22 @@ impl Inner {
     pub(super) async fn drive(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut swept_at = time::now();
         loop {
-            let gathered = wait_until(self.desk().proposals.gather_until());
+            let (gathered, late) = {
+                let desk = self.desk();
+                let deadline = desk.proposals.next_deadline();
+                let late = deadline.map(|at| at.max(swept_at + SWEEP_EVERY_MIN));
+                (wait_until(desk.proposals.gather_until()), wait_until(late))
+            };
             tokio::select! {
                 biased;
                 _ = shutdown.changed() => return,
                 _ = tick.tick() => self.on_tick().await,
+                () = late => {
+                    self.sweep();
+                    swept_at = time::now();
+                }
                 () = self.wake.notified() => {}
                 () = gathered => {}
             }
@@ -108,19 +120,14 @@ impl Inner {
         let _ = write.with_leader(term).responder(told).await;
     }
 
-    async fn on_tick(self: &Arc<Self>) {
-        let now = time::now();
+    /// Answers those whose time is up.
+    fn sweep(&self) {
+        let confirmed = self.is_confirmed();
         let mut due = Vec::new();
-        let (again, time_entry, overdue) = {
-            let mut desk = self.desk();
-            desk.proposals.sweep(now, self.is_confirmed(), &mut due);
-            let overdue = desk.proposals.overdue_waits(now);
-            (
-                desk.proposals.forward_again(now),
-                self.time_entry(&mut desk, now),
-                overdue,
-            )
-        };
+        let overdue = self
+            .desk()
+            .proposals
+            .sweep(time::now(), confirmed, &mut due);
         self.deliver(due);
         for to in overdue {
             self.running().answers.answer(Answer {
@@ -131,6 +138,17 @@ impl Inner {
                 ask_node: None,
             });
         }
+    }
+
+    async fn on_tick(self: &Arc<Self>) {
+        let now = time::now();
+        let (again, time_entry) = {
+            let mut desk = self.desk();
+            (
+                desk.proposals.forward_again(now),
+                self.time_entry(&mut desk, now),
+            )
+        };
         if let Some(work) = again {
             self.perform(work).await;
         }

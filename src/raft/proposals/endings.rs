@@ -29,8 +29,27 @@ impl Proposals {
         }
     }
 
-    /// Answers whose time is up.
-    pub fn sweep(&mut self, now: Instant, leads_a_quorum: bool, due: &mut Vec<Due>) {
+    /// Answers whose time is up. Clients whose wait in the log should have ended by now are returned: the
+    /// log stands still.
+    pub fn sweep(
+        &mut self,
+        now: Instant,
+        leads_a_quorum: bool,
+        due: &mut Vec<Due>,
+    ) -> Vec<ReplyTo> {
+        self.end_late_commands(now, leads_a_quorum, due);
+        let overdue = self.overdue_waits(now);
+        let queued = self.queue.iter().map(|queued| queued.deadline);
+        let flying = self.in_flight.iter().flat_map(|entry| &entry.tickets);
+        let owed = |(ticket, _): &&(Ticket, Instant)| !matches!(ticket, Ticket::Nobody);
+        let flying = flying.filter(owed).map(|(_, deadline)| *deadline);
+        let forwarded = self.forwarded.values().map(|sent| sent.deadline);
+        let waits = self.waits.values().map(|(_, deadline)| *deadline);
+        self.deadline = queued.chain(flying).chain(forwarded).chain(waits).min();
+        overdue
+    }
+
+    fn end_late_commands(&mut self, now: Instant, leads_a_quorum: bool, due: &mut Vec<Due>) {
         let waiting = match self.role {
             Role::Leaderless => Refusal::NoLeader,
             Role::Elected { .. } | Role::Leader { .. } if !leads_a_quorum => Refusal::NoLeader,
@@ -68,8 +87,7 @@ impl Proposals {
         }
     }
 
-    /// Clients whose wait should have ended by now: the log stands still.
-    pub fn overdue_waits(&mut self, now: Instant) -> Vec<ReplyTo> {
+    fn overdue_waits(&mut self, now: Instant) -> Vec<ReplyTo> {
         let mut overdue = Vec::new();
         self.waits.retain(|_, (to, deadline)| {
             let waits = *deadline > now;

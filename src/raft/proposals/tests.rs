@@ -364,6 +364,7 @@ fn a_deadline_says_what_is_known() {
         let mut due = Vec::new();
         node.sweep(end - ms(1), true, &mut due);
         assert!(due.is_empty(), "before its time");
+        assert_eq!(node.next_deadline(), Some(end), "looked at in time");
         node.sweep(end, true, &mut due);
         let results: Vec<_> = told(&due).into_iter().map(|(_, result)| result).collect();
         node.sweep(end, true, &mut due);
@@ -443,9 +444,12 @@ fn a_wait_is_watched_by_the_node_that_its_client_asked() {
 
     from.wait_ended(&reply(1));
     let end = now + ms(60_000);
-    assert!(from.overdue_waits(end - ms(1)).is_empty());
-    assert_eq!(from.overdue_waits(end), vec![reply(2)]);
-    assert!(from.overdue_waits(end).is_empty() && to.overdue_waits(end).is_empty());
+    let overdue = |node: &mut Proposals, now| node.sweep(now, true, &mut Vec::new());
+    assert!(overdue(&mut from, end - ms(1)).is_empty());
+    assert_eq!(from.next_deadline(), Some(end));
+    assert_eq!(overdue(&mut from, end), vec![reply(2)]);
+    assert!(overdue(&mut from, end).is_empty() && overdue(&mut to, end).is_empty());
+    assert_eq!(from.next_deadline(), None, "nobody is owed an answer");
 }
 
 #[test]
