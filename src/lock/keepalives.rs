@@ -1,7 +1,11 @@
 //! Keepalives of many sessions, gathered so that they cost few commands.
 //!
 //! The first one goes at once; those that come within [`GATHER`] after it go together, and so on: a
-//! node sends no more than one command each [`GATHER`], or one for every [`SESSIONS_MAX`] sessions.
+//! node sends no more than one command each [`GATHER`], or one for every [`SESSIONS_MAX`] sessions. One
+//! whose client does not wait that long goes by itself.
+//!
+//! Each is answered by its own deadline. A command that has no outcome by the first of them is sent
+//! again for the others: to keep a session alive twice is to keep it alive.
 
 use std::mem;
 use std::sync::{Arc, Mutex};
@@ -50,6 +54,14 @@ struct Waiting {
     answer: oneshot::Sender<Result<KeptAlive, Refusal>>,
 }
 
+/// What a keepalive that came has to begin.
+enum Begins {
+    /// It goes with those before it.
+    Nothing,
+    Gathering,
+    Alone(Waiting),
+}
+
 impl Keepalives {
     pub fn new(handle: Handle) -> Self {
         Keepalives(Arc::new(Shared {
@@ -70,15 +82,27 @@ impl Keepalives {
                 let what = "keepalives that wait";
                 return Err(ErrorReply::overloaded(what, WAITING_MAX as u64).into());
             }
-            gathering.waiting.push(Waiting {
+            let waiting = Waiting {
                 session: session.into(),
                 deadline,
                 answer,
-            });
-            !mem::replace(&mut gathering.is_due, true)
+            };
+            let goes_at = gathering.sent_at.map(|at| at + GATHER);
+            match goes_at.is_some_and(|at| at >= deadline) {
+                true => Begins::Alone(waiting),
+                false => {
+                    gathering.waiting.push(waiting);
+                    match mem::replace(&mut gathering.is_due, true) {
+                        true => Begins::Nothing,
+                        false => Begins::Gathering,
+                    }
+                }
+            }
         };
-        if begins {
-            tokio::spawn(self.clone().send_when_due());
+        match begins {
+            Begins::Nothing => {}
+            Begins::Gathering => drop(tokio::spawn(self.clone().send_when_due())),
+            Begins::Alone(waiting) => drop(tokio::spawn(self.clone().send(vec![waiting]))),
         }
         answered.await.unwrap_or_else(|_| {
             let lost = raft::proposals::Refusal::Indeterminate;
@@ -104,23 +128,29 @@ impl Keepalives {
         }
     }
 
-    /// One command for all of them, which waits as long as the most patient of their clients.
-    async fn send(self, waiting: Vec<Waiting>) {
-        let sessions = waiting.iter().map(|of| of.session.clone()).collect();
-        let latest = waiting.iter().map(|of| of.deadline).max();
-        let timeout = latest.map_or(GATHER, |at| at.saturating_duration_since(time::now()));
-        let command = raft::command::Command::Lock(Command::KeepAlive { sessions });
-        let outcome = self.0.handle.call(command, timeout).await;
-        let kept = match outcome {
-            Ok(raft::state::Outcome::Lock(Outcome::KeptAlive(kept))) => kept,
-            Ok(other) => unreachable!("a keepalive is answered with {other:?}"),
-            Err(refusal) => {
-                for of in waiting {
-                    // A client that is gone needs no answer.
-                    let _ = of.answer.send(Err(not_decided(refusal)));
-                }
+    /// One command for all of them, as long as the most impatient of their clients waits; then another for
+    /// the rest.
+    async fn send(self, mut waiting: Vec<Waiting>) {
+        let kept = loop {
+            let Some(first) = waiting.iter().map(|of| of.deadline).min() else {
                 return;
+            };
+            let sessions = waiting.iter().map(|of| of.session.clone()).collect();
+            let timeout = first.saturating_duration_since(time::now());
+            let command = raft::command::Command::Lock(Command::KeepAlive { sessions });
+            let refusal = match self.0.handle.call(command, timeout).await {
+                Ok(raft::state::Outcome::Lock(Outcome::KeptAlive(kept))) => break kept,
+                Ok(other) => unreachable!("a keepalive is answered with {other:?}"),
+                Err(refusal) => refusal,
+            };
+            let now = time::now();
+            let goes_on = |of: &Waiting| of.deadline > now && is_of_time(refusal);
+            let (rest, ended): (Vec<_>, Vec<_>) = waiting.into_iter().partition(goes_on);
+            for of in ended {
+                // A client that is gone needs no answer.
+                let _ = of.answer.send(Err(not_decided(refusal)));
             }
+            waiting = rest;
         };
         for (of, kept) in waiting.into_iter().zip(kept) {
             let answer = match kept {
@@ -130,5 +160,14 @@ impl Keepalives {
             };
             let _ = of.answer.send(answer);
         }
+    }
+}
+
+/// Whether a command ended so since its time was up.
+fn is_of_time(refusal: raft::proposals::Refusal) -> bool {
+    use raft::proposals::Refusal;
+    match refusal {
+        Refusal::NoLeader | Refusal::Timeout | Refusal::Indeterminate => true,
+        Refusal::Overloaded | Refusal::ShuttingDown => false,
     }
 }
