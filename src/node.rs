@@ -43,7 +43,7 @@ use crate::raft::log::LogStore;
 use crate::raft::membership::Membership;
 use crate::raft::network::{Identity, Network};
 use crate::raft::posts::Posts;
-use crate::raft::receiver::Receiver;
+use crate::raft::receiver::{Beats, Receiver};
 use crate::raft::snapshot::{SnapshotStore, Snapshots};
 use crate::raft::state_machine::StateMachine;
 use crate::raft::types::RaftLog;
@@ -211,12 +211,21 @@ impl Core {
         );
         let answering = network.listen().await?;
         tokio::spawn(answering.run(stopped.clone()));
-        let receiver = Receiver::listen(network.clone(), raft.clone(), config.heartbeat).await?;
+        let beats = Beats {
+            every: config.heartbeat,
+            silence_max: config.election_max,
+        };
+        let receiver = Receiver::listen(network.clone(), raft.clone(), beats).await?;
+        let lost = receiver.lost_leader();
         tokio::spawn(receiver.run(stopped.clone()));
         // Only now: who stands for election must be able to hear the answers.
         raft.run();
         handle
-            .run(raft.clone(), Arc::new(replier.clone()), stopped.clone())
+            .run(
+                (raft.clone(), lost),
+                Arc::new(replier.clone()),
+                stopped.clone(),
+            )
             .await?;
         let founds_with = (!config.join).then(|| config.peers.iter().copied().collect());
         bootstrap::answer_greetings(&network, raft.clone(), &handle, founds_with);

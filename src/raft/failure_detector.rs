@@ -14,8 +14,12 @@
 //! anew it waits ([`Presence::settled_at`]). Candidates stand one after the other ([`STAGGER`]), the one
 //! that follows the leader in the order of ids first.
 //!
+//! **Who leads is unknown** from then on, until the leader is heard again or another leads: openraft
+//! itself forgets a leader only for another vote, and no vote comes where no majority is left. What
+//! this node is asked meanwhile waits here instead of going to a leader that is gone.
+//!
 //! **Limit.** A machine that loses power, or a process that stalls, closes no connection: the
-//! ordinary election timeout finds those.
+//! ordinary election timeout finds those. After the same time of silence nobody is said to lead.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,6 +31,7 @@ use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use openraft::raft::TransferLeaderRequest;
 use openraft::storage::RaftStateMachine;
+use tokio::sync::watch;
 
 use super::call::{Caller, Trust};
 use super::message::Refusal;
@@ -35,7 +40,7 @@ use super::presence::Presence;
 use super::receiver::Raft;
 use super::types::{TypeConfig, Vote};
 use crate::ids::NodeId;
-use crate::time::now;
+use crate::time::{Instant, now};
 
 /// The kind of call that asks a node whether it leads a term.
 const LEADS: &str = "raft.leads";
@@ -43,12 +48,24 @@ const LEADS: &str = "raft.leads";
 /// Between one candidate and the next: a pre-vote, a vote and an fsync of each, with room to spare.
 const STAGGER: Duration = Duration::from_millis(25);
 
+/// How a leader is heard.
+#[derive(Clone, Copy, Debug)]
+pub struct Beats {
+    /// How often, in between entries.
+    pub every: Duration,
+    /// The silence after which it is not said to lead any more.
+    pub silence_max: Duration,
+}
+
 /// Watches the leader of one node; clones share what was seen.
 pub(super) struct FailureDetector<SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> {
     network: Network,
     raft: Raft<SM>,
-    heartbeat: Duration,
+    beats: Beats,
     presence: Presence,
+    /// The leadership that is gone, while nobody is known to have taken its place.
+    lost: watch::Sender<Option<Vote>>,
+    started: Instant,
 }
 
 /// A leader as this node follows it: the vote tells one leadership from every other.
@@ -65,16 +82,17 @@ impl<SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> Clone for FailureDe
         FailureDetector {
             network: self.network.clone(),
             raft: self.raft.clone(),
-            heartbeat: self.heartbeat,
+            beats: self.beats,
             presence: self.presence.clone(),
+            lost: self.lost.clone(),
+            started: self.started,
         }
     }
 }
 
 impl<SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> FailureDetector<SM> {
-    /// Watches leaders that send a heartbeat each `heartbeat`, and answers others that ask whether
-    /// this node leads.
-    pub fn new(network: Network, raft: Raft<SM>, heartbeat: Duration) -> Self {
+    /// Watches leaders that are heard so, and answers others that ask whether this node leads.
+    pub fn new(network: Network, raft: Raft<SM>, beats: Beats) -> Self {
         let asked = raft.clone();
         let answer = move |_: Caller, body: Bytes| -> BoxFuture<'static, Result<Bytes, Refusal>> {
             let leads = leads(&asked, &body);
@@ -85,27 +103,55 @@ impl<SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> FailureDetector<SM>
             presence: Presence::new(network.clone()),
             network,
             raft,
-            heartbeat,
+            beats,
+            lost: watch::Sender::new(None),
+            started: now(),
         }
+    }
+
+    /// Follows which leadership is gone without another in its place.
+    pub fn lost(&self) -> watch::Receiver<Option<Vote>> {
+        self.lost.subscribe()
     }
 
     /// Looks after the leader, for ever.
     pub async fn watch(self) {
+        let heartbeat = self.beats.every;
         loop {
             let Some(followed) = self.followed() else {
-                tokio::time::sleep(self.heartbeat / 2).await;
+                tokio::time::sleep(heartbeat / 2).await;
                 continue;
             };
+            if self.silence(followed.leader) < self.suspicious() {
+                self.note_lost(None);
+            }
             match self.patience(followed.leader) {
                 Duration::ZERO if self.is_gone(&followed).await => {
-                    tracing::info!(leader = %followed.leader, "the leader is gone");
+                    if self.note_lost(Some(followed.vote)) {
+                        tracing::info!(leader = %followed.leader, "the leader is gone");
+                    }
                     self.stand(&followed).await;
-                    tokio::time::sleep(self.heartbeat).await;
+                    tokio::time::sleep(heartbeat).await;
                 }
-                Duration::ZERO => tokio::time::sleep(self.heartbeat / 2).await,
-                left => tokio::time::sleep(left).await,
+                Duration::ZERO => {
+                    let silent = self.silence(followed.leader) > self.beats.silence_max;
+                    if silent && self.note_lost(Some(followed.vote)) {
+                        tracing::info!(leader = %followed.leader, "nothing is heard of the leader");
+                    }
+                    tokio::time::sleep(heartbeat / 2).await;
+                }
+                left => tokio::time::sleep(left.min(heartbeat)).await,
             }
         }
+    }
+
+    /// Notes which leadership is gone, if one is; tells whether that is news.
+    fn note_lost(&self, vote: Option<Vote>) -> bool {
+        self.lost.send_if_modified(|lost| {
+            let changed = *lost != vote;
+            *lost = vote;
+            changed
+        })
     }
 
     /// Before a pre-vote is answered: a leader that is gone has no lease to be honoured. That
@@ -132,10 +178,21 @@ impl<SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> FailureDetector<SM>
         })
     }
 
+    /// A silence after which the leader is asked.
+    fn suspicious(&self) -> Duration {
+        self.beats.every * 3 / 2
+    }
+
+    /// How long the leader has not been heard, or this node has listened in vain.
+    fn silence(&self, leader: NodeId) -> Duration {
+        let heard = self.network.heard_at(leader);
+        heard.unwrap_or(self.started).elapsed()
+    }
+
     /// How much longer the leader may be silent before it is asked.
     fn patience(&self, leader: NodeId) -> Duration {
         let heard = self.network.heard_at(leader);
-        let suspected = heard.map_or_else(now, |at| at + self.heartbeat * 3 / 2);
+        let suspected = heard.map_or_else(now, |at| at + self.suspicious());
         suspected
             .max(self.presence.settled_at())
             .saturating_duration_since(now())
@@ -148,7 +205,7 @@ impl<SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> FailureDetector<SM>
         let body = Bytes::copy_from_slice(&term);
         let answer = self
             .network
-            .call(followed.leader, LEADS, body, self.heartbeat)
+            .call(followed.leader, LEADS, body, self.beats.every)
             .await;
         let gone = match answer {
             Err(CallError::NoResponders) => connects == self.network.connects(),

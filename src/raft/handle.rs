@@ -29,7 +29,7 @@ use crate::raft::network::KnownDisk;
 use crate::raft::proposals::{Due, Proposals, Refusal, Role, Submission, Ticket};
 use crate::raft::state::{Outcome, State};
 use crate::raft::state_machine::{Observer, SharedState, StateMachine};
-use crate::raft::types::{LogId, StoredMembership, TypeConfig};
+use crate::raft::types::{LogId, StoredMembership, TypeConfig, Vote};
 use crate::stats::{Failure, Stats};
 use crate::time::{self, Instant};
 
@@ -127,6 +127,15 @@ struct Running {
     answers: Arc<dyn Answers>,
 }
 
+    /// The leadership that is gone without another in its place.
+    lost: watch::Receiver<Option<Vote>>,
+}
+
+impl Running {
+    /// The leader of a vote, unless it is gone.
+    fn heard_leader(&self, leader: Option<NodeId>, vote: &Vote) -> Option<NodeId> {
+        leader.filter(|_| self.lost.borrow().as_ref() != Some(vote))
+    }
 struct Desk {
     proposals: Proposals,
     /// There while this node leads.
@@ -183,10 +192,10 @@ impl Handle {
         self.0.clone()
     }
 
-    /// Connects the handle with a running Raft and starts its tasks.
+    /// Connects the handle with a running Raft and starts its tasks. `lost` tells which leadership is gone.
     pub async fn run(
         &self,
-        raft: Raft,
+        (raft, lost): (Raft, watch::Receiver<Option<Vote>>),
         answers: Arc<dyn Answers>,
         shutdown: watch::Receiver<bool>,
     ) -> Result<(), crate::broker::SubscribeError> {
@@ -197,6 +206,7 @@ impl Handle {
             answers,
         };
         if self.0.running.set(running).is_err() {
+            lost,
             panic!("a handle runs once");
         }
         let subject = format!("{}.{}", self.0.forward_subject, self.0.me);
@@ -295,14 +305,15 @@ impl Handle {
     }
 
     pub fn status(&self) -> RaftStatus {
-        let metrics = self.0.running().metrics.borrow_watched().clone();
+        let running = self.0.running();
+        let metrics = running.metrics.borrow_watched().clone();
         let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index());
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
         RaftStatus {
             role: wire_role(metrics.state),
             term: metrics.current_term,
-            leader: metrics.current_leader,
+            leader: running.heard_leader(metrics.current_leader, &metrics.vote),
             commit_index: index(&metrics.local_committed),
             applied_index: index(&metrics.last_applied),
             last_log_index: metrics.last_log_index.unwrap_or(0),

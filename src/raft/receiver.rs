@@ -6,7 +6,6 @@
 //! for an answer. Nothing that arrives makes it panic.
 
 use std::future::Future;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -16,12 +15,13 @@ use tokio::sync::watch;
 
 use super::admission::{Senders, Standing};
 use super::assembly::Transfers;
+pub use super::failure_detector::Beats;
 use super::failure_detector::FailureDetector;
 use super::frame::Lane;
 use super::intake::Intake;
 use super::message::{Answer, Append, Election, Refusal};
 use super::network::{Counters, Network};
-use super::types::TypeConfig;
+use super::types::{TypeConfig, Vote};
 use crate::broker::{Message, SubscribeError, Subscription};
 use crate::time::now;
 
@@ -45,14 +45,14 @@ pub struct Receiver<SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> {
 }
 
 impl<SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> Receiver<SM> {
-    /// Subscribes to what leaders, which send a heartbeat each `heartbeat`, and candidates say.
+    /// Subscribes to what leaders, which are heard so, and candidates say.
     ///
     /// # Errors
     /// When the broker refuses a subscription.
     pub async fn listen(
         network: Network,
         raft: Raft<SM>,
-        heartbeat: Duration,
+        beats: Beats,
     ) -> Result<Self, SubscribeError> {
         /// A few messages per peer; a vote that waits behind more would come too late anyway.
         const QUESTIONS_MAX: usize = 256;
@@ -64,10 +64,15 @@ impl<SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> Receiver<SM> {
             beats: network.subscribe(Lane::Beat, QUESTIONS_MAX).await?,
             appends: network.subscribe(Lane::Append, APPENDS_MAX).await?,
             snapshots: network.subscribe(Lane::Snapshot, CHUNKS_MAX).await?,
-            detector: FailureDetector::new(network.clone(), raft.clone(), heartbeat),
+            detector: FailureDetector::new(network.clone(), raft.clone(), beats),
             network,
             raft,
         })
+    }
+
+    /// Follows which leadership is gone without another in its place.
+    pub fn lost_leader(&self) -> watch::Receiver<Option<Vote>> {
+        self.detector.lost()
     }
 
     /// Runs until `shutdown` is true or the broker has gone for good. One task; what is unanswered

@@ -13,7 +13,7 @@ use crate::documented::Documented;
 use crate::{cli, locks, wait};
 
 /// Status and body of an answer; none while nobody listens.
-async fn get(cluster: &Cluster, node: u64, path: &str) -> Option<(u16, String)> {
+pub async fn get(cluster: &Cluster, node: u64, path: &str) -> Option<(u16, String)> {
     let address = ("127.0.0.1", cluster.http_port(node));
     let mut stream = TcpStream::connect(address).await.ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");

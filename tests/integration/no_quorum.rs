@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::cluster::{Cluster, Options};
-use crate::{locks, wait, wire};
+use crate::{http, locks, wait, wire};
 
 /// A lease that would end several times over while there is no quorum.
 const SHORT_MS: u64 = 2_500;
@@ -113,6 +113,96 @@ async fn undecided(operation: &str, mut pending: wire::Pending, asked_at: Instan
         ["indeterminate", "timeout", "no_leader"].contains(&code),
         "{answer}"
     );
+}
+
+#[tokio::test]
+async fn a_follower_left_alone_knows_of_no_leader() {
+    /// So long some clients wait, and longer than a late answer takes others.
+    const PATIENCE_MS: [u64; 2] = [500, 9_000];
+    let mut cluster = Cluster::start(Options::default()).await;
+    let nats = cluster.nats().await;
+    let token = locks::acquire(&nats, "kept", "holder", LONG_MS).await;
+    let open = json!({"ttl_ms": 60_000});
+    let session = wire::request_until_ok(&nats, "mufakat.session.open", &open).await;
+    let left = cluster.follower().await;
+    for node in cluster.ids().into_iter().filter(|node| *node != left) {
+        cluster.kill(node);
+    }
+    wait::until("no leader is known", async || {
+        let status = cluster.status(left).await?;
+        status.leader.is_none().then_some(())
+    })
+    .await;
+    let ready = http::get(&cluster, left, "/readyz").await;
+    assert_eq!(ready, Some((503, "no leader is known\n".to_owned())));
+
+    let bodies = [
+        ("lock.acquire", json!({"resource": "free"})),
+        ("lock.release", json!({"resource": "kept", "token": token})),
+        (
+            "lock.cancel",
+            json!({"resource": "kept", "request_id": "r"}),
+        ),
+        ("session.open", json!({"ttl_ms": 60_000})),
+        ("session.keepalive", json!({"session": session["session"]})),
+        ("session.keepalive", json!({"session": session["session"]})),
+    ];
+    let asked = bodies
+        .iter()
+        .flat_map(|asked| PATIENCE_MS.map(|ms| (asked, ms)));
+    let asked = asked.map(|((operation, body), timeout_ms)| {
+        let (nats, mut body) = (&nats, body.clone());
+        body["timeout_ms"] = timeout_ms.into();
+        async move {
+            let subject = format!("mufakat.node.{left}.{operation}");
+            let asked_at = Instant::now();
+            let limit = Duration::from_millis(timeout_ms) + LATE_MAX;
+            let answer = wire::request(nats, &subject, &body, limit).await;
+            let answer = answer.unwrap_or_else(|| panic!("{operation}: none by {timeout_ms} ms"));
+            println!(
+                "{operation} in {timeout_ms} ms: after {:?}",
+                asked_at.elapsed()
+            );
+            assert_eq!(wire::code(&answer), "no_leader", "{operation}: {answer}");
+            assert!(answer["ask_node"].is_null(), "{answer}");
+        }
+    });
+    futures_util::future::join_all(asked).await;
+    let said = cluster.log(left).matches("the leader is gone").count();
+    assert!(said <= 1, "it is said {said} times");
+
+    cluster.start_all();
+    cluster.all_follow().await;
+    let holders = locks::get(&nats, "kept").await.holders;
+    assert_eq!(holders[0].token, token);
+}
+
+#[tokio::test]
+async fn a_leader_that_is_heard_again_leads_again() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let nats = cluster.nats().await;
+    let leader = cluster.all_follow().await;
+    let left = cluster.follower().await;
+    let third = cluster
+        .ids()
+        .into_iter()
+        .find(|node| ![leader, left].contains(node));
+    cluster.kill(third.expect("there are three"));
+    cluster.pause(leader);
+    wait::until("nothing is heard of the leader", async || {
+        let status = cluster.status(left).await?;
+        status.leader.is_none().then_some(())
+    })
+    .await;
+    cluster.resume(leader);
+    wait::until("it is heard again", async || {
+        let status = cluster.status(left).await?;
+        status.leader.map(|_| ())
+    })
+    .await;
+    let acquire = format!("mufakat.node.{left}.lock.acquire");
+    let body = json!({"resource": "free", "owner": "o"});
+    wire::request_until_ok(&nats, &acquire, &body).await;
 }
 
 #[tokio::test]

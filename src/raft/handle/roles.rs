@@ -48,6 +48,7 @@ impl Seen {
 impl Inner {
     pub(super) async fn watch_roles(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
         let mut server = self.running().raft.server_metrics();
+        let mut lost = self.running().lost.clone();
         let mut seen = Seen::default();
         loop {
             {
@@ -62,6 +63,7 @@ impl Inner {
             tokio::select! {
                 biased;
                 changed = server.changed() => if changed.is_err() { return },
+                Ok(()) = lost.changed() => {}
                 _ = shutdown.changed() => return,
             }
         }
@@ -78,7 +80,7 @@ impl Inner {
             (
                 server.state,
                 server.vote.leader_id().term,
-                server.current_leader,
+                running.heard_leader(server.current_leader, &server.vote),
             )
         };
         let role = match (state, leader) {

@@ -20,11 +20,15 @@ use crate::ids::{BootId, DiskId, NodeId};
 use crate::raft::command::{Batch, Command, Proposed, Stamp};
 use crate::raft::memory_log::MemoryDisk;
 use crate::raft::network::{Identity, Network};
-use crate::raft::receiver::{Raft, Receiver};
+use crate::raft::receiver::{Beats, Raft, Receiver};
 use crate::raft::types::{LogId, Member, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 
 pub const PREFIX: &str = "test";
 const HEARTBEAT: Duration = Duration::from_millis(100);
+const BEATS: Beats = Beats {
+    every: HEARTBEAT,
+    silence_max: Duration::from_millis(800),
+};
 
 /// Remembers the number of each batch and, as ballast, its bytes.
 #[derive(Clone, Default)]
@@ -209,7 +213,7 @@ impl Cluster {
         )
         .await
         .unwrap();
-        let receiver = Receiver::listen(network.clone(), raft.clone(), HEARTBEAT)
+        let receiver = Receiver::listen(network.clone(), raft.clone(), BEATS)
             .await
             .unwrap();
         tasks.spawn(receiver.run(stop));
