@@ -13,14 +13,13 @@ use crate::ids::NodeId;
 use crate::lock;
 use crate::lock::event::{Effect, Event};
 use crate::protocol::reply::{self, From, Rendered};
-use crate::protocol::{Code, ErrorReply, Operation, ReplyTo};
+use crate::protocol::{self, Code, ErrorReply, Operation, ReplyTo};
 use crate::queue;
 use crate::queue::service::{Answered, Body};
 use crate::raft::handle::{Answer, Answers};
 use crate::raft::state::Outcome;
 use crate::stats::Stats;
 use crate::time::Instant;
-use crate::trace::Traced;
 
 /// Writes and publishes answers; clones share it.
 #[derive(Clone)]
@@ -64,21 +63,14 @@ impl Replier {
         (operation, received): (Option<Operation>, Instant),
         result: Result<&T, &ErrorReply>,
     ) {
-        let rendered = match result {
-            Ok(body) => reply::success(to, from, body),
-            Err(error) => reply::failure(to, from, error),
-        };
-        if let Some(operation) = operation {
-            let error = result.err().map(|error| error.code);
-            self.record(to, operation, received.elapsed(), error);
-        }
-        self.publish((to.subject.clone(), &to.trace), rendered);
+        let answer = written(to, from, result);
+        let asked = operation.map(|operation| (operation, received.elapsed()));
+        self.publish((to, from), asked, answer);
     }
 
     /// Answers a request of which only the reply subject is still known.
     pub fn send_refusal(&self, to: &ReplyTo, from: From, error: &ErrorReply) {
-        let rendered = reply::failure(to, from, error);
-        self.publish((to.subject.clone(), &to.trace), rendered);
+        self.publish((to, from), None, written::<()>(to, from, Err(error)));
     }
 
     fn record(&self, to: &ReplyTo, operation: Operation, took: Duration, error: Option<Code>) {
@@ -89,27 +81,43 @@ impl Replier {
             .record(operation as usize, took, error.map(|code| code as usize));
     }
 
-    fn publish(&self, to: (String, &Traced), rendered: Rendered) {
-        self.publish_asking(to, None, rendered);
+    fn publish(
+        &self,
+        way: (&ReplyTo, From),
+        asked: Option<(Operation, Duration)>,
+        answer: Written,
+    ) {
+        self.publish_asking(way, asked, None, answer);
     }
 
-    /// A reply that can't be handed to the broker is lost: its client asks again. With `reply`, a
-    /// broker says there if nobody hears of it.
+    /// Every answer leaves here. Instead of one that the broker would not carry goes an error that says so;
+    /// one that can't be handed to the broker is lost: its client asks again. What was `asked`, and how long
+    /// ago, is counted. With `reply`, a broker says there if nobody hears of it.
     fn publish_asking(
         &self,
-        (subject, trace): (String, &Traced),
+        (to, from): (&ReplyTo, From),
+        asked: Option<(Operation, Duration)>,
         reply: Option<String>,
-        rendered: Rendered,
+        answer: Written,
     ) {
+        let operation = asked.map(|(operation, _)| operation);
+        let (rendered, error) = match answer.0.bytes() > self.broker.payload_max() {
+            true => written::<()>(to, from, Err(&too_large(operation, answer.1))),
+            false => answer,
+        };
+        if let Some((operation, took)) = asked {
+            self.record(to, operation, took, error);
+        }
         let Rendered { payload, headers } = rendered;
         let lost = self.broker.publish(Outgoing {
-            subject,
+            subject: to.subject.clone(),
             reply,
             headers,
             payload,
         });
         if let Err(error) = lost {
-            trace.in_scope(|| tracing::debug!(%error, "a reply was lost"));
+            to.trace
+                .in_scope(|| tracing::debug!(%error, "a reply was lost"));
         }
     }
 
@@ -127,10 +135,9 @@ impl Replier {
             lock::outcome::Outcome::Acquired(acquired) if waited => Some(acquired.token),
             _ => None,
         };
-        let (rendered, error) = lock::answer::rendered(&to, from, outcome);
-        self.record(&to, operation, took, error);
+        let answer = lock::answer::rendered(&to, from, outcome);
         let reply = granted.map(|token| self.unheard.reply_of(token));
-        self.publish_asking((to.subject, &to.trace), reply, rendered);
+        self.publish_asking((&to, from), Some((operation, took)), reply, answer);
     }
 }
 
@@ -140,19 +147,24 @@ impl queue::service::Answers for Replier {
         to: &ReplyTo,
         (operation, received): (Operation, Instant),
         result: Result<&Body, &ErrorReply>,
+    ) {
+        self.send(to, self.from(None), (Some(operation), received), result);
+    }
+
+    fn answer_if_it_fits(
+        &self,
+        to: &ReplyTo,
+        (operation, received): (Operation, Instant),
+        body: &Body,
         return_to: Option<String>,
     ) -> Answered {
-        let rendered = match result {
-            Ok(body) => reply::success(to, self.from(None), body),
-            Err(error) => reply::failure(to, self.from(None), error),
-        };
-        if rendered.payload.len() > self.broker.payload_max() {
+        let from = self.from(None);
+        let answer = written(to, from, Ok(body));
+        if answer.0.bytes() > self.broker.payload_max() {
             return Answered::TooLarge;
         }
-        let error = result.err().map(|error| error.code);
-        self.record(to, operation, received.elapsed(), error);
-        let way = (to.subject.clone(), &to.trace);
-        self.publish_asking(way, return_to, rendered);
+        let asked = Some((operation, received.elapsed()));
+        self.publish_asking((to, from), asked, return_to, answer);
         Answered::Sent
     }
 
@@ -192,16 +204,16 @@ impl Answers for Replier {
             }
             Err(refusal) => {
                 let error = lock::service::not_decided(refusal);
-                self.record(&to, operation, took, Some(error.code));
-                let rendered = reply::failure(&to, from, &error);
-                self.publish((to.subject, &to.trace), rendered);
+                let answer = written::<()>(&to, from, Err(&error));
+                self.publish((&to, from), Some((operation, took)), answer);
             }
         }
     }
 
     fn answer_again(&self, to: ReplyTo, outcome: lock::outcome::Outcome) {
-        let (rendered, _) = lock::answer::rendered(&to, self.from(None), outcome);
-        self.publish((to.subject, &to.trace), rendered);
+        let from = self.from(None);
+        let answer = lock::answer::rendered(&to, from, outcome);
+        self.publish((&to, from), None, answer);
     }
 
     fn effect(&self, effect: Effect) {
@@ -235,17 +247,44 @@ impl cache::service::Answers for Replier {
 
     fn answer(&self, ask: Ask, answer: Found) {
         let from = self.from(ask.handed.then_some(self.me));
-        let (rendered, error) = cache::answer::rendered(&ask.to, from, answer);
-        self.record(&ask.to, ask.operation, ask.received.elapsed(), error);
-        self.publish((ask.to.subject, &ask.to.trace), rendered);
+        let asked = Some((ask.operation, ask.received.elapsed()));
+        let answer = cache::answer::rendered(&ask.to, from, answer);
+        self.publish((&ask.to, from), asked, answer);
     }
 
     fn answer_many(&self, ask: Ask, answers: Vec<Found>) {
         let from = self.from(None);
-        let (rendered, error) = cache::answer::rendered_many(&ask.to, from, answers);
-        self.record(&ask.to, ask.operation, ask.received.elapsed(), error);
-        self.publish((ask.to.subject, &ask.to.trace), rendered);
+        let asked = Some((ask.operation, ask.received.elapsed()));
+        let answer = cache::answer::rendered_many(&ask.to, from, answers);
+        self.publish((&ask.to, from), asked, answer);
     }
+}
+
+/// An answer, and the code of its error if it is one.
+type Written = (Rendered, Option<Code>);
+
+fn written<T: serde::Serialize>(
+    to: &ReplyTo,
+    from: From,
+    result: Result<&T, &ErrorReply>,
+) -> Written {
+    match result {
+        Ok(body) => (reply::success(to, from, body), None),
+        Err(error) => (reply::failure(to, from, error), Some(error.code)),
+    }
+}
+
+/// Instead of an answer that the broker would not carry. What was done is done; what would have told of
+/// an error changed as little as that error says.
+fn too_large(operation: Option<Operation>, error: Option<Code>) -> ErrorReply {
+    let outcome = match (error, operation) {
+        (Some(code), _) => code.outcome(),
+        (None, Some(operation)) if operation.only_reads() => protocol::Outcome::NotApplied,
+        (None, _) => protocol::Outcome::Applied,
+    };
+    let message = "the answer does not fit into a message of the broker; ask for less or in \
+                   MessagePack, or raise the broker's max_payload";
+    ErrorReply::new(Code::PayloadTooLarge, message).with_outcome(outcome)
 }
 
 /// What ends for a reason that is not its holder's is in the log, too: watchers may be away.

@@ -267,3 +267,5 @@ pub fn checked(check: Check) -> wire::Checked {
         expires_in_ms,
     }
 }
+        held: view.held,
+        waiting: view.waiting,

@@ -28,6 +28,18 @@ impl Room {
         Room(ANSWER_BYTES_MAX)
     }
 
+    /// Takes half of it away, for the first of two lists.
+    pub(super) fn half(&mut self) -> Self {
+        let half = self.0 / 2;
+        self.0 -= half;
+        Room(half)
+    }
+
+    /// Gives back what the first list has left.
+    pub(super) fn rejoin(&mut self, rest: Room) {
+        self.0 += rest.0;
+    }
+
     /// Whether one more item with names of so many bytes fits; then it is counted.
     pub(super) fn take(&mut self, names: usize) -> bool {
         let left = self.0.checked_sub(names + ITEM_BYTES);

@@ -150,6 +150,12 @@ pub struct WaiterView {
 pub struct LockView {
     pub holders: Vec<HolderView>,
     pub waiters: Vec<WaiterView>,
+    /// How many hold it, if these are not all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<u64>,
+    /// How many wait for it, if these are not all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<u64>,
     /// What is left of a lock delay.
     pub delay_ms: Option<u64>,
 }

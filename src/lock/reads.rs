@@ -3,6 +3,7 @@
 
 use super::Name;
 use super::holding::Hold;
+use super::listing::Room;
 use super::outcome::{Check, Contention, HolderView, LockView, Outcome, WaiterView};
 use super::table::Table;
 use super::waiting::{Place, Waiter};
@@ -13,19 +14,38 @@ use crate::protocol::ReplyTo;
 pub const HOLDERS_NAMED_MAX: usize = 32;
 
 impl Table {
-    /// Who holds the resource (by token) and who waits for it (in the order of service): all of
-    /// them, at most [`claims_per_resource`](super::limits::Limits::claims_per_resource).
+    /// Who holds the resource (by token) and who waits for it (in the order of service): as many as
+    /// one answer holds, the first of both.
     pub fn get(&self, resource: &str, now_ms: u64) -> LockView {
         let Some((resource, lock)) = self.locks.get_key_value(resource) else {
             return LockView::default();
         };
+        let mut room = Room::of_an_answer();
+        let mut of_holders = room.half();
+        let tokens = lock.holders.iter().copied();
+        let live = tokens.filter(|token| self.is_live(&self.holds[token], now_ms));
+        let (holders, held) = fitting(live, |token| {
+            let claim = &self.holds[&token].claim;
+            let session = claim.session.as_ref().map_or(0, |session| session.len());
+            let names = claim.owner.len() + session + claim.meta.as_ref().map_or(0, String::len);
+            let fits = of_holders.take(names);
+            fits.then(|| self.view_of_holder(token, resource, now_ms))
+        });
+        room.rejoin(of_holders);
         let waiters = lock.waiters().map(|place| &self.waits[&place]);
+        let live = waiters.filter(|waiter| !self.is_wait_over(waiter, now_ms));
+        let (waiters, waiting) = fitting(live, |waiter| {
+            let claim = &waiter.claim;
+            let optional = |name: &Option<Name>| name.as_ref().map_or(0, |name| name.len());
+            let names = claim.owner.len() + optional(&claim.session) + optional(&claim.request_id);
+            let fits = room.take(names);
+            fits.then(|| view_of_waiter(waiter, resource, now_ms))
+        });
         LockView {
-            holders: self.live_holders(resource, now_ms).collect(),
-            waiters: waiters
-                .filter(|waiter| !self.is_wait_over(waiter, now_ms))
-                .map(|waiter| view_of_waiter(waiter, resource, now_ms))
-                .collect(),
+            held: (held > holders.len()).then_some(held as u64),
+            waiting: (waiting > waiters.len()).then_some(waiting as u64),
+            holders,
+            waiters,
             delay_ms: self.delay_ms(resource, now_ms),
         }
     }
@@ -156,6 +176,23 @@ impl Table {
             .filter(move |token| self.is_live(&self.holds[*token], now_ms))
             .map(move |token| self.view_of_holder(*token, resource, now_ms))
     }
+}
+
+/// The first of them, until one does not fit, and how many there are.
+fn fitting<T, V>(
+    all: impl Iterator<Item = T>,
+    mut view: impl FnMut(T) -> Option<V>,
+) -> (Vec<V>, usize) {
+    let (mut views, mut count) = (Vec::new(), 0);
+    for one in all {
+        if views.len() == count
+            && let Some(view) = view(one)
+        {
+            views.push(view);
+        }
+        count += 1;
+    }
+    (views, count)
 }
 
 fn view_of_waiter(waiter: &Waiter, resource: &str, now_ms: u64) -> WaiterView {

@@ -164,6 +164,8 @@ impl Model {
                     })
                 })
                 .collect(),
+            held: None,
+            waiting: None,
             delay_ms: self.delay_ms(resource),
         }
     }

@@ -22,6 +22,18 @@ pub struct Rendered {
     pub headers: Vec<(&'static str, String)>,
 }
 
+impl Rendered {
+    /// About how many bytes a broker carries for it: its limit counts the headers, too.
+    pub fn bytes(&self) -> usize {
+        /// What a header costs beside its name and value, and all of them together.
+        const HEADER: usize = ": \r\n".len();
+        const HEADERS: usize = "NATS/1.0\r\n\r\n".len();
+        let headers = self.headers.iter();
+        let headers = headers.map(|(name, value)| name.len() + value.len() + HEADER);
+        self.payload.len() + HEADERS + headers.sum::<usize>()
+    }
+}
+
 /// Who answers, and who would have been faster to ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct From {
@@ -211,6 +223,8 @@ mod tests {
             assert_eq!((answer.node, answer.ask_node), (NodeId(2), Some(NodeId(1))));
 
             let view = View {
+                held: None,
+                waiting: None,
                 holders: vec![holder()],
                 waiters: vec![],
                 delay_ms: None,

@@ -102,6 +102,34 @@ operations! {
     Metrics "metrics" "metrics" "metrics",
 }
 
+impl Operation {
+    /// Whether it only looks, and changes nothing that a client can see.
+    pub fn only_reads(self) -> bool {
+        matches!(
+            self,
+            Operation::LockCheck
+                | Operation::LockGet
+                | Operation::LockList
+                | Operation::LockGraph
+                | Operation::LockDeadlocks
+                | Operation::SessionGet
+                | Operation::SessionList
+                | Operation::QueuePeek
+                | Operation::QueueStats
+                | Operation::QueueList
+                | Operation::CacheGet
+                | Operation::CacheGetMany
+                | Operation::CacheAudit
+                | Operation::CacheExplain
+                | Operation::CacheStats
+                | Operation::ClusterMembers
+                | Operation::AdminClusterBackup
+                | Operation::Status
+                | Operation::Metrics
+        )
+    }
+}
+
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

@@ -458,7 +458,7 @@ impl Shared {
     }
 
     fn refuse(&self, to: &ReplyTo, timing: (Operation, Instant), refusal: &ErrorReply) {
-        self.parts.answers.answer(to, timing, Err(refusal), None);
+        self.parts.answers.answer(to, timing, Err(refusal));
     }
 
     fn time_of(&self, at_ms: u64) -> Instant {

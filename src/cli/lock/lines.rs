@@ -96,10 +96,16 @@ pub(super) fn view(view: &View) -> String {
         lines.push_str(&holder(held));
         lines.push('\n');
     }
+    if let Some(held) = view.held {
+        let _ = writeln!(lines, "… {held} hold it");
+    }
     for waiter in &view.waiters {
         let waited = length(waiter.waited_ms);
         let mode = in_mode(waiter.mode, waiter.permits);
         let _ = writeln!(lines, "{} waits ({mode}), since {waited}", waiter.owner);
+    }
+    if let Some(waiting) = view.waiting {
+        let _ = writeln!(lines, "… {waiting} wait");
     }
     lines
 }

@@ -201,11 +201,7 @@ pub(super) fn success(operation: Operation) -> Value {
             ("current_token?", component("token")),
             ("expires_in_ms?", integer()),
         ],
-        Operation::LockGet => vec![
-            ("holders", list(component("holder"))),
-            ("waiters", list(component("waiter"))),
-            ("delay_ms?", integer()),
-        ],
+        Operation::LockGet => locks::view(),
         Operation::LockCancel => vec![("cancelled", boolean()), ("token?", component("token"))],
         Operation::LockList => locks::listing(),
         Operation::LockGraph => locks::graph(),

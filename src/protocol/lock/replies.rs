@@ -80,6 +80,12 @@ pub struct View {
     pub holders: Vec<Holder>,
     /// In the order of the queue.
     pub waiters: Vec<Waiter>,
+    /// How many hold it, if one answer cannot name them all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<u64>,
+    /// How many wait for it, if one answer cannot name them all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<u64>,
     /// What is left of the lock delay of a session that lost the lock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,

@@ -36,7 +36,7 @@ impl QueueService {
                 Err(ErrorReply::new(Code::Indeterminate, message).into())
             });
             let result = result.as_ref().map_err(|refusal| &**refusal);
-            shared.parts.answers.answer(&to, timing, result, None);
+            shared.parts.answers.answer(&to, timing, result);
         });
         Ok(())
     }

@@ -20,12 +20,21 @@ use crate::time::Instant;
 
 /// The way to clients and watchers.
 pub trait Answers: Send + Sync + 'static {
-    /// Answers a request. With `return_to` the broker says there if nobody is left to hear.
+    /// Answers a request; with an error, if the broker would not carry the answer.
     fn answer(
         &self,
         to: &ReplyTo,
         timing: (Operation, Instant),
         result: Result<&Body, &ErrorReply>,
+    );
+
+    /// Answers a request unless the broker would not carry the answer: then less of it may. With
+    /// `return_to` the broker says there if nobody is left to hear.
+    fn answer_if_it_fits(
+        &self,
+        to: &ReplyTo,
+        timing: (Operation, Instant),
+        body: &Body,
         return_to: Option<String>,
     ) -> Answered;
 
@@ -129,13 +138,16 @@ impl Shared {
                 }),
             };
             let return_to = self.note_sent(topic, &receipts);
-            if self.send(ticket, &body, return_to) == Answered::Sent {
-                return;
-            }
             let list = messages.as_mut().filter(|list| !list.is_empty());
             let Some(list) = list else {
-                return;
+                return self.send(ticket, &body);
             };
+            let timing = (ticket.operation, ticket.received_at);
+            let answers = &self.parts.answers;
+            let fits = answers.answer_if_it_fits(&ticket.to, timing, &body, return_to);
+            if fits == Answered::Sent {
+                return self.ended(ticket.keeper);
+            }
             let alone = list.len() == 1;
             let rest = list.split_off(list.len() / 2);
             self.hand_back(topic, receipts_of(&rest));
@@ -148,14 +160,10 @@ impl Shared {
         }
     }
 
-    pub(super) fn send(&self, ticket: &Ticket, body: &Body, return_to: Option<String>) -> Answered {
+    pub(super) fn send(&self, ticket: &Ticket, body: &Body) {
         let timing = (ticket.operation, ticket.received_at);
-        let answered = self
-            .parts
-            .answers
-            .answer(&ticket.to, timing, Ok(body), return_to);
+        self.parts.answers.answer(&ticket.to, timing, Ok(body));
         self.ended(ticket.keeper);
-        answered
     }
 
     /// Keeps what is about to be sent, and says where the broker tells that nobody got it.

@@ -103,7 +103,7 @@ impl Shared {
                 }
             }
         };
-        self.send(ticket, &Body::Pushed(pushed), None);
+        self.send(ticket, &Body::Pushed(pushed));
     }
 }
 

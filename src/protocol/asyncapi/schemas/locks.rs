@@ -27,6 +27,17 @@ pub(super) fn acquired() -> Fields {
     ]
 }
 
+pub(super) fn view() -> Fields {
+    let count = || describe(integer(), "How many, if a reply cannot name them all.");
+    vec![
+        ("holders", list(component("holder"))),
+        ("waiters", list(component("waiter"))),
+        ("held?", count()),
+        ("waiting?", count()),
+        ("delay_ms?", integer()),
+    ]
+}
+
 pub(super) fn listing() -> Fields {
     let listed = object(vec![
         ("resource", text()),
