@@ -11,6 +11,7 @@ use crate::cache::operation::Answer as Found;
 use crate::cache::service::Ask;
 use crate::ids::NodeId;
 use crate::lock;
+use crate::lock::command::Asked;
 use crate::lock::event::{Effect, Event};
 use crate::protocol::reply::{self, From, Rendered};
 use crate::protocol::{self, Code, ErrorReply, Operation, ReplyTo};
@@ -126,7 +127,7 @@ impl Replier {
         to: ReplyTo,
         from: From,
         (operation, took, waited): (Operation, Duration, bool),
-        outcome: lock::outcome::Outcome,
+        (asked, outcome): (Asked, lock::outcome::Outcome),
     ) {
         if outcome == lock::outcome::Outcome::Waiting {
             return;
@@ -135,7 +136,7 @@ impl Replier {
             lock::outcome::Outcome::Acquired(acquired) if waited => Some(acquired.token),
             _ => None,
         };
-        let answer = lock::answer::rendered(&to, from, outcome);
+        let answer = lock::answer::rendered(&to, from, (asked, outcome));
         let reply = granted.map(|token| self.unheard.reply_of(token));
         self.publish_asking((&to, from), Some((operation, took)), reply, answer);
     }
@@ -189,6 +190,7 @@ impl Answers for Replier {
         let Answer {
             to,
             operation,
+            asked,
             received,
             result,
             ask_node,
@@ -197,7 +199,7 @@ impl Answers for Replier {
         let took = received.map_or(Duration::ZERO, |at| at.elapsed());
         match result {
             Ok(Outcome::Lock(outcome)) => {
-                self.send_outcome(to, from, (operation, took, false), outcome);
+                self.send_outcome(to, from, (operation, took, false), (asked, outcome));
             }
             Ok(Outcome::View(_) | Outcome::Marked | Outcome::TermStarted) => {
                 unreachable!("clients submit lock commands only")
@@ -212,7 +214,7 @@ impl Answers for Replier {
 
     fn answer_again(&self, to: ReplyTo, outcome: lock::outcome::Outcome) {
         let from = self.from(None);
-        let answer = lock::answer::rendered(&to, from, outcome);
+        let answer = lock::answer::rendered(&to, from, (Asked::default(), outcome));
         self.publish((&to, from), None, answer);
     }
 
@@ -222,15 +224,20 @@ impl Answers for Replier {
             Effect::WaitEnded {
                 reply,
                 waited_ms,
-                conversion,
+                converts,
                 outcome,
             } => {
-                let operation = match conversion {
-                    true => Operation::LockConvert,
-                    false => Operation::LockAcquire,
+                let operation = match converts {
+                    Some(_) => Operation::LockConvert,
+                    None => Operation::LockAcquire,
                 };
-                let timing = (operation, Duration::from_millis(waited_ms), !conversion);
-                self.send_outcome(reply, self.from(None), timing, outcome);
+                let asked = Asked {
+                    converts,
+                    ..Asked::default()
+                };
+                let took = Duration::from_millis(waited_ms);
+                let timing = (operation, took, converts.is_none());
+                self.send_outcome(reply, self.from(None), timing, (asked, outcome));
             }
             Effect::Event(event) => {
                 log_reason(&event);

@@ -1,9 +1,10 @@
 //! Outcomes of the lock table as the wire says them.
 
-use crate::lock::claim::Wants;
+use crate::lock::claim::{Grip, Wants};
+use crate::lock::command::Asked;
 use crate::lock::listing::{Room, cycle_within};
 use crate::lock::outcome::{
-    Acquired, Check, Contention, Deadlock, Ended, HolderView, LockView, Outcome, WaiterView,
+    Acquired, Check, Contention, Deadlock, Ended, HolderView, LockView, Mode, Outcome, WaiterView,
 };
 use crate::protocol::lock as wire;
 use crate::protocol::reply::{self, From, Rendered};
@@ -13,7 +14,11 @@ use crate::protocol::{Code, ErrorReply, Refusal, ReplyTo, admin, session};
 const OWNERS_NAMED_MAX: usize = 8;
 
 /// Writes the reply to a command, and says with which code it is refused, if it is.
-pub fn rendered(to: &ReplyTo, from: From, outcome: Outcome) -> (Rendered, Option<Code>) {
+pub fn rendered(
+    to: &ReplyTo,
+    from: From,
+    (asked, outcome): (Asked, Outcome),
+) -> (Rendered, Option<Code>) {
     let success = match outcome {
         Outcome::Acquired(grant) => reply::success(to, from, &acquired(grant)),
         Outcome::Released => reply::success(to, from, &wire::Released { released: true }),
@@ -37,7 +42,7 @@ pub fn rendered(to: &ReplyTo, from: From, outcome: Outcome) -> (Rendered, Option
             reply::success(to, from, &admin::LockReleased { holders })
         }
         refused => {
-            let error = refusal(refused);
+            let error = refusal(asked, refused);
             return (reply::failure(to, from, &error), Some(error.code));
         }
     };
@@ -45,9 +50,10 @@ pub fn rendered(to: &ReplyTo, from: From, outcome: Outcome) -> (Rendered, Option
 }
 
 /// The error that stands for a refusal of the table.
-pub fn refusal(outcome: Outcome) -> Refusal {
+pub fn refusal(asked: Asked, outcome: Outcome) -> Refusal {
     Box::new(match outcome {
         Outcome::Held(contention) => {
+            let contention = of_others(asked, contention);
             let resource = &contention.resource;
             let message = match (contention.holders.first(), contention.delay_ms) {
                 (Some(holder), _) => format!("`{resource}` is held by `{}`", holder.owner),
@@ -58,6 +64,7 @@ pub fn refusal(outcome: Outcome) -> Refusal {
         }
         Outcome::WaitTimeout(contention) => {
             let message = format!("`{}` did not become free in time", contention.resource);
+            let contention = of_others(asked, contention);
             contended(ErrorReply::new(Code::WaitTimeout, message), contention)
         }
         Outcome::WaitCancelled { resource } => {
@@ -80,10 +87,7 @@ pub fn refusal(outcome: Outcome) -> Refusal {
             held,
             token,
         } => {
-            let message = format!(
-                "the owner holds the resource in mode {} already",
-                held.name()
-            );
+            let message = held_otherwise(held, asked.grip);
             ErrorReply {
                 mode: Some(held),
                 token: Some(token),
@@ -135,6 +139,29 @@ pub fn session_not_found(session: &str) -> ErrorReply {
 pub fn session_expired(session: &str) -> ErrorReply {
     let message = format!("session `{session}` is over");
     ErrorReply::new(Code::SessionExpired, message)
+}
+
+/// Without the hold that was to be converted.
+fn of_others(asked: Asked, mut contention: Contention) -> Contention {
+    let holders = &mut contention.holders;
+    holders.retain(|holder| Some(holder.token) != asked.converts);
+    contention
+}
+
+/// How what the owner holds differs from what it asks for.
+fn held_otherwise(held: Mode, asked: Option<Grip>) -> String {
+    let held_in = format!(
+        "the owner holds the resource in mode {} already",
+        held.name()
+    );
+    match asked {
+        Some(grip) if grip.mode() != held => held_in,
+        Some(Grip::Permits { permits, limit }) => {
+            format!("{held_in}, but not {permits} of {limit} permits, or not by itself")
+        }
+        Some(_) => format!("{held_in}, together with others"),
+        None => format!("{held_in}, and not together with exactly these"),
+    }
 }
 
 fn about(resource: &str, error: ErrorReply) -> ErrorReply {
@@ -250,6 +277,8 @@ pub fn view(view: LockView) -> wire::View {
     wire::View {
         holders: view.holders.into_iter().map(wire_holder).collect(),
         waiters: view.waiters.into_iter().map(wire_waiter).collect(),
+        held: view.held,
+        waiting: view.waiting,
         delay_ms: view.delay_ms,
     }
 }
@@ -267,5 +296,3 @@ pub fn checked(check: Check) -> wire::Checked {
         expires_in_ms,
     }
 }
-        held: view.held,
-        waiting: view.waiting,

@@ -57,7 +57,29 @@ pub enum Command {
     },
 }
 
+/// What a refusal says of its request, beside the outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// How it was to be held, if it is one resource.
+    pub grip: Option<Grip>,
+    /// The hold that was to be converted: its owner is not in its own way.
+    pub converts: Option<Token>,
+}
+
 impl Command {
+    /// What a refusal is to say of it.
+    pub fn asked(&self) -> Asked {
+        let (grip, converts) = match self {
+            Command::Acquire(acquire) => match &acquire.wants {
+                Wants::One(want) => (Some(want.grip), None),
+                Wants::Set(_) => (None, None),
+            },
+            Command::Convert(convert) => (Some(convert.to), Some(convert.token)),
+            _ => (None, None),
+        };
+        Asked { grip, converts }
+    }
+
     /// About how many bytes its names take in the log.
     pub fn size_hint(&self) -> usize {
         /// What a name costs beside its bytes.

@@ -17,8 +17,8 @@ pub enum Effect {
         reply: ReplyTo,
         /// How long it stood in the queue, in state time.
         waited_ms: u64,
-        /// Whether it was a conversion that waited.
-        conversion: bool,
+        /// The hold that was to be converted, if it was a conversion that waited.
+        converts: Option<Token>,
         outcome: Outcome,
     },
     Event(Event),

@@ -448,7 +448,7 @@ impl Model {
         self.effects.push(Effect::WaitEnded {
             reply: waiter.reply.clone(),
             waited_ms: self.now_ms - waiter.since_ms,
-            conversion: waiter.converts.is_some(),
+            converts: waiter.converts,
             outcome,
         });
     }

@@ -450,7 +450,7 @@ impl Table {
         effects.push(Effect::WaitEnded {
             reply,
             waited_ms: now_ms.saturating_sub(waiter.since_ms),
-            conversion: waiter.converts.is_some(),
+            converts: waiter.converts,
             outcome,
         });
     }

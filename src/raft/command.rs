@@ -45,6 +45,14 @@ impl Command {
         }
     }
 
+    /// What a refusal is to say of it.
+    pub fn asked(&self) -> lock::command::Asked {
+        match self {
+            Command::Lock(command) => command.asked(),
+            _ => lock::command::Asked::default(),
+        }
+    }
+
     /// The id that its client gave the request, if it did.
     pub fn request_id(&self) -> Option<&str> {
         use lock::command::Command as Lock;

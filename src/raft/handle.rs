@@ -21,6 +21,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use crate::broker::SharedBroker;
 use crate::ids::{BootId, NodeId};
 use crate::lock;
+use crate::lock::command::Asked;
 use crate::lock::event::Effect;
 use crate::protocol::{Operation, ReplyTo, status};
 use crate::raft::clock::LeaderClock;
@@ -56,6 +57,7 @@ pub trait Answers: Send + Sync + 'static {
 pub struct Answer {
     pub to: ReplyTo,
     pub operation: Operation,
+    pub asked: Asked,
     pub received: Option<Instant>,
     pub result: Result<Outcome, Refusal>,
     /// The node to ask directly next time, if it is not the one that the client asked.
@@ -125,8 +127,6 @@ struct Running {
     raft: Raft,
     metrics: WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>,
     answers: Arc<dyn Answers>,
-}
-
     /// The leadership that is gone without another in its place.
     lost: watch::Receiver<Option<Vote>>,
 }
@@ -136,6 +136,8 @@ impl Running {
     fn heard_leader(&self, leader: Option<NodeId>, vote: &Vote) -> Option<NodeId> {
         leader.filter(|_| self.lost.borrow().as_ref() != Some(vote))
     }
+}
+
 struct Desk {
     proposals: Proposals,
     /// There while this node leads.
@@ -204,9 +206,9 @@ impl Handle {
             raft,
             metrics,
             answers,
+            lost,
         };
         if self.0.running.set(running).is_err() {
-            lost,
             panic!("a handle runs once");
         }
         let subject = format!("{}.{}", self.0.forward_subject, self.0.me);
@@ -391,6 +393,7 @@ impl Inner {
         for Due {
             ticket,
             operation,
+            asked,
             result,
             forwarded,
         } in due
@@ -410,6 +413,7 @@ impl Inner {
                     let answer = Answer {
                         to,
                         operation,
+                        asked,
                         received,
                         result,
                         ask_node,

@@ -41,6 +41,7 @@ pub use forwards::{FORWARD_AGAIN, FORWARDED_MAX, Forward};
 use self::forwards::Forwarded;
 use self::gathering::Gathering;
 use crate::ids::{BootId, NodeId};
+use crate::lock::command::Asked;
 use crate::protocol::ReplyTo;
 use crate::protocol::subject::Operation;
 use crate::protocol::tenant::seat::Seat;
@@ -134,6 +135,7 @@ pub struct Due {
     pub ticket: Ticket,
     /// What the client asked for; none for commands of the nodes themselves.
     pub operation: Option<Operation>,
+    pub asked: Asked,
     pub result: Result<Outcome, Refusal>,
     /// It came by a forward: the client could have asked this node directly.
     pub forwarded: bool,
@@ -171,10 +173,10 @@ pub struct Proposals {
     next_sequence: u64,
     /// As a leader: the next sequence of each forwarding node in this term.
     accepted: HashMap<(NodeId, BootId), u64>,
-    /// Waits in the log whose client came to this node, with the time by which one must hear.
-    waits: BTreeMap<String, (ReplyTo, Instant)>,
     /// No client has to hear before.
     deadline: Option<Instant>,
+    /// Waits in the log whose client came to this node, with the time by which one must hear.
+    waits: BTreeMap<String, (ReplyTo, Instant)>,
 }
 
 impl Proposals {
@@ -190,9 +192,9 @@ impl Proposals {
             forwarded: BTreeMap::new(),
             next_sequence: 1,
             accepted: HashMap::new(),
+            deadline: None,
             waits: BTreeMap::new(),
         }
-            deadline: None,
     }
 
     pub fn role(&self) -> Role {
@@ -247,9 +249,9 @@ impl Proposals {
         if self.queue.len() >= QUEUE_MAX || self.forwarded.len() >= FORWARDED_MAX {
             return Err(Box::new(refused(ticket, &command, Refusal::Overloaded)));
         }
+        self.deadline = self.deadline.into_iter().chain([deadline]).min();
         self.queue.push_back(Queued {
             command,
-        self.deadline = self.deadline.into_iter().chain([deadline]).min();
             ticket,
             deadline,
             origin: None,
@@ -257,13 +259,13 @@ impl Proposals {
         Ok(())
     }
 
-    /// Puts the first command of a term before all others.
-    pub fn start_term(&mut self, command: Command, now: Instant) {
     /// When the time of a client that is owed an answer may be up, if one is: not later.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
+    /// Puts the first command of a term before all others.
+    pub fn start_term(&mut self, command: Command, now: Instant) {
         let deadline = now + TERM_START_KEPT;
         let ticket = Ticket::Nobody;
         self.queue.push_front(Queued {
@@ -330,6 +332,7 @@ impl Proposals {
                 due.push(Due {
                     ticket,
                     operation: proposed.command.operation(),
+                    asked: proposed.command.asked(),
                     result: Ok(outcome),
                     forwarded,
                 });
@@ -436,6 +439,7 @@ fn refused(ticket: Ticket, command: &Command, refusal: Refusal) -> Due {
     Due {
         ticket,
         operation: command.operation(),
+        asked: command.asked(),
         result: Err(refusal),
         forwarded: false,
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Dispatch;
 use crate::lock;
+use crate::lock::command::Asked;
 use crate::lock::service::{Found, Query, Received};
 use crate::protocol::lock::Consistency;
 use crate::protocol::{ReplyTo, Request, Tenant};
@@ -38,7 +39,7 @@ impl Dispatch {
                 Ok(Found::Session(Ok(view))) => dispatch.answer(&to, timing, Ok(&view)),
                 Ok(Found::Sessions(listing)) => dispatch.answer(&to, timing, Ok(&listing)),
                 Ok(Found::Session(Err(outcome))) => {
-                    let refusal = lock::answer::refusal(*outcome);
+                    let refusal = lock::answer::refusal(Asked::default(), *outcome);
                     dispatch.answer::<()>(&to, timing, Err(refusal));
                 }
                 Ok(Found::NotLeader) => unreachable!("a search ends with an answer or a refusal"),

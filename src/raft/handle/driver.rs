@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::{Answer, Desk, Inner};
 use crate::broker::Outgoing;
+use crate::lock::command::Asked;
 use crate::protocol::Operation;
 use crate::raft::command::Batch;
 use crate::raft::frame;
@@ -133,6 +134,7 @@ impl Inner {
             self.running().answers.answer(Answer {
                 to,
                 operation: Operation::LockAcquire,
+                asked: Asked::default(),
                 received: None,
                 result: Err(Refusal::Indeterminate),
                 ask_node: None,

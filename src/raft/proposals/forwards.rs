@@ -207,6 +207,7 @@ impl Proposals {
                 due.push(Due {
                     ticket: settled.ticket,
                     operation: settled.command.operation(),
+                    asked: settled.command.asked(),
                     result: Ok(outcome.clone()),
                     forwarded: true,
                 });
