@@ -300,7 +300,7 @@ impl Dispatch {
             Request::LockRelease(request) => self.locks.release(request, to, received),
             Request::LockRenew(request) => self.locks.renew(request, to, received),
             Request::LockConvert(request) => self.locks.convert(request, to, received),
-            Request::LockCancel(request) => self.locks.cancel(request, to, received),
+            Request::LockCancel(request) => self.cancel_wait(request, to, received),
             Request::SessionOpen(request) => self.locks.open_session(request, to, received),
             Request::SessionKeepalive(request) => self.keep_alive(request.session, to, received),
             Request::SessionClose(request) => {

@@ -160,6 +160,13 @@ pub struct LockView {
     pub delay_ms: Option<u64>,
 }
 
+/// The owners of requests with one id, for one resource.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requesters {
+    pub waiting: Vec<Name>,
+    pub holding: Vec<Name>,
+}
+
 /// Whether a token is that of a live hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {

@@ -2,13 +2,15 @@
 //! what is over then is not shown, even if nothing has ended it yet.
 
 use super::Name;
+use super::claim::Claim;
 use super::holding::Hold;
 use super::listing::Room;
-use super::outcome::{Check, Contention, HolderView, LockView, Outcome, WaiterView};
+use super::outcome::{Check, Contention, HolderView, LockView, Outcome, Requesters, WaiterView};
 use super::table::Table;
 use super::waiting::{Place, Waiter};
 use crate::ids::Token;
 use crate::protocol::ReplyTo;
+use crate::protocol::request::is_under;
 
 /// How many holders a refusal names, oldest first: it is an answer, not a listing.
 pub const HOLDERS_NAMED_MAX: usize = 32;
@@ -48,6 +50,47 @@ impl Table {
             waiters,
             delay_ms: self.delay_ms(resource, now_ms),
         }
+    }
+
+    /// Whose requests with this id, and of this session if one is named, wait for the resource or hold it: as
+    /// many as one answer holds.
+    pub fn requesters(
+        &self,
+        resource: &str,
+        (request_id, session): (&Name, Option<&Name>),
+        now_ms: u64,
+    ) -> Requesters {
+        let Some(lock) = self.locks.get(resource) else {
+            return Requesters::default();
+        };
+        let of_session = |claim: &Claim| session.is_none() || claim.session.as_ref() == session;
+        let waits = lock.waiters().map(|place| &self.waits[&place]);
+        let waits = waits.filter(|waiter| !self.is_wait_over(waiter, now_ms));
+        let waiting = waits
+            .map(|waiter| &waiter.claim)
+            .filter(|claim| claim.request_id.as_ref() == Some(request_id) && of_session(claim));
+        let holds = lock.holders.iter().map(|token| &self.holds[token]);
+        let holding = holds.filter(|hold| {
+            let mut ids = hold.claim.request_id.iter().chain(&hold.later_request_ids);
+            self.is_live(hold, now_ms) && of_session(&hold.claim) && ids.any(|id| id == request_id)
+        });
+        let mut room = Room::of_an_answer();
+        let mut fits = |owner: &Name| room.take(owner.len());
+        let waiting = waiting.map(|claim| claim.owner.clone());
+        let holding = holding.map(|hold| hold.claim.owner.clone());
+        Requesters {
+            waiting: waiting.take_while(&mut fits).collect(),
+            holding: holding.take_while(&mut fits).collect(),
+        }
+    }
+
+    /// Whether the token is that of several resources, each of which is this one or lies under it.
+    pub fn is_set_under(&self, resource: &str, token: Token) -> bool {
+        let wants = self.holds.get(&token).map(|hold| &hold.claim.wants);
+        wants.is_some_and(|wants| {
+            let mut each = wants.iter();
+            wants.is_set() && each.all(|want| is_under(&want.resource, resource))
+        })
     }
 
     /// Whether the token is that of a live hold on the resource.

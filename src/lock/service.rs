@@ -1,5 +1,6 @@
 //! Locks for clients: requests become commands in the log or linearizable reads.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -13,15 +14,18 @@ use crate::lock::claim::{Grip, Want, Wants};
 use crate::lock::command;
 use crate::lock::keepalives::Keepalives;
 use crate::lock::listing::Page;
-use crate::lock::outcome::{self, Check, LockView};
+use crate::lock::outcome::{self, Check, LockView, Requesters};
 use crate::protocol::lock as wire;
 use crate::protocol::tenant::seat::Seat;
 use crate::protocol::{Code, ErrorReply, Outcome, Refusal, ReplyTo, Tenant, admin, session};
 use crate::raft::command::Command;
 use crate::raft::handle::{Handle, ReadError};
-use crate::raft::network::Network;
+use crate::raft::message::Refusal::UnknownCall;
+use crate::raft::network::{CallError, Network};
 use crate::raft::proposals::{self, Submission, Ticket};
 use crate::time::{self, Instant};
+
+mod meant;
 
 /// The kind of call that carries a [`Query`] to the leader.
 pub const QUERY: &str = "lock.query";
@@ -36,6 +40,10 @@ const LEADER_RETRY: Duration = Duration::from_millis(25);
 /// How long a leader has to answer one query. A leader that stalls is replaced about then, so the
 /// read looks again for whoever leads; a read changes nothing by being asked twice.
 const ASK_MAX: Duration = Duration::from_millis(500);
+
+/// A wait ends so long before its client's time is up: the end is an entry of the log, made up to a tenth of
+/// a second late.
+const WAIT_ENDS_BEFORE: Duration = Duration::from_millis(250);
 
 /// Locks, as one node offers them.
 pub struct LockService {
@@ -74,6 +82,17 @@ pub enum Query {
         page: Page,
         tenant: Option<Tenant>,
     },
+    /// Whose requests with this id wait for the resource, or hold it.
+    Requesters {
+        resource: Name,
+        request_id: Name,
+        session: Option<Name>,
+    },
+    /// Whether the token is that of a set all of which lies under the resource.
+    IsSetUnder {
+        resource: Name,
+        token: Token,
+    },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -87,6 +106,17 @@ pub enum Found {
     Sessions(session::Listing),
     /// Ask whoever leads now.
     NotLeader,
+    Requesters(Requesters),
+    IsSetUnder(bool),
+    /// The leader is of an earlier version, which does not know the query.
+    Unknown,
+}
+
+impl Query {
+    /// Whether leaders of earlier versions do not know it.
+    fn is_new(&self) -> bool {
+        matches!(self, Query::Requesters { .. } | Query::IsSetUnder { .. })
+    }
 }
 
 /// When a request came, how long its client waits, and by which way it came.
@@ -119,10 +149,7 @@ impl LockService {
         let id = request.request_id.map(Name::from);
         let tenant = to.tenant.as_ref();
         let owner = owner_of(request.owner, tenant, session.as_ref(), id.as_ref());
-        let wait = (request.wait_ms > 0).then(|| command::Wait {
-            wait_ms: request.wait_ms,
-            reply: to.untraced(),
-        });
+        let wait = wait_of(request.wait_ms, &to, &received);
         let ttl_ms = match session {
             Some(_) => request.ttl_ms,
             None => request.ttl_ms.or(Some(wire::TTL_MS_DEFAULT)),
@@ -142,24 +169,28 @@ impl LockService {
     }
 
     /// `lock.release`.
-    pub fn release(&self, request: wire::Release, to: ReplyTo, received: Received) {
-        let release = command::Command::Release {
-            resource: request.resource.map(Name::from),
-            token: request.token,
-            tenant: to.tenant.clone(),
+    pub fn release(self: &Arc<Self>, request: wire::Release, to: ReplyTo, received: Received) {
+        let (token, tenant) = (request.token, to.tenant.clone());
+        let named = (request.resource.map(Name::from), request.in_subject);
+        let release = move |resource| command::Command::Release {
+            resource,
+            token,
+            tenant,
         };
-        self.submit(release, to, received);
+        self.submit_of_hold((named, token), release, (to, received));
     }
 
     /// `lock.renew`.
-    pub fn renew(&self, request: wire::Renew, to: ReplyTo, received: Received) {
-        let renew = command::Command::Renew {
-            resource: request.resource.map(Name::from),
-            token: request.token,
-            tenant: to.tenant.clone(),
-            ttl_ms: request.ttl_ms,
+    pub fn renew(self: &Arc<Self>, request: wire::Renew, to: ReplyTo, received: Received) {
+        let (token, tenant, ttl_ms) = (request.token, to.tenant.clone(), request.ttl_ms);
+        let named = (request.resource.map(Name::from), request.in_subject);
+        let renew = move |resource| command::Command::Renew {
+            resource,
+            token,
+            tenant,
+            ttl_ms,
         };
-        self.submit(renew, to, received);
+        self.submit_of_hold((named, token), renew, (to, received));
     }
 
     /// `lock.convert`; answered like an acquire.
@@ -168,15 +199,13 @@ impl LockService {
             resource: request.resource.into(),
             token: request.token,
             to: grip_of(request.mode, (0, 0)),
-            wait: (request.wait_ms > 0).then(|| command::Wait {
-                wait_ms: request.wait_ms,
-                reply: to.untraced(),
-            }),
+            wait: wait_of(request.wait_ms, &to, &received),
         };
         self.submit(command::Command::Convert(Box::new(convert)), to, received);
     }
 
-    /// `lock.cancel`.
+    /// `lock.cancel`. Without an owner it means the one that the id stands for; whom else it may mean,
+    /// [`whose_wait`](Self::whose_wait) finds out.
     pub fn cancel(&self, request: wire::Cancel, to: ReplyTo, received: Received) {
         let session = request.session.map(Name::from);
         let request_id = request.request_id.map(Name::from);
@@ -310,6 +339,17 @@ impl LockService {
                 Query::Sessions { page, tenant } => {
                     Found::Sessions(locks.list_sessions(page, tenant.as_ref(), now_ms))
                 }
+                Query::Requesters {
+                    resource,
+                    request_id,
+                    session,
+                } => {
+                    let request = (request_id, session.as_ref());
+                    Found::Requesters(locks.requesters(resource, request, now_ms))
+                }
+                Query::IsSetUnder { resource, token } => {
+                    Found::IsSetUnder(locks.is_set_under(resource, *token))
+                }
             }
         })
     }
@@ -324,12 +364,11 @@ impl LockService {
         let body = rmp_serde::to_vec(query).expect("queries always encode");
         let left = deadline.saturating_duration_since(time::now());
         let timeout = left.min(ASK_MAX);
-        let answer = self
-            .network
-            .call(leader, QUERY, body.into(), timeout)
-            .await
-            .ok()?;
-        rmp_serde::from_slice(&answer).ok()
+        match self.network.call(leader, QUERY, body.into(), timeout).await {
+            Ok(answer) => rmp_serde::from_slice(&answer).ok(),
+            Err(CallError::Refused(UnknownCall)) if query.is_new() => Some(Found::Unknown),
+            Err(_) => None,
+        }
     }
 
     /// Answers another node's query; silence if it makes no sense.
@@ -386,6 +425,18 @@ fn wants_of(request: &wire::Acquire) -> Wants {
     let mut wants: Vec<Want> = wants.collect();
     wants.sort_by(|a, b| a.resource.cmp(&b.resource));
     Wants::Set(wants.into())
+}
+
+/// How long a request stands in the queue: as long as it says, and no longer than its client waits for the
+/// answer that says how it ended.
+fn wait_of(wait_ms: u64, to: &ReplyTo, received: &Received) -> Option<command::Wait> {
+    let left = received.deadline.saturating_duration_since(time::now());
+    let left_ms = left.saturating_sub(WAIT_ENDS_BEFORE).as_millis() as u64;
+    let wait_ms = wait_ms.min(left_ms);
+    (wait_ms > 0).then(|| command::Wait {
+        wait_ms,
+        reply: to.untraced(),
+    })
 }
 
 fn grip_of(mode: wire::Mode, (permits, limit): (u32, u32)) -> Grip {

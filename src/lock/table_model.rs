@@ -364,7 +364,8 @@ impl Model {
         let hold = match id {
             Some(id) => holds.find(|hold| {
                 let mut ids = hold.ids.iter();
-                ids.any(|of| of.request_id.as_ref() == Some(id))
+                let is_meant = hold.wants.grip_of(resource).is_some();
+                is_meant && ids.any(|of| of.request_id.as_ref() == Some(id))
             }),
             None => holds.find(|hold| hold.wants.grip_of(resource).is_some()),
         };

@@ -144,7 +144,10 @@ impl Table {
             };
         }
         let held = match request_id.and_then(|id| self.requests.find(owner, id)) {
-            Some(known) => known.became.token(),
+            Some(known) => {
+                let is_meant = known.wants.grip_of(resource).is_some();
+                known.became.token().filter(|_| is_meant)
+            }
             None if request_id.is_none() => self.token_of(owner, resource),
             None => None,
         };

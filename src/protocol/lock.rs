@@ -119,6 +119,9 @@ pub struct Release {
     /// Absent for several resources that are held together: the token stands for all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource: Option<String>,
+    /// Whether the subject names the resource: then a set that lies under it is meant by its token, too.
+    #[serde(skip)]
+    pub in_subject: bool,
     pub token: Token,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
@@ -129,6 +132,7 @@ impl Release {
     pub fn of(acquired: &Acquired) -> Self {
         Release {
             resource: acquired.sole_resource(),
+            in_subject: false,
             token: acquired.token,
             timeout_ms: None,
         }
@@ -143,14 +147,16 @@ impl Release {
     pub fn new(resource: impl Into<String>, token: Token) -> Self {
         Release {
             resource: Some(resource.into()),
+            in_subject: false,
             token,
             timeout_ms: None,
         }
     }
 
-    pub(super) fn build(mut given: Fields<'_>) -> Result<Self, Refusal> {
+    pub(super) fn build(mut given: Fields<'_>, suffix: Option<&str>) -> Result<Self, Refusal> {
         Ok(Release {
             resource: given.text("resource"),
+            in_subject: suffix.is_some(),
             token: Token(given.required_integer("token")?),
             timeout_ms: given.integer("timeout_ms"),
         })
@@ -163,6 +169,9 @@ pub struct Renew {
     /// Absent for several resources that are held together: the token stands for all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource: Option<String>,
+    /// Whether the subject names the resource: then a set that lies under it is meant by its token, too.
+    #[serde(skip)]
+    pub in_subject: bool,
     pub token: Token,
     /// Absent: as long as it was.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -176,6 +185,7 @@ impl Renew {
     pub fn of(acquired: &Acquired) -> Self {
         Renew {
             resource: acquired.sole_resource(),
+            in_subject: false,
             token: acquired.token,
             ttl_ms: None,
             timeout_ms: None,
@@ -192,15 +202,17 @@ impl Renew {
     pub fn new(resource: impl Into<String>, token: Token) -> Self {
         Renew {
             resource: Some(resource.into()),
+            in_subject: false,
             token,
             ttl_ms: None,
             timeout_ms: None,
         }
     }
 
-    pub(super) fn build(mut given: Fields<'_>) -> Result<Self, Refusal> {
+    pub(super) fn build(mut given: Fields<'_>, suffix: Option<&str>) -> Result<Self, Refusal> {
         Ok(Renew {
             resource: given.text("resource"),
+            in_subject: suffix.is_some(),
             token: Token(given.required_integer("token")?),
             ttl_ms: given.integer("ttl_ms"),
             timeout_ms: given.integer("timeout_ms"),

@@ -105,8 +105,10 @@ impl Request {
             Operation::LockAcquire => {
                 Request::LockAcquire(Acquire::build(fields, envelope.suffix)?)
             }
-            Operation::LockRelease => Request::LockRelease(Release::build(fields)?),
-            Operation::LockRenew => Request::LockRenew(Renew::build(fields)?),
+            Operation::LockRelease => {
+                Request::LockRelease(Release::build(fields, envelope.suffix)?)
+            }
+            Operation::LockRenew => Request::LockRenew(Renew::build(fields, envelope.suffix)?),
             Operation::LockCheck => Request::LockCheck(Check::build(fields)?),
             Operation::LockGet => Request::LockGet(Get::build(fields)?),
             Operation::LockConvert => Request::LockConvert(Convert::build(fields)?),
@@ -391,7 +393,7 @@ pub(super) fn id_field(operation: Operation) -> Option<&'static str> {
 
 /// Whether a name in the body is one that the name in the subject allows: the same, or one of its own
 /// followed by a dot and more.
-pub(super) fn is_under(name: &str, suffix: &str) -> bool {
+pub fn is_under(name: &str, suffix: &str) -> bool {
     let rest = name.strip_prefix(suffix);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }

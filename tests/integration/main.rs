@@ -36,6 +36,7 @@ mod http;
 mod leader_killed;
 mod leases;
 mod link;
+mod lock_edges;
 mod lock_modes;
 mod locks;
 mod members;

@@ -1,4 +1,4 @@
-//! Linearizable reads of the replicated state.
+//! Linearizable reads of the replicated state, and what needs one before it can be done.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use super::Dispatch;
 use crate::lock;
 use crate::lock::command::Asked;
 use crate::lock::service::{Found, Query, Received};
-use crate::protocol::lock::Consistency;
-use crate::protocol::{ReplyTo, Request, Tenant};
+use crate::protocol::lock::{Cancel, Consistency};
+use crate::protocol::{Operation, ReplyTo, Request, Tenant};
 
 impl Dispatch {
     /// Reads take a round to a quorum, so each has a task; the service bounds how many wait.
@@ -43,7 +43,32 @@ impl Dispatch {
                     dispatch.answer::<()>(&to, timing, Err(refusal));
                 }
                 Ok(Found::NotLeader) => unreachable!("a search ends with an answer or a refusal"),
+                Ok(Found::Requesters(_) | Found::IsSetUnder(_) | Found::Unknown) => {
+                    unreachable!("no client looks for these")
+                }
                 Err(refusal) => dispatch.answer::<()>(&to, timing, Err(refusal)),
+            }
+        });
+    }
+
+    /// `lock.cancel`: without an owner it has to be found out whose wait is meant.
+    pub(super) fn cancel_wait(self: &Arc<Self>, request: Cancel, to: ReplyTo, received: Received) {
+        if request.owner.is_some() {
+            return self.locks.cancel(request, to, received);
+        }
+        let dispatch = self.clone();
+        tokio::spawn(async move {
+            let locks = &dispatch.locks;
+            let tenant = to.tenant.as_ref();
+            match locks.whose_wait(&request, tenant, received.deadline).await {
+                Ok(owner) => {
+                    let owner = Some(owner);
+                    locks.cancel(Cancel { owner, ..request }, to, received);
+                }
+                Err(refusal) => {
+                    let timing = (Some(Operation::LockCancel), received.at);
+                    dispatch.answer::<()>(&to, timing, Err(refusal));
+                }
             }
         });
     }

@@ -40,7 +40,8 @@ pub struct Acquire {
     /// as the session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl_ms: Option<u64>,
-    /// 0: try once and never overtake a waiter. Otherwise wait, at most [`WAIT_MS_MAX`].
+    /// 0: try once and never overtake a waiter. Otherwise wait, at most [`WAIT_MS_MAX`] and until shortly before
+    /// `timeout_ms`.
     pub wait_ms: u64,
     pub on_deadlock: DeadlockPolicy,
     /// Shown to whoever asks about the lock; at most [`META_BYTES_MAX`] bytes.
