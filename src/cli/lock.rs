@@ -68,9 +68,9 @@ pub(super) struct WantedArgs {
     /// Names of locks, 1 to 256 bytes without control characters.
     #[arg(value_name = "RESOURCE", required = true, num_args = 1..=RESOURCES_MAX)]
     resources: Vec<String>,
-    /// One holder, any number of shared ones, or so many permits.
-    #[arg(long, value_enum, default_value = "exclusive")]
-    mode: ModeArg,
+    /// One holder, any number of shared ones, or so many permits [default: exclusive].
+    #[arg(long, value_enum)]
+    mode: Option<ModeArg>,
     /// Any number of holders, all shared: short for `--mode shared`.
     #[arg(long, conflicts_with_all = ["mode", "permits"])]
     shared: bool,
@@ -103,9 +103,10 @@ pub(super) struct WantedArgs {
 impl WantedArgs {
     pub(super) fn request(self) -> Acquire {
         let mode = match self.mode {
-            _ if self.shared => Mode::Shared,
-            _ if self.permits.is_some() => Mode::Permit,
-            mode => mode.into(),
+            Some(mode) => mode.into(),
+            None if self.shared => Mode::Shared,
+            None if self.permits.is_some() => Mode::Permit,
+            None => Mode::Exclusive,
         };
         let (resource, resources) = match <[String; 1]>::try_from(self.resources) {
             Ok([sole]) => (sole, Vec::new()),
@@ -328,6 +329,9 @@ pub(super) struct CancelArgs {
     /// The wait of the request with this id.
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
+    /// The session that the request named.
+    #[arg(long, value_name = "SESSION", requires = "request_id")]
+    session: Option<String>,
 }
 
 /// Show who waits for whom.
@@ -420,6 +424,7 @@ pub(super) async fn run(
             let request = Cancel {
                 owner: args.owner,
                 request_id: args.request_id,
+                session: args.session,
                 ..Cancel::of_owner(args.resource, "")
             };
             let cancelled = client.cancel(&request).await?;

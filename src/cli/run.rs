@@ -38,7 +38,8 @@ const KILL_BEFORE_MAX: Duration = Duration::from_millis(100);
 /// cannot be kept all the same, the command gets SIGTERM a quarter of the lease before its end (5 s at
 /// most), then SIGKILL while the lock is still held. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and
 /// SIGUSR2 are passed on to it; before it has started they end the wait for the lock. Off a terminal
-/// all this is for the command's process group, so that what it has started ends with it.
+/// all this is for the command's process group, and so for what it has started. What still runs in the
+/// background when the command exits goes on without the lock.
 ///
 /// Exit codes:
 ///   the command's own, or 128 + N when signal N ended it

@@ -42,6 +42,28 @@ async fn sets_permits_and_conversions_have_verbs() {
     )
     .await;
     fails(&cluster, &["lock", "acquire", "p", "--permits", "1"], 2).await;
+    let shared = [
+        "lock",
+        "acquire",
+        "s",
+        "--permits",
+        "1",
+        "--limit",
+        "3",
+        "--mode",
+        "shared",
+    ];
+    fails(&cluster, &shared, 1).await;
+    let cancel = [
+        "lock",
+        "cancel",
+        "s",
+        "--request-id",
+        "r",
+        "--session",
+        "none",
+    ];
+    fails(&cluster, &cancel, 1).await;
 
     let held = done(&cluster, &["lock", "acquire", "c"]).await;
     let token = held["token"].to_string();
