@@ -6,21 +6,22 @@ use serde::{Deserialize, Serialize};
 
 macro_rules! integer_id {
     ($(#[$doc:meta])* $name:ident) => {
-        integer_id! { $(#[$doc])* $name "{}" }
+        integer_id! { @ $(#[$doc])* $name }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
     };
-    ($(#[$doc:meta])* $name:ident $format:literal) => {
+    // Without its text.
+    (@ $(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(
             Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
         )]
         #[serde(transparent)]
         pub struct $name(pub u64);
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, $format, self.0)
-            }
-        }
     };
 }
 
@@ -38,10 +39,18 @@ integer_id! {
     DiskId
 }
 integer_id! {
+    @
     /// The identity of a cluster: random, drawn by the node that initialises it. As text it is
     /// hexadecimal, as in files and in the names of Redis's keys.
-    ClusterId "{:016x}"
+    ClusterId
 }
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 integer_id! {
     /// A fencing token: greater than every token granted before it, over all resources.
     Token

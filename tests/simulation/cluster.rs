@@ -241,9 +241,10 @@ impl Cluster {
         loop {
             self.pass(20).await;
             let at = |node: &Node| {
-                node.core
-                    .handle
-                    .read(|state, _| (state.batches(), state.hash()))
+                node.core.handle.read(|state, _| {
+                    // Who was removed comes from the membership, not from a batch.
+                    ((state.batches(), state.retired.clone()), state.hash())
+                })
             };
             let states: Vec<_> = self.nodes.values().map(at).collect();
             let level = states.iter().all(|state| state.0 == states[0].0);
