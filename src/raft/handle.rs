@@ -246,11 +246,31 @@ impl Handle {
 
     /// Submits a command of this node and waits for its outcome.
     pub async fn call(&self, command: Command, timeout: Duration) -> Result<Outcome, Refusal> {
+        self.call_with(Ticket::Caller, command, timeout).await
+    }
+
+    /// The same for what this node may say only while it leads `term`: it takes effect in that term or never.
+    pub async fn call_as_leader(
+        &self,
+        term: u64,
+        command: Command,
+        timeout: Duration,
+    ) -> Result<Outcome, Refusal> {
+        let ticket = |sender| Ticket::Leader(sender, term);
+        self.call_with(ticket, command, timeout).await
+    }
+
+    async fn call_with(
+        &self,
+        ticket: impl FnOnce(oneshot::Sender<Result<Outcome, Refusal>>) -> Ticket,
+        command: Command,
+        timeout: Duration,
+    ) -> Result<Outcome, Refusal> {
         let (sender, receiver) = oneshot::channel();
         let deadline = time::now() + timeout;
         self.submit(Submission {
             command,
-            ticket: Ticket::Caller(sender),
+            ticket: ticket(sender),
             deadline,
         });
         receiver.await.unwrap_or(Err(Refusal::Indeterminate))
@@ -420,7 +440,7 @@ impl Inner {
                     };
                     self.running().answers.answer(answer);
                 }
-                Ticket::Caller(sender) => {
+                Ticket::Caller(sender) | Ticket::Leader(sender, _) => {
                     let _ = sender.send(result);
                 }
                 Ticket::Nobody => {}

@@ -74,6 +74,8 @@ pub enum Ticket {
     },
     /// A task of this node.
     Caller(oneshot::Sender<Result<Outcome, Refusal>>),
+    /// The same, for what only the leader of this term may say: it is neither forwarded nor sent again later.
+    Leader(oneshot::Sender<Result<Outcome, Refusal>>, u64),
     /// Nobody: the answer is given already, or not wanted.
     Nobody,
 }
@@ -229,17 +231,19 @@ impl Proposals {
         };
         if !(leads(self.role) && leads(role) && term(self.role) == term(role)) {
             // Forwards were accepted for the term that is over; their senders send them again. What
-            // begins that term is of no use to another.
+            // begins that term, or is its leader's to say, is of no use to another.
             self.queue.retain(|queued| {
                 let begins_term = matches!(queued.command, Command::TermStarted { .. });
-                queued.origin.is_none() && !begins_term
+                let is_of_term = matches!(queued.ticket, Ticket::Leader(..));
+                queued.origin.is_none() && !begins_term && !is_of_term
             });
             self.accepted.clear();
         }
         self.role = role;
     }
 
-    /// Accepts a command, or returns it as overloaded.
+    /// Accepts a command, or returns it as overloaded; or as without a leader, if only the leader of another
+    /// term might say it.
     pub fn submit(&mut self, submission: Submission) -> Result<(), Box<Due>> {
         let Submission {
             command,
@@ -248,6 +252,11 @@ impl Proposals {
         } = submission;
         if self.queue.len() >= QUEUE_MAX || self.forwarded.len() >= FORWARDED_MAX {
             return Err(Box::new(refused(ticket, &command, Refusal::Overloaded)));
+        }
+        if let Ticket::Leader(_, term) = ticket
+            && self.role != (Role::Leader { term })
+        {
+            return Err(Box::new(refused(ticket, &command, Refusal::NoLeader)));
         }
         self.deadline = self.deadline.into_iter().chain([deadline]).min();
         self.queue.push_back(Queued {
@@ -409,7 +418,7 @@ impl Proposals {
     }
 
     /// Puts back what never took effect. While the term that it was meant for goes on, what other
-    /// nodes forwarded, and what begins the term, stay with this node. In a later term a forward
+    /// nodes forwarded, what begins the term, and what is its leader's to say, stay with this node. In a later term a forward
     /// is its sender's to send again.
     fn submit_again(&mut self, lost: InFlight) {
         let same_term = matches!(
@@ -421,7 +430,11 @@ impl Proposals {
             let begins_term = matches!(command, Command::TermStarted { .. });
             let kept = match origin {
                 Some(_) => same_term,
-                None => !matches!(ticket, Ticket::Nobody) || (begins_term && same_term),
+                None => match ticket {
+                    Ticket::Nobody => begins_term && same_term,
+                    Ticket::Leader(..) => same_term,
+                    Ticket::Client { .. } | Ticket::Caller(_) => true,
+                },
             };
             if kept {
                 self.queue.push_front(Queued {

@@ -29,8 +29,10 @@
 //! - [`cluster`]: the view and its changes, as they are replicated.
 //! - [`rendezvous`]: from a key to its home.
 //! - [`tenure`]: what one node may do, and when it may not any more.
+//! - [`awake`]: since when this node could hear others.
 //! - [`service`]: reads the view in time, and changes it.
 
+pub mod awake;
 pub mod cluster;
 pub mod rendezvous;
 pub mod service;

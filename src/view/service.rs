@@ -4,11 +4,15 @@
 //! more; who is about to stop leaves by itself, so that nobody waits for the end of its lease; everybody
 //! says what it has to say about a view that is prepared.
 //!
+//! A leader that stalled finds everybody silent, and may have been replaced meanwhile. So silence counts only
+//! as far as this node was awake itself ([`awake`](crate::view::awake)); a majority has to confirm just before
+//! that it leads; and what it says of others takes effect in its own term, or never.
+//!
 //! A read is linearizable: the leader confirms that it leads, by a round that begins after the read
 //! was sent. What this node applied itself is looked at too, without that round, so that a change is
 //! noticed at once; it gives no lease.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +26,7 @@ use crate::raft::network::Network;
 use crate::raft::presence::Presence;
 use crate::raft::proposals::Role;
 use crate::time::{self, Instant, LeaseClock};
+use crate::view::awake::Awake;
 use crate::view::cluster::{self, View};
 
 /// The kind of call that reads the view at the leader.
@@ -34,6 +39,9 @@ const LOOK_CLOSELY_EVERY: Duration = Duration::from_millis(25);
 /// So many missed heartbeats of a member are reason to ask the broker whether it is there: more than it takes
 /// to make a connection anew that was lost.
 const BEATS_MISSED: u32 = 3;
+/// A node that did not look at the clock for this part of the suspicion time was not awake: the rest is more
+/// than a member that is well is ever silent.
+const STALL_PART: u32 = 2;
 /// How long one change may take before it is tried again.
 const CHANGE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long one read may take; a late answer still gives what is left of its lease.
@@ -76,6 +84,9 @@ impl Keeper {
     pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
         let keeper = Arc::new(self);
         tokio::spawn(keeper.clone().renew(shutdown.clone()));
+        let awake = Awake::new(time::now(), keeper.suspicion / STALL_PART);
+        let awake = Arc::new(Mutex::new(awake));
+        tokio::spawn(stay_awake(awake.clone(), shutdown.clone()));
         let mut changed = keeper.handle.view_changes();
         let mut leaving = keeper.leaving.clone();
         let mut leading = None;
@@ -84,15 +95,16 @@ impl Keeper {
             leading = keeper.leading(leading);
             let view = keeper.handle.read(|state, _| state.view.clone());
             keeper.tenant.observe(&view, None);
-            for change in keeper.changes(&view, leading).await {
-                tracing::info!(?change, "changing the cluster view");
-                // A change that fails is found again at the next look.
-                let changed = keeper.handle.call(Command::View(change), CHANGE_TIMEOUT);
-                tokio::select! {
-                    biased;
-                    _ = shutdown.changed() => return,
-                    _ = changed => {}
+            let look = async {
+                keeper.say_own(&view).await;
+                if let Some(leading) = leading {
+                    keeper.remove_missing(leading, &awake).await;
                 }
+            };
+            tokio::select! {
+                biased;
+                _ = shutdown.changed() => return,
+                () = look => {}
             }
             let pause = match view.next() {
                 Some(_) => LOOK_CLOSELY_EVERY,
@@ -108,17 +120,16 @@ impl Keeper {
         }
     }
 
-    /// What is wrong with the view, as far as this node can tell.
-    async fn changes(&self, view: &View, leading: Option<Leading>) -> Vec<cluster::Command> {
+    /// Says what this node has to say for itself.
+    async fn say_own(&self, view: &View) {
         let leader = self.handle.leader();
         if leader.is_none() {
-            return Vec::new();
+            return;
         }
-        let leads = leader == Some(self.me());
-        let mut changes = self.tenant.commands(view, leads);
-        let members = self.handle.agreed_members().borrow().clone();
+        let mut changes = self.tenant.commands(view, leader == Some(self.me()));
+        let has_vote = self.handle.agreed_members().borrow().is_voter(self.me());
         let leaves = *self.leaving.borrow();
-        if leaves || !members.is_voter(self.me()) {
+        if leaves || !has_vote {
             changes.retain(|change| !matches!(change, cluster::Command::Join { .. }));
         }
         if leaves && let Some(member) = view.latest().get(&self.me()) {
@@ -127,22 +138,57 @@ impl Keeper {
                 incarnation: member.incarnation,
             });
         }
-        let Some(leading) = leading else {
-            return changes;
-        };
+        for change in changes {
+            tracing::info!(?change, "changing the cluster view");
+            // A change that fails is found again at the next look.
+            let change = Command::View(change);
+            let _ = self.handle.call(change, CHANGE_TIMEOUT).await;
+        }
+    }
+
+    /// Has those leave who take part no more, as far as a leader can tell whom a majority has just answered.
+    async fn remove_missing(&self, leading: Leading, awake: &Mutex<Awake>) {
+        if self.missing(leading, awake).await.is_empty() {
+            return;
+        }
+        let proved = tokio::time::timeout(CHANGE_TIMEOUT, self.handle.read_barrier()).await;
+        if !matches!(proved, Ok(Ok(()))) {
+            return;
+        }
+        // Some of them may have answered just now.
+        let since = look(awake);
+        for change in self.missing(leading, awake).await {
+            if look(awake) != since {
+                return;
+            }
+            tracing::info!(?change, "changing the cluster view");
+            let change = Command::View(change);
+            let said = self
+                .handle
+                .call_as_leader(leading.term, change, CHANGE_TIMEOUT);
+            // A change that fails is found again at the next look.
+            let _ = said.await;
+        }
+    }
+
+    /// What there is to say about others, as the leader of a term sees them.
+    async fn missing(&self, leading: Leading, awake: &Mutex<Awake>) -> Vec<cluster::Command> {
+        let view = self.handle.read(|state, _| state.view.clone());
+        let members = self.handle.agreed_members().borrow().clone();
         let silence = self.handle.silence();
+        let now = time::now();
         let others = view.latest().iter().filter(|(node, _)| **node != self.me());
         let missed = others.map(async |(&node, member)| {
             let silent = silence.get(&node).copied();
             let silent = silent.unwrap_or_else(|| self.unanswered(node, leading));
+            let silent = lock(awake).heard(silent, now);
             let leaves = !members.is_voter(node) || self.is_gone(node, silent).await;
             leaves.then_some(cluster::Command::Leave {
                 node,
                 incarnation: member.incarnation,
             })
         });
-        changes.extend(join_all(missed).await.into_iter().flatten());
-        changes
+        join_all(missed).await.into_iter().flatten().collect()
     }
 
     /// How long a member has been silent that has not answered since this node leads. Who led before was
@@ -205,6 +251,27 @@ impl Keeper {
             .call(leader, READ_VIEW, Bytes::new(), READ_TIMEOUT);
         rmp_serde::from_slice(&answer.await.ok()?).ok()
     }
+}
+
+/// Looks at the clock, until `shutdown`.
+async fn stay_awake(awake: Arc<Mutex<Awake>>, mut shutdown: watch::Receiver<bool>) {
+    loop {
+        look(&awake);
+        tokio::select! {
+            biased;
+            _ = shutdown.changed() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+}
+
+/// Since when this node has been awake.
+fn look(awake: &Mutex<Awake>) -> Instant {
+    lock(awake).look(time::now())
+}
+
+fn lock(awake: &Mutex<Awake>) -> MutexGuard<'_, Awake> {
+    awake.lock().expect("no holder panics")
 }
 
 /// The view as the leader has it, once it has proved that it leads.

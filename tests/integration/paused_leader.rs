@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Options};
-use crate::{locks, wait, wire};
+use crate::{cache, locks, wait, wire};
 
 const TTL_MS: u64 = 600_000;
+const VALUES: usize = 150;
+const SUSPICION: Duration = Duration::from_secs(1);
 /// A lease that the new leader grants and that ends while the old one is back.
 const SHORT_MS: u64 = 3_000;
 
@@ -108,6 +110,39 @@ async fn the_old_leader_answers_nothing_stale() {
     assert_eq!(cluster.all_follow().await, new, "the old leader steps down");
     lasts(&nats, &short, short_asked_at).await;
     cluster.state_hashes().await;
+}
+
+/// What a leader does not hear while it is stopped is no silence of others: they stay in the view, with all that
+/// they keep. The stopped one is replaced and leaves; the second nodes have what it kept.
+#[tokio::test]
+async fn what_the_cache_keeps_outlives_a_leader_that_stalls() {
+    for pause in [Duration::from_millis(1_300), Duration::from_secs(2)] {
+        let mut cluster = Cluster::start(Options::default()).await;
+        cache::all_hold(&cluster).await;
+        let nats = cluster.nats().await;
+        let keys: Vec<String> = (0..VALUES).map(|n| format!("key-{n}")).collect();
+        for key in &keys {
+            let set = json!({"key": key, "value": key});
+            wire::request_until_ok(&nats, "mufakat.cache.set", &set).await;
+        }
+        let leader = cluster.all_follow().await;
+        let healthy = cluster.ids().into_iter().find(|node| *node != leader);
+        let healthy = healthy.expect("three nodes");
+
+        cluster.pause(leader);
+        tokio::time::sleep(pause).await;
+        cluster.resume(leader);
+        // Whoever would be thrown out is so once it is suspected and the change is made.
+        tokio::time::sleep(SUSPICION + Duration::from_secs(1)).await;
+        cluster.all_follow().await;
+        cache::all_hold(&cluster).await;
+        for key in &keys {
+            let get = json!({"key": key});
+            let get_at = format!("mufakat.node.{healthy}.cache.get");
+            let found = wire::request_until_ok(&nats, &get_at, &get).await;
+            assert_eq!(found["value"], **key, "after {pause:?}: {found}");
+        }
+    }
 }
 
 fn is_no_leader(answer: &Value) -> bool {

@@ -165,6 +165,29 @@ fn a_leader_that_stalls_leaves_the_view_soon_after_the_election() {
     }
 }
 
+/// Nobody was heard for longer than the suspicion time, by a leader that is none the less the leader still: it
+/// knows only of itself that it was away.
+#[test]
+fn a_leader_that_was_cut_off_and_leads_still_removes_nobody() {
+    for seed in 1..=20 {
+        run(seed, async {
+            let mut cluster = Cluster::of_three(seed, 10_000).await;
+            cluster.pass(2_000).await;
+            let leader = cluster.leader().await;
+            let before = cluster.leading();
+            let stays = NODES.map(|node| stay(&cluster, leader, node));
+            cluster.network.isolate(leader, &NODES);
+            cluster.pass(1_130).await;
+            cluster.heal();
+            cluster.pass(3_000).await;
+            cluster.settle().await;
+            if cluster.leading() == before {
+                assert_eq!(NODES.map(|node| stay(&cluster, leader, node)), stays);
+            }
+        });
+    }
+}
+
 /// It was cut off as long, and answers within a heartbeat.
 #[test]
 fn a_leader_that_is_replaced_and_answers_stays_in_the_view() {

@@ -51,6 +51,7 @@ pub const CORES: &[&str] = &[
     "src/cache/writes.rs",
     "src/cache/writing.rs",
     "src/monitor/history.rs",
+    "src/view/awake.rs",
     "src/view/cluster.rs",
     "src/view/rendezvous.rs",
     "src/view/tenure.rs",

@@ -224,6 +224,6 @@ fn forwarded_bytes(reply: Option<&ReplyTo>, command: &Command) -> usize {
 fn reply_of(ticket: &Ticket) -> Option<ReplyTo> {
     match ticket {
         Ticket::Client { to, .. } => Some(to.clone()),
-        Ticket::Caller(_) | Ticket::Nobody => None,
+        Ticket::Caller(_) | Ticket::Leader(..) | Ticket::Nobody => None,
     }
 }

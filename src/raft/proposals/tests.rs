@@ -1,6 +1,7 @@
 //! The road of commands, step by step.
 
 mod forwards;
+mod terms;
 
 use super::*;
 use crate::lock::command as lock;
