@@ -49,9 +49,12 @@ pub(super) enum CacheCommand {
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct GetArgs {
-    /// Keys of 1 to 256 bytes without control characters.
-    #[arg(value_name = "KEY", required = true)]
-    keys: Vec<String>,
+    /// A key of 1 to 256 bytes without control characters.
+    #[arg(value_name = "KEY")]
+    key: String,
+    /// More keys, read together with it.
+    #[arg(value_name = "KEY", conflicts_with = "claim")]
+    more: Vec<String>,
     /// Take whatever the asked node has, also when it may be old.
     #[arg(long)]
     any: bool,
@@ -340,19 +343,19 @@ async fn get(connection: &Connection, args: GetArgs) -> Result<ExitStatus, Failu
         true => Consistency::Any,
         false => Consistency::Linearizable,
     };
-    if let [key] = &args.keys[..] {
+    if args.more.is_empty() {
         let get = Get {
             consistency,
             claim_ms: args.claim,
             wait_ms: args.wait.unwrap_or(0),
-            ..Get::new(key)
+            ..Get::new(args.key)
         };
         let found = client.cache_get(&get).await?.written_for(Encoding::Json);
         connection.print(&found, line)?;
         return Ok(of_success(found.status == Status::Hit));
     }
     let get = GetMany {
-        keys: args.keys,
+        keys: [vec![args.key], args.more].concat(),
         consistency,
         timeout_ms: None,
     };
