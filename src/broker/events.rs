@@ -9,6 +9,7 @@
 //! and to the tenant, with the names that it knows. Whose it is the name says, so names with a `/` of
 //! clients outside all tenants look like a tenant's, and cost a question now and then.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -68,7 +69,7 @@ fn kinds() -> impl Iterator<Item = &'static str> {
 #[derive(Serialize)]
 struct Counted<'a> {
     #[serde(flatten)]
-    event: &'a cache::Event,
+    event: Cow<'a, cache::Event>,
     node: NodeId,
     /// Tells runs of a node apart: each counts anew.
     boot: String,
@@ -153,22 +154,28 @@ impl Events {
 
     /// Publishes an event, unless nobody would hear it.
     pub fn publish(&self, event: &Event) {
-        self.tell(event.kind_index(), event.tenant(), |_| event);
+        self.tell(event.kind_index(), event.tenant(), |_, _| event);
     }
 
     /// The same of the cache, with a count by node and kind.
     pub fn publish_of_cache(&self, event: &cache::Event) {
         let index = Event::KINDS.len() + event.kind_index();
-        self.tell(index, event.tenant(), |seq| Counted {
-            event,
+        self.tell(index, event.tenant(), |seq, tenant| Counted {
+            event: tenant.map_or(Cow::Borrowed(event), |tenant| event.as_seen_by(tenant)),
             node: self.0.me,
             boot: self.0.boot.to_string(),
             seq,
         });
     }
 
-    /// Tells an event of the kind at `index`, made with its count, to everybody who may hear of it.
-    fn tell<E: Serialize>(&self, index: usize, tenant: Option<Tenant>, event: impl Fn(u64) -> E) {
+    /// Tells an event of the kind at `index`, made with its count and for the tenant if it is for one, to
+    /// everybody who may hear of it.
+    fn tell<E: Serialize>(
+        &self,
+        index: usize,
+        tenant: Option<Tenant>,
+        event: impl Fn(u64, Option<&Tenant>) -> E,
+    ) {
         let kind = kinds().nth(index).expect("events have their kinds");
         let Shared { prefix, inbox, .. } = &*self.0;
         let now = self.elapsed_ms();
@@ -177,7 +184,7 @@ impl Events {
             self.send(
                 prefix.event(kind),
                 inbox,
-                Encoding::Json.encode(&event(due.seq)),
+                Encoding::Json.encode(&event(due.seq, None)),
             );
         }
         let Some(tenant) = tenant else { return };
@@ -186,7 +193,8 @@ impl Events {
         };
         if let Some(due) = interests[index].due(now) {
             let inbox = due.asks.then(|| format!("{inbox}.t.{tenant}.{kind}"));
-            let shown = Encoding::Json.encode(&Outward::new(&event(due.seq), &tenant));
+            let event = event(due.seq, Some(&tenant));
+            let shown = Encoding::Json.encode(&Outward::new(&event, &tenant));
             self.send(prefix.tenant_event(&tenant, kind), inbox, shown);
         }
     }

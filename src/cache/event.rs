@@ -1,5 +1,7 @@
 //! What watchers are told of the cache: plain values.
 
+use std::borrow::Cow;
+
 use serde::{Serialize, Serializer};
 
 use crate::cache::entry::{Key, Version};
@@ -68,6 +70,20 @@ impl Event {
             Event::Invalidated { tag, prefix, .. } => {
                 Tenant::of_name(tag.as_ref().or(prefix.as_ref())?)
             }
+        }
+    }
+
+    /// The same as the tenant whom it concerns asked for it: everything under its account is all that it has.
+    pub fn as_seen_by(&self, tenant: &Tenant) -> Cow<'_, Self> {
+        match self {
+            Event::Invalidated {
+                prefix: Some(prefix),
+                count,
+                ..
+            } if **prefix == *tenant.namespace() => {
+                Cow::Owned(Event::invalidated(Matching::All, *count))
+            }
+            _ => Cow::Borrowed(self),
         }
     }
 
