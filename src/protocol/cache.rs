@@ -273,13 +273,18 @@ impl Set {
     pub(super) fn build(mut given: Fields<'_>, suffix: Option<&str>) -> Result<Self, Refusal> {
         let value = Value::build(&mut given, "value", "value_base64")?;
         let missing = || ErrorReply::bad_field("value", "`value` is missing: text, JSON or binary");
+        let tags = given.names("tags").unwrap_or_default();
+        if suffix.is_some() && !tags.is_empty() {
+            let message = "tags lie under no name: with `tags` the key goes into the body";
+            return Err(ErrorReply::bad_field("tags", message).into());
+        }
         Ok(Set {
             key: given.required_text("key")?,
             value: value.ok_or_else(missing)?,
             ttl_ms: given.integer("ttl_ms"),
             idle_ms: given.integer("idle_ms"),
             condition: condition(&mut given)?,
-            tags: given.names("tags").unwrap_or_default(),
+            tags,
             fence: fence(&mut given, suffix)?,
             claim: given.text("claim"),
             repeat: Repeat::build(&mut given)?,

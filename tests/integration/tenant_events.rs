@@ -105,8 +105,8 @@ async fn act(team: &User, who: &str) {
     ask("mufakat.queue.push.jobs", json!({"payload": who})).await;
     ask("mufakat.queue.pause.jobs", json!({})).await;
     ask("mufakat.queue.resume.jobs", json!({})).await;
-    let tagged = json!({"value": who, "tags": ["page"]});
-    ask("mufakat.cache.set.k", tagged).await;
+    let tagged = json!({"key": "k", "value": who, "tags": ["page"]});
+    ask("mufakat.cache.set", tagged).await;
     ask("mufakat.cache.invalidate", json!({"tag": "page"})).await;
 }
 
