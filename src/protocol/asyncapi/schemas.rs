@@ -163,6 +163,7 @@ pub(super) fn request_field(operation: Operation, name: &str) -> (&'static str, 
 pub(super) fn either(operation: Operation) -> Option<&'static [&'static str]> {
     match operation {
         Operation::LockCancel => Some(&["owner", "request_id"]),
+        Operation::CacheSet => Some(&["value", "value_base64"]),
         _ => queues::either(operation),
     }
 }

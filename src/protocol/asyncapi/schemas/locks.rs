@@ -142,7 +142,7 @@ pub(in crate::protocol::asyncapi) fn is_required(operation: Operation, name: &st
         "mode" => operation == Operation::LockConvert,
         "ttl_ms" => matches!(operation, Operation::SessionOpen | Operation::CacheTouch),
         "session" => !matches!(operation, Operation::LockAcquire | Operation::LockCancel),
-        "reason" | "keys" | "value" => true,
+        "reason" | "keys" => true,
         _ => false,
     }
 }
