@@ -403,19 +403,26 @@ impl Node {
             "stopping: handing over what is this node's and finishing what is in flight"
         );
         let deadline = time::now() + DRAIN_MAX;
+        let cache = self.core.dispatch.cache.clone();
         self.insight.serving.store(false, Ordering::Relaxed);
         self.core.leave_view().await;
+        cache.dismiss();
         self.handle
             .hand_over(|| self.core.staying(), time::now() + HAND_OVER_MAX)
             .await;
         let _ = self.close.send(true);
         let _ = tokio::time::timeout_at(deadline, self.listening).await;
         self.queues.dismiss();
-        let is_idle =
-            || self.handle.is_idle() && self.queues.is_settled() && self.membership.is_idle();
+        let is_idle = || {
+            self.handle.is_idle()
+                && self.queues.is_settled()
+                && cache.is_settled()
+                && self.membership.is_idle()
+        };
         while !is_idle() && time::now() < deadline {
             tokio::time::sleep(DRAIN_LOOK_EVERY).await;
         }
+        cache.give_up();
         // Nothing comes from other nodes any more once Raft has ended.
         let _ = self.stop.send(true);
         self.handle.shut_down().await;

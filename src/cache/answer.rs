@@ -101,7 +101,8 @@ fn refusal(why: Why) -> ErrorReply {
     match why {
         Why::NotFound => ErrorReply::new(Code::NotFound, "there is no value"),
         Why::Exists => ErrorReply::new(Code::AlreadyExists, "there is a value already"),
-        Why::Mismatch(version) => ErrorReply::new(
+        Why::Mismatch(None) => ErrorReply::new(Code::VersionMismatch, "there is no value"),
+        Why::Mismatch(Some(version)) => ErrorReply::new(
             Code::VersionMismatch,
             format!("the value is of version {version}"),
         ),
@@ -145,6 +146,11 @@ fn refusal(why: Why) -> ErrorReply {
             Code::Overloaded,
             "the value does not fit into the memory of the cache now",
         ),
+        Why::TooLarge => ErrorReply::new(
+            Code::PayloadTooLarge,
+            "the value is larger than all the memory of the cache (`--cache-bytes`)",
+        ),
+        Why::Stopping => ErrorReply::new(Code::ShuttingDown, "this node is stopping; ask another"),
         Why::TooMany => ErrorReply::new(
             Code::Overloaded,
             "too many requests wait for the cache; try again later",

@@ -8,6 +8,9 @@
 //!        who waits has the claim              what is being loaded may be old; the next has a claim
 //! ```
 //!
+//! A write ends the claim when it takes effect: one that is refused leaves it. Nobody waits longer than the
+//! client who asked, so that the next claim is given to somebody who is there.
+//!
 //! Claims live at the key's home and nowhere else: with a change of its home they are over. A set under
 //! a claim that is over is refused, so that what was loaded before a write never comes after it.
 
@@ -25,6 +28,9 @@ use crate::ids::{Incarnation, NodeId};
 /// Claims that are open at one home; a further loader is told that there is no value.
 const CLAIMS_MAX: usize = 20_000;
 
+/// How long before its client gives up a wait is over: the answer has to come in time.
+const ANSWER_MS: u64 = 100;
+
 /// What a loader wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wish {
@@ -35,6 +41,15 @@ pub struct Wish {
 }
 
 impl Wish {
+    /// The same of a client that gives up at `deadline_ms`.
+    pub fn within(self, deadline_ms: u64) -> Self {
+        let answered_ms = deadline_ms.saturating_sub(ANSWER_MS);
+        Wish {
+            wait_until_ms: self.wait_until_ms.min(answered_ms),
+            ..self
+        }
+    }
+
     /// As it travels.
     pub fn sent(self, now_ms: u64) -> Self {
         Wish {
@@ -94,7 +109,7 @@ impl<T> Claims<T> {
     }
 
     /// Ends the key's claim; those who wait for it.
-    pub(super) fn void(&mut self, key: &str) -> Vec<Reader<T>> {
+    fn void(&mut self, key: &str) -> Vec<Reader<T>> {
         let claim = self.by_key.remove(key);
         claim.map_or(Vec::new(), |claim| claim.waiting)
     }
@@ -106,6 +121,20 @@ impl<T> Reader<By<T>> {
             Reader::Client(waiter) => waiter.ticket.wish(),
             Reader::Peer { wish, .. } => *wish,
         }
+    }
+
+    /// Whether its client has given up by now.
+    fn is_gone(&self, now_ms: u64) -> bool {
+        match self {
+            Reader::Client(waiter) => waiter.deadline_ms <= now_ms,
+            Reader::Peer { .. } => false,
+        }
+    }
+
+    /// Whether it waits no more for the value that somebody else loads.
+    fn waits_no_more(&self, now_ms: u64) -> bool {
+        let wish = self.wish();
+        wish.is_none_or(|wish| wish.wait_until_ms <= now_ms)
     }
 
     fn question(&self) -> Option<Question> {
@@ -166,7 +195,7 @@ impl<T> Cache<T> {
             }
             return open.waiting.push(reader);
         }
-        if self.claims.by_key.len() >= CLAIMS_MAX {
+        if self.claims.by_key.len() >= CLAIMS_MAX || reader.is_gone(now_ms) {
             return self.say(reader, Found::Miss);
         }
         let claim = self.next_version();
@@ -180,10 +209,14 @@ impl<T> Cache<T> {
         self.say(reader, Found::Claimed { claim });
     }
 
-    /// Lets those who waited for a claim read anew.
-    pub(super) fn read_again(&mut self, key: &Key, waiting: Vec<Reader<By<T>>>, now_ms: u64) {
-        for reader in waiting {
-            self.read_for(key.clone(), reader, now_ms);
+    /// Ends the key's claim. Who waits for it reads anew, unless the wait is over: nobody would use the next
+    /// claim then.
+    pub(super) fn end_claim(&mut self, key: &Key, now_ms: u64) {
+        for reader in self.claims.void(key) {
+            match reader.waits_no_more(now_ms) {
+                true => self.say(reader, Found::Miss),
+                false => self.read_for(key.clone(), reader, now_ms),
+            }
         }
     }
 
@@ -197,8 +230,7 @@ impl<T> Cache<T> {
         let about = self.claims.by_key.keys().filter(|key| is_about(key));
         let about: Vec<Key> = about.cloned().collect();
         for key in about {
-            let waiting = self.claims.void(&key);
-            self.read_again(&key, waiting, now_ms);
+            self.end_claim(&key, now_ms);
         }
     }
 
@@ -220,13 +252,9 @@ impl<T> Cache<T> {
         let over = self.claims.by_key.iter().filter(|(_, c)| is_over(c));
         let over: Vec<Key> = over.map(|(key, _)| key.clone()).collect();
         for key in over {
-            let waiting = self.claims.void(&key);
-            self.read_again(&key, waiting, now_ms);
+            self.end_claim(&key, now_ms);
         }
-        let waits_no_more = |reader: &mut Reader<By<T>>| {
-            let wish = reader.wish();
-            wish.is_none_or(|wish| wish.wait_until_ms <= now_ms)
-        };
+        let waits_no_more = |reader: &mut Reader<By<T>>| reader.waits_no_more(now_ms);
         let mut late = Vec::new();
         for claim in self.claims.by_key.values_mut() {
             late.extend(claim.waiting.extract_if(.., waits_no_more));

@@ -68,23 +68,20 @@ impl<T> Cache<T> {
         let current = self.held.peek(&key).map(|held| &held.entry);
         match decide(operation, current, (version, now_ms)) {
             Ok((change, answer)) => {
-                let wait = self.claims.void(&key);
                 let origin = Origin {
                     waiter: Some(waiter),
                     done: Done::of(&write, &answer),
                     answer,
                 };
-                self.begin(key.clone(), change, version, Some(origin), now_ms);
-                self.read_again(&key, wait, now_ms);
+                self.begin(key, change, version, Some(origin), now_ms);
             }
             Err(answer) => {
                 // Who deletes what is not there means what is being loaded, too.
-                let wait = match answer {
-                    Answer::Removed { .. } => self.claims.void(&key),
-                    _ => Vec::new(),
-                };
+                let ends_claim = matches!(answer, Answer::Removed { .. });
                 self.answer(waiter.ticket, answer);
-                self.read_again(&key, wait, now_ms);
+                if ends_claim {
+                    self.end_claim(&key, now_ms);
+                }
             }
         }
     }
@@ -106,7 +103,7 @@ impl<T> Cache<T> {
         let is_over = |held: &Held| !held.entry.is_live(now_ms);
         if !self.writes.contains(key) && self.held.peek(key).is_some_and(is_over) {
             // It begins without room, too: readers wait for its end.
-            self.make_room(removal_cost(key), key, now_ms);
+            self.free(removal_cost(key), key, now_ms);
             let version = self.next_version();
             let removal = Change::Remove(Gone::Expired);
             self.begin(key.clone(), removal, version, None, now_ms);

@@ -108,9 +108,9 @@ impl Entry {
         self.marks.as_ref()?.fence.as_ref()
     }
 
-    /// Lets its idle time begin anew.
+    /// Lets its idle time begin anew, unless its life is over.
     pub fn read(&mut self, now_ms: u64) {
-        if self.idle_ms > 0 {
+        if self.idle_ms > 0 && self.is_live(now_ms) {
             self.idle_at_ms = now_ms.saturating_add(self.idle_ms);
         }
     }

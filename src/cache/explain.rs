@@ -87,22 +87,25 @@ impl<T> Cache<T> {
             .tenure
             .acting()
             .and_then(|acting| acting.roster.homes(key));
+        // What is over is as good as not there.
         let live = |entry: &Entry| entry.is_live(now_ms).then_some(entry.version);
-        let held = self.held.peek(key);
-        let found = held.map(|held| (State::Home, live(&held.entry), held.sharers()));
+        let held = || {
+            let held = self.held.peek(key)?;
+            Some((State::Home, live(&held.entry)?, held.sharers()))
+        };
         let copied = || {
             let copied = self.copy(key)?;
-            Some((State::Copy, live(&copied.entry), 0))
+            Some((State::Copy, live(&copied.entry)?, 0))
         };
         let backup = || {
             let backup = self.backups.peek(key)?;
-            Some((State::Backup, live(&backup.entry), 0))
+            Some((State::Backup, live(&backup.entry)?, 0))
         };
-        let (state, version, sharers) =
-            found
-                .or_else(copied)
-                .or_else(backup)
-                .unwrap_or((State::Absent, None, 0));
+        let found = held().or_else(copied).or_else(backup);
+        let (state, version, sharers) = match found {
+            Some((state, version, sharers)) => (state, Some(version), sharers),
+            None => (State::Absent, None, 0),
+        };
         Explanation {
             home: homes.map(|homes| homes.home.node),
             second: homes.and_then(|homes| homes.second).map(|stay| stay.node),

@@ -37,7 +37,7 @@
 //! - [`message`]: what nodes say to each other
 //! - [`state`]: the cache of one node; [`reads`], [`home`], [`writing`], [`writes`], [`copies`], [`news`], [`backups`],
 //!   [`updates`], [`deciding`], [`moving`], [`sweeps`], [`fences`], [`room`], [`uses`], [`claims`],
-//!   [`requests`], [`through`], [`audit`], [`explain`]: its parts
+//!   [`requests`], [`through`], [`audit`], [`explain`], [`stopping`]: its parts
 //! - [`service`]: the same with messages and time; [`store`]: Redis behind it
 //! - [`event`]: what watchers are told
 //! - [`change`], [`answer`]: what the wire asks for, and what it is told
@@ -64,6 +64,7 @@ pub mod requests;
 pub mod room;
 pub mod service;
 pub mod state;
+pub mod stopping;
 pub mod store;
 pub mod sweeps;
 pub mod through;

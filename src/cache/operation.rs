@@ -150,8 +150,8 @@ pub enum Why {
     NotFound,
     /// There is one.
     Exists,
-    /// There is another version.
-    Mismatch(Version),
+    /// There is another version, or no value.
+    Mismatch(Option<Version>),
     /// The right to load the value is over: the key was written or invalidated, or it took too long.
     ClaimOver,
     /// A newer holder of the lock may have written the key.
@@ -172,10 +172,14 @@ pub enum Why {
     TimedOut,
     /// Not everybody had acknowledged the write at the deadline; it may yet be made.
     Indeterminate,
-    /// It does not fit into the memory of the cache, now or ever.
+    /// It does not fit into the memory of the cache now.
     Full,
+    /// It never will.
+    TooLarge,
     /// Too many wait already.
     TooMany,
+    /// This node is stopping, and another one will decide.
+    Stopping,
     /// The store behind the memory cannot be asked now.
     StoreAway,
     /// There is no room to remember the result for repeats.
@@ -252,19 +256,20 @@ pub fn decide(
                 return Err(Answer::Refused(Why::TooGreat));
             }
             let json = Value::json(&value.to_string()).expect("an integer is JSON");
-            let entry = match (current, ttl_ms) {
-                (Some(entry), None) => Entry {
+            let entry = match current {
+                Some(entry) => Entry {
                     value: json,
                     version,
+                    expires_at_ms: ttl_ms.map_or(entry.expires_at_ms, |_| expires_at(ttl_ms)),
                     ..entry.clone()
                 },
-                _ => Entry {
+                None => Entry {
                     value: json,
                     version,
                     expires_at_ms: expires_at(ttl_ms),
                     idle_ms: 0,
                     idle_at_ms: NEVER,
-                    marks: current.and_then(|entry| entry.marks.clone()),
+                    marks: None,
                 },
             };
             return Ok((Change::Put(entry), Answer::Counted { value, version }));
@@ -281,10 +286,11 @@ pub fn decide(
 fn check(condition: Condition, current: Option<&Entry>) -> Result<(), Answer> {
     let why = match (condition, current) {
         (Condition::Absent, Some(_)) => Why::Exists,
-        (Condition::Present | Condition::Version(_), None) => Why::NotFound,
-        (Condition::Version(version), Some(entry)) if version != entry.version => {
-            Why::Mismatch(entry.version)
-        }
+        (Condition::Present, None) => Why::NotFound,
+        (Condition::Version(version), current) => match current.map(|entry| entry.version) {
+            Some(is) if is == version => return Ok(()),
+            is => Why::Mismatch(is),
+        },
         _ => return Ok(()),
     };
     Err(Answer::Refused(why))
@@ -348,8 +354,8 @@ mod tests {
         assert_eq!(refusal(&absent, Some(&there)), Why::Exists);
         assert_eq!(refusal(&set(Condition::Present), None), Why::NotFound);
         let version = set(Condition::Version(NEW));
-        assert_eq!(refusal(&version, Some(&there)), Why::Mismatch(OLD));
-        assert_eq!(refusal(&version, None), Why::NotFound);
+        assert_eq!(refusal(&version, Some(&there)), Why::Mismatch(Some(OLD)));
+        assert_eq!(refusal(&version, None), Why::Mismatch(None));
         for (condition, current) in [
             (Condition::Always, None),
             (Condition::Absent, None),
@@ -382,6 +388,17 @@ mod tests {
         assert_eq!(counted(None, 1, None), (11, NEVER));
         assert_eq!(counted(Some(&entry("5")), 2, None), (7, 5_000));
         assert_eq!(counted(Some(&entry("5")), 2, Some(1)), (7, 1_001));
+        let idle = Entry {
+            idle_ms: 70,
+            idle_at_ms: 1_050,
+            ..entry("5")
+        };
+        let decided = decide(&increment(1, Some(9)), Some(&idle), (NEW, NOW));
+        let Ok((Change::Put(after), _)) = decided else {
+            panic!("{decided:?}");
+        };
+        assert_eq!((after.expires_at_ms, after.idle_ms), (1_009, 70));
+        assert_eq!(after.idle_at_ms, idle.idle_at_ms);
         for value in ["1.0", "\"1\"", "-1", "9007199254740992"] {
             let why = refusal(&increment(1, None), Some(&entry(value)));
             assert_eq!(why, Why::NotANumber, "{value}");

@@ -64,7 +64,7 @@ impl<T> Cache<T> {
     /// The same for a client that would load the value if nobody has it.
     pub fn read_or_claim(&mut self, key: Key, wish: Wish, waiter: Waiter<T>, now_ms: u64) {
         let waiter = Waiter {
-            ticket: By::Loader(waiter.ticket, wish),
+            ticket: By::Loader(waiter.ticket, wish.within(waiter.deadline_ms)),
             deadline_ms: waiter.deadline_ms,
         };
         self.read_by(key, waiter, now_ms);

@@ -4,7 +4,7 @@
 //! While others want room, one tenant keeps at most half of it: who has more gives its own up first. A
 //! tenant is known to a node once it has asked there.
 
-use crate::cache::entry::Key;
+use crate::cache::entry::{Key, cost};
 use crate::cache::state::Cache;
 use crate::protocol::Tenant;
 
@@ -18,11 +18,23 @@ impl<T> Cache<T> {
         tables + self.writes.bytes() + self.requests.bytes()
     }
 
-    /// Frees memory until `bytes` more fit for a key, which itself stays; false if they cannot.
+    /// Frees memory until `bytes` more fit for a key, which itself stays; false if they cannot: nothing makes
+    /// room for what does not fit beside all that stays.
     pub(super) fn make_room(&mut self, bytes: usize, for_key: &str, now_ms: u64) -> bool {
+        let held = self.held.peek(for_key);
+        let stays = held.map_or(0, |held| cost(for_key, &held.entry));
+        let stays = stays + self.writes.bytes() + self.requests.bytes();
+        if stays + bytes > self.settings.bytes_max {
+            return false;
+        }
+        self.free(bytes, for_key, now_ms);
+        self.bytes() + bytes <= self.settings.bytes_max
+    }
+
+    /// The same, as far as it goes.
+    pub(super) fn free(&mut self, bytes: usize, for_key: &str, now_ms: u64) {
         let aim = self.settings.bytes_max.saturating_sub(bytes);
         self.evict_above(aim, for_key, now_ms);
-        self.bytes() + bytes <= self.settings.bytes_max
     }
 
     /// Keeps a sixteenth free, so that a write seldom has to wait for an eviction.

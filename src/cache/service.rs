@@ -34,6 +34,8 @@ use crate::time::{self, Instant, LeaseClock};
 use crate::view::cluster::{self, View};
 use crate::view::service::Tenant;
 
+mod stopping;
+
 /// Messages of other nodes not yet looked at; what does not fit is sent again.
 const MESSAGES_MAX: usize = 65_536;
 /// How often time passes while something is waited for.
@@ -103,6 +105,8 @@ struct Shared {
     store: Option<Arc<dyn Store>>,
     news: Mutex<Vec<Old>>,
     news_wake: Notify,
+    /// Requests, or keys of requests, that are not answered.
+    open: AtomicUsize,
     ticks: AtomicBool,
     ticks_wake: Notify,
 }
@@ -128,6 +132,7 @@ impl CacheService {
             store,
             news: Mutex::new(Vec::new()),
             news_wake: Notify::new(),
+            open: AtomicUsize::new(0),
             ticks: AtomicBool::new(false),
             ticks_wake: Notify::new(),
         }))
@@ -376,7 +381,7 @@ impl Shared {
         };
         for effect in effects {
             match effect {
-                Effect::Answer { ticket, answer } => self.answer(ticket, answer),
+                Effect::Answer { ticket, answer } => self.end(ticket, answer),
                 Effect::Send { to, message } => {
                     let how = (message.size_hint(), Unheard::Ignore);
                     // What is lost is sent again until it is answered.
@@ -423,9 +428,15 @@ impl Shared {
                     let now_ms = shared.clock.now_ms();
                     shared.with(|cache| cache.write(key, write, waiter, now_ms));
                 }
-                Err(why) => shared.answer(waiter.ticket, Answer::Refused(why)),
+                Err(why) => shared.end(waiter.ticket, Answer::Refused(why)),
             }
         });
+    }
+
+    /// Answers who was waiting.
+    fn end(&self, ticket: Ticket, answer: Answer) {
+        self.answer(ticket, answer);
+        self.open.fetch_sub(1, Ordering::AcqRel);
     }
 
     fn answer(&self, ticket: Ticket, answer: Answer) {
@@ -442,7 +453,9 @@ impl Shared {
         }
     }
 
+    /// Whoever has to wait, until [`Shared::end`].
     fn waiter(&self, ticket: Ticket, now_ms: u64) -> Waiter<Ticket> {
+        self.open.fetch_add(1, Ordering::AcqRel);
         let deadline = match &ticket {
             Ticket::One(ask) => ask.deadline,
             Ticket::Part(many, _) => many.ask.deadline,

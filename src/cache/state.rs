@@ -158,6 +158,8 @@ pub struct Cache<T> {
     /// Of each home that this node is the second of.
     pub(super) heard: BTreeMap<NodeId, Heard>,
     pub(super) parked: VecDeque<Parked<By<T>>>,
+    /// Whether nobody waits here any more for the right to decide.
+    pub(super) is_dismissed: bool,
     pub(super) moving: Moving,
     /// To be said with the next news.
     pub(super) confirmed: Vec<Confirmed>,
@@ -188,6 +190,7 @@ impl<T> Cache<T> {
             calls: 0,
             heard: BTreeMap::new(),
             parked: VecDeque::new(),
+            is_dismissed: false,
             moving: Moving::default(),
             confirmed: Vec::new(),
             effects: Vec::new(),
@@ -235,6 +238,9 @@ impl<T> Cache<T> {
     }
 
     pub(super) fn park(&mut self, key: Key, write: Option<Write>, waiter: Waiter<By<T>>) {
+        if self.is_dismissed {
+            return self.refuse(waiter, Why::Stopping);
+        }
         if self.parked.len() >= PARKED_MAX {
             return self.refuse(waiter, Why::TooMany);
         }

@@ -342,7 +342,8 @@ impl<T> Cache<T> {
         self.sweeps.floors.retain(|asker, _| stays.contains(asker));
     }
 
-    pub(super) fn tick_sweeps(&mut self, now_ms: u64) {
+    /// Ends the sweeps that clients have given up by now.
+    pub(super) fn end_sweeps(&mut self, now_ms: u64) {
         let is_late = |asked: &Asked<T>| asked.waiter.deadline_ms <= now_ms;
         for (_, asked) in self.sweeps.asked.extract_if(.., |_, asked| is_late(asked)) {
             let why = match asked.pending.is_empty() {
@@ -354,6 +355,10 @@ impl<T> Cache<T> {
                 answer: Answer::Refused(why),
             });
         }
+    }
+
+    pub(super) fn tick_sweeps(&mut self, now_ms: u64) {
+        self.end_sweeps(now_ms);
         if self.tenure.acting().is_some() {
             let due = self.sweeps.asked.iter_mut();
             let due = due.filter(|(_, asked)| asked.again_at_ms <= now_ms);

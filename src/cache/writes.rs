@@ -60,11 +60,17 @@ impl<T> Cache<T> {
         let bytes = bytes + done.map_or(0, |done| done.cost(&key));
         // An eviction, which nobody asked for, takes less than what it frees.
         let takes_more = origin.is_some() || matches!(change, Change::Put(_));
-        if takes_more && !self.make_room(bytes, &key, now_ms) {
-            return self.refuse_origin(origin, without_room);
-        }
         if self.writes.by_key.len() >= WRITES_MAX && origin.is_some() {
             return self.refuse_origin(origin, Why::TooMany);
+        }
+        if takes_more && !self.make_room(bytes, &key, now_ms) {
+            let is_hopeless = without_room == Why::Full && bytes > self.settings.bytes_max;
+            let why = if is_hopeless {
+                Why::TooLarge
+            } else {
+                without_room
+            };
+            return self.refuse_origin(origin, why);
         }
         let held = self.held.peek(&key);
         // A value that is written anew, for its second node alone, makes no copy old.
@@ -108,7 +114,7 @@ impl<T> Cache<T> {
         }
     }
 
-    /// The write has taken effect.
+    /// The write has taken effect. What is being loaded may be older.
     fn answer_origin(&mut self, key: &Key, origin: Option<Origin<By<T>>>, now_ms: u64) {
         let Some(origin) = origin else {
             return;
@@ -119,6 +125,7 @@ impl<T> Cache<T> {
         if let Some(waiter) = origin.waiter {
             self.answer(waiter.ticket, origin.answer);
         }
+        self.end_claim(key, now_ms);
     }
 
     /// The node that keeps the key's value in case this one is lost.

@@ -9,8 +9,10 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use mufakat::client::{Client, ClientError, Target};
 use mufakat::protocol::lock::{Acquire, Release};
+use serde_json::json;
 
 use crate::cluster::{Cluster, Options};
+use crate::{cache, wire};
 
 const CLIENTS: usize = 8;
 /// Light load: each client rests so long between two locks.
@@ -91,6 +93,66 @@ async fn no_request_is_lost() {
     );
     assert!(counts.ok.get() > 40, "there was hardly any load");
     cluster.state_hashes().await;
+}
+
+/// What each client of the cache allows a request; longer than a node takes to stop.
+const CACHE_TIMEOUT_MS: u64 = 4_000;
+
+/// Reads and changes of the cache through every node: who stops has them answered, be it by a refusal.
+#[tokio::test]
+async fn no_request_of_the_cache_is_left_without_an_answer() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    cache::all_hold(&cluster).await;
+    let nats = cluster.nats().await;
+    let counts = (
+        Cell::new(false),
+        Cell::new(0),
+        RefCell::new(BTreeMap::new()),
+    );
+    let (stop, ok, refused) = &counts;
+    let ask = async |number: usize| {
+        let key = format!("key-{}", number % 50);
+        let (operation, body) = match number % 4 {
+            0 => ("set", json!({"key": key, "value": number})),
+            1 => ("increment", json!({"key": format!("count-{}", number % 7)})),
+            2 => ("get", json!({"key": key, "claim_ms": 500, "wait_ms": 500})),
+            _ => ("get", json!({"key": key})),
+        };
+        let mut body = body;
+        body["timeout_ms"] = CACHE_TIMEOUT_MS.into();
+        let subject = format!("mufakat.cache.{operation}");
+        let mut sent = wire::send(&nats, &subject, &body).await;
+        match sent.answer(SILENCE).await {
+            Some(answer) if answer["ok"] == true => ok.set(ok.get() + 1),
+            Some(answer) => {
+                let error = &answer["error"];
+                assert_eq!(error["retryable"], true, "{subject} {body}: {answer}");
+                let code = error["code"].as_str().expect("a code").to_owned();
+                *refused.borrow_mut().entry(code).or_insert(0) += 1;
+            }
+            None => panic!("never answered: {subject} {body}"),
+        }
+    };
+    let load = join_all((0..4 * CLIENTS).map(async |client| {
+        let mut number = client;
+        while !stop.get() {
+            ask(number).await;
+            number += 4 * CLIENTS + 1;
+            tokio::time::sleep(REST).await;
+        }
+    }));
+    let restarts = async {
+        for node in cluster.ids() {
+            let ended = cluster.stop(node).await;
+            assert_eq!(ended.code(), Some(0), "{ended}");
+            cluster.start_node(node);
+            cluster.all_follow().await;
+        }
+        stop.set(true);
+    };
+    futures_util::join!(load, restarts);
+    println!("{} ended well; refused: {:?}", ok.get(), refused.take());
+    assert!(ok.get() > 100, "there was hardly any load");
 }
 
 /// Requests under way at a time, while one node after the other is told to stop: so many that some are

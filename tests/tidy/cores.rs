@@ -47,6 +47,7 @@ pub const CORES: &[&str] = &[
     "src/cache/reads.rs",
     "src/cache/requests.rs",
     "src/cache/state.rs",
+    "src/cache/stopping.rs",
     "src/cache/through.rs",
     "src/cache/writes.rs",
     "src/cache/writing.rs",

@@ -11,7 +11,18 @@ use crate::protocol::value::Value;
 const LOAD_MS: u64 = 5_000;
 
 fn ask(nodes: &mut Nodes, node: NodeId, key: &Key, wait_ms: u64) -> u64 {
-    let ticket = nodes.ask(node, |cache, waiter, now| {
+    ask_within(nodes, node, key, (wait_ms, 60_000))
+}
+
+/// As a client that waits for any answer no longer than the second length.
+fn ask_within(
+    nodes: &mut Nodes,
+    node: NodeId,
+    key: &Key,
+    (wait_ms, timeout_ms): (u64, u64),
+) -> u64 {
+    let ticket = nodes.ask(node, |cache, mut waiter, now| {
+        waiter.deadline_ms = now + timeout_ms;
         let wish = Wish {
             load_ms: LOAD_MS,
             wait_until_ms: now + wait_ms,
@@ -173,4 +184,46 @@ fn nobody_waits_longer_than_asked_behind_one_who_waits_longer() {
     }
     assert_eq!(nodes.answers.get(&brief), Some(&Answer::Missed));
     assert!(!nodes.is_answered(patient));
+}
+
+#[test]
+fn a_wait_is_no_longer_than_its_client_and_the_next_claim_is_for_who_is_there() {
+    for node in [HOME, READER] {
+        let mut nodes = Nodes::start(1 << 20);
+        let key = nodes.key();
+        let loader = ask(&mut nodes, OTHER, &key, 0);
+        claim(&nodes, loader);
+        let brief = ask_within(&mut nodes, node, &key, (60_000, 1_000));
+        let patient = ask(&mut nodes, OTHER, &key, 60_000);
+        for passed in 1..=LOAD_MS / 50 + 2 {
+            nodes.pass(50);
+            nodes.settle();
+            let in_time = passed < 20 || nodes.answers.get(&brief) == Some(&Answer::Missed);
+            assert!(in_time, "its client has given up");
+        }
+        claim(&nodes, patient);
+    }
+}
+
+#[test]
+fn a_write_that_is_refused_leaves_the_claim() {
+    let mut nodes = Nodes::start(BYTES_MAX);
+    let key = nodes.key();
+    let others: Vec<Key> = nodes.keys(HOME).skip(1).take(4).collect();
+    for other in &others {
+        nodes.set(other, "small");
+    }
+    nodes.settle();
+    let loader = ask(&mut nodes, READER, &key, 0);
+    let claimed = claim(&nodes, loader);
+    let large = nodes.set(&key, &"x".repeat(BYTES_MAX));
+    nodes.settle();
+    assert_eq!(nodes.answers[&large], Answer::Refused(Why::TooLarge));
+    for other in &others {
+        let kept = nodes.hit(HOME, other);
+        assert_eq!(kept.as_deref(), Some("small"), "it made no room");
+    }
+    let loaded = load(&mut nodes, &key, claimed, "loaded");
+    let loaded = &nodes.answers[&loaded];
+    assert!(matches!(loaded, Answer::Wrote { .. }), "{loaded:?}");
 }

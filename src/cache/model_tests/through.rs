@@ -2,6 +2,7 @@
 
 use super::nodes::*;
 use super::store::{Lax, MapStore};
+use crate::cache::claims::Wish;
 use crate::cache::entry::Key;
 use crate::cache::message::Matching;
 use crate::cache::operation::{Answer, Condition, Operation, Source, Why, Write};
@@ -380,4 +381,40 @@ fn an_invalidation_reaches_what_is_stored() {
         assert_eq!(stored.nodes.answers[&asked], Answer::Missed);
         assert_eq!(stored.get(OTHER, key), None);
     }
+}
+
+#[test]
+fn a_set_that_the_store_does_not_take_leaves_the_claim() {
+    let mut stored = Stored::start();
+    let key = stored.nodes.key();
+    let asked = stored.nodes.ask(READER, |cache, waiter, now| {
+        let wish = Wish {
+            load_ms: 5_000,
+            wait_until_ms: now,
+        };
+        cache.read_or_claim(key.clone(), wish, waiter, now);
+    });
+    stored.settle();
+    let Answer::Claimed { claim } = stored.nodes.answers[&asked] else {
+        panic!("{:?}", stored.nodes.answers[&asked]);
+    };
+    let set = |claim| Operation::Set {
+        value: Value::text("loaded"),
+        ttl_ms: None,
+        idle_ms: 0,
+        condition: Condition::Always,
+        tags: Vec::new(),
+        fence: None,
+        claim,
+    };
+    for claim in [None, Some(claim)] {
+        let refused = stored.nodes.write(&key, set(claim));
+        stored.fail(&Outcome::Away);
+        let away = Answer::Refused(Why::StoreAway);
+        assert_eq!(stored.nodes.answers[&refused], away);
+    }
+    let written = stored.write(&key, set(Some(claim)));
+    assert!(matches!(written, Answer::Wrote { .. }), "{written:?}");
+    let over = stored.write(&key, set(Some(claim)));
+    assert_eq!(over, Answer::Refused(Why::ClaimOver));
 }
