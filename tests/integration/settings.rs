@@ -174,8 +174,9 @@ async fn refusal_of_a_node(home: &TempDir, words: &str, environment: &[(&str, &s
         "{words}"
     );
     let log = node.log();
-    let said = log.lines().filter(|line| line.starts_with("mufakat: "));
-    said.last().expect("a reason").to_owned()
+    let mut said = log.lines().rev();
+    let said = said.find(|line| line.starts_with("mufakat: "));
+    said.expect("a reason").to_owned()
 }
 
 #[tokio::test]
