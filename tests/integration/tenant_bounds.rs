@@ -124,14 +124,14 @@ async fn what_a_team_keeps_in_topics_leaves_room_for_another() {
     let dead = json!({"topic": "one", "receipt": receipt, "dead": true});
     ask(&a, "queue.nack", dead).await;
     let redriven = wait::until("the other topic has room", async || {
-        let body = json!({"topic": "one", "to": "two"});
+        let body = json!({"topic": "one", "to": "three"});
         let redriven = ask(&a, "queue.redrive", body).await;
         (wire::code(&redriven) != "queue_full").then_some(redriven)
     })
     .await;
     assert_eq!(redriven["moved"], 1, "{redriven}");
     let ready = async |user: &User| {
-        let stats = ask(user, "queue.stats", json!({"topic": "two"})).await;
+        let stats = ask(user, "queue.stats", json!({"topic": "three"})).await;
         stats["ready"].clone()
     };
     assert_eq!((ready(&a).await, ready(&b).await), (json!(1), json!(0)));
