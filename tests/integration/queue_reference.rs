@@ -349,9 +349,11 @@ impl Model {
         dead.len() as u64
     }
 
-    /// Ready (with those behind their group), delayed, in flight, dead.
+    /// Ready (with those that are due, and those behind their group), delayed, in flight, dead.
     pub fn counts(&self) -> [u64; 4] {
-        let elsewhere = [self.delayed.len(), self.leased.len(), self.dead.len()];
+        let later =
+            |set: &BTreeSet<(u64, String)>| set.iter().filter(|(at, _)| *at > self.now).count();
+        let elsewhere = [later(&self.delayed), later(&self.leased), self.dead.len()];
         let ready = self.messages.len() - elsewhere.iter().sum::<usize>();
         [ready, elsewhere[0], elsewhere[1], elsewhere[2]].map(|count| count as u64)
     }

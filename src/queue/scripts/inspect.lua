@@ -11,7 +11,9 @@ local PARTS = 8             -- of a message that is shown
 local LOOK_MAX = 5000       -- sequence numbers that one call looks at: a few milliseconds
 local state, most, cursor, bytes = take(), take_number(), take_number(), take_number()
 local live = call('HLEN', BODY)
-local delayed, in_flight, dead = call('ZCARD', DELAYED), call('ZCARD', LEASED), call('ZCARD', DEAD)
+-- What is due is ready, though its owner has not looked yet.
+local delayed, in_flight = call('ZCOUNT', DELAYED, '(' .. now_text, '+inf'), call('ZCOUNT', LEASED, '(' .. now_text, '+inf')
+local dead = call('ZCARD', DEAD)
 -- Messages behind others of their group count as ready: nothing but their turn is missing.
 local ready = live - delayed - in_flight - dead
 local oldest = 0
