@@ -7,9 +7,9 @@ use serde::de::{self, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use crate::protocol::checked::{Checked, Wrong};
 use crate::protocol::fields::{Given, Rule, is_name};
 use crate::protocol::meta::Meta;
-use crate::protocol::meta::checked::{Checked, Wrong};
 use crate::protocol::value::{self, Plain};
 use crate::protocol::{INTEGER_MAX, NAME_BYTES_MAX};
 

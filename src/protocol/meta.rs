@@ -3,9 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::value::RawValue;
 
-pub(super) mod checked;
-
-use checked::{Checked, Wrong};
+use super::checked::{Checked, Wrong};
 
 /// A JSON object as the text that was received, without the white space between its parts. In
 /// MessagePack it is a map.

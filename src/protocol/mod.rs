@@ -15,6 +15,7 @@ pub mod admin;
 mod asyncapi;
 pub mod backup;
 pub mod cache;
+mod checked;
 pub mod cluster;
 pub mod encoding;
 pub mod error;

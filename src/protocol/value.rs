@@ -83,11 +83,19 @@ pub struct InFields {
 }
 
 impl InFields {
-    /// The fields of a reply as one in `encoding` has them. Those that do not fit together stay as they are.
-    pub fn written_for(self, encoding: Encoding) -> Self {
-        match Value::from_reply(self.clone()) {
-            Ok(value) => value.in_reply(encoding),
-            Err(_) => self,
+    /// Writes the fields of a reply as one in `encoding` has them. Those that do not fit together stay as they are.
+    pub fn rewrite(
+        (plain, base64, kind): (&mut Option<Plain>, &mut Option<String>, &mut Kind),
+        encoding: Encoding,
+    ) {
+        let fields = InFields {
+            plain: plain.clone(),
+            base64: base64.clone(),
+            kind: *kind,
+        };
+        if let Ok(value) = Value::from_reply(fields) {
+            let written = value.in_reply(encoding);
+            (*plain, *base64, *kind) = (written.plain, written.base64, written.kind);
         }
     }
 }

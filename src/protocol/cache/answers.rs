@@ -63,21 +63,11 @@ impl Found {
     };
 
     /// The same as a reply in `encoding` has it.
-    pub fn written_for(self, encoding: Encoding) -> Self {
-        let Some(kind) = self.encoding else {
-            return self;
-        };
-        let value = InFields {
-            plain: self.value,
-            base64: self.value_base64,
-            kind,
-        };
-        let value = value.written_for(encoding);
-        Found {
-            value: value.plain,
-            value_base64: value.base64,
-            ..self
+    pub fn written_for(mut self, encoding: Encoding) -> Self {
+        if let Some(kind) = &mut self.encoding {
+            InFields::rewrite((&mut self.value, &mut self.value_base64, kind), encoding);
         }
+        self
     }
 
     /// The value, if there was one.

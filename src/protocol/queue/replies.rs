@@ -91,23 +91,15 @@ impl Delivered {
     }
 
     /// The same message as a reply in `encoding` has it.
-    pub fn written_for(self, encoding: Encoding) -> Self {
-        let payload = InFields {
-            plain: self.payload,
-            base64: self.payload_base64,
-            kind: self.encoding,
-        };
-        let InFields {
-            plain,
-            base64,
-            kind,
-        } = payload.written_for(encoding);
-        Self {
-            payload: plain,
-            payload_base64: base64,
+    pub fn written_for(mut self, encoding: Encoding) -> Self {
+        let Self {
+            payload,
+            payload_base64,
             encoding: kind,
-            ..self
-        }
+            ..
+        } = &mut self;
+        InFields::rewrite((payload, payload_base64, kind), encoding);
+        self
     }
 
     /// # Errors
@@ -236,23 +228,15 @@ pub struct Shown {
 
 impl Shown {
     /// The same message as a reply in `encoding` has it.
-    pub fn written_for(self, encoding: Encoding) -> Self {
-        let payload = InFields {
-            plain: self.payload,
-            base64: self.payload_base64,
-            kind: self.encoding,
-        };
-        let InFields {
-            plain,
-            base64,
-            kind,
-        } = payload.written_for(encoding);
-        Self {
-            payload: plain,
-            payload_base64: base64,
+    pub fn written_for(mut self, encoding: Encoding) -> Self {
+        let Self {
+            payload,
+            payload_base64,
             encoding: kind,
-            ..self
-        }
+            ..
+        } = &mut self;
+        InFields::rewrite((payload, payload_base64, kind), encoding);
+        self
     }
 
     /// # Errors

@@ -6,10 +6,10 @@ use std::fmt;
 use bytes::Bytes;
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::Number;
-use serde_json::value::{RawValue, Value as Json};
+use serde_json::value::RawValue;
 
 use super::Plain;
+use crate::protocol::checked::{Checked, Wrong};
 
 impl Serialize for Plain {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -50,8 +50,16 @@ impl<'de> Deserialize<'de> for Plain {
 struct Packed;
 
 impl Packed {
-    fn json<E>(tree: Result<Tree, E>) -> Result<Plain, E> {
-        tree.map(|Tree(tree)| Plain::Json(tree.to_string().into()))
+    fn json<E: de::Error>(tree: impl Into<serde_json::Value>) -> Result<Plain, E> {
+        Ok(Plain::Json(tree.into().to_string().into()))
+    }
+
+    /// A list or a map, looked through.
+    fn tree<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Plain, D::Error> {
+        match Checked::deserialize(deserializer)?.0 {
+            Ok(tree) => Packed::json(tree),
+            Err(Wrong { path, what }) => Err(de::Error::custom(format!("one whose {path} {what}"))),
+        }
     }
 }
 
@@ -71,93 +79,33 @@ impl<'de> Visitor<'de> for Packed {
     }
 
     fn visit_bool<E: de::Error>(self, truth: bool) -> Result<Plain, E> {
-        Packed::json(Branch.visit_bool(truth))
+        Packed::json(truth)
     }
 
     fn visit_u64<E: de::Error>(self, number: u64) -> Result<Plain, E> {
-        Packed::json(Branch.visit_u64(number))
+        Packed::json(number)
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<Plain, E> {
-        Packed::json(Branch.visit_i64(number))
+        Packed::json(number)
     }
 
     fn visit_f64<E: de::Error>(self, number: f64) -> Result<Plain, E> {
-        Packed::json(Branch.visit_f64(number))
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<Plain, E> {
-        Packed::json(Branch.visit_unit())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Plain, A::Error> {
-        Packed::json(Branch.visit_seq(seq))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Plain, A::Error> {
-        Packed::json(Branch.visit_map(map))
-    }
-}
-
-/// JSON that was written in MessagePack. What JSON does not have is refused, where the library's own
-/// type makes null of it.
-struct Tree(Json);
-
-impl<'de> Deserialize<'de> for Tree {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Branch)
-    }
-}
-
-struct Branch;
-
-impl<'de> Visitor<'de> for Branch {
-    type Value = Tree;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("what JSON has too")
-    }
-
-    fn visit_bool<E>(self, truth: bool) -> Result<Tree, E> {
-        Ok(Tree(truth.into()))
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Tree, E> {
-        Ok(Tree(number.into()))
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<Tree, E> {
-        Ok(Tree(number.into()))
-    }
-
-    fn visit_f64<E: de::Error>(self, number: f64) -> Result<Tree, E> {
-        match Number::from_f64(number) {
-            Some(number) => Ok(Tree(number.into())),
+        match serde_json::Number::from_f64(number) {
+            Some(number) => Packed::json(number),
             None => Err(E::custom("a number that JSON does not have")),
         }
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Tree, E> {
-        Ok(Tree(text.into()))
+    fn visit_unit<E: de::Error>(self) -> Result<Plain, E> {
+        Packed::json(())
     }
 
-    fn visit_unit<E>(self) -> Result<Tree, E> {
-        Ok(Tree(Json::Null))
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Plain, A::Error> {
+        Packed::tree(de::value::SeqAccessDeserializer::new(seq))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Tree, A::Error> {
-        let mut list = Vec::new();
-        while let Some(Tree(element)) = seq.next_element()? {
-            list.push(element);
-        }
-        Ok(Tree(list.into()))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tree, A::Error> {
-        let mut object = serde_json::Map::new();
-        while let Some((name, Tree(value))) = map.next_entry()? {
-            object.insert(name, value);
-        }
-        Ok(Tree(object.into()))
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Plain, A::Error> {
+        Packed::tree(de::value::MapAccessDeserializer::new(map))
     }
 }

@@ -95,6 +95,14 @@ fn a_number_that_json_does_not_have_is_refused_wherever_it_is() {
 }
 
 #[test]
+fn a_field_that_is_there_twice_inside_a_map_is_refused() {
+    let twice = b"\x81\xa5value\x82\xa1a\x01\xa1a\x02";
+    let refusal = decoded(Encoding::MessagePack, twice).expect_err("one would be lost");
+    assert_eq!(refusal.code, Code::BadRequest);
+    assert_eq!(refusal.field.as_deref(), Some("value"));
+}
+
+#[test]
 fn text_may_be_said_to_be_json_and_what_is_said_must_hold() {
     let json = of_json(r#"{"value":"{\"a\":1.0}","encoding":"json"}"#);
     assert_eq!(json, Value::json("{\"a\":1.0}").unwrap());

@@ -179,6 +179,15 @@ local function add_ghosts(count)
   end
 end
 
+-- Puts a message that stands behind none of its group where it waits.
+local function place(id, info)
+  if (info.due or 0) > now then
+    call('ZADD', DELAYED, info.due, id)
+  else
+    add_ready('RPUSH', id, info.p or 4)
+  end
+end
+
 -- A message of a group ended: the next one of the group takes its place.
 local function advance_group(group)
   local list = EXTRA .. 'group:' .. group
@@ -191,11 +200,7 @@ local function advance_group(group)
     if call('HEXISTS', BODY, id) == 1 then
       local info = info_of(id)
       call('HSET', GROUPS, group, id)
-      if (info.due or 0) > now then
-        call('ZADD', DELAYED, info.due, id)
-      else
-        add_ready('RPUSH', id, info.p or 4)
-      end
+      place(id, info)
       return
     end
   end

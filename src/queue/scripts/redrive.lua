@@ -52,11 +52,7 @@ local function make_ready(id, nth)
   if info.g then
     call('HSET', GROUPS, info.g, id)
   end
-  if info.due then
-    call('ZADD', DELAYED, info.due, id)
-  else
-    add_ready('RPUSH', id, info.p or 4)
-  end
+  place(id, info)
 end
 
 local count, shown = 0, {}
