@@ -28,6 +28,7 @@ use clap::Args;
 use tokio::net::UnixStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::cli::output::say;
 use crate::time::{Instant, now};
 use commands::Commands;
 use control::{Answer, Control, State};
@@ -82,10 +83,10 @@ pub async fn run(args: DevArgs, environment: BTreeMap<String, String>) -> anyhow
         () = signals.received() => Ok(()),
         outcome = cluster.serve(&mut processes) => outcome,
     };
-    eprintln!("Stopping.");
+    say("Stopping.");
     tokio::select! {
         biased;
-        () = signals.received() => eprintln!("Told twice: killing what is left."),
+        () = signals.received() => say("Told twice: killing what is left."),
         () = stop(&mut processes) => {}
     }
     processes.kill().await;
@@ -186,7 +187,10 @@ impl Cluster {
         self.nodes_ready(processes).await?;
         let control = self.control();
         let here = std::env::current_dir().unwrap_or_default();
-        eprintln!("Ready after {:.1} s.", started.elapsed().as_secs_f64());
+        say(format_args!(
+            "Ready after {:.1} s.",
+            started.elapsed().as_secs_f64()
+        ));
         println!("{}", guide::text(ports, commands, &self.data_dir, &here));
         loop {
             tokio::select! {
@@ -201,7 +205,9 @@ impl Cluster {
     fn control(&self) -> Option<Control> {
         let control = Control::listen(&self.data_dir);
         if let Err(error) = &control {
-            eprintln!("No orders can be given to this cluster: {error}");
+            say(format_args!(
+                "No orders can be given to this cluster: {error}"
+            ));
         }
         control.ok()
     }
@@ -275,13 +281,15 @@ async fn asked(control: Option<&Control>) -> Option<UnixStream> {
 fn remind(missing: &[u8], data_dir: &Path) {
     let nodes: Vec<String> = missing.iter().map(u8::to_string).collect();
     let (nodes, logs) = (nodes.join(", "), data_dir.display());
-    eprintln!("Not ready yet: node {nodes}. The logs are in {logs}");
+    say(format_args!(
+        "Not ready yet: node {nodes}. The logs are in {logs}"
+    ));
 }
 
 /// Says what ended since the last call; an error when no node is left.
 fn report_ended(processes: &mut Processes) -> anyhow::Result<()> {
     for ended in processes.ended() {
-        eprintln!("{ended}\n{}", ended.last_lines());
+        say(format_args!("{ended}\n{}", ended.last_lines()));
     }
     if !processes.has_nodes() {
         bail!("no node is left");

@@ -5,9 +5,13 @@
 //! each second. `report` holds what is left of that and judges it. `chaos` breaks the cluster meanwhile, `bench` runs a
 //! set of commands against a cluster of its own, and `crew` one command on several machines.
 
+use std::env;
+use std::fmt::Display;
 use std::process::ExitCode;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
+use clap::CommandFactory;
+use clap::error::ErrorKind;
 
 mod batching;
 mod bench;
@@ -43,20 +47,17 @@ const REGRESSION: u8 = 98;
 const THRESHOLD: u8 = 99;
 
 fn main() -> ExitCode {
-    let cli: cli::Cli = config::parse();
+    let cli = consistent(config::parse());
+    if let Some(flag) = cli::Cli::stray_flag(env::args_os()) {
+        conflict(format!(
+            "{flag} belongs behind the command that the workers run"
+        ));
+    }
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
     let executed = match &cli.command {
-        cli::Command::Compare(_) | cli::Command::Bench(_) | cli::Command::Worker(_)
-            if let Some(flag) = cli.output.given() =>
-        {
-            Err(anyhow!(
-                "{flag} says what is made of the results of a workload, which `{}` is not",
-                cli.command.name()
-            ))
-        }
         cli::Command::Compare(flags) => show_changes(flags),
         cli::Command::Bench(flags) => benchmark(flags),
         cli::Command::Coordinate(flags) => coordinate(flags),
@@ -70,6 +71,20 @@ fn main() -> ExitCode {
             ExitCode::from(ERROR)
         }
     }
+}
+
+/// The command line, if its flags go together.
+fn consistent(cli: cli::Cli) -> cli::Cli {
+    if let Err(reason) = cli.consistent() {
+        conflict(reason);
+    }
+    cli
+}
+
+/// Ends the program as other errors of the command line do.
+fn conflict(reason: impl Display) -> ! {
+    let mut command = cli::Cli::command();
+    command.error(ErrorKind::ArgumentConflict, reason).exit()
 }
 
 fn show_changes(flags: &cli::CompareFlags) -> Result<u8> {
@@ -88,7 +103,7 @@ fn benchmark(flags: &cli::BenchFlags) -> Result<u8> {
 fn coordinate(flags: &cli::CoordinateFlags) -> Result<u8> {
     let words = ["loadgen"].into_iter();
     let words = words.chain(flags.command.iter().map(String::as_str));
-    let command: cli::Cli = config::parse_from(words);
+    let command = consistent(config::parse_from(words));
     command.command.shareable()?;
     execute(&command, Some(flags))
 }

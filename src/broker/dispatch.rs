@@ -297,8 +297,14 @@ impl Dispatch {
         let asked = request.operation();
         match request {
             Request::LockAcquire(request) => self.locks.acquire(request, to, received),
-            Request::LockRelease(request) => self.locks.release(request, to, received),
-            Request::LockRenew(request) => self.locks.renew(request, to, received),
+            Request::LockRelease(request) => {
+                let refuse = self.refusing(asked, received.at);
+                self.locks.release(request, (to, received), refuse);
+            }
+            Request::LockRenew(request) => {
+                let refuse = self.refusing(asked, received.at);
+                self.locks.renew(request, (to, received), refuse);
+            }
             Request::LockConvert(request) => self.locks.convert(request, to, received),
             Request::LockCancel(request) => self.cancel_wait(request, to, received),
             Request::SessionOpen(request) => self.locks.open_session(request, to, received),
@@ -419,6 +425,16 @@ impl Dispatch {
                 Err(refusal) => dispatch.answer::<()>(&to, timing, Err(refusal)),
             }
         });
+    }
+
+    /// Answers later that a request is refused.
+    fn refusing(
+        self: &Arc<Self>,
+        operation: Operation,
+        received: Instant,
+    ) -> impl FnOnce(&ReplyTo, Refusal) + Send + use<> {
+        let dispatch = self.clone();
+        move |to, refusal| dispatch.answer::<()>(to, (Some(operation), received), Err(refusal))
     }
 
     fn answer<T: serde::Serialize>(

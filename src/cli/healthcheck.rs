@@ -8,6 +8,8 @@ use clap::Args;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::cli::output::write_out;
+
 /// A node answers from memory; one that takes longer does not serve.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Status line, headers and one line of reason are far shorter.
@@ -37,7 +39,7 @@ pub(super) struct HealthcheckArgs {
 ///
 /// # Errors
 /// Why it does not serve, or that it does not answer.
-pub(super) async fn run(args: &HealthcheckArgs) -> Result<String> {
+pub(super) async fn run(args: &HealthcheckArgs) -> Result<()> {
     let address = reachable(args.http);
     let asked = tokio::time::timeout(ANSWER_MAX, ask(address)).await;
     let answer = asked
@@ -48,7 +50,10 @@ pub(super) async fn run(args: &HealthcheckArgs) -> Result<String> {
         .with_context(|| format!("what answers at {address} does not speak HTTP"))?;
     let body = body.trim_end().to_owned();
     match head.split(' ').nth(1) {
-        Some("200") => Ok(body),
+        Some("200") => {
+            write_out(body)?;
+            Ok(())
+        }
         _ => bail!("not ready: {body}"),
     }
 }

@@ -295,11 +295,11 @@ pub(super) struct LsArgs {
 #[derive(Args)]
 pub(super) struct PageArgs {
     /// At most so many, 1 to 1000 [default: 100].
-    #[arg(long, value_name = "N")]
-    limit: Option<u64>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(super) limit: Option<u64>,
     /// Go on where the answer before ended.
     #[arg(long, value_name = "CURSOR")]
-    cursor: Option<String>,
+    pub(super) cursor: Option<String>,
 }
 
 impl PageArgs {
@@ -330,7 +330,12 @@ pub(super) struct CancelArgs {
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
     /// The session that the request named.
-    #[arg(long, value_name = "SESSION", requires = "request_id")]
+    #[arg(
+        long,
+        value_name = "SESSION",
+        requires = "request_id",
+        conflicts_with = "owner"
+    )]
     session: Option<String>,
 }
 

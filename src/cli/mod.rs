@@ -3,7 +3,7 @@
 //! Answers are lines for people on a terminal and one line of JSON otherwise or with `--json`.
 //! What each exit code says is in [`ExitStatus`] and in the help.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::builder::Resettable;
@@ -11,6 +11,7 @@ use clap::{Arg, Args, Parser, Subcommand};
 use serde::Serialize;
 
 use crate::broker::options::NatsOptions;
+use crate::cli::output::{say, write_out};
 use crate::client::{Client, ClientError, ClientOptions, ConnectError, ConnectOptions, Target};
 use crate::config::{self, Config, NodeArgs};
 use crate::dev::{self, DevArgs};
@@ -25,6 +26,7 @@ mod cluster;
 mod events;
 mod healthcheck;
 mod lock;
+pub(crate) mod output;
 mod queue;
 mod reader;
 mod run;
@@ -190,7 +192,8 @@ impl Connection {
     }
 
     fn print_text(&self, out: String) -> Result<(), Failure> {
-        write_out(out).map(drop)
+        write_out(out)?;
+        Ok(())
     }
 
     fn conclude(&self, done: Result<ExitStatus, Failure>) -> ExitStatus {
@@ -207,21 +210,11 @@ fn print<T: Serialize>(
     answer: &T,
     lines: impl FnOnce(&T) -> String,
 ) -> Result<bool, Failure> {
-    write_out(match json || !io::stdout().is_terminal() {
+    let out = match json || !io::stdout().is_terminal() {
         true => serde_json::to_string(answer).expect("an answer that was JSON is JSON again"),
         false => lines(answer),
-    })
-}
-
-/// Writes lines to stdout; false when whoever reads has seen enough, as `head` does.
-fn write_out(mut out: String) -> Result<bool, Failure> {
-    if !out.ends_with('\n') {
-        out.push('\n');
-    }
-    match io::stdout().write_all(out.as_bytes()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        written => Ok(written.map(|()| true)?),
-    }
+    };
+    Ok(write_out(out)?)
 }
 
 /// What the exit code of the process says.
@@ -304,16 +297,16 @@ impl Failure {
     fn report(&self, connection: &Connection) {
         if let (true, Failure::Client(ClientError::Refused(error))) = (connection.json, self) {
             let text = serde_json::to_string(error).expect("an error that was JSON is JSON again");
-            eprintln!("{text}");
+            say(text);
             return;
         }
-        eprintln!("mufakat: {self}");
+        say(format_args!("mufakat: {self}"));
         if let Failure::Client(error) = self {
             for line in lock::lines::details(error) {
-                eprintln!("  {line}");
+                say(format_args!("  {line}"));
             }
             if error.outcome() == Outcome::Unknown {
-                eprintln!("  it is not known whether the request took effect");
+                say("  it is not known whether the request took effect");
             }
         }
     }
@@ -360,11 +353,7 @@ pub async fn run(cli: Cli) -> ExitStatus {
         Command::Config(command) => conclude_run(settings::run(command)),
         Command::Completions(args) => conclude_run(settings::completions(&args)),
         Command::Man => conclude_run(settings::man()),
-        Command::Healthcheck(args) => conclude_run(
-            healthcheck::run(&args)
-                .await
-                .map(|ready| println!("{ready}")),
-        ),
+        Command::Healthcheck(args) => conclude_run(healthcheck::run(&args).await),
         Command::Dev(args) => conclude_run(dev::run(args, config::environment()).await),
     }
 }
@@ -380,7 +369,7 @@ fn conclude_run(ran: anyhow::Result<()>) -> ExitStatus {
     match ran {
         Ok(()) => ExitStatus::Done,
         Err(error) => {
-            eprintln!("mufakat: {error:#}");
+            say(format_args!("mufakat: {error:#}"));
             ExitStatus::Refused
         }
     }

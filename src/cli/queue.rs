@@ -5,10 +5,10 @@ use std::io::Read;
 use serde_json::{Value as Json, json};
 
 use crate::cli::lock::lines::more;
+use crate::cli::output::say;
 use crate::cli::work;
 use crate::cli::{Connection, ExitStatus, Failure};
 use crate::client::{Client, Target};
-use crate::protocol::lock::List;
 use crate::protocol::queue::{
     Cancelled, Demand, Listed, Message, Paused, Peeked, Pop, Popped, Purged, Push, Pushed, Rates,
     Receipts, Redriven, Results, Stats, Verdict,
@@ -96,8 +96,7 @@ async fn operate(
             connection.print(&stats, stats_line)
         }
         QueueCommand::List(ListArgs { beginning, page }) => {
-            let List { limit, cursor, .. } = page.request();
-            let body = json!({"prefix": beginning, "limit": limit, "cursor": cursor});
+            let body = json!({"prefix": beginning, "limit": page.limit, "cursor": page.cursor});
             let listed: Listed = client.ask_queue(Operation::QueueList, "", &body).await?;
             connection.print(&listed, |listed| {
                 let each = listed.topics.iter();
@@ -235,7 +234,9 @@ fn push_of(args: PushArgs) -> Result<Option<Push>, Failure> {
     let payload = match payload {
         Ok(payload) => payload,
         Err(why) => {
-            eprintln!("mufakat: the payload is not of its kind: {why}");
+            say(format_args!(
+                "mufakat: the payload is not of its kind: {why}"
+            ));
             return Ok(None);
         }
     };

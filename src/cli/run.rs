@@ -19,6 +19,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{self, SignalKind};
 
 use crate::cli::lock::WantedArgs;
+use crate::cli::output::say;
 use crate::cli::{Connection, ExitStatus, Failure};
 use crate::client::{Client, ClientError, Lease, LeaseLost, Target};
 use crate::protocol::lock::{Acquire, Acquired};
@@ -28,6 +29,15 @@ use crate::time::{self, Instant};
 pub(super) const STOP_MAX: Duration = Duration::from_secs(5);
 /// The same when the lock is lost already and somebody else may have it.
 const STOP_WHEN_LOST: Duration = Duration::from_millis(200);
+/// Signals that the command gets.
+const PASSED_ON: [Signal; 6] = [
+    Signal::INT,
+    Signal::TERM,
+    Signal::HUP,
+    Signal::QUIT,
+    Signal::USR1,
+    Signal::USR2,
+];
 /// SIGKILL comes this long before the lease's end, or a twentieth of the lease if that is shorter.
 const KILL_BEFORE_MAX: Duration = Duration::from_millis(100);
 
@@ -37,7 +47,8 @@ const KILL_BEFORE_MAX: Duration = Duration::from_millis(100);
 /// is renewed for as long as it runs, through elections and restarts of the broker. If the lock
 /// cannot be kept all the same, the command gets SIGTERM a quarter of the lease before its end (5 s at
 /// most), then SIGKILL while the lock is still held. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and
-/// SIGUSR2 are passed on to it; before it has started they end the wait for the lock. Off a terminal
+/// SIGUSR2 are passed on to it, but for those that are ignored already, as SIGHUP is under nohup; before
+/// it has started they end the wait for the lock. Off a terminal
 /// all this is for the command's process group, and so for what it has started. What still runs in the
 /// background when the command exits goes on without the lock.
 ///
@@ -66,7 +77,7 @@ pub(super) struct RunArgs {
 }
 
 pub(super) async fn run(connection: &Connection, args: RunArgs) -> Result<ExitStatus, Failure> {
-    let mut signals = Signals::listen()?;
+    let mut signals = Signals::listen(&PASSED_ON)?;
     let client = connection.client(Target::Leader).await?;
     let request = Acquire {
         request_id: Some(client.new_request_id()),
@@ -93,7 +104,10 @@ pub(super) async fn run(connection: &Connection, args: RunArgs) -> Result<ExitSt
             running.until_end(&mut signals).await
         }
         Err(error) => {
-            eprintln!("mufakat: cannot run {}: {error}", args.command[0]);
+            say(format_args!(
+                "mufakat: cannot run {}: {error}",
+                args.command[0]
+            ));
             release(lease).await;
             Ok(match error.kind() {
                 io::ErrorKind::NotFound => ExitStatus::NotFound,
@@ -147,7 +161,9 @@ async fn abandon(client: &Client, request: &Acquire) {
 async fn release(lease: Lease) {
     let resource = names(lease.acquired());
     if let Err(error) = lease.release().await {
-        eprintln!("mufakat: {resource} was not released and ends with its lease: {error}");
+        say(format_args!(
+            "mufakat: {resource} was not released and ends with its lease: {error}"
+        ));
     }
 }
 
@@ -183,19 +199,23 @@ impl Running {
 
     /// Ends the command while the lock is still surely held, or as soon as can be.
     async fn stop(mut self, lost: Option<LeaseLost>) -> Result<ExitStatus, Failure> {
+        self.signal(Signal::TERM);
         let resource = names(self.lease.acquired());
         let kill_at: Instant = match &lost {
             Some(why) => {
-                eprintln!("mufakat: {resource} is lost, stopping the command: {why}");
+                say(format_args!(
+                    "mufakat: {resource} is lost, stopping the command: {why}"
+                ));
                 time::now() + STOP_WHEN_LOST
             }
             None => {
-                eprintln!("mufakat: {resource} cannot be renewed, stopping the command");
+                say(format_args!(
+                    "mufakat: {resource} cannot be renewed, stopping the command"
+                ));
                 let left = self.lease.left();
                 time::now() + left.saturating_sub(KILL_BEFORE_MAX.min(self.ttl / 20))
             }
         };
-        self.signal(Signal::TERM);
         let exited = tokio::time::timeout_at(kill_at, self.child.wait()).await;
         // Also after the command has ended: others of its group may not have.
         self.signal(Signal::KILL);
@@ -224,6 +244,14 @@ pub(super) fn signal_group(pid: Pid, signal: Signal) {
     note(rustix::process::kill_process_group(pid, signal));
 }
 
+/// The signals that this process ignores, the lowest bit for the first; none where the system does not tell.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
 /// The command may have ended in this very moment.
 fn note(sent: rustix::io::Result<()>) {
     if let Err(error) = sent {
@@ -244,23 +272,22 @@ fn after_signal(signal: i32) -> ExitStatus {
     ExitStatus::OfCommand((128 + signal) as u8)
 }
 
-/// The signals that are passed on.
-pub(super) struct Signals([(Signal, unix::Signal); 6]);
+/// Signals that this process takes instead of ending by them.
+pub(super) struct Signals(Vec<(Signal, unix::Signal)>);
 
 impl Signals {
-    pub(super) fn listen() -> io::Result<Self> {
-        let listen = |signal: Signal| {
+    /// What this process was started to ignore, as `nohup` has it for SIGHUP, stays ignored.
+    pub(super) fn listen(signals: &[Signal]) -> io::Result<Self> {
+        let ignored = ignored();
+        let taken = signals.iter().filter(|signal| {
+            let bit = signal.as_raw() - 1;
+            ignored >> bit & 1 == 0
+        });
+        let listen = |signal: &Signal| {
             let kind = SignalKind::from_raw(signal.as_raw());
-            unix::signal(kind).map(|listener| (signal, listener))
+            unix::signal(kind).map(|listener| (*signal, listener))
         };
-        Ok(Signals([
-            listen(Signal::INT)?,
-            listen(Signal::TERM)?,
-            listen(Signal::HUP)?,
-            listen(Signal::QUIT)?,
-            listen(Signal::USR1)?,
-            listen(Signal::USR2)?,
-        ]))
+        Ok(Signals(taken.map(listen).collect::<io::Result<_>>()?))
     }
 
     pub(super) async fn next(&mut self) -> Signal {

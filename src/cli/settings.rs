@@ -4,7 +4,8 @@
 use clap::{Args, CommandFactory, Subcommand};
 use clap_complete::Shell;
 
-use crate::cli::{Cli, NodeCommand, write_out};
+use crate::cli::output::{say, write_out};
+use crate::cli::{Cli, NodeCommand};
 use crate::config::{self, Config};
 use crate::node;
 
@@ -59,12 +60,12 @@ pub(super) fn run(command: ConfigCommand) -> anyhow::Result<()> {
             let config = Config::load(args.node.settings(), environment)?;
             node::check(&config, &nats)?;
             for warning in config.warnings() {
-                eprintln!("mufakat: {warning}");
+                say(format_args!("mufakat: {warning}"));
             }
-            println!("node {} would start", config.id);
+            write_out(format!("node {} would start", config.id))?;
         }
         ConfigCommand::Print(args) => {
-            print!("{}", Config::in_force(args.node.settings(), environment)?);
+            write_out(Config::in_force(args.node.settings(), environment)?)?;
         }
     }
     Ok(())

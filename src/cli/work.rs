@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::cli::output::say;
 use crate::cli::run::{STOP_MAX, Signals, signal_group};
 use crate::cli::{Connection, ExitStatus, Failure, length_ms};
 use crate::client::{Client, ClientError, Target};
@@ -28,13 +29,18 @@ const _: () = assert!(WAIT_MS <= WAIT_MS_MAX);
 /// After a pop that failed: the cluster is not there, and should not be flooded when it is.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Signals that end the work.
+const ENDS: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
+
 /// Run a command for each message: payload on stdin, done if it exits with 0.
 ///
 /// The command finds MUFAKAT_TOPIC, MUFAKAT_ID, MUFAKAT_SEQ and MUFAKAT_DELIVERIES in its environment.
-/// While it runs, the message is kept. Any other exit code hands the message back. On SIGTERM, SIGHUP
-/// or Ctrl-C no more messages are taken, and those that run are finished; the second time the commands get
-/// SIGTERM, after 5 s SIGKILL, and their messages are handed back. Each command has a process group of its
-/// own, so that Ctrl-C does not reach it.
+/// While it runs, the message is kept. Any other exit code hands the message back. On SIGTERM, SIGHUP,
+/// SIGQUIT or Ctrl-C (but for those that are ignored already, as SIGHUP is under nohup) no more messages are
+/// taken, and those that run are finished; the second time the commands get SIGTERM, after 5 s SIGKILL, and
+/// messages whose commands do not exit with 0 all the same are handed back. Each command has a process group of
+/// its own: Ctrl-C does not reach it, and one that wants to read from the terminal is stopped by the system,
+/// which ends it here, too.
 ///
 /// Examples:
 ///   mufakat queue work mails -- ./send-mail
@@ -72,7 +78,7 @@ enum Stage {
 }
 
 pub(super) async fn run(connection: &Connection, args: WorkArgs) -> Result<ExitStatus, Failure> {
-    let mut signals = Signals::listen()?;
+    let mut signals = Signals::listen(&ENDS)?;
     let (stage, staged) = watch::channel(Stage::Works);
     let client = connection.client_of_values(Target::Leader).await?;
     let args = Arc::new(args);
@@ -98,7 +104,7 @@ pub(super) async fn run(connection: &Connection, args: WorkArgs) -> Result<ExitS
                     Stage::Finishes | Stage::Stops => (Stage::Stops, "stopping the commands"),
                 };
                 stage.send_replace(next);
-                eprintln!("mufakat: {saying}");
+                say(format_args!("mufakat: {saying}"));
             }
             ended = workers.join_next() => match ended {
                 None => return Ok(status),
@@ -130,6 +136,17 @@ enum Ended {
     Lost,
     /// Stopped, since the whole is to end.
     Stopped,
+    /// Stopped, since it would wait for ever for the terminal, which is not its own.
+    WantsTerminal,
+}
+
+/// Whether the system has stopped a command that would read from the terminal, or write to one that lets only
+/// its own group write.
+fn wants_the_terminal(command: Pid) -> bool {
+    let look = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let stopped = waitid(WaitId::Pid(command), look).ok().flatten();
+    let signal = stopped.and_then(|status| status.stopping_signal());
+    signal.is_some_and(|signal| [Signal::TTIN.as_raw(), Signal::TTOU.as_raw()].contains(&signal))
 }
 
 impl Worker {
@@ -159,11 +176,11 @@ impl Worker {
                     }
                 }
                 Err(error) if error.retryable() => {
-                    eprintln!("mufakat: no messages now: {error}");
+                    say(format_args!("mufakat: no messages now: {error}"));
                     let _ = tokio::time::timeout(PAUSE, self.reached(Stage::Finishes)).await;
                 }
                 Err(error) => {
-                    eprintln!("mufakat: {error}");
+                    say(format_args!("mufakat: {error}"));
                     return ExitStatus::Refused;
                 }
             }
@@ -209,7 +226,10 @@ impl Worker {
         let mut child = match spawned {
             Ok(child) => child,
             Err(error) => {
-                eprintln!("mufakat: cannot run {}: {error}", self.args.command[0]);
+                say(format_args!(
+                    "mufakat: cannot run {}: {error}",
+                    self.args.command[0]
+                ));
                 self.hand_back(receipt, None, format!("cannot run: {error}"))
                     .await;
                 return Err(match error.kind() {
@@ -229,18 +249,29 @@ impl Worker {
         let ended = self.until_end(&mut child, &receipt).await;
         feeding.abort();
         match ended {
-            Ended::Lost => eprintln!("mufakat: {} is somebody else's now", message.id),
+            Ended::Lost => say(format_args!(
+                "mufakat: {} is somebody else's now",
+                message.id
+            )),
             Ended::ByItself(Ok(status)) if status.success() => {
                 let done = self.settle(receipt, Verdict::Ack { pop: None }).await;
                 if let Err(error) = done {
-                    eprintln!(
+                    say(format_args!(
                         "mufakat: {} is done, but that is not known: {error}",
                         message.id
-                    );
+                    ));
                 }
             }
             Ended::ByItself(Ok(status)) => self.hand_back(receipt, None, status.to_string()).await,
             Ended::ByItself(Err(error)) => self.hand_back(receipt, None, error.to_string()).await,
+            Ended::WantsTerminal => {
+                say(format_args!(
+                    "mufakat: the command for {} wants the terminal, which it cannot have",
+                    message.id
+                ));
+                self.hand_back(receipt, None, "it wants a terminal".to_owned())
+                    .await;
+            }
             Ended::Stopped => {
                 let reason = "the command was stopped together with the worker";
                 self.hand_back(receipt, Some(0), reason.to_owned()).await;
@@ -263,36 +294,53 @@ impl Worker {
             .spawn()
     }
 
-    /// Keeps the message while the command runs.
+    /// Waits for the command, and keeps the message until it has ended.
     async fn until_end(&self, child: &mut Child, receipt: &Receipt) -> Ended {
-        let group = child.id().and_then(|id| Pid::from_raw(id as i32));
-        let signal = |signal| group.into_iter().for_each(|pid| signal_group(pid, signal));
+        let pid = child.id().and_then(|id| Pid::from_raw(id as i32));
+        let signal = |signal| pid.into_iter().for_each(|pid| signal_group(pid, signal));
+        let kept = self.keep(receipt, pid);
+        tokio::pin!(kept);
+        let ended = tokio::select! {
+            biased;
+            ended = child.wait() => return Ended::ByItself(ended),
+            ended = &mut kept => ended,
+            () = self.reached(Stage::Stops) => {
+                signal(Signal::TERM);
+                tokio::select! {
+                    biased;
+                    ended = child.wait() => match ended {
+                        Ok(status) if status.success() => Ended::ByItself(Ok(status)),
+                        _ => Ended::Stopped,
+                    },
+                    ended = &mut kept => ended,
+                    () = tokio::time::sleep(STOP_MAX) => Ended::Stopped,
+                }
+            }
+        };
+        // Also after the command has ended: others of its group may not have.
+        signal(Signal::KILL);
+        let _ = child.wait().await;
+        ended
+    }
+
+    /// Keeps the message, until there is a reason to end its command.
+    async fn keep(&self, receipt: &Receipt, command: Option<Pid>) -> Ended {
         let visibility_ms = self.args.visibility;
         let extend_every = Duration::from_millis((visibility_ms / 3).max(10));
         loop {
-            tokio::select! {
-                ended = child.wait() => return Ended::ByItself(ended),
-                () = self.reached(Stage::Stops) => {
-                    signal(Signal::TERM);
-                    let ended = tokio::time::timeout(STOP_MAX, child.wait()).await;
-                    // Also after the command has ended: others of its group may not have.
-                    signal(Signal::KILL);
-                    if ended.is_err() {
-                        let _ = child.wait().await;
-                    }
-                    return Ended::Stopped;
-                }
-                () = tokio::time::sleep(extend_every) => {
-                    let extended = self.settle(receipt.clone(), Verdict::Extend { visibility_ms });
-                    // What fails is tried again; the message is ours until it is somebody else's.
-                    if let Ok(results) = extended.await
-                        && results.results.iter().any(|r| r.result == ReceiptResult::StaleReceipt)
-                    {
-                        signal(Signal::KILL);
-                        let _ = child.wait().await;
-                        return Ended::Lost;
-                    }
-                }
+            tokio::time::sleep(extend_every).await;
+            if command.is_some_and(wants_the_terminal) {
+                return Ended::WantsTerminal;
+            }
+            let extended = self.settle(receipt.clone(), Verdict::Extend { visibility_ms });
+            // What fails is tried again; the message is ours until it is somebody else's.
+            if let Ok(results) = extended.await
+                && results
+                    .results
+                    .iter()
+                    .any(|r| r.result == ReceiptResult::StaleReceipt)
+            {
+                return Ended::Lost;
             }
         }
     }
@@ -305,7 +353,9 @@ impl Worker {
             reason: Some(reason),
         };
         if let Err(error) = self.settle(receipt, verdict).await {
-            eprintln!("mufakat: a message was not handed back and comes again by itself: {error}");
+            say(format_args!(
+                "mufakat: a message was not handed back and comes again by itself: {error}"
+            ));
         }
     }
 

@@ -17,6 +17,7 @@ use super::commands::Line;
 use super::control::Order;
 use super::cpus;
 use super::{NODES_STOP_MAX, POLL};
+use crate::cli::output::say;
 use crate::time::now;
 
 /// Longest line of a log that is looked at as one; longer ones are copied in pieces.
@@ -177,7 +178,9 @@ impl Processes {
                 // A broker's exit code says nothing; a node's says whether it drained.
                 if line.node.is_some() && !status.success() {
                     let (name, log) = (line.name, line.log.display());
-                    eprintln!("{name} did not stop in order ({status}); its log: {log}");
+                    say(format_args!(
+                        "{name} did not stop in order ({status}); its log: {log}"
+                    ));
                 }
             }
             if !self.running.iter().any(&chosen) {
@@ -189,10 +192,10 @@ impl Processes {
             tokio::time::sleep(POLL / 5).await;
         }
         for process in self.running.extract_if(.., |process| chosen(process)) {
-            eprintln!(
+            say(format_args!(
                 "{} did not stop within {max:?}: killing it",
                 process.line.name
-            );
+            ));
             let _ended = process.killed().await;
         }
     }
@@ -323,7 +326,10 @@ async fn copy_log(pipe: impl AsyncRead + Unpin, mut file: File, name: String) {
             return;
         }
         if is_warning(&line) {
-            eprint!("{name}: {}", String::from_utf8_lossy(&line));
+            say(format_args!(
+                "{name}: {}",
+                String::from_utf8_lossy(&line).trim_end()
+            ));
         }
     }
 }

@@ -168,8 +168,13 @@ impl LockService {
         self.submit(command::Command::Acquire(acquire), to, received);
     }
 
-    /// `lock.release`.
-    pub fn release(self: &Arc<Self>, request: wire::Release, to: ReplyTo, received: Received) {
+    /// `lock.release`; `refuse` answers where it cannot be found out what is meant.
+    pub fn release(
+        self: &Arc<Self>,
+        request: wire::Release,
+        (to, received): (ReplyTo, Received),
+        refuse: impl FnOnce(&ReplyTo, Refusal) + Send + 'static,
+    ) {
         let (token, tenant) = (request.token, to.tenant.clone());
         let named = (request.resource.map(Name::from), request.in_subject);
         let release = move |resource| command::Command::Release {
@@ -177,11 +182,16 @@ impl LockService {
             token,
             tenant,
         };
-        self.submit_of_hold((named, token), release, (to, received));
+        self.submit_of_hold((named, token), release, (to, received), refuse);
     }
 
-    /// `lock.renew`.
-    pub fn renew(self: &Arc<Self>, request: wire::Renew, to: ReplyTo, received: Received) {
+    /// `lock.renew`; `refuse` as for a release.
+    pub fn renew(
+        self: &Arc<Self>,
+        request: wire::Renew,
+        (to, received): (ReplyTo, Received),
+        refuse: impl FnOnce(&ReplyTo, Refusal) + Send + 'static,
+    ) {
         let (token, tenant, ttl_ms) = (request.token, to.tenant.clone(), request.ttl_ms);
         let named = (request.resource.map(Name::from), request.in_subject);
         let renew = move |resource| command::Command::Renew {
@@ -190,7 +200,7 @@ impl LockService {
             tenant,
             ttl_ms,
         };
-        self.submit_of_hold((named, token), renew, (to, received));
+        self.submit_of_hold((named, token), renew, (to, received), refuse);
     }
 
     /// `lock.convert`; answered like an acquire.

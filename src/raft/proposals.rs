@@ -28,6 +28,7 @@ mod forwards;
 mod gathering;
 #[cfg(test)]
 mod tests;
+mod waits;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::mem;
@@ -40,6 +41,7 @@ pub use forwards::{FORWARD_AGAIN, FORWARDED_MAX, Forward};
 
 use self::forwards::Forwarded;
 use self::gathering::Gathering;
+use self::waits::Waits;
 use crate::ids::{BootId, NodeId};
 use crate::lock::command::Asked;
 use crate::protocol::ReplyTo;
@@ -175,10 +177,9 @@ pub struct Proposals {
     next_sequence: u64,
     /// As a leader: the next sequence of each forwarding node in this term.
     accepted: HashMap<(NodeId, BootId), u64>,
-    /// No client has to hear before.
+    /// Of what is here, nobody has to hear before.
     deadline: Option<Instant>,
-    /// Waits in the log whose client came to this node, with the time by which one must hear.
-    waits: BTreeMap<String, (ReplyTo, Instant)>,
+    waits: Waits,
 }
 
 impl Proposals {
@@ -195,7 +196,7 @@ impl Proposals {
             next_sequence: 1,
             accepted: HashMap::new(),
             deadline: None,
-            waits: BTreeMap::new(),
+            waits: Waits::default(),
         }
     }
 
@@ -258,7 +259,7 @@ impl Proposals {
         {
             return Err(Box::new(refused(ticket, &command, Refusal::NoLeader)));
         }
-        self.deadline = self.deadline.into_iter().chain([deadline]).min();
+        self.hear_by(deadline);
         self.queue.push_back(Queued {
             command,
             ticket,
@@ -268,9 +269,15 @@ impl Proposals {
         Ok(())
     }
 
+    /// Somebody is to hear by then.
+    fn hear_by(&mut self, deadline: Instant) {
+        self.deadline = self.deadline.into_iter().chain([deadline]).min();
+    }
+
     /// When the time of a client that is owed an answer may be up, if one is: not later.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.deadline
+        let of_waits = self.waits.next_deadline();
+        self.deadline.into_iter().chain(of_waits).min()
     }
 
     /// Puts the first command of a term before all others.
@@ -353,16 +360,13 @@ impl Proposals {
         if let Ticket::Client { to, .. } = ticket
             && outcome.is_waiting()
         {
-            self.waits
-                .insert(to.subject.clone(), (to.clone(), deadline));
+            self.waits.insert(to.clone(), deadline);
         }
     }
 
     /// A wait in the log is over, so its client is told by whoever leads.
     pub fn wait_ended(&mut self, to: &ReplyTo) {
-        if !self.waits.is_empty() {
-            self.waits.remove(&to.subject);
-        }
+        self.waits.remove(&to.subject);
     }
 
     /// An entry of `term` was applied: what was sent in earlier terms goes again.
@@ -418,8 +422,8 @@ impl Proposals {
     }
 
     /// Puts back what never took effect. While the term that it was meant for goes on, what other
-    /// nodes forwarded, what begins the term, and what is its leader's to say, stay with this node. In a later term a forward
-    /// is its sender's to send again.
+    /// nodes forwarded, what begins the term, and what is its leader's to say, stay with this node.
+    /// In a later term a forward is its sender's to send again.
     fn submit_again(&mut self, lost: InFlight) {
         let same_term = matches!(
             self.role,

@@ -8,6 +8,12 @@ use std::time::Duration;
 
 use crate::time::Instant;
 
+/// A node that did not look at the clock for this part of the suspicion time was not awake: the rest is more
+/// than a member that is well is ever silent.
+const STALL_PART: u32 = 2;
+/// Looks within that time, so that one that is late does not count as missing.
+const LOOKS: u32 = 4;
+
 /// What the looks of one node at the clock say.
 #[derive(Clone, Copy, Debug)]
 pub struct Awake {
@@ -17,12 +23,18 @@ pub struct Awake {
     step_max: Duration,
 }
 
+/// How often to look at the clock, at least, to tell silence of such a length from one's own.
+pub fn look_every(suspicion: Duration) -> Duration {
+    suspicion / STALL_PART / LOOKS
+}
+
 impl Awake {
-    pub fn new(now: Instant, step_max: Duration) -> Self {
+    /// `suspicion` is the silence that is looked for.
+    pub fn new(now: Instant, suspicion: Duration) -> Self {
         Awake {
             since: now,
             looked_at: now,
-            step_max,
+            step_max: suspicion / STALL_PART,
         }
     }
 
@@ -31,7 +43,7 @@ impl Awake {
         if now.saturating_duration_since(self.looked_at) > self.step_max {
             self.since = now;
         }
-        self.looked_at = now;
+        self.looked_at = self.looked_at.max(now);
         self.since
     }
 
@@ -45,7 +57,7 @@ impl Awake {
 mod tests {
     use super::*;
 
-    const STEP_MAX: Duration = Duration::from_millis(500);
+    const SUSPICION: Duration = Duration::from_secs(1);
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -54,7 +66,7 @@ mod tests {
     #[test]
     fn silence_counts_from_when_the_one_who_listens_was_there() {
         let began = crate::time::now();
-        let mut awake = Awake::new(began, STEP_MAX);
+        let mut awake = Awake::new(began, SUSPICION);
         assert_eq!(awake.heard(ms(300), began + ms(100)), ms(100));
         for step in 2..=10 {
             awake.look(began + ms(step * 100));

@@ -26,7 +26,7 @@ use crate::raft::network::Network;
 use crate::raft::presence::Presence;
 use crate::raft::proposals::Role;
 use crate::time::{self, Instant, LeaseClock};
-use crate::view::awake::Awake;
+use crate::view::awake::{self, Awake};
 use crate::view::cluster::{self, View};
 
 /// The kind of call that reads the view at the leader.
@@ -39,9 +39,6 @@ const LOOK_CLOSELY_EVERY: Duration = Duration::from_millis(25);
 /// So many missed heartbeats of a member are reason to ask the broker whether it is there: more than it takes
 /// to make a connection anew that was lost.
 const BEATS_MISSED: u32 = 3;
-/// A node that did not look at the clock for this part of the suspicion time was not awake: the rest is more
-/// than a member that is well is ever silent.
-const STALL_PART: u32 = 2;
 /// How long one change may take before it is tried again.
 const CHANGE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long one read may take; a late answer still gives what is left of its lease.
@@ -84,9 +81,10 @@ impl Keeper {
     pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
         let keeper = Arc::new(self);
         tokio::spawn(keeper.clone().renew(shutdown.clone()));
-        let awake = Awake::new(time::now(), keeper.suspicion / STALL_PART);
+        let awake = Awake::new(time::now(), keeper.suspicion);
         let awake = Arc::new(Mutex::new(awake));
-        tokio::spawn(stay_awake(awake.clone(), shutdown.clone()));
+        let look_every = awake::look_every(keeper.suspicion);
+        tokio::spawn(stay_awake(awake.clone(), look_every, shutdown.clone()));
         let mut changed = keeper.handle.view_changes();
         let mut leaving = keeper.leaving.clone();
         let mut leading = None;
@@ -253,14 +251,18 @@ impl Keeper {
     }
 }
 
-/// Looks at the clock, until `shutdown`.
-async fn stay_awake(awake: Arc<Mutex<Awake>>, mut shutdown: watch::Receiver<bool>) {
+/// Looks at the clock so often, until `shutdown`.
+async fn stay_awake(
+    awake: Arc<Mutex<Awake>>,
+    every: Duration,
+    mut shutdown: watch::Receiver<bool>,
+) {
     loop {
         look(&awake);
         tokio::select! {
             biased;
             _ = shutdown.changed() => return,
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(every) => {}
         }
     }
 }
@@ -288,4 +290,23 @@ pub async fn answer_read(handle: &Handle) -> Option<Bytes> {
             .expect("views always encode")
             .into(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_looks_for_a_short_silence_hears_it() {
+        for suspicion in [20, 120, 200, 1_000].map(Duration::from_millis) {
+            let awake = Arc::new(Mutex::new(Awake::new(time::now(), suspicion)));
+            let (_shutdown, told) = watch::channel(false);
+            let every = awake::look_every(suspicion);
+            let looks = tokio::spawn(stay_awake(awake.clone(), every, told));
+            tokio::time::sleep(suspicion * 3).await;
+            let heard = lock(&awake).heard(suspicion * 3, time::now());
+            assert!(heard > suspicion, "{heard:?} of {suspicion:?}");
+            looks.abort();
+        }
+    }
 }

@@ -174,7 +174,11 @@ impl Running {
         let words = [
             "lock", "run", resource, "--ttl", ttl, "--", "sh", "-c", script,
         ];
-        let mut line = tokio::process::Command::from(mufakat(cluster, &words));
+        Self::of(mufakat(cluster, &words)).await
+    }
+
+    async fn of(line: Command) -> Self {
+        let mut line = tokio::process::Command::from(line);
         let mut child = line.kill_on_drop(true).spawn().expect("it starts");
         let out = child.stdout.take().expect("piped");
         let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(out));
@@ -230,6 +234,65 @@ async fn a_loss_ends_the_whole_process_group() {
     })
     .await;
     cluster.kill_broker();
+}
+
+/// Whether anybody can read what it says makes no difference.
+#[tokio::test]
+async fn a_loss_that_cannot_be_told_ends_the_whole_process_group() {
+    let cluster = Cluster::start(Options::default()).await;
+    let nats = cluster.nats().await;
+    let script = "sleep 600 & echo $!; wait";
+    let mut line = mufakat(&cluster, &["lock", "run", "g", "--", "sh", "-c", script]);
+    line.stderr(full_disk());
+    let mut running = Running::of(line).await;
+    let held = locks::get(&nats, "g").await.holders;
+    locks::release(&nats, "g", held[0].token).await;
+    assert_eq!(running.exit_code().await, Some(76));
+    wait::until("the command's own child is gone", async || {
+        (!running.command_runs()).then_some(())
+    })
+    .await;
+    let checked = mufakat(&cluster, &["config", "check", "--id", "1", "--peers", "1"])
+        .args(["--data-dir", "/nowhere"])
+        .stdout(full_disk())
+        .output();
+    let checked = checked.expect("it starts");
+    assert_eq!(code(&checked), 1, "{}", stderr(&checked));
+    assert!(stderr(&checked).starts_with("mufakat: "), "no panic");
+}
+
+/// What takes whatever is written as a full disk does.
+pub fn full_disk() -> std::fs::File {
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    full.expect("every Linux has it")
+}
+
+/// `nohup` starts what is to outlive its terminal with SIGHUP ignored.
+#[tokio::test]
+async fn signals_that_were_ignored_at_the_start_stay_ignored() {
+    let cluster = Cluster::start(Options::default()).await;
+    let line = mufakat(&cluster, &["lock", "run", "n", "--", "sh", "-c"]);
+    let files = tempfile::tempdir().expect("a directory");
+    let go = files.path().join("go");
+    let script = format!(
+        "echo $$; until test -e {}; do sleep 0.1; done",
+        go.display()
+    );
+    let mut under_nohup = Command::new("sh");
+    under_nohup
+        .args(["-c", "trap '' HUP; exec \"$@\"", "sh"])
+        .arg(line.get_program())
+        .args(line.get_args())
+        .arg(&script)
+        .env("NATS_URL", cluster.nats_url())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut running = Running::of(under_nohup).await;
+    let pid = running.child.id().expect("it runs") as i32;
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::HUP).expect("it runs");
+    std::fs::write(go, "").expect("a file");
+    assert_eq!(running.exit_code().await, Some(0));
 }
 
 /// An election in the middle of the command is no loss (consul#1162).

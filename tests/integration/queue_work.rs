@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr};
 
-use crate::cli::{done, mufakat, run, stdout};
+use crate::cli::{done, full_disk, mufakat, run, stdout};
 use crate::cluster::Cluster;
 use crate::queue::{messages, start};
 use crate::wait;
@@ -18,27 +18,32 @@ use crate::wait;
 struct Work {
     child: Child,
     pid: Pid,
-    says: Lines<BufReader<ChildStderr>>,
+    /// What it writes to stderr, if that is ours.
+    says: Option<Lines<BufReader<ChildStderr>>>,
 }
 
 impl Work {
     fn start(cluster: &Cluster, words: &[&str]) -> Work {
-        let mut command = mufakat(cluster, &[&["queue", "work"], words].concat());
+        Self::of(mufakat(cluster, &[&["queue", "work"], words].concat()))
+    }
+
+    fn of(mut command: std::process::Command) -> Work {
         command.process_group(0);
         let mut command = tokio::process::Command::from(command);
         let mut child = command.kill_on_drop(true).spawn().expect("it starts");
         let pid = child.id().and_then(|id| Pid::from_raw(id as i32));
-        let stderr = child.stderr.take().expect("it is a pipe");
+        let says = child.stderr.take().map(|out| BufReader::new(out).lines());
         Work {
             pid: pid.expect("it runs"),
             child,
-            says: BufReader::new(stderr).lines(),
+            says,
         }
     }
 
     /// The next line that it writes to stderr.
     async fn says(&mut self) -> String {
-        let line = tokio::time::timeout(wait::LONG, self.says.next_line()).await;
+        let says = self.says.as_mut().expect("stderr is a pipe");
+        let line = tokio::time::timeout(wait::LONG, says.next_line()).await;
         let line = line.expect("a line in time").expect("it can be read");
         line.expect("one more line")
     }
@@ -178,6 +183,96 @@ async fn queue_work_finishes_at_the_first_ctrl_c_and_stops_at_the_second() {
     let popped = queue.pop("a", 1).await;
     let why = popped[0]["last_error"].as_str().expect("a reason");
     assert!(why.contains("stopped together with the worker"), "{why}");
+}
+
+/// A command that takes its time to stop is still at work on its message: nobody else gets that.
+#[tokio::test]
+async fn queue_work_keeps_messages_until_their_commands_have_stopped() {
+    let (cluster, queue) = start(1).await;
+    let files = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| files.path().join(name);
+    let (began, ended) = (path("began"), path("ended"));
+    let script = |on_term: &str| {
+        let (began, ended) = (began.display(), ended.display());
+        let on_term = format!("{on_term} touch {ended}; exit");
+        format!("trap '{on_term} $code' TERM; touch {began}; while :; do sleep 0.1; done")
+    };
+    let stopped_twice = async |script: &str| {
+        let words = ["a", "--visibility", "1s", "--", "sh", "-c", script];
+        let mut work = Work::start(&cluster, &words);
+        wait::until("the command runs", async || began.exists().then_some(())).await;
+        std::fs::remove_file(&began).expect("it is there");
+        kill_process(work.pid, Signal::TERM).expect("it runs");
+        assert!(work.says().await.contains("no more messages"));
+        kill_process(work.pid, Signal::TERM).expect("it runs");
+        assert!(work.says().await.contains("stopping"));
+        work
+    };
+    queue.push("a", json!("slow to stop")).await;
+    let work = stopped_twice(&script("code=1; sleep 3;")).await;
+    let body = json!({"topic": "a", "consumer": "c", "wait_ms": 10_000});
+    let next = messages(&queue.ok("queue.pop", body).await).pop();
+    assert!(ended.exists(), "two had the message at once");
+    let next = next.expect("it is handed back");
+    queue.ack("a", &next["receipt"]).await;
+    assert_eq!(work.ends().await, Some(0));
+
+    queue.push("a", json!("finished all the same")).await;
+    let work = stopped_twice(&script("code=0;")).await;
+    assert_eq!(work.ends().await, Some(0));
+    assert_eq!(queue.counts("a").await, [0; 4], "it is done");
+}
+
+#[tokio::test]
+async fn queue_work_finishes_also_where_it_cannot_say_so() {
+    let (cluster, queue) = start(1).await;
+    let files = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| files.path().join(name);
+    let (began, go) = (path("began"), path("go"));
+    let script = format!(
+        "touch {}; until test -e {}; do sleep 0.1; done",
+        began.display(),
+        go.display()
+    );
+    queue.push("a", json!("finished")).await;
+    let mut line = mufakat(&cluster, &["queue", "work", "a", "--", "sh", "-c", &script]);
+    line.stderr(full_disk());
+    let work = Work::of(line);
+    wait::until("the command runs", async || began.exists().then_some(())).await;
+    kill_process(work.pid, Signal::TERM).expect("it runs");
+    std::fs::write(&go, "").expect("a file");
+    assert_eq!(work.ends().await, Some(0));
+    assert_eq!(queue.counts("a").await, [0; 4]);
+}
+
+/// On a terminal the system stops what reads from it without being in its foreground, and says so to nobody.
+#[tokio::test]
+async fn queue_work_ends_a_command_that_wants_the_terminal() {
+    let (cluster, queue) = start(1).await;
+    let settings = json!({"topic": "a", "max_deliveries": 1});
+    queue.ok("queue.configure", settings).await;
+    queue.push("a", json!("who is there?")).await;
+    let line = mufakat(&cluster, &["queue", "work", "a", "--until-empty"]);
+    let words = line.get_program().to_string_lossy().into_owned();
+    let line = line.get_args().fold(words, |line, word| {
+        format!("{line} {}", word.to_string_lossy())
+    });
+    let line = format!("{line} --visibility 300ms -- sh -c 'read answer </dev/tty'");
+    let mut on_terminal = tokio::process::Command::new("script");
+    on_terminal
+        .args(["-qec", &line, "/dev/null"])
+        .env("NATS_URL", cluster.nats_url())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
+    let mut running = on_terminal.spawn().expect("it starts");
+    // Its input stays open, as that of a terminal does.
+    let _input = running.stdin.take();
+    let output = tokio::time::timeout(wait::LONG, running.wait_with_output()).await;
+    let output = output.expect("it ends").expect("our child");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("wants the terminal"), "{said}");
+    assert_eq!(queue.counts("a").await, [0, 0, 0, 1]);
 }
 
 /// As base64 the greatest payload does not go through the broker.

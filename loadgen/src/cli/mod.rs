@@ -1,9 +1,11 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use clap::{Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{Arg, CommandFactory, Parser, Subcommand};
 use mufakat::broker::options::NatsOptions;
 use mufakat::client;
 use mufakat::protocol::Encoding;
@@ -163,6 +165,14 @@ impl Command {
         }
     }
 
+    fn locks(&self) -> Option<&LocksShape> {
+        match self {
+            Self::Locks(flags) => Some(&flags.shape),
+            Self::Mix(flags) => Some(&flags.locks),
+            _ => None,
+        }
+    }
+
     /// What is to be broken meanwhile, and in which data directory, where that was asked for.
     pub fn chaos(&self) -> Option<(&ChaosFlags, &Path)> {
         let flags = match self {
@@ -226,6 +236,41 @@ impl Command {
 }
 
 impl Cli {
+    /// Whether the flags go together, where that is more than clap can be told.
+    ///
+    /// # Errors
+    /// Which do not, and why.
+    pub fn consistent(&self) -> Result<()> {
+        if let Command::Compare(_) | Command::Bench(_) | Command::Worker(_) = self.command
+            && let Some(flag) = self.output.given()
+        {
+            let name = self.command.name();
+            bail!("{flag} says what is made of the results of a workload, which `{name}` is not");
+        }
+        if let Some(shape) = self.command.locks()
+            && let Some(locks) = shape.locks
+            && shape.set > locks
+        {
+            let set = shape.set;
+            bail!("--set {set} takes more locks together than --locks {locks} has");
+        }
+        Ok(())
+    }
+
+    /// A flag that these words give to `coordinate` itself, where it would go unused: what the workers run has
+    /// flags of its own.
+    pub fn stray_flag(words: impl IntoIterator<Item = OsString>) -> Option<String> {
+        let command = Self::command();
+        let matches = command.clone().try_get_matches_from(words).ok()?;
+        matches.subcommand_matches("coordinate")?;
+        let is_given = |arg: &&Arg| {
+            let source = matches.value_source(arg.get_id().as_str());
+            source == Some(ValueSource::CommandLine)
+        };
+        let stray = command.get_arguments().find(is_given)?;
+        Some(format!("--{}", stray.get_long()?))
+    }
+
     /// The shape of the run of a command that makes one.
     pub fn plan(&self) -> Plan {
         let seed = self.target.seed;
@@ -293,8 +338,6 @@ impl Cli {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -311,6 +354,34 @@ mod tests {
         }
         let parsed = Cli::try_parse_from(["loadgen", "locks", "--arrivals", "poisson"]);
         assert!(parsed.is_err(), "arrivals need a rate");
+    }
+
+    #[test]
+    fn flags_that_do_not_go_together_are_refused() {
+        let refusal = |words: &[&str]| {
+            let words = ["loadgen"].iter().chain(words);
+            let parsed = Cli::try_parse_from(words).expect("clap takes it");
+            parsed.consistent().err().map(|error| error.to_string())
+        };
+        for command in ["locks", "mix"] {
+            let refused = refusal(&[command, "--locks", "2", "--set", "3"]).expect("a refusal");
+            assert!(refused.contains("--set 3"), "{refused}");
+            assert_eq!(refusal(&[command, "--locks", "3", "--set", "3"]), None);
+        }
+        let refused = refusal(&["compare", "a.json", "b.json", "--csv", "c"]).expect("a refusal");
+        assert!(refused.contains("--csv"), "{refused}");
+    }
+
+    #[test]
+    fn flags_of_what_workers_run_come_behind_it() {
+        let stray = |words: &str| Cli::stray_flag(words.split(' ').map(OsString::from));
+        let behind = "loadgen coordinate --group g 1 locks --json a --nats nats://b";
+        assert_eq!(stray(behind), None);
+        let before = "loadgen --json a coordinate 1 locks";
+        assert_eq!(stray(before).as_deref(), Some("--json"));
+        let between = "loadgen coordinate --nats nats://b 1 locks";
+        assert_eq!(stray(between).as_deref(), Some("--nats"));
+        assert_eq!(stray("loadgen --json a locks"), None);
     }
 
     #[test]

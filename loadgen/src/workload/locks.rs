@@ -104,7 +104,7 @@ impl Locks {
             return vec![user.owner.clone()];
         };
         let mut chosen = Vec::new();
-        while chosen.len() < self.set.min(number) as usize {
+        while chosen.len() < self.set as usize {
             let one = user.random.random_range(0..number);
             if !chosen.contains(&one) {
                 chosen.push(one);

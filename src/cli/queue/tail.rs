@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::payload_text;
+use crate::cli::output::say;
 use crate::cli::reader::while_read;
 use crate::cli::{Connection, Failure, length_ms};
 use crate::client::{Client, ClientError, Target};
@@ -121,7 +122,7 @@ impl Tail {
             }
             Err(error) if error.retryable() => {
                 if !std::mem::replace(&mut self.is_cut_off, true) {
-                    eprintln!("mufakat: {error}; looking again");
+                    say(format_args!("mufakat: {error}; looking again"));
                 }
                 Ok(None)
             }

@@ -20,6 +20,7 @@ impl LockService {
         ((resource, in_subject), token): ((Option<Name>, bool), Token),
         command: impl FnOnce(Option<Name>) -> Command + Send + 'static,
         (to, received): (ReplyTo, Received),
+        refuse: impl FnOnce(&ReplyTo, Refusal) + Send + 'static,
     ) {
         let resource = match resource {
             Some(resource) if in_subject => resource,
@@ -40,8 +41,10 @@ impl LockService {
                 resource: resource.clone(),
                 token,
             };
-            let found = service.find(&query, received.deadline).await;
-            let is_set = matches!(found, Ok(Found::IsSetUnder(true)));
+            let is_set = match service.find(&query, received.deadline).await {
+                Ok(found) => matches!(found, Found::IsSetUnder(true)),
+                Err(refusal) => return refuse(&to, refusal),
+            };
             let named = Some(resource).filter(|_| !is_set);
             service.submit(command(named), to, received);
         });

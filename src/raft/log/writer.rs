@@ -180,6 +180,7 @@ impl Shared {
         let thread = thread::Builder::new().name("raft log".to_owned()).spawn({
             let shared = shared.clone();
             move || {
+                // In a node a panic ends the process; whoever else uses the log hears of it.
                 let written = catch_unwind(AssertUnwindSafe(|| shared.write(writer)));
                 let ended = match written {
                     Ok(()) => io::Error::other("closed"),

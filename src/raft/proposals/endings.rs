@@ -37,16 +37,22 @@ impl Proposals {
         leads_a_quorum: bool,
         due: &mut Vec<Due>,
     ) -> Vec<ReplyTo> {
-        self.end_late_commands(now, leads_a_quorum, due);
-        let overdue = self.overdue_waits(now);
+        let overdue: Vec<ReplyTo> = std::iter::from_fn(|| self.waits.take_overdue(now)).collect();
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            self.end_late_commands(now, leads_a_quorum, due);
+            self.deadline = self.first_deadline();
+        }
+        overdue
+    }
+
+    /// Of what is here; what has been answered is not waited for any more.
+    fn first_deadline(&self) -> Option<Instant> {
         let queued = self.queue.iter().map(|queued| queued.deadline);
         let flying = self.in_flight.iter().flat_map(|entry| &entry.tickets);
         let owed = |(ticket, _): &&(Ticket, Instant)| !matches!(ticket, Ticket::Nobody);
         let flying = flying.filter(owed).map(|(_, deadline)| *deadline);
         let forwarded = self.forwarded.values().map(|sent| sent.deadline);
-        let waits = self.waits.values().map(|(_, deadline)| *deadline);
-        self.deadline = queued.chain(flying).chain(forwarded).chain(waits).min();
-        overdue
+        queued.chain(flying).chain(forwarded).min()
     }
 
     fn end_late_commands(&mut self, now: Instant, leads_a_quorum: bool, due: &mut Vec<Due>) {
@@ -85,18 +91,6 @@ impl Proposals {
                 }
             }
         }
-    }
-
-    fn overdue_waits(&mut self, now: Instant) -> Vec<ReplyTo> {
-        let mut overdue = Vec::new();
-        self.waits.retain(|_, (to, deadline)| {
-            let waits = *deadline > now;
-            if !waits {
-                overdue.push(to.clone());
-            }
-            waits
-        });
-        overdue
     }
 
     /// Takes back what was never sent: the node stops.

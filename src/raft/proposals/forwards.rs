@@ -95,6 +95,7 @@ impl Proposals {
                 });
             }
         }
+        self.hear_by(far);
     }
 
     pub(super) fn forward(&mut self, term: u64, now: Instant) -> Option<Forward> {
