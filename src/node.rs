@@ -183,7 +183,15 @@ impl Core {
         );
         let machine = StateMachine::new(handle.shared_state(), parts.snapshots, handle.observer());
         let settings = Arc::new(raft::settings::settings(&config)?);
-        let raft = Raft::build(config.id, settings, network.factory(), parts.log, machine).await?;
+        let silence = raft::settings::probe_every(&config);
+        let raft = Raft::build(
+            config.id,
+            settings,
+            network.factory(silence),
+            parts.log,
+            machine,
+        )
+        .await?;
 
         let prefix: Prefix = config.prefix.parse()?;
         let posts = Posts::new(

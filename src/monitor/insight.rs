@@ -176,7 +176,7 @@ fn redis_state(store: &Store) -> RedisState {
 }
 
 impl NodeInfo for Insight {
-    /// Clients are served while requests reach this node, once it knows a leader. Without Redis all but
+    /// Clients are served while requests reach this node, once it knows a leader whom a majority hears. Without Redis all but
     /// the queue is, and but a cache that has its store there.
     fn ready(&self) -> Result<Vec<&'static str>, String> {
         if !self.clients.is_connected() {
@@ -184,6 +184,9 @@ impl NodeInfo for Insight {
         }
         if self.handle.leader().is_none() {
             return Err("no leader is known".to_owned());
+        }
+        if !self.handle.is_heard() {
+            return Err("this node leads, but no majority answers it".to_owned());
         }
         if !self.serving.load(Ordering::Relaxed) {
             return Err("starting or stopping: takes no requests".to_owned());

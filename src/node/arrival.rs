@@ -53,22 +53,30 @@ impl Core {
             renew_every: self.config.view_lease / RENEWALS,
             leaving: self.leaving.subscribe(),
         };
+        // Not before: a node that does not get so far would be in the way of those that serve.
+        self.catch_up().await?;
         tokio::spawn(keeper.run(stopped));
-        self.catch_up().await;
         Ok(())
     }
 
     /// Waits until this node has applied a command of its own, and so all that was committed before: what
     /// it forwards for clients in the meantime may be in a snapshot that it is sent, without a word about
     /// the outcome. Without a leader there is nothing to wait for.
-    async fn catch_up(&self) {
+    ///
+    /// # Errors
+    /// When Raft had to stop.
+    async fn catch_up(&self) -> Result<(), BootstrapError> {
         let until = time::now() + CATCH_UP_MAX;
         let place_in_log = || Command::Marks(Vec::new());
         let election = 2 * self.config.election_max;
         loop {
-            match self.handle.call(place_in_log(), election).await {
+            let called = self.handle.call(place_in_log(), election).await;
+            if let Some(fatal) = self.handle.fatal() {
+                return Err(BootstrapError::Stopped(fatal));
+            }
+            match called {
                 Err(Refusal::Indeterminate | Refusal::Timeout) if time::now() < until => {}
-                Ok(_) | Err(_) => return,
+                Ok(_) | Err(_) => return Ok(()),
             }
         }
     }

@@ -156,7 +156,13 @@ pub async fn join_or_found(
         let initialized =
             initialized.map_err(|fatal| BootstrapError::Stopped(fatal.to_string()))?;
         if initialized && handle.known_members().is_voter(me.node) {
-            return Ok(());
+            // As far as its own log goes, which knows nothing of what came while it was away.
+            return match start {
+                Start::Found(_) if was_removed(handle, network).await => {
+                    Err(BootstrapError::Removed { me: me.node })
+                }
+                _ => Ok(()),
+            };
         }
         let waits = match start {
             _ if initialized => wait_for_vote(handle, network, start).await?,

@@ -2,6 +2,7 @@
 //! for snapshots, so that none waits behind another.
 
 use std::future::Future;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,16 +25,18 @@ use super::stream::OutgoingStream;
 use super::transfer;
 use super::types::{Member, Snapshot, TypeConfig, Vote};
 use crate::ids::NodeId;
+use crate::time::Instant;
 
 /// Makes [`Peer`]s.
 #[derive(Clone)]
 pub struct PeerFactory {
     network: Network,
+    silence: Duration,
 }
 
 impl PeerFactory {
-    pub(super) fn new(network: Network) -> Self {
-        PeerFactory { network }
+    pub(super) fn new(network: Network, silence: Duration) -> Self {
+        PeerFactory { network, silence }
     }
 
     fn peer(&self, node: NodeId, member: &Member, heartbeats: bool) -> Peer {
@@ -42,6 +45,8 @@ impl PeerFactory {
             network: self.network.clone(),
             target: Target { node, disk },
             heartbeats,
+            silence: self.silence,
+            stalled_at: Mutex::default(),
         }
     }
 }
@@ -65,6 +70,10 @@ pub struct Peer {
     /// Openraft sends each heartbeat as a stream of one. Such a stream goes as a single question:
     /// an answer to an earlier heartbeat, taken for this one's, would extend the leader's lease.
     heartbeats: bool,
+    /// How long a stream waits for a sign of life after one that stalled.
+    pub(super) silence: Duration,
+    /// When the stream before stalled, if it did.
+    pub(super) stalled_at: Mutex<Option<Instant>>,
 }
 
 type StreamResult = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
@@ -86,7 +95,10 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             .ask(Lane::Beat, self.target, &rpc, hint, timeout)
             .await;
         match asked {
-            Ok(Answer::Beat(response)) => Ok(response),
+            Ok(Answer::Beat(response)) => {
+                self.network.note_beat(self.target.node);
+                Ok(response)
+            }
             other => Err(self.failed(other, RPCTypes::AppendEntries, timeout)),
         }
     }

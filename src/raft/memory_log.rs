@@ -30,7 +30,6 @@ const READ_BYTES_MAX: usize = 512 * 1024;
 /// The disk of one simulated node; clones share it.
 #[derive(Clone)]
 pub struct MemoryDisk {
-    flush: Duration,
     state: Arc<Mutex<State>>,
 }
 
@@ -38,6 +37,8 @@ pub struct MemoryDisk {
 struct State {
     /// Counts crashes: a log that was opened before the last one is dead.
     generation: u64,
+    /// From a change to its being durable.
+    flush: Duration,
     live: Contents,
     durable: Contents,
     /// Changes that are not durable yet, oldest first, each with who waits for it.
@@ -89,8 +90,16 @@ impl Contents {
 impl MemoryDisk {
     /// An empty disk; `flush` is the (virtual) time from a change to its being durable.
     pub fn new(flush: Duration) -> Self {
-        let state = Arc::default();
-        MemoryDisk { flush, state }
+        let disk = MemoryDisk {
+            state: Arc::default(),
+        };
+        disk.set_flush(flush);
+        disk
+    }
+
+    /// From now on a change takes so long until it is durable.
+    pub fn set_flush(&self, flush: Duration) {
+        self.state().flush = flush;
     }
 
     /// The log on this disk, for one run of a node.
@@ -195,7 +204,8 @@ impl MemoryLog {
     }
 
     async fn flush_up_to(self, number: u64) {
-        tokio::time::sleep(self.disk.flush).await;
+        let flush = self.disk.state().flush;
+        tokio::time::sleep(flush).await;
         let mut completed = Vec::new();
         // A crash meanwhile took the changes with it; nobody waits for them any more.
         if let Ok(mut state) = self.state() {

@@ -102,6 +102,8 @@ pub(super) struct Shared {
     pub counters: Counters,
     /// When each node was last heard of by what only a leader sends.
     heard: Mutex<BTreeMap<NodeId, Instant>>,
+    /// When each node last answered a heartbeat.
+    beat: Mutex<BTreeMap<NodeId, Instant>>,
     /// Numbers requests, streams and transfers alike: greater is later.
     last_number: AtomicU64,
 }
@@ -124,14 +126,16 @@ impl Network {
                 handlers: Handlers::default(),
                 counters: Counters::default(),
                 heard: Mutex::default(),
+                beat: Mutex::default(),
                 last_number: AtomicU64::new(0),
             }),
         }
     }
 
     /// What openraft makes its connections with.
-    pub fn factory(&self) -> PeerFactory {
-        PeerFactory::new(self.clone())
+    /// Of connections that say nothing for `silence` to a peer that has not answered what it was sent.
+    pub fn factory(&self, silence: Duration) -> PeerFactory {
+        PeerFactory::new(self.clone(), silence)
     }
 
     pub fn identity(&self) -> Identity {
@@ -396,6 +400,17 @@ impl Network {
     pub(super) fn heard_at(&self, node: NodeId) -> Option<Instant> {
         let heard = self.shared.heard.lock().expect("no holder panics");
         heard.get(&node).copied()
+    }
+
+    pub(super) fn note_beat(&self, node: NodeId) {
+        let mut beat = self.shared.beat.lock().expect("no holder panics");
+        beat.insert(node, now());
+    }
+
+    /// Whether a node has answered a heartbeat after `since`.
+    pub(super) fn has_beaten(&self, node: NodeId, since: Instant) -> bool {
+        let beat = self.shared.beat.lock().expect("no holder panics");
+        beat.get(&node).is_some_and(|at| *at > since)
     }
 
     /// Who led last, as far as this node heard of a leader other than itself, and when it was last heard.

@@ -1,4 +1,4 @@
-//! What the broker says of another node: that nobody is there.
+//! Whether another node is there, by the broker's word and its own.
 //!
 //! A broker sees at once that a process has died, since its connections close, and tells whoever asks it
 //! that nobody listens. That is no proof that the process is gone: its connection may be about to come
@@ -64,17 +64,22 @@ impl Presence {
         link.since.map_or_else(now, |since| since + SETTLE)
     }
 
-    /// Whether the broker says that nobody listens at a node's subjects; false if it does not say so
-    /// within `patience`.
-    pub async fn is_absent(&self, node: NodeId, patience: Duration) -> bool {
+    /// Whether a node is there: it answers, or the broker says that nobody listens at its subjects. None if
+    /// neither comes within `patience`, or connections are being made anew.
+    pub async fn is_there(&self, node: NodeId, patience: Duration) -> Option<bool> {
         if self.settled_at() > now() {
-            return false;
+            return None;
         }
         let connects = self.network.connects();
         let answer = self
             .network
             .call(node, PRESENT, Bytes::new(), patience)
             .await;
-        matches!(answer, Err(CallError::NoResponders)) && connects == self.network.connects()
+        match answer {
+            // Whatever it says: it has heard the question, and its answer has arrived.
+            Ok(_) | Err(CallError::Refused(_)) => Some(true),
+            Err(CallError::NoResponders) if connects == self.network.connects() => Some(false),
+            Err(_) => None,
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! What a node's configuration means to openraft.
 
+use std::time::Duration;
+
 use openraft::SnapshotPolicy;
 
 use crate::config::Config;
@@ -10,7 +12,7 @@ use crate::ids::NodeId;
 /// # Errors
 /// When they contradict each other; the configuration's own checks come first.
 pub fn settings(config: &Config) -> Result<openraft::Config, openraft::ConfigError> {
-    let ms = |duration: std::time::Duration| duration.as_millis() as u64;
+    let ms = |duration: Duration| duration.as_millis() as u64;
     openraft::Config {
         cluster_name: config.prefix.clone(),
         heartbeat_interval: ms(config.heartbeat),
@@ -18,8 +20,7 @@ pub fn settings(config: &Config) -> Result<openraft::Config, openraft::ConfigErr
         election_timeout_max: ms(config.election_max),
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(false),
-        // A leader that can send but not receive falls silent, so that another can be elected.
-        quorum_loss_probe_interval: Some(2 * ms(config.election_max) + ms(config.heartbeat)),
+        quorum_loss_probe_interval: Some(ms(probe_every(config))),
         // Entries are batches of commands; a few of them fill a message.
         max_payload_entries: ENTRIES_PER_MESSAGE,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshot_after(
@@ -31,6 +32,12 @@ pub fn settings(config: &Config) -> Result<openraft::Config, openraft::ConfigErr
         ..openraft::Config::default()
     }
     .validate()
+}
+
+/// A leader that can send but not receive falls silent, so that another can be elected: nodes that hear of it
+/// only so often do that in between.
+pub fn probe_every(config: &Config) -> Duration {
+    2 * config.election_max + config.heartbeat
 }
 
 /// Nodes begin their snapshots at different entries, by their ids up to a fifth earlier than is asked for,

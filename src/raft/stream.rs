@@ -3,6 +3,10 @@
 //! Up to [`WINDOW`] requests are on their way at once, each with the stream's number and its own
 //! sequence. The first thing that goes wrong (a gap, a reset, silence) ends the stream with an error:
 //! openraft then opens another, which continues from what the follower is known to have.
+//!
+//! After silence that other one says nothing either until the follower has answered a heartbeat, but for
+//! a probe now and then. Openraft lets its heartbeats rest when no majority answers; entries that went
+//! on would keep followers from electing another leader in place of one that hears nobody.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -29,6 +33,9 @@ pub(super) const WINDOW: usize = 16;
 /// is short beside the time a follower may lag behind.
 const STALL: Duration = Duration::from_millis(750);
 
+/// How often a stream that says nothing looks for a sign of life.
+const LIFE_LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// How long news of a commit alone waits for entries that can carry it: followers then apply a little
 /// later, which nobody waits for. Under load openraft has entries to carry it anyway; this spares the
 /// message where the next entry comes just after.
@@ -48,6 +55,8 @@ pub(super) struct OutgoingStream<'s, S> {
     in_flight: VecDeque<u64>,
     /// When the oldest of them was sent or the last progress was made, whichever is later.
     progress: Instant,
+    /// When the stream before this one stalled, until there is reason to speak again.
+    silent_since: Option<Instant>,
     /// A request without entries that waits for the next one, and until when.
     held: Option<(AppendEntriesRequest<TypeConfig>, Instant)>,
 }
@@ -90,6 +99,7 @@ where
             next_sequence: 0,
             in_flight: VecDeque::new(),
             progress: now(),
+            silent_since: peer.stalled_at.lock().expect("no holder panics").take(),
             held: None,
         };
         Ok(stream::unfold(Some(opened), |state| async move {
@@ -101,6 +111,10 @@ where
     }
 
     async fn next(&mut self) -> Option<Item> {
+        if let Some(since) = self.silent_since {
+            self.sign_of_life(since).await;
+            self.silent_since = None;
+        }
         loop {
             if self.input.is_none() && self.in_flight.is_empty() && self.held.is_none() {
                 return None;
@@ -125,8 +139,20 @@ where
                         return Some(Err(self.failed(error)));
                     }
                 }
-                Turn::Stalled => return Some(Err(self.failed(CallError::Timeout))),
+                Turn::Stalled => {
+                    *self.peer.stalled_at.lock().expect("no holder panics") = Some(now());
+                    return Some(Err(self.failed(CallError::Timeout)));
+                }
             }
+        }
+    }
+
+    /// Waits until the follower has answered a heartbeat, or it is time for a probe.
+    async fn sign_of_life(&self, since: Instant) {
+        let node = self.peer.target.node;
+        let probe_at = since + self.peer.silence;
+        while !self.peer.network.has_beaten(node, since) && now() < probe_at {
+            tokio::time::sleep(LIFE_LOOK_EVERY).await;
         }
     }
 

@@ -120,6 +120,11 @@ impl Cluster {
         self.start(node).await;
     }
 
+    /// From now on a change takes so long until it is on the node's disk.
+    pub fn slow_disk(&mut self, node: NodeId, flush: Duration) {
+        self.disks[&node].set_flush(flush);
+    }
+
     /// The node's process dies; of the last changes to its log only the `kept` oldest were written.
     pub async fn crash(&mut self, node: NodeId, kept: usize) {
         self.look();

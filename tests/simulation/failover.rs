@@ -165,6 +165,54 @@ fn a_leader_that_stalls_leaves_the_view_soon_after_the_election() {
     }
 }
 
+/// What a member of the view does needs no disk. One whose log is behind would be removed and come back again
+/// and again, and no view would become active meanwhile.
+#[test]
+fn a_follower_with_a_slow_disk_stays_in_the_view() {
+    for seed in 1..=3 {
+        run(seed, async {
+            let mut cluster = Cluster::of_three(seed, 10_000).await;
+            let mut client = Client::new(&cluster, 1).await;
+            cluster.pass(2_000).await;
+            let leader = cluster.leader().await;
+            let stays = NODES.map(|node| stay(&cluster, leader, node));
+            let slow = cluster.followers()[seed as usize % 2];
+            cluster.slow_disk(slow, Duration::from_millis(1_200));
+            for round in 0..100 {
+                acquire(&mut cluster, &mut client, leader, &format!("r{round}")).await;
+                cluster.pass(100).await;
+            }
+            assert_eq!(NODES.map(|node| stay(&cluster, leader, node)), stays);
+            cluster.slow_disk(slow, Duration::from_millis(2));
+            cluster.settle().await;
+        });
+    }
+}
+
+/// It goes on sending: heartbeats rest when nobody answers, and so must entries, or its followers would take
+/// them for a sign that it leads.
+#[test]
+fn a_leader_that_hears_nobody_is_replaced_also_while_it_has_entries_to_send() {
+    for seed in 1..=5 {
+        run(seed, async {
+            let mut cluster = Cluster::of_three(seed, 10_000).await;
+            let mut client = Client::new(&cluster, 1).await;
+            cluster.pass(2_000).await;
+            let leader = cluster.leader().await;
+            let (term, _) = cluster.leading().expect("one leads");
+            for other in cluster.followers() {
+                cluster.network.cut(other, leader);
+            }
+            let body = r#"{"resource":"r","owner":"a","ttl_ms":60000}"#;
+            client.ask(&cluster, leader, "lock.acquire", body);
+            let (_, took) = next_leader(&mut cluster, term).await;
+            assert!(took < Duration::from_secs(3), "it took {took:?}");
+            cluster.heal();
+            cluster.settle().await;
+        });
+    }
+}
+
 /// Nobody was heard for longer than the suspicion time, by a leader that is none the less the leader still: it
 /// knows only of itself that it was away.
 #[test]

@@ -177,7 +177,7 @@ impl Inner {
     }
 
     /// Whether a quorum has answered this leader within an election timeout.
-    fn is_confirmed(&self) -> bool {
+    pub(super) fn is_confirmed(&self) -> bool {
         let metrics = self.running().metrics.borrow_watched();
         if metrics.membership_config.membership().voter_ids().count() == 1 {
             return true;

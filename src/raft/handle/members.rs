@@ -127,6 +127,11 @@ impl Handle {
             .collect()
     }
 
+    /// Whether a majority has answered this node within an election timeout, if it leads; true if it does not.
+    pub fn is_heard(&self) -> bool {
+        !matches!(self.role(), Role::Leader { .. }) || self.0.is_confirmed()
+    }
+
     /// How many of the nodes with a vote answered this leader lately, itself included.
     pub fn reachable(&self, seen: &Observed) -> usize {
         let lately = |silence: &Duration| *silence <= self.0.timing.election_max;

@@ -207,7 +207,7 @@ impl Cluster {
         let raft = Raft::build(
             NodeId(node),
             config(),
-            network.factory(),
+            network.factory(Duration::from_secs(1)),
             disk.open(),
             recorder,
         )
