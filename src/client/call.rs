@@ -19,7 +19,7 @@ use crate::protocol::lock::{
 use crate::protocol::reply::{self, Answer};
 use crate::protocol::session::{self, Closed, KeptAlive, Opened};
 use crate::protocol::status::{Ask, Metrics, Status};
-use crate::protocol::{Operation, Outcome, Prefix, TIMEOUT_MS_DEFAULT};
+use crate::protocol::{Code, Operation, Outcome, Prefix, TIMEOUT_MS_DEFAULT};
 use crate::time;
 
 /// How much longer than a node the client waits: the way there and back.
@@ -175,6 +175,14 @@ impl Direct {
     }
 }
 
+/// What is refused while other members are there, or are not: somebody has to do something first.
+fn is_wish(operation: Operation) -> bool {
+    matches!(
+        operation,
+        Operation::AdminClusterAdd | Operation::AdminClusterRemove | Operation::AdminClusterTransfer
+    )
+}
+
 impl Client {
     /// Asks until there is an answer that the caller must judge, or the call's time is over.
     pub(super) async fn call_until_answered<T: Answers>(
@@ -198,7 +206,9 @@ impl Client {
             };
             elapsed_ms = started.elapsed().as_millis() as u64 + pause_ms;
             let is_unknown = error.outcome() == Outcome::Unknown;
-            let is_final = !error.passes_by_itself() || (is_unknown && !call.repeatable);
+            let is_final = !error.passes_by_itself()
+                || (is_unknown && !call.repeatable)
+                || (is_wish(call.operation) && error.code() == Some(Code::Reconfiguring));
             if is_final || elapsed_ms >= call.timeout_ms {
                 return Err(Failed {
                     error,

@@ -154,10 +154,11 @@ impl SnapshotStore {
     }
 
     /// Stores a snapshot with the data that `write` writes and, once it is on disk, deletes the older
-    /// ones. If a snapshot that reaches further is there already, nothing changes.
+    /// ones. If a snapshot that reaches as far is there already, nothing changes: Raft hands a node its own
+    /// one at each start.
     ///
     /// # Errors
-    /// Those of the file system; the snapshots that were there still are.
+    /// Those of the file system, with the directory's name; the snapshots that were there still are.
     pub fn save(
         &self,
         meta: &SnapshotMeta,
@@ -165,16 +166,28 @@ impl SnapshotStore {
     ) -> io::Result<()> {
         // What a panic left is written anew.
         let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        self.save_first(meta, write).map_err(|error| {
+            let dir = self.dir.display();
+            let what = format!("no snapshot can be stored in {dir} (is the disk full?): {error}");
+            io::Error::new(error.kind(), what)
+        })
+    }
+
+    fn save_first(
+        &self,
+        meta: &SnapshotMeta,
+        write: impl FnOnce(&mut Blocks<File>) -> io::Result<()>,
+    ) -> io::Result<()> {
         let name = file_name(meta);
         let existing = self.names()?;
-        if existing.last().is_some_and(|newest| *newest > name) {
+        if existing.last().is_some_and(|newest| *newest >= name) {
             return Ok(());
         }
         let incoming = self.dir.join(INCOMING);
         write_file(&incoming, meta, write)?;
         fs::rename(&incoming, self.dir.join(&name))?;
         sync_dir(&self.dir)?;
-        for older in existing.iter().filter(|older| **older != name) {
+        for older in &existing {
             fs::remove_file(self.dir.join(older))?;
         }
         Ok(())

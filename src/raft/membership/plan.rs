@@ -19,6 +19,9 @@ use crate::raft::handle::Observed;
 /// up for in a few messages.
 pub const LAG_MAX: u64 = 100;
 
+/// A node that is being added and has been silent for so long is not waited for any more: other changes are.
+pub const LEARNER_SILENT_MAX: Duration = Duration::from_secs(10);
+
 /// Who counts as there: only who has answered since the wish began, since a node that died a moment ago
 /// has been silent for no longer than one that lives.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +81,15 @@ pub fn add(node: NodeId, seen: &Observed, presence: Presence) -> Step {
                 format!("the cluster has {NODES_MAX} nodes, which is the most"),
             ),
         };
+    }
+    if presence.silence(node, seen) > LEARNER_SILENT_MAX {
+        return refuse(
+            Code::Reconfiguring,
+            format!(
+                "node {node} does not answer any more, and stays without a vote: start it and ask \
+                 again, or remove it"
+            ),
+        );
     }
     let matched = seen.matched.get(&node).copied();
     if matched.is_none_or(|index| index + LAG_MAX < seen.last_log_index)
@@ -152,6 +164,7 @@ pub fn transfer(node: Option<NodeId>, seen: &Observed, presence: Presence) -> St
             Code::Reconfiguring,
             format!("node {node} does not answer the leader, so that it cannot take over"),
         ),
+        Some(node) if presence.of(node, seen).is_none() => Step::Wait,
         None if voters.len() < 2 => refuse(
             Code::BadRequest,
             "there is no other node with a vote".to_owned(),
@@ -171,6 +184,12 @@ impl Presence {
             None if self.watched <= self.silence_max => None,
             _ => Some(false),
         }
+    }
+
+    /// How long a node has been silent, of the time that the wish has been looked after.
+    fn silence(self, node: NodeId, seen: &Observed) -> Duration {
+        let silence = seen.silence.get(&node).copied();
+        silence.unwrap_or(self.watched).min(self.watched)
     }
 
     fn majority(self, voters: &[NodeId], seen: &Observed) -> Majority {
@@ -312,6 +331,21 @@ mod tests {
     }
 
     #[test]
+    fn a_learner_that_died_is_not_waited_for_for_ever() {
+        let learner = seen(&[1, 2, 3], &[4], &[1, 2]);
+        assert_eq!(add(NodeId(4), &learner, MAX), Step::Wait);
+        let later = Presence {
+            watched: LEARNER_SILENT_MAX * 2,
+            ..MAX
+        };
+        let (code, why) = refused(add(NodeId(4), &learner, later));
+        assert_eq!(code, Code::Reconfiguring);
+        assert!(why.contains("node 4 does not answer"), "{why}");
+        let answers = seen(&[1, 2, 3], &[4], &[1, 2, 4]);
+        assert_eq!(add(NodeId(4), &answers, later), Step::Promote);
+    }
+
+    #[test]
     fn only_a_voter_that_answers_can_take_over() {
         let three = seen(&[1, 2, 3], &[4], &[2, 4]);
         let leads = |node| transfer(node, &three, MAX);
@@ -320,6 +354,12 @@ mod tests {
         assert_eq!(leads(None), Step::HandOver);
         assert_eq!(refused(leads(Some(NodeId(3)))).0, Code::Reconfiguring);
         assert_eq!(refused(leads(Some(NodeId(4)))).0, Code::BadRequest);
+        let begun = Presence {
+            watched: Duration::ZERO,
+            ..MAX
+        };
+        let step = transfer(Some(NodeId(3)), &three, begun);
+        assert_eq!(step, Step::Wait, "it may have hung just now");
         let alone = seen(&[1], &[], &[]);
         assert_eq!(refused(transfer(None, &alone, MAX)).0, Code::BadRequest);
     }
