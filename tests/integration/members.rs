@@ -24,7 +24,9 @@ async fn voters(client: &Client) -> Vec<u64> {
 async fn add_once_there(client: &Client, node: u64) -> Result<Changed, ClientError> {
     wait::until("the node is there", async || {
         let added = client.add_node(NodeId(node), PATIENCE_MS).await;
-        let is_away = |error: &ClientError| error.code() == Some(Code::NotFound);
+        let is_away = |error: &ClientError| {
+            matches!(error.code(), Some(Code::NotFound | Code::Reconfiguring))
+        };
         (!added.as_ref().is_err_and(is_away)).then_some(added)
     })
     .await
@@ -97,6 +99,25 @@ async fn three_become_five_and_three_again_without_a_failed_request() {
     cluster.start_joining(1);
     add(&operator, 1).await;
     cluster.state_hashes().await;
+}
+
+/// Its own log knows nothing of its removal.
+#[tokio::test]
+async fn a_node_that_was_removed_while_it_was_away_ends_before_it_serves() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let operator = cluster.client(Target::Any).await;
+    let leader = cluster.all_follow().await;
+    let away = (1..=3).find(|node| *node != leader).expect("one follows");
+    cluster.kill(away);
+    remove(&operator, away).await;
+    let joins = |cluster: &Cluster| cluster.log(away).matches("Join {").count();
+    let before = joins(&cluster);
+    assert!(before > 0, "it says so");
+    cluster.start_node(away);
+    let ended = cluster.end(away).await;
+    assert_eq!(ended.code(), Some(1), "{ended}");
+    assert!(cluster.log(away).contains("was removed from the cluster"));
+    assert_eq!(joins(&cluster), before, "it came into the view");
 }
 
 #[tokio::test]
