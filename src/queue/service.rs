@@ -293,7 +293,7 @@ impl QueueService {
             stay: origin.keeper.and_then(|_| self.0.stay()),
         };
         let ticket = ticket(Operation::QueuePop, Shape::Pop(kept), origin);
-        let wanted = self.0.wanted(demand, origin);
+        let wanted = self.0.wanted(topic, demand, origin);
         self.0.submit(topic, Some(ticket), Ask::Pop(wanted));
     }
 
@@ -306,7 +306,7 @@ impl QueueService {
         } = request;
         let (operation, ask) = match what {
             Verdict::Ack { pop } => {
-                let wanted = pop.map(|demand| self.0.wanted(demand, origin));
+                let wanted = pop.map(|demand| self.0.wanted(&topic, demand, origin));
                 (Operation::QueueAck, Ask::Ack(receipts, wanted))
             }
             Verdict::Nack {
@@ -390,7 +390,7 @@ impl Shared {
     }
 
     /// What a pop asks for; it waits as long as it says, and no longer than its client.
-    fn wanted(&self, demand: Demand, origin: &Origin<'_>) -> Wanted {
+    fn wanted(&self, topic: &str, demand: Demand, origin: &Origin<'_>) -> Wanted {
         let left = origin.deadline.saturating_duration_since(time::now());
         let until_ms = match demand.wait_ms {
             0 => 0,
@@ -402,7 +402,7 @@ impl Shared {
             max: demand.max,
             visibility_ms: demand.visibility_ms.unwrap_or(0),
             consumer: demand.consumer,
-            token: Receipt::token(rand::random()),
+            token: Receipt::token(topic, rand::random()),
             bytes_max: match origin.to.encoding {
                 Encoding::Json => bytes_max * 5 / 8,
                 Encoding::MessagePack => bytes_max * 7 / 8,

@@ -21,6 +21,7 @@ use crate::wait;
 
 /// Calls of a script in the usual run; `MUFAKAT_MODEL_STEPS` makes it longer.
 const STEPS: u64 = 10_000;
+const TOPIC: &str = "model";
 
 /// The real one and the model, side by side.
 struct Pair {
@@ -114,10 +115,10 @@ impl Pair {
             .collect();
         let pop = (self.dice.below(2) == 0).then(|| self.dice.below(4) + 1);
         let visibility = self.dice.below(300) + 1;
-        let token = Receipt::token(self.dice.below(u64::MAX));
+        let token = Receipt::token(TOPIC, self.dice.below(u64::MAX));
 
         let mut batch = Batch::new(caller());
-        batch.acks(acks.iter());
+        batch.acks(TOPIC, acks.iter());
         batch.nacks(
             nacks
                 .iter()
@@ -254,7 +255,7 @@ async fn queue_scripts_do_what_a_model_does() {
     let mut pair = Pair {
         store,
         raw: client.get_connection().expect("Redis is there"),
-        keys: Keyspace::new("test", ClusterId(1)).of_topic("model"),
+        keys: Keyspace::new("test", ClusterId(1)).of_topic(TOPIC),
         model: Model::default(),
         receipts: Vec::new(),
         dice: Dice::roll(),

@@ -337,3 +337,20 @@ async fn queue_verbs_carry_the_greatest_binary_payload() {
         assert!(stdout(&shown).contains(expected), "{}", stdout(&shown));
     }
 }
+
+/// Both are the first delivery of the first message of their topic.
+#[tokio::test]
+async fn queue_a_receipt_of_another_topic_is_stale() {
+    let (_cluster, queue) = start(1).await;
+    let mut receipts = Vec::new();
+    for topic in ["a", "b"] {
+        assert_eq!(queue.push(topic, json!(1)).await, 1);
+        receipts.push(queue.pop(topic, 1).await[0]["receipt"].clone());
+    }
+    assert_eq!(queue.ack("a", &receipts[0]).await, "acked");
+    assert_eq!(queue.ack("a", &receipts[1]).await, "stale_receipt");
+    let forged = json!("1.1.00000000000000ff");
+    assert_eq!(queue.ack("a", &forged).await, "stale_receipt");
+    assert_eq!(queue.ack("a", &receipts[0]).await, "already_acked");
+    assert_eq!(queue.ack("b", &receipts[1]).await, "acked");
+}

@@ -11,7 +11,7 @@ impl<T> Call<T> {
     }
 
     /// The arguments of the script.
-    pub fn args(&self, caller: Caller) -> Batch {
+    pub fn args(&self, topic: &str, caller: Caller) -> Batch {
         let mut batch = Batch::new(caller);
         let asks = || self.items.iter().map(|item| &item.ask);
         let acks: Vec<&Receipt> = asks()
@@ -20,7 +20,7 @@ impl<T> Call<T> {
                 _ => &[],
             })
             .collect();
-        batch.acks(acks.into_iter());
+        batch.acks(topic, acks.into_iter());
         let mut nacks = Vec::new();
         let mut extends = Vec::new();
         let mut pushes = Vec::new();

@@ -12,7 +12,7 @@ fn pop(until_ms: u64) -> Ask {
         max: 1,
         visibility_ms: 0,
         consumer: "c".to_owned(),
-        token: Receipt::token(1),
+        token: Receipt::token("a", 1),
         bytes_max: 1_000,
         until_ms,
     })
@@ -174,7 +174,7 @@ fn an_ack_with_a_pop_is_one_answer() {
     };
     let mut told = owner.done(call, reply, 0);
     let ack = told.pop().expect("two answers");
-    let token = Receipt::token(1);
+    let token = Receipt::token("a", 1);
     assert_eq!(clients(&told), ["waits"], "who waited longer comes first");
     let messages = Some((token, vec![popped(1, 3)]));
     assert_eq!(ack, ("a", Told::Acked(vec![(receipt, 1)], messages)));
@@ -266,7 +266,7 @@ fn without_memory_acknowledgements_stay_with_their_pops() {
     let mut call = owner.call(0).expect("a call");
     assert_eq!(call.spare(), (vec!["a"], true));
     let told = owner.done(call, BatchReply::default(), 0);
-    let popped = Some((Receipt::token(1), vec![]));
+    let popped = Some((Receipt::token("a", 1), vec![]));
     assert_eq!(
         told,
         [

@@ -90,11 +90,13 @@ impl Batch {
         Batch(caller.args())
     }
 
-    pub fn acks<'a>(&mut self, receipts: impl ExactSizeIterator<Item = &'a Receipt>) {
+    pub fn acks<'a>(&mut self, topic: &str, receipts: impl ExactSizeIterator<Item = &'a Receipt>) {
         self.0.number(receipts.len() as u64);
         for receipt in receipts {
             self.receipt(receipt);
-            self.0.number(receipt.delivery);
+            // The script remembers of most acknowledgements no token to compare with.
+            let is_own = receipt.is_of(topic);
+            self.0.number(if is_own { receipt.delivery } else { 0 });
         }
     }
 

@@ -1,6 +1,6 @@
 -- Acknowledges messages: they are done and gone.
 --
--- ARGV: count, then for each: sequence number, token, delivery
+-- ARGV: count, then for each: sequence number, token, delivery, or 0 if the token was not made for this topic
 -- Result, by runs with step 0: for each 1 (acked), 2 (was acked before), 0 (the receipt is stale) or 3 (not
 --   while Redis has no memory: more than a removal is to be done)
 local ack_results = {}

@@ -386,8 +386,9 @@ local function sweep()
   end
 end
 
--- A message that was never handed out but once and had no options is remembered by a bit; the others,
--- which may have had several receipts of one delivery, by their receipt.
+-- A message that was never handed out but once and had no options is remembered by a bit: it has had one receipt,
+-- which says itself that it is of this topic. The others, which may have had several receipts of one delivery, are
+-- remembered by their receipt.
 local function remember_ack(id, token, deliveries, has_info, bits)
   if deliveries == 1 and has_info == '-' then
     local number = tonumber(id)

@@ -110,7 +110,7 @@ impl Shared {
         call: &mut Call<Ticket>,
         (keys, caller): (&[String], Caller),
     ) -> Result<(Reply, Route), CallError> {
-        let args = call.args(caller).into_args();
+        let args = call.args(name, caller).into_args();
         let began = time::now();
         let execution = async {
             self.note_topic(name).await?;
@@ -138,7 +138,7 @@ impl Shared {
             spare: true,
             ..caller
         };
-        let args = call.args(spare).into_args();
+        let args = call.args(name, spare).into_args();
         let execution = self.call((name, keys), spare, (Script::Batch, &args));
         self.meanwhile(name, call, execution).await
     }
