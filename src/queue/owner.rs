@@ -17,20 +17,26 @@
 //! `T` is what stands for a client. Times are milliseconds of the node's own clock.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use crate::protocol::error::ErrorReply;
 use crate::protocol::queue::Receipt;
 use crate::queue::script::{BatchReply, NewMessage, PoppedMessage};
 
 mod call;
 mod late;
+mod line;
+
+use line::{Behind, Line, Look, Waiter};
 
 /// Calls under way. One would leave Redis idle while its answer travels; more would make batches small.
 const CALLS_MAX: usize = 2;
-/// Messages, receipts and pops of one call. Redis does nothing else while a script runs.
+/// Messages and receipts of one call, pops behind receipts, and messages that other pops ask for. Redis does nothing
+/// else while a script runs. The script bounds what it hands out: of pops that it did not get to it says so.
 const ITEMS_MAX: usize = 1_000;
 /// Bytes of the messages of one call.
 const BYTES_MAX: usize = 4 << 20;
-/// Pops of one call.
+/// Pops of one call that are not behind receipts.
 const POPS_MAX: usize = 256;
 /// Pops that wait at one topic.
 pub const WAITERS_MAX: usize = 10_000;
@@ -90,8 +96,8 @@ impl Return {
 pub enum Told {
     /// Sequence number and whether the id was known, of each; none if the topic has no room.
     Pushed(Option<Vec<(u64, bool)>>),
-    /// The results of an acknowledgement as the script has them; of its pop, if there was one, the
-    /// token of the receipts and the messages.
+    /// The results of an acknowledgement as the script has them; of its pop, if there was one and Redis has looked
+    /// for messages, the token of the receipts and the messages.
     Acked(Vec<(Receipt, u64)>, Option<(String, Vec<PoppedMessage>)>),
     Nacked(Vec<(Receipt, u64)>),
     Extended(Vec<(Receipt, u64)>),
@@ -99,6 +105,8 @@ pub enum Told {
     Popped(String, Vec<PoppedMessage>),
     /// A pop that does not wait, of a topic that is paused.
     Paused,
+    /// The call did nothing, or nobody knows; of a pop that waited, the newest that looked for it.
+    Refused(Arc<ErrorReply>),
 }
 
 /// A pop that waited and was given up.
@@ -108,19 +116,6 @@ pub enum Dismissed<T> {
     Waits(T, Wanted),
     /// A part of it was done, so that it ends here.
     Done(T, Told),
-}
-
-#[derive(Debug)]
-struct Waiter<T> {
-    /// None only in a call: the client was told that it took too long.
-    client: Option<T>,
-    wanted: Wanted,
-    /// Lower for those that came earlier.
-    place: u64,
-    /// Present behind an acknowledgement.
-    acked: Option<Vec<(Receipt, u64)>>,
-    /// Whether a call has looked for it in vain.
-    tried: bool,
 }
 
 #[derive(Debug)]
@@ -143,8 +138,7 @@ pub struct Call<T> {
 #[derive(Debug)]
 pub struct Owner<T> {
     pending: VecDeque<Item<T>>,
-    /// By place.
-    waiting: VecDeque<Waiter<T>>,
+    waiting: Line<T>,
     next_place: u64,
     calls: usize,
     /// Requests in them.
@@ -160,7 +154,7 @@ impl<T> Default for Owner<T> {
     fn default() -> Self {
         Owner {
             pending: VecDeque::new(),
-            waiting: VecDeque::new(),
+            waiting: Line::default(),
             next_place: 0,
             calls: 0,
             carried: 0,
@@ -180,12 +174,12 @@ impl<T> Owner<T> {
                     return Err(client);
                 }
                 let place = self.new_place();
-                self.waiting.push_back(Waiter {
+                self.waiting.enter(Waiter {
                     client: Some(client),
                     wanted,
                     place,
-                    acked: None,
-                    tried: false,
+                    behind: Behind::Nothing,
+                    look: Look::Missing,
                 });
             }
             (Some(client), _) if self.pending.len() >= PENDING_MAX => return Err(client),
@@ -209,10 +203,9 @@ impl<T> Owner<T> {
     }
 
     /// When [`Owner::call`] or [`Owner::expire`] may have something to do by time alone; none when
-    /// no pop waits.
+    /// no pop waits that was looked for: others go with the next call that there is room for.
     pub fn next_ms(&self) -> Option<u64> {
-        let ends = self.waiting.iter().map(|waiter| waiter.wanted.until_ms);
-        let first = ends.min()?;
+        let first = self.waiting.first_end_ms()?;
         Some(first.min(self.wake_at_ms))
     }
 
@@ -239,9 +232,8 @@ impl<T> Owner<T> {
 
     /// Whether the next call is to be made now. What has to wait goes when a call ends.
     pub fn has_room(&self) -> bool {
-        let new_pops = self.waiting.iter().rev().take_while(|pop| !pop.tried);
-        self.calls == 0
-            || self.calls < CALLS_MAX && self.pending.len() + new_pops.count() >= self.carried
+        let new = self.pending.len() + self.waiting.new_ones();
+        self.calls == 0 || self.calls < CALLS_MAX && new >= self.carried
     }
 
     /// Returns whether some of the items may make messages ready.
@@ -275,17 +267,16 @@ impl<T> Owner<T> {
                     place: self.next_place,
                     client: client.take(),
                     wanted: wanted.take().expect("it was just seen"),
-                    acked: Some(Vec::new()),
-                    tried: false,
+                    behind: Behind::Ack,
+                    look: Look::Missing,
                 });
             }
         }
         // Pops that waited before keep their place: no second call may give others what they want.
-        let some_waited = self.waiting.front().is_some_and(|waiter| waiter.tried);
-        if some_waited && self.pop_calls > 0 {
+        if self.waiting.has_old_ones() && self.pop_calls > 0 {
             return;
         }
-        let is_new = self.waiting.back().is_some_and(|waiter| !waiter.tried);
+        let is_new = self.waiting.new_ones() > 0;
         let is_due = now_ms >= self.wake_at_ms;
         if self.waiting.is_empty() || !(makes_ready || is_new || self.wake || is_due) {
             return;
@@ -294,15 +285,11 @@ impl<T> Owner<T> {
         let mut wanted = 0;
         let joined = call.pops.len();
         while call.pops.len() - joined < POPS_MAX && wanted < ITEMS_MAX as u64 {
-            let Some(waiter) = self.waiting.pop_front() else {
+            let Some(waiter) = self.waiting.take_first() else {
                 break;
             };
             wanted += waiter.wanted.max;
             call.pops.push(waiter);
-        }
-        // Who stayed behind is new no longer: if something is left, the answer says so.
-        for waiter in self.waiting.iter_mut().rev().take_while(|w| !w.tried) {
-            waiter.tried = true;
         }
         if joined > 0 {
             // Those that waited come first.
@@ -331,7 +318,9 @@ impl<T> Owner<T> {
                 Ask::Pop(_) => unreachable!("pops are not among the items"),
             };
             match (client, what, joined.next_if(|(item, _)| *item == at)) {
-                (_, Told::Acked(results, _), Some((_, pop))) => pops[pop].acked = Some(results),
+                (_, Told::Acked(results, _), Some((_, pop))) => {
+                    pops[pop].behind = Behind::Acked(results)
+                }
                 (Some(client), what, _) => told.push((client, what)),
                 (None, ..) => {}
             }
@@ -340,18 +329,22 @@ impl<T> Owner<T> {
         for message in reply.popped {
             got[message.pop].push(message);
         }
-        let mut back = Vec::new();
-        for (mut waiter, messages) in pops.into_iter().zip(got) {
+        let reached = pops.len().saturating_sub(reply.pops_left);
+        for (at, (mut waiter, messages)) in pops.into_iter().zip(got).enumerate() {
+            let is_reached = at < reached;
+            waiter.look = if is_reached {
+                Look::InVain
+            } else {
+                Look::Missing
+            };
             if waiter.client.is_none() {
                 self.hand_back(&waiter, &messages);
-            } else if messages.is_empty() && waiter.wanted.until_ms > now_ms {
-                waiter.tried = true;
-                back.push(waiter);
+            } else if !is_reached || messages.is_empty() && waiter.wanted.until_ms > now_ms {
+                self.waiting.enter(waiter);
             } else {
                 told.extend(waiter.end(messages, reply.paused));
             }
         }
-        self.take_back(back);
         self.wake |= reply.ready_left > 0 && !reply.paused;
         if !self.waiting.is_empty() {
             let due_in_ms = reply.due_in_ms.unwrap_or(SWEEP_MS).min(SWEEP_MS);
@@ -361,26 +354,28 @@ impl<T> Owner<T> {
     }
 
     /// Takes the news that a call did nothing, or that nobody knows. Pops that wait go on waiting,
-    /// unless `all` are to be told; returns who is.
-    pub fn failed(&mut self, call: Call<T>, all: bool, now_ms: u64) -> Vec<T> {
+    /// unless `all` are to be told; returns what clients are told.
+    pub fn failed(
+        &mut self,
+        call: Call<T>,
+        (refusal, all): (&Arc<ErrorReply>, bool),
+        now_ms: u64,
+    ) -> Vec<(T, Told)> {
         self.end(&call);
-        let mut told: Vec<T> = call
-            .items
-            .into_iter()
-            .filter_map(|item| item.client)
+        let clients = call.items.into_iter().filter_map(|item| item.client);
+        let mut told: Vec<(T, Told)> = clients
+            .map(|client| (client, Told::Refused(refusal.clone())))
             .collect();
-        let mut back = Vec::new();
         for mut waiter in call.pops {
-            // Behind an acknowledgement the client has to hear that it is not known to be done.
+            waiter.look = Look::Refused(refusal.clone());
             let waits = waiter.client.is_some() && waiter.wanted.until_ms > now_ms;
-            if !all && waiter.acked.is_none() && waits {
-                waiter.tried = true;
-                back.push(waiter);
+            // Behind an acknowledgement the client has to hear that it is not known to be done.
+            if !all && !matches!(waiter.behind, Behind::Ack) && waits {
+                self.waiting.enter(waiter);
             } else {
-                told.extend(waiter.client);
+                told.extend(waiter.end(Vec::new(), false));
             }
         }
-        self.take_back(back);
         self.wake_at_ms = now_ms + SWEEP_MS;
         told
     }
@@ -390,37 +385,17 @@ impl<T> Owner<T> {
         self.next_place
     }
 
-    /// Puts pops that go on waiting back in their places.
-    fn take_back(&mut self, back: Vec<Waiter<T>>) {
-        for waiter in back {
-            let at = self
-                .waiting
-                .partition_point(|each| each.place < waiter.place);
-            self.waiting.insert(at, waiter);
-        }
-    }
-
     fn end(&mut self, call: &Call<T>) {
         self.calls -= 1;
         self.carried -= call.requests();
         self.pop_calls -= usize::from(!call.pops.is_empty());
     }
 
-    /// Ends the waits whose time is over.
+    /// Ends the waits whose time is over. What no call has looked for yet is looked for first.
     pub fn expire(&mut self, now_ms: u64) -> Vec<(T, Told)> {
-        if self
+        let over = self
             .waiting
-            .iter()
-            .all(|waiter| waiter.wanted.until_ms > now_ms)
-        {
-            return Vec::new();
-        }
-        let (over, on) = std::mem::take(&mut self.waiting)
-            .into_iter()
-            // What no call has looked for yet is looked for first.
-            .partition(|waiter| waiter.tried && waiter.wanted.until_ms <= now_ms);
-        self.waiting = on;
-        let over: VecDeque<Waiter<T>> = over;
+            .take(|waiter| !waiter.is_new() && waiter.wanted.until_ms <= now_ms);
         over.into_iter()
             .filter_map(|waiter| waiter.end(Vec::new(), false))
             .collect()
@@ -435,17 +410,15 @@ impl<T> Owner<T> {
 
     /// Gives up the pops that wait of these clients.
     pub fn dismiss(&mut self, which: impl Fn(&T) -> bool) -> Vec<Dismissed<T>> {
-        let (out, stay): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.waiting)
-            .into_iter()
-            .partition(|waiter| waiter.client.as_ref().is_some_and(&which));
-        self.waiting = stay;
-        let dismissed = out.into_iter().filter_map(|waiter| match waiter.acked {
-            // What was acknowledged is told, or its client would take it for undone.
-            Some(_) => {
+        let out = self
+            .waiting
+            .take(|waiter| waiter.client.as_ref().is_some_and(&which));
+        let dismissed = out.into_iter().filter_map(|waiter| match waiter.behind {
+            Behind::Acked(_) => {
                 let (client, told) = waiter.end(Vec::new(), false)?;
                 Some(Dismissed::Done(client, told))
             }
-            None => Some(Dismissed::Waits(waiter.client?, waiter.wanted)),
+            _ => Some(Dismissed::Waits(waiter.client?, waiter.wanted)),
         });
         dismissed.collect()
     }
@@ -465,23 +438,10 @@ impl Ask {
     fn size(&self) -> (usize, usize) {
         match self {
             Ask::Push(messages) => (messages.len(), messages.iter().map(NewMessage::bytes).sum()),
-            Ask::Ack(receipts, _) | Ask::Nack(receipts, _) | Ask::Extend(receipts, _) => {
-                (receipts.len(), 0)
-            }
+            Ask::Ack(receipts, pop) => (receipts.len() + usize::from(pop.is_some()), 0),
+            Ask::Nack(receipts, _) | Ask::Extend(receipts, _) => (receipts.len(), 0),
             Ask::Pop(_) => (1, 0),
         }
-    }
-}
-
-impl<T> Waiter<T> {
-    /// What its client is told, if there is one.
-    fn end(self, messages: Vec<PoppedMessage>, paused: bool) -> Option<(T, Told)> {
-        let told = match self.acked {
-            Some(results) => Told::Acked(results, Some((self.wanted.token, messages))),
-            None if paused && messages.is_empty() => Told::Paused,
-            None => Told::Popped(self.wanted.token, messages),
-        };
-        Some((self.client?, told))
     }
 }
 

@@ -30,6 +30,8 @@ pub const CORES: &[&str] = &[
     "src/queue/marks.rs",
     "src/queue/owner.rs",
     "src/queue/owner/call.rs",
+    "src/queue/owner/late.rs",
+    "src/queue/owner/line.rs",
     "src/queue/script.rs",
     "src/queue/script/batch.rs",
     "src/queue/script/stored.rs",

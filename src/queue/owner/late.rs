@@ -1,6 +1,6 @@
 //! Requests whose time is over while Redis does not answer. Plain code.
 
-use super::{Ask, Call, Item, Owner, Return, Waiter};
+use super::{Ask, Behind, Call, Item, Owner, Return, Waiter};
 use crate::protocol::queue::Receipt;
 use crate::queue::script::PoppedMessage;
 
@@ -16,12 +16,11 @@ impl<T> Owner<T> {
             late.extend(gone);
             !is_gone
         });
-        self.waiting.retain_mut(|waiter| {
-            let is_own = waiter.acked.is_none();
-            let gone = waiter.client.take_if(|client| is_own && is_late(client));
-            late.extend(gone);
-            waiter.client.is_some()
+        let gone = self.waiting.take(|waiter| {
+            let is_own = matches!(waiter.behind, Behind::Nothing);
+            is_own && waiter.client.as_ref().is_some_and(&is_late)
         });
+        late.extend(gone.into_iter().filter_map(|waiter| waiter.client));
         late
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::protocol::error::Code;
 use crate::protocol::queue::Message;
 use crate::protocol::value::Value;
 
@@ -33,6 +34,18 @@ fn ask(owner: &mut Owner<&'static str>, client: &'static str, what: Ask) {
     assert_eq!(owner.ask(Some(client), what), Ok(()));
 }
 
+fn refusal() -> Arc<ErrorReply> {
+    Arc::new(ErrorReply::new(Code::StoreUnavailable, "no Redis"))
+}
+
+fn fail(
+    owner: &mut Owner<&'static str>,
+    call: Call<&'static str>,
+    now_ms: u64,
+) -> Vec<(&'static str, Told)> {
+    owner.failed(call, (&refusal(), false), now_ms)
+}
+
 fn clients(told: &[(&'static str, Told)]) -> Vec<&'static str> {
     told.iter().map(|(client, _)| *client).collect()
 }
@@ -63,7 +76,7 @@ fn all_that_waits_goes_into_one_call_and_two_are_under_way() {
         ]
     );
     assert_eq!(owner.call(0).expect("a third call").items.len(), 1);
-    assert_eq!(owner.failed(first, false, 0), ["a"]);
+    assert_eq!(clients(&fail(&mut owner, first, 0)), ["a"]);
 }
 
 #[test]
@@ -82,7 +95,7 @@ fn beside_a_call_only_as_many_requests_go() {
     ask(&mut owner, "g", push(1));
     owner.done(second, BatchReply::default(), 0);
     assert!(owner.call(0).is_none(), "the first still carries three");
-    owner.failed(first, true, 0);
+    fail(&mut owner, first, 0);
     assert_eq!(owner.call(0).expect("none is under way").items.len(), 1);
 }
 
@@ -187,10 +200,110 @@ fn pops_that_wait_survive_a_failed_call() {
     ask(&mut owner, "tries", pop(0));
     ask(&mut owner, "pushes", push(1));
     let call = owner.call(0).expect("a call");
-    assert_eq!(owner.failed(call, false, 10), ["pushes", "tries"]);
+    let told = fail(&mut owner, call, 10);
+    assert_eq!(clients(&told), ["pushes", "tries"]);
     assert_eq!(owner.waiters(), 1);
     assert!(owner.call(20).is_none(), "not again at once");
     assert!(owner.call(10 + SWEEP_MS).is_some());
+}
+
+#[test]
+fn a_wait_that_ends_after_a_failed_look_is_refused_and_after_a_later_one_is_not() {
+    let mut owner = Owner::default();
+    for (client, until_ms) in [("ends first", 500), ("ends later", 3_000)] {
+        ask(&mut owner, client, pop(until_ms));
+    }
+    let call = owner.call(0).expect("a call");
+    assert!(fail(&mut owner, call, 10).is_empty());
+    let told = owner.expire(500);
+    assert_eq!(told, [("ends first", Told::Refused(refusal()))]);
+    let call = owner.call(10 + SWEEP_MS).expect("another look");
+    assert!(owner.done(call, BatchReply::default(), 1_100).is_empty());
+    let nothing = Told::Popped(Receipt::token("a", 1), Vec::new());
+    assert_eq!(owner.expire(3_000), [("ends later", nothing)]);
+}
+
+#[test]
+fn what_was_acknowledged_is_told_although_later_looks_of_its_pop_failed() {
+    let mut owner = Owner::default();
+    let receipt: Receipt = "1.1.00000000000000ff".parse().unwrap();
+    let Ask::Pop(wanted) = pop(500) else {
+        unreachable!("it is a pop");
+    };
+    let both = Ask::Ack(vec![receipt.clone()], Some(wanted));
+    ask(&mut owner, "a", both);
+    let call = owner.call(0).expect("a call");
+    let reply = BatchReply {
+        acks: vec![1],
+        ..BatchReply::default()
+    };
+    assert!(owner.done(call, reply, 0).is_empty());
+    owner.wake();
+    let call = owner.call(100).expect("another look");
+    assert!(fail(&mut owner, call, 110).is_empty());
+    let told = owner.expire(500);
+    assert_eq!(told, [("a", Told::Acked(vec![(receipt, 1)], None))]);
+}
+
+#[test]
+fn no_pop_ends_before_a_call_has_looked_for_it() {
+    let mut owner = Owner::default();
+    for client in ["a", "b", "c"] {
+        let Ask::Pop(wanted) = pop(0) else {
+            unreachable!("it is a pop");
+        };
+        let max = ITEMS_MAX as u64;
+        ask(&mut owner, client, Ask::Pop(Wanted { max, ..wanted }));
+    }
+    let first = owner.call(0).expect("a call");
+    assert_eq!(first.pops.len(), 1, "the others stay behind");
+    assert!(owner.expire(1_000).is_empty(), "none was looked for");
+    let second = owner.call(0).expect("beside it");
+    let reply = || BatchReply {
+        popped: vec![popped(0, 1)],
+        ready_left: 2,
+        ..BatchReply::default()
+    };
+    assert_eq!(clients(&owner.done(first, reply(), 0)), ["a"]);
+    assert_eq!(clients(&owner.done(second, reply(), 0)), ["b"]);
+    let third = owner.call(0).expect("one is left");
+    assert_eq!(clients(&owner.done(third, reply(), 0)), ["c"]);
+    assert!(owner.is_idle());
+}
+
+#[test]
+fn pops_that_a_call_did_not_get_to_go_with_the_next_in_their_order() {
+    let mut owner = Owner::default();
+    for (client, until_ms) in [("a", 0), ("b", 0), ("c", 1_000)] {
+        ask(&mut owner, client, pop(until_ms));
+    }
+    let call = owner.call(0).expect("a call");
+    let reply = BatchReply {
+        popped: vec![popped(0, 1)],
+        pops_left: 2,
+        ..BatchReply::default()
+    };
+    assert_eq!(clients(&owner.done(call, reply, 0)), ["a"]);
+    ask(&mut owner, "d", pop(0));
+    assert!(owner.expire(2_000).is_empty(), "they are looked for first");
+    let call = owner.call(0).expect("another call");
+    let carried: Vec<_> = call.pops.iter().filter_map(|pop| pop.client).collect();
+    assert_eq!(carried, ["b", "c", "d"]);
+}
+
+#[test]
+fn pops_behind_acknowledgements_count_as_items() {
+    let mut owner = Owner::default();
+    let receipt: Receipt = "1.1.00000000000000ff".parse().unwrap();
+    for _ in 0..ITEMS_MAX {
+        let Ask::Pop(wanted) = pop(0) else {
+            unreachable!("it is a pop");
+        };
+        let both = Ask::Ack(vec![receipt.clone()], Some(wanted));
+        ask(&mut owner, "a", both);
+    }
+    let call = owner.call(0).expect("a call");
+    assert_eq!(call.pops.len(), ITEMS_MAX / 2);
 }
 
 #[test]

@@ -195,6 +195,8 @@ pub struct BatchReply {
     /// How long until time makes a message ready; none if it won't.
     pub due_in_ms: Option<u64>,
     pub ready_left: u64,
+    /// How many of the last pops the call did not get to: it had enough to do for those before.
+    pub pops_left: usize,
     pub paused: bool,
     pub acks: Vec<u64>,
     pub nacks: Vec<u64>,
@@ -213,6 +215,7 @@ impl BatchReply {
         let now_ms = done.number()?;
         let due_ms = done.number()?;
         let ready_left = done.number().unwrap_or(0);
+        let pops_left = done.number()? as usize;
         let paused = done.number()? == 1;
         let numbers = |list: Vec<Reply>| list.iter().map(Reply::number).collect::<Option<_>>();
         let acks = runs(&done.list()?, 0)?;
@@ -237,6 +240,7 @@ impl BatchReply {
             bytes: done.bytes,
             due_in_ms: (due_ms > 0).then(|| due_ms.saturating_sub(now_ms)),
             ready_left,
+            pops_left,
             paused,
             acks,
             nacks,

@@ -3,49 +3,111 @@
 -- ARGV: count of requests, then for each: how many, visibility in ms or 0 for the topic's, token,
 --   consumer, and how many bytes at most (the first message is handed out whatever it has)
 -- Result: deadlines of all requests, as far as there were messages; and for each message: request (from 1),
---   sequence number, what is kept of it, delivery, or, if it failed before, that and the newest failure in a list
+--   sequence number, what is kept of it, delivery, or, if it failed before, that and the newest failure in a list;
+--   and how many of the last requests this call did not get to: they are to be made again
+local STEP = 8              -- bodies that are read at once: so many may be read for nothing
+local PASSED_MAX = 1000     -- ghosts and expired messages that one call passes over
+local POPPED_MAX = 1000     -- messages, and bytes of them, after which a call serves no further request
+local POPPED_BYTES_MAX = 4194304
 local deadlines, popped = {}, {}
 local pop_count = take_number()
-local ready_left = 0
+local ready_left, pops_left = 0, 0
 
--- Up to so many messages that are ready, highest priority and oldest first, with their bodies.
-local function next_ready(want)
-  local ids, bodies = {}, {}
-  for priority = 9, 0, -1 do
-    if string.find(used, priority, 1, true) then
-      while #ids < want do
-        local key = KEYS[14 + priority]
-        local some = call('LRANGE', key, 0, math.min(want - #ids, CHUNK) - 1)
-        if #some == 0 then
-          break
-        end
-        touch()
-        call('LTRIM', key, #some, -1)
-        local found = call('HMGET', BODY, unpack(some))
-        for i = 1, #some do
-          local info = found[i] and some_expired and info_of(some[i])
-          if info and is_expired(info) then
-            remove(some[i], info)
-            found[i] = false
-          end
-          if found[i] then
-            ids[#ids + 1], bodies[#bodies + 1] = some[i], found[i]
-          else
-            add_ghosts(-1)
-          end
-        end
-      end
-    end
+-- Where the look at what is ready has come to: a part of the list of one priority, the bodies of it that
+-- were read, and the place in it, before which all is handed out or gone.
+local priority, part, bodies, place = 9, {}, {}, 1
+local passed = 0
+
+local function leave_part()
+  if place > 1 then
+    call('LTRIM', KEYS[14 + priority], place - 1, -1)
   end
-  return ids, bodies
+  part, bodies, place = {}, {}, 1
 end
 
-local function pop_all()
-  local want = 0
+local function next_part(want)
+  while priority >= 0 do
+    if string.find(used, priority, 1, true) then
+      part = call('LRANGE', KEYS[14 + priority], 0, math.min(want, CHUNK) - 1)
+      if #part > 0 then
+        touch()
+        return true
+      end
+    end
+    priority = priority - 1
+  end
+  return false
+end
+
+-- The first message that is ready, highest priority and oldest first, and its body; nothing if there is none, or
+-- if it is not found by a look of the length that one call may have. `want` more are wanted at most.
+local function first_ready(want)
+  while passed < PASSED_MAX do
+    if place > #part then
+      leave_part()
+      if not next_part(want) then
+        return
+      end
+    end
+    if place > #bodies then
+      local some = call('HMGET', BODY, unpack(part, place, math.min(place + STEP - 1, #part)))
+      for i = 1, #some do
+        bodies[place + i - 1] = some[i]
+      end
+    end
+    local id, body = part[place], bodies[place]
+    local info = body and some_expired and info_of(id)
+    if info and is_expired(info) then
+      remove(id, info)
+      body = false
+    end
+    if body then
+      return id, body
+    end
+    add_ghosts(-1)
+    place, passed = place + 1, passed + 1
+  end
+end
+
+-- Takes messages for the requests, one request after the other: their numbers, their bodies, and how many each has.
+local function choose()
+  local ids, chosen, counts, want, size = {}, {}, {}, 0, 0
   for i = 0, pop_count - 1 do
     want = want + args[next_arg + 5 * i]
   end
-  local ids, bodies = next_ready(want)
+  for number = 1, pop_count do
+    if #ids >= POPPED_MAX or size >= POPPED_BYTES_MAX then
+      pops_left = pop_count - number + 1
+      break
+    end
+    local at = next_arg + 5 * (number - 1)
+    local max, bytes, first = tonumber(args[at]), tonumber(args[at + 4]), #ids
+    while #ids - first < max do
+      local id, body = first_ready(want)
+      if not id then
+        break
+      end
+      bytes = bytes - #body
+      if bytes < 0 and #ids > first then
+        break
+      end
+      ids[#ids + 1], chosen[#chosen + 1] = id, body
+      place, want, size = place + 1, want - 1, size + #body
+    end
+    counts[number] = #ids - first
+    if counts[number] == 0 then
+      if passed >= PASSED_MAX then
+        pops_left = pop_count - number + 1
+      end
+      break
+    end
+  end
+  leave_part()
+  return ids, chosen, counts
+end
+
+local function pop_all()
+  local ids, chosen, counts = choose()
   if #ids == 0 then
     return
   end
@@ -54,14 +116,14 @@ local function pop_all()
   local errors = call('EXISTS', ERRORS) == 1 and fields(ERRORS, ids) or {}
 
   -- Of the message at a place, with how often it was handed out, this time included.
-  local function lease_again(place, token, consumer)
+  local function lease_again(at, token, consumer)
     local deliveries, counted = 1, 0
-    if leases[place] then
+    if leases[at] then
       local _
-      _, deliveries, counted = lease_parts(leases[place])
+      _, deliveries, counted = lease_parts(leases[at])
       deliveries = deliveries + 1
     end
-    local parts = {token, deliveries, counted, infos[place] and 'i' or '-', consumer}
+    local parts = {token, deliveries, counted, infos[at] and 'i' or '-', consumer}
     return table.concat(parts, ':'), deliveries
   end
 
@@ -76,18 +138,13 @@ local function pop_all()
   end
 
   local new_leases, leased, at = {}, {}, 1
-  for number = 1, pop_count do
-    local max, visibility, token, consumer, bytes = unpack(args, next_arg, next_arg + 4)
+  for number = 1, #counts do
+    local _, visibility, token, consumer = unpack(args, next_arg, next_arg + 3)
     next_arg = next_arg + 5
     local deadline = until_by_visibility[visibility] or deadline_of(visibility)
     deadlines[number] = deadline
-    local first, after = at, math.min(at + max, #ids + 1)
-    while at < after do
-      local id, body = ids[at], bodies[at]
-      bytes = bytes - #body
-      if bytes < 0 and at > first then
-        break
-      end
+    for _ = 1, counts[number] do
+      local id = ids[at]
       local lease, deliveries = token .. FIRST_LEASE .. consumer, 1
       if leases[at] or infos[at] then
         lease, deliveries = lease_again(at, token, consumer)
@@ -99,16 +156,12 @@ local function pop_all()
       new_leases[2 * at - 1], new_leases[2 * at] = id, lease
       leased[2 * at - 1], leased[2 * at] = deadline, id
       local p = 4 * at
-      popped[p - 3], popped[p - 2], popped[p - 1], popped[p] = number, id, body, deliveries
+      popped[p - 3], popped[p - 2], popped[p - 1], popped[p] = number, id, chosen[at], deliveries
       at = at + 1
     end
   end
   variadic('HSET', LEASE, new_leases)
   variadic('ZADD', LEASED, leased)
-  -- What no request had room for goes back to where it was.
-  for i = #ids, at, -1 do
-    add_ready('LPUSH', ids[i], infos[i] and cmsgpack.unpack(infos[i]).p or 4)
-  end
 end
 
 if pop_count > 0 and not spare then

@@ -102,6 +102,7 @@ impl Shared {
             Told::Popped(token, messages) => {
                 self.tell_messages(topic, &ticket, None, Some((token, messages)));
             }
+            Told::Refused(refusal) => self.refuse_ticket(&ticket, &refusal),
             Told::Paused => {
                 let message = "the topic is paused: it takes messages and gives none";
                 self.refuse_ticket(&ticket, &ErrorReply::new(Code::TopicPaused, message));

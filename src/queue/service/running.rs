@@ -13,12 +13,14 @@ use crate::queue::owner::{Call, Told};
 use crate::queue::script::{BatchReply, Caller, Denied, Reply, Script};
 use crate::queue::store::{CallError, Route};
 use crate::stats::TopicStats;
-use crate::time;
+use crate::time::{self, Instant};
 
 /// Tasks of a topic that each have a call under way.
 const RUNNERS_MAX: usize = 2;
 /// How often requests whose time is over are looked for while a call is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Said to requests whose time is over while Redis does other things, or nothing.
+const TOO_LATE: &str = "Redis did not answer in time";
 /// Words of the broker that nobody got an answer, not yet looked at.
 const GONE_MAX: usize = 4_096;
 
@@ -160,18 +162,21 @@ impl Shared {
             }
             // By then at the latest, so before the next look.
             let next = time::now() + LOOK_EVERY;
-            let is_late = |ticket: &Ticket| ticket.deadline <= next;
-            let in_call = call.give_up(is_late);
-            let in_none = match lock(&self.topics).get_mut(name) {
-                Some(topic) => topic.owner.give_up(is_late),
-                None => Vec::new(),
-            };
-            let message = "Redis did not answer in time";
-            for (late, code) in [(in_call, Code::Indeterminate), (in_none, Code::Timeout)] {
-                for ticket in late {
-                    self.refuse_ticket(&ticket, &ErrorReply::new(code, message));
-                }
+            for ticket in call.give_up(|ticket| ticket.deadline <= next) {
+                self.refuse_ticket(&ticket, &ErrorReply::new(Code::Indeterminate, TOO_LATE));
             }
+            self.refuse_late(name, next);
+        }
+    }
+
+    /// Refuses those of a topic that are in no call and late by then.
+    fn refuse_late(&self, name: &Arc<str>, next: Instant) {
+        let late = match lock(&self.topics).get_mut(name) {
+            Some(topic) => topic.owner.give_up(|ticket| ticket.deadline <= next),
+            None => Vec::new(),
+        };
+        for ticket in late {
+            self.refuse_ticket(&ticket, &ErrorReply::new(Code::Timeout, TOO_LATE));
         }
     }
 
@@ -189,20 +194,20 @@ impl Shared {
             Ok(Some(Ok(Some((reply, route))))) => self.done(name, call, (reply, route)),
             Ok(Some(Err(Denied::Fenced { epoch }))) => {
                 tracing::info!(topic = %name, epoch, "another node owns the topic now");
-                self.fail(name, call, (&reconfiguring(), false));
+                self.fail(name, call, (*reconfiguring(), false));
                 self.give_up(name, false);
             }
             Ok(Some(Err(Denied::Lost { opseq, seq }))) => {
                 let refusal = self.alarm(name, opseq, seq);
-                self.fail(name, call, (&refusal, false));
+                self.fail(name, call, (refusal, false));
             }
             Ok(None | Some(Ok(None))) => {
                 let error = CallError::Unknown("an answer that makes no sense".to_owned());
-                self.fail(name, call, (&refusal_of(&error), true));
+                self.fail(name, call, (refusal_of(&error), true));
             }
             Err(error) => {
                 tracing::debug!(topic = %name, %error, "a call failed");
-                self.fail(name, call, (&refusal_of(&error), false));
+                self.fail(name, call, (refusal_of(&error), false));
             }
         }
     }
@@ -214,6 +219,7 @@ impl Shared {
         (mut reply, route): (BatchReply, Route),
     ) {
         self.note_done(name, (reply.opseq, reply.seq, reply.bytes));
+        let some_left = reply.pops_left > 0;
         let buried = std::mem::take(&mut reply.buried);
         let died = buried.len() as u64;
         let told: Vec<(Ticket, Told)> = {
@@ -229,25 +235,30 @@ impl Shared {
         };
         self.tell_all(name, told, route);
         self.tell_buried(name, buried);
+        if some_left {
+            // However many short calls it takes to get to them.
+            self.refuse_late(name, time::now());
+        }
     }
 
     fn fail(
         self: &Arc<Self>,
         name: &Arc<str>,
         call: Call<Ticket>,
-        (refusal, all): (&ErrorReply, bool),
+        (refusal, all): (ErrorReply, bool),
     ) {
+        let refusal = Arc::new(refusal);
         let told = {
             let mut topics = lock(&self.topics);
             let Some(topic) = topics.get_mut(name) else {
                 return;
             };
-            let told = topic.owner.failed(call, all, self.now_ms());
+            let told = topic.owner.failed(call, (&refusal, all), self.now_ms());
             self.watch(name, topic);
             told
         };
-        for ticket in told {
-            self.refuse_ticket(&ticket, refusal);
+        for (ticket, told) in told {
+            self.tell(name, ticket, told);
         }
     }
 
