@@ -70,6 +70,8 @@ pub struct Caller {
     pub opseq: u64,
     /// Sequence numbers begin above this, after a loss.
     pub seq_floor: u64,
+    /// Losses that had been told; no script hears of it.
+    pub losses: u64,
     /// Redis has no memory: only removals.
     pub spare: bool,
     /// The bytes of the topic's messages are counted.
@@ -82,6 +84,7 @@ impl Caller {
         epoch: crate::protocol::INTEGER_MAX,
         opseq: 0,
         seq_floor: 0,
+        losses: 0,
         spare: false,
         counts_bytes: false,
     };

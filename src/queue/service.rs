@@ -123,6 +123,8 @@ struct Known {
     opseq: u64,
     seq: u64,
     floor: u64,
+    /// Losses that were told.
+    losses: u64,
     /// What its messages take, if it is a tenant's.
     bytes: u64,
     /// The topic is in the list of topics.

@@ -124,3 +124,105 @@ async fn queue_survives_the_end_of_every_process() {
     assert_eq!(rest.len(), 15);
     assert_eq!(rest[0]["payload"], 5);
 }
+
+/// `messages: []` would say that there is nothing.
+#[tokio::test]
+async fn queue_a_pop_whose_wait_ends_without_redis_is_refused() {
+    let (mut cluster, queue) = start(1).await;
+    let body = json!({"topic": "a", "consumer": "c", "wait_ms": 1_500});
+    for cause in ["CONFIG SET maxmemory 1", "REPLICAOF 127.0.0.1 1", ""] {
+        queue.push("a", json!(1)).await;
+        let mut redis = cluster.redis();
+        match cause {
+            "" => cluster.kill_redis(),
+            cause => command(&mut redis, cause),
+        }
+        let answer = queue.ask("queue.pop", body.clone()).await;
+        assert_eq!(
+            wire::code(&answer),
+            "store_unavailable",
+            "{cause}: {answer}"
+        );
+        match cause {
+            "" => cluster.start_redis().await,
+            _ => {
+                command(&mut redis, "CONFIG SET maxmemory 0");
+                command(&mut redis, "REPLICAOF NO ONE");
+            }
+        }
+        serves(&queue).await;
+        assert_eq!(queue.pop("a", 10).await.len(), 1);
+    }
+}
+
+/// The look of a pop that waits is the first to find it out.
+#[tokio::test]
+async fn queue_a_pop_that_waits_hears_of_a_loss() {
+    let (cluster, queue) = start(1).await;
+    let mut events = queue
+        .nats
+        .subscribe("mufakat.event.queue.data_loss")
+        .await
+        .unwrap();
+    queue.nats.flush().await.unwrap();
+    assert_eq!(queue.push("a", json!(1)).await, 1);
+    assert_eq!(queue.pop("a", 1).await.len(), 1);
+    let body = json!({"topic": "a", "consumer": "c", "wait_ms": 60_000});
+    let mut waiting = wire::send(&queue.nats, "mufakat.queue.pop", &body).await;
+    wait::until("the pop waits", async || {
+        (queue.stats("a").await["waiters"] == 1).then_some(())
+    })
+    .await;
+    command(&mut cluster.redis(), "FLUSHALL");
+    let answer = waiting.answer(Duration::from_secs(20)).await;
+    let answer = answer.expect("an answer");
+    assert_eq!(wire::code(&answer), "data_loss_detected", "{answer}");
+    let event = tokio::time::timeout(Duration::from_secs(10), events.next()).await;
+    let event: Value = serde_json::from_slice(&event.unwrap().unwrap().payload).unwrap();
+    assert_eq!(event["seq_to"], 1, "{event}");
+    assert_eq!(queue.push("a", json!(2)).await, 2);
+}
+
+/// Calls that are under way together all find it, and it is one loss.
+#[tokio::test]
+async fn queue_one_loss_is_one_alarm_however_many_calls_find_it() {
+    let (cluster, queue) = start(1).await;
+    let mut events = queue.nats.subscribe("mufakat.event.queue.>").await.unwrap();
+    queue.nats.flush().await.unwrap();
+    for n in 1..=3 {
+        queue.push("a", json!(n)).await;
+    }
+    // Nothing is executed meanwhile, so that two calls are on their way.
+    let mut redis = cluster.redis();
+    let mut lose = redis::pipe();
+    lose.cmd("FLUSHALL").cmd("CLIENT").arg("PAUSE").arg(1_000);
+    lose.exec(&mut redis).unwrap();
+    let mut pushes = Vec::new();
+    for n in 0..20 {
+        let body = json!({"topic": "a", "payload": n});
+        pushes.push(wire::send(&queue.nats, "mufakat.queue.push", &body).await);
+    }
+    let mut refused = 0;
+    for mut push in pushes {
+        let answer = push.answer(Duration::from_secs(20)).await;
+        let answer = answer.expect("an answer");
+        if answer["ok"] != true {
+            assert_eq!(wire::code(&answer), "data_loss_detected", "{answer}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 1, "{refused}");
+    queue.ok("queue.pause", json!({"topic": "a"})).await;
+    let mut losses = Vec::new();
+    loop {
+        let event = tokio::time::timeout(Duration::from_secs(10), events.next()).await;
+        let event = event.expect("in time").expect("connected");
+        if event.subject.ends_with(".paused") {
+            break;
+        }
+        let event: Value = serde_json::from_slice(&event.payload).unwrap();
+        losses.push(event);
+    }
+    let range = json!({"topic": "a", "operations": 3, "seq_from": 1, "seq_to": 3});
+    assert_eq!(losses, [range]);
+}

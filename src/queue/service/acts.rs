@@ -118,7 +118,9 @@ impl Shared {
         match reply.outcome() {
             Some(Ok(done)) => Ok(done),
             Some(Err(Denied::Fenced { .. })) => Err(reconfiguring()),
-            Some(Err(Denied::Lost { opseq, seq })) => Err(self.alarm(topic, opseq, seq).into()),
+            Some(Err(Denied::Lost { opseq, seq })) => {
+                Err(self.alarm(topic, caller, (opseq, seq)).into())
+            }
             None => Err(nonsense()),
         }
     }

@@ -143,6 +143,7 @@ impl Shared {
             epoch,
             opseq: known.opseq,
             seq_floor: known.floor,
+            losses: known.losses,
             spare: false,
             counts_bytes: Tenant::of_name(topic).is_some(),
         }

@@ -81,7 +81,7 @@ impl Shared {
                 caller,
             } = ready;
             let result = self.execute(&name, &mut call, (&keys, caller)).await;
-            self.conclude(&name, call, result);
+            self.conclude(&name, (call, caller), result);
         }
     }
 
@@ -183,7 +183,7 @@ impl Shared {
     fn conclude(
         self: &Arc<Self>,
         name: &Arc<str>,
-        call: Call<Ticket>,
+        (call, caller): (Call<Ticket>, Caller),
         result: Result<(Reply, Route), CallError>,
     ) {
         let outcome = result.map(|(reply, route)| {
@@ -198,8 +198,9 @@ impl Shared {
                 self.give_up(name, false);
             }
             Ok(Some(Err(Denied::Lost { opseq, seq }))) => {
-                let refusal = self.alarm(name, opseq, seq);
-                self.fail(name, call, (refusal, false));
+                let refusal = self.alarm(name, caller, (opseq, seq));
+                // Pops that wait are to hear it, too: the next call knows of no loss.
+                self.fail(name, call, (refusal, true));
             }
             Ok(None | Some(Ok(None))) => {
                 let error = CallError::Unknown("an answer that makes no sense".to_owned());
@@ -262,38 +263,47 @@ impl Shared {
         }
     }
 
-    /// Redis has less than it acknowledged: tells everybody, and goes on from what is left.
-    pub(super) fn alarm(&self, name: &Arc<str>, opseq: u64, seq: u64) -> ErrorReply {
-        let mut before = Known::default();
+    /// Redis has less than it acknowledged, a call found: tells everybody, and goes on from what is left. What other
+    /// calls find that were under way then is the same loss, told already.
+    pub(super) fn alarm(
+        &self,
+        name: &Arc<str>,
+        caller: Caller,
+        (opseq, seq): (u64, u64),
+    ) -> ErrorReply {
+        let (mut before, mut is_news) = (Known::default(), false);
         self.note(name, |known| {
             before = *known;
-            known.opseq = opseq;
-            known.is_noted = false;
-            // Sequence numbers that were given out are not given out again.
-            known.floor = known.floor.max(known.seq);
-            true
+            is_news = caller.losses >= known.losses;
+            if is_news {
+                known.losses += 1;
+                known.opseq = opseq;
+                known.is_noted = false;
+                // Sequence numbers that were given out are not given out again.
+                known.floor = known.floor.max(known.seq);
+            }
+            is_news
         });
         let (from, to) = (seq + 1, before.seq);
-        let lost = json!({
-            "topic": &**name,
-            "operations": before.opseq.saturating_sub(opseq),
-            "seq_from": from,
-            "seq_to": to,
-        });
-        tracing::error!(
-            topic = %name,
-            "Redis has lost what it had acknowledged: messages {from} to {to}, operations {} to {}",
-            opseq + 1,
-            before.opseq
-        );
-        self.parts.stats.queue.losses.inc();
-        self.tell_watchers("data_loss", &lost);
+        let (first, last) = (opseq + 1, caller.opseq.max(before.opseq));
+        if is_news {
+            let lost = json!({
+                "topic": &**name,
+                "operations": (last + 1).saturating_sub(first),
+                "seq_from": from,
+                "seq_to": to,
+            });
+            tracing::error!(
+                topic = %name,
+                "Redis has lost what it had acknowledged: messages {from} to {to}, operations {first} to {last}"
+            );
+            self.parts.stats.queue.losses.inc();
+            self.tell_watchers("data_loss", &lost);
+        }
         let message = format!(
             "Redis lost what it had acknowledged in this topic: messages {from} to {to} (none if the \
-             first is the greater), operations {} to {}; this request was not executed, the next ones \
-             will be",
-            opseq + 1,
-            before.opseq
+             first is the greater), operations {first} to {last}; this request was not executed, the \
+             next ones will be"
         );
         ErrorReply::new(Code::DataLossDetected, message)
     }
