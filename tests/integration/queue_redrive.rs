@@ -189,3 +189,36 @@ async fn queue_redrive_to_another_topic_goes_by_pages_and_by_rate() {
         "{due:?}"
     );
 }
+
+/// One call looks at a thousand failures.
+#[tokio::test]
+async fn queue_redrive_finds_a_reason_behind_thousands_of_others() {
+    let (_cluster, queue) = start(1).await;
+    let batch = vec![json!({"payload": 1}); 999];
+    for _ in 0..2 {
+        let push = json!({"topic": "a", "messages": batch});
+        queue.ok("queue.push", push).await;
+        bury(&queue, "a", &[json!({})]).await;
+    }
+    for _ in 0..2 {
+        let seq = queue.push("a", json!("x")).await;
+        let popped = queue.pop("a", 1).await;
+        assert_eq!(popped[0]["seq"], seq);
+        let receipt = &popped[0]["receipt"];
+        let dead = json!({"topic": "a", "receipt": receipt, "dead": true, "reason": "other"});
+        queue.ok("queue.nack", dead).await;
+    }
+    let some = |more: Value| {
+        let mut body = json!({"topic": "a", "reason_contains": "other"});
+        let fields = body.as_object_mut().expect("an object");
+        fields.extend(more.as_object().expect("an object").clone());
+        body
+    };
+    let count = some(json!({"dry_run": true}));
+    assert_eq!(redrive(&queue, count).await, [2, 2_002]);
+    let elsewhere = some(json!({"to": "b", "limit": 1}));
+    assert_eq!(redrive(&queue, elsewhere).await, [1, 2_001]);
+    assert_eq!(redrive(&queue, some(json!({}))).await, [1, 2_000]);
+    assert_eq!(queue.counts("a").await, [1, 0, 0, 2_000]);
+    assert_eq!(queue.counts("b").await, [1, 0, 0, 0]);
+}

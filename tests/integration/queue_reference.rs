@@ -338,9 +338,13 @@ impl Model {
     }
 
     pub fn redrive(&mut self) -> u64 {
-        let dead = std::mem::take(&mut self.dead);
-        for (_, member) in &dead {
-            let seq = member.parse().unwrap();
+        let dead = std::mem::take(&mut self.dead).into_iter();
+        let mut dead: Vec<(u64, u64)> = dead
+            .map(|(at, member)| (at, member.parse().unwrap()))
+            .collect();
+        // Those of one instant by their number, 2 before 10.
+        dead.sort();
+        for &(_, seq) in &dead {
             let kept = self.messages.get_mut(&seq).unwrap();
             (kept.due, kept.expires) = (0, None);
             (kept.deliveries, kept.counted) = (0, 0);

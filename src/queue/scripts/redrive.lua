@@ -2,30 +2,71 @@
 -- and then removes them, for those that another topic is to have.
 --
 -- ARGV: 0 to make them ready, 1 to count, 2 to show, 3 to remove; most messages, text that the last failure
---   must contain or '', dead since (ms, 0 for ever), how many may become ready in a second or 0, count of
+--   must contain or '', dead since (ms, 0 for ever), how many may become ready in a second or 0, how many were
+--   made ready before, the place behind which to begin (time of death and sequence number, or 0 and 0), count of
 --   sequence numbers or 0 for all, the numbers; to show also: bytes at most, of which one message may have more
--- Result: {'ok', operation sequence, sequence, bytes, how many, dead that are left, shown}; shown has for
---   each: sequence number, what is kept of it, priority, group or ''
-local MOVE, SHOW, REMOVE = '0', '2', '3'
-local mode, most, contains, since, rate, chosen_count =
-  take(), take_number(), take(), take_number(), take_number(), take_number()
-local candidates = {}
-if chosen_count > 0 then
-  for _ = 1, chosen_count do
-    candidates[#candidates + 1] = take()
+-- Result: {'ok', operation sequence, sequence, bytes, how many, dead that are left, shown, the place behind which
+--   to go on, or 0 and 0 when nothing is left to look at}; shown has for each: sequence number, what is kept of
+--   it, priority, group or ''
+local LOOK_MAX = 1000       -- dead messages whose failures one call looks at
+local SAME_MAX = 20000      -- that died at one instant and are put in order; of more than these not all are
+local COUNT, MOVE, SHOW, REMOVE = '1', '0', '2', '3'
+local mode, most, contains, since, rate, moved_before, from_at, from_number, chosen_count =
+  take(), take_number(), take(), take_number(), take_number(), take_number(), take_number(), take_number(), take_number()
+local candidates, some_left = {}, false
+
+local function add(id, at)
+  local number = tonumber(id)
+  if at >= since and (at > from_at or at == from_at and number > from_number) then
+    candidates[#candidates + 1] = {id = id, at = at, number = number}
   end
-elseif contains == '' then
-  candidates = call('ZRANGEBYSCORE', DEAD, since, '+inf', 'LIMIT', 0, text(most))
-else
-  candidates = call('ZRANGEBYSCORE', DEAD, since, '+inf')
 end
+
+-- Adds those that died from one time to another, at most so many; returns the last time if these were so many.
+local function add_between(from, to, count)
+  local found = call('ZRANGEBYSCORE', DEAD, from, to, 'WITHSCORES', 'LIMIT', 0, count)
+  for i = 1, #found, 2 do
+    add(found[i], tonumber(found[i + 1]))
+  end
+  return #found == 2 * count and found[#found]
+end
+
+-- Adds the next ones, in Redis' order: those of one instant stand there as text does, 10 before 2. So of each
+-- instant all are added.
+local function add_next()
+  local from = text(since)
+  if from_number > 0 then
+    add_between(text(from_at), text(from_at), SAME_MAX)
+    from = '(' .. text(from_at)
+  end
+  some_left = #candidates >= LOOK_MAX
+  local cut_at = not some_left and add_between(from, '+inf', LOOK_MAX)
+  if cut_at then
+    some_left = true
+    while #candidates > 0 and candidates[#candidates].at == tonumber(cut_at) do
+      candidates[#candidates] = nil
+    end
+    add_between(cut_at, cut_at, SAME_MAX)
+  end
+end
+
+local is_plain_count = mode == COUNT and contains == '' and chosen_count == 0
+for _ = 1, chosen_count do
+  local id = take()
+  local at = call('ZSCORE', DEAD, id)
+  if at then
+    add(id, tonumber(at))
+  end
+end
+if chosen_count == 0 and not is_plain_count then
+  add_next()
+end
+table.sort(candidates, function(a, b)
+  return a.at < b.at or a.at == b.at and a.number < b.number
+end)
 local bytes_left = mode == SHOW and take_number() or 0
 
 local function is_meant(id)
-  local at = call('ZSCORE', DEAD, id)
-  if not at or tonumber(at) < since then
-    return false
-  end
   if contains == '' then
     return true
   end
@@ -56,20 +97,27 @@ local function make_ready(id, nth)
 end
 
 local count, shown = 0, {}
-for _, id in ipairs(candidates) do
-  if count >= most then
+if is_plain_count then
+  count = math.min(call('ZCOUNT', DEAD, text(since), '+inf'), most)
+end
+local last
+for nth, candidate in ipairs(candidates) do
+  if count >= most or nth > LOOK_MAX and chosen_count == 0 then
+    some_left = true
     break
   end
+  local id = candidate.id
   if is_meant(id) then
     if mode == MOVE then
       touch()
-      make_ready(id, count)
+      make_ready(id, moved_before + count)
     elseif mode == REMOVE then
       touch()
       remove(id, info_of(id))
     elseif mode == SHOW then
       local body, info = call('HGET', BODY, id), info_of(id)
       if count > 0 and #body > bytes_left then
+        some_left = true
         break
       end
       bytes_left = bytes_left - #body
@@ -78,5 +126,8 @@ for _, id in ipairs(candidates) do
     end
     count = count + 1
   end
+  last = candidate
 end
-return {'ok', opseq, seq, kept_bytes, count, call('ZCARD', DEAD), shown}
+local goes_on = some_left and last
+return {'ok', opseq, seq, kept_bytes, count, call('ZCARD', DEAD), shown,
+  goes_on and text(last.at) or '0', goes_on and last.id or '0'}

@@ -49,6 +49,23 @@ enum Mode {
     Remove,
 }
 
+/// Behind which of the dead messages, in the order in which they died, a call begins.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Place {
+    died_at_ms: u64,
+    seq: u64,
+}
+
+/// What one call did.
+struct Step {
+    count: u64,
+    /// That are left in the dead state.
+    dead: u64,
+    shown: Vec<Reply>,
+    /// None: everything was looked at.
+    next: Option<Place>,
+}
+
 /// Which dead messages are meant.
 #[derive(Default)]
 struct Choice {
@@ -60,13 +77,17 @@ struct Choice {
 }
 
 impl Choice {
-    fn args(&self, mode: Mode, most: u64) -> Args {
+    /// For the next call, behind a place, when so many were moved before.
+    fn args(&self, mode: Mode, most: u64, (from, moved): (Place, u64)) -> Args {
         let mut args = Args::default();
         args.number(mode as u64);
         args.number(most);
         args.text(&self.reason_contains);
         args.number(self.dead_since_ms);
         args.number(self.per_second);
+        args.number(moved);
+        args.number(from.died_at_ms);
+        args.number(from.seq);
         args.number(self.seqs.as_ref().map_or(0, |seqs| seqs.len() as u64));
         for seq in self.seqs.iter().flatten() {
             args.number(*seq);
@@ -118,40 +139,52 @@ impl Shared {
             _ => limit.min(STEP),
         };
         let redriven = match to.filter(|to| **to != **topic) {
-            _ if dry_run => self.step(topic, (&choice, Mode::Count), limit).await?,
+            _ if dry_run => self.steps(topic, (&choice, Mode::Count), limit).await?,
             Some(to) => self.redrive_to(topic, &to, (&choice, limit)).await?,
-            None => self.redrive_here(topic, (&choice, limit)).await?,
+            None => self.steps(topic, (&choice, Mode::Move), limit).await?,
         };
         Ok(Body::Redriven(redriven))
     }
 
-    async fn step(
-        self: &Arc<Self>,
-        topic: &Arc<str>,
-        (choice, mode): (&Choice, Mode),
-        most: u64,
-    ) -> Result<Redriven, Refusal> {
-        let args = choice.args(mode, most);
+    async fn step(self: &Arc<Self>, topic: &Arc<str>, args: Args) -> Result<Step, Refusal> {
         let mut done = self.change(topic, Script::Redrive, args).await?;
-        Ok(Redriven {
-            moved: done.number().ok_or_else(nonsense)?,
-            dead: done.number().ok_or_else(nonsense)?,
+        let count = done.number().ok_or_else(nonsense)?;
+        let dead = done.number().ok_or_else(nonsense)?;
+        let shown = done.list().ok_or_else(nonsense)?;
+        let next = Place {
+            died_at_ms: done.number().ok_or_else(nonsense)?,
+            seq: done.number().ok_or_else(nonsense)?,
+        };
+        Ok(Step {
+            count,
+            dead,
+            shown,
+            next: (next != Place::default()).then_some(next),
         })
     }
 
-    async fn redrive_here(
+    /// Counts or moves as many as there are, up to a limit.
+    async fn steps(
         self: &Arc<Self>,
         topic: &Arc<str>,
-        (choice, limit): (&Choice, u64),
+        (choice, mode): (&Choice, Mode),
+        limit: u64,
     ) -> Result<Redriven, Refusal> {
-        let mut moved = 0;
+        let (mut moved, mut from) = (0, Place::default());
         loop {
-            let step = STEP.min(limit - moved);
-            let done = self.step(topic, (choice, Mode::Move), step).await;
-            let done = done.map_err(|refusal| after(moved, refusal))?;
-            moved += done.moved;
-            if done.moved < step || moved >= limit {
-                return Ok(Redriven { moved, ..done });
+            let most = match mode {
+                Mode::Count => limit - moved,
+                _ => STEP.min(limit - moved),
+            };
+            let args = choice.args(mode, most, (from, moved));
+            let step = self.step(topic, args).await;
+            let Step {
+                count, dead, next, ..
+            } = step.map_err(|refusal| after(moved, refusal))?;
+            moved += count;
+            match next {
+                Some(next) if moved < limit => from = next,
+                _ => return Ok(Redriven { moved, dead }),
             }
         }
     }
@@ -164,13 +197,20 @@ impl Shared {
     ) -> Result<Redriven, Refusal> {
         let mut moved = 0;
         let mut ids = BTreeSet::new();
+        let mut from = Place::default();
         loop {
-            let (page, dead) = self
-                .show_dead(topic, (choice, STEP.min(limit - moved)))
-                .await
-                .map_err(|refusal| after(moved, refusal))?;
+            let most = STEP.min(limit - moved);
+            let shown = self.show_dead(topic, (choice, most), from).await;
+            let (page, step) = shown.map_err(|refusal| after(moved, refusal))?;
             if page.is_empty() {
-                return Ok(Redriven { moved, dead });
+                match step.next {
+                    Some(next) => from = next,
+                    None => {
+                        let dead = step.dead;
+                        return Ok(Redriven { moved, dead });
+                    }
+                }
+                continue;
             }
             let seqs: Vec<u64> = page.iter().map(|dead| dead.seq).collect();
             let count = seqs.len() as u64;
@@ -185,29 +225,29 @@ impl Shared {
                 seqs: Some(seqs),
                 ..Choice::default()
             };
-            let removed = self.step(topic, (&pushed, Mode::Remove), count).await;
-            let Redriven { dead, .. } = removed.map_err(|refusal| after(moved, refusal))?;
-            if moved >= limit {
-                return Ok(Redriven { moved, dead });
+            let args = pushed.args(Mode::Remove, count, Default::default());
+            let removed = self.step(topic, args).await;
+            let Step { dead, .. } = removed.map_err(|refusal| after(moved, refusal))?;
+            match step.next {
+                Some(next) if moved < limit => from = next,
+                _ => return Ok(Redriven { moved, dead }),
             }
         }
     }
 
-    /// Some of the messages that are meant, and how many there are of all.
+    /// Some of the messages that are meant.
     async fn show_dead(
         self: &Arc<Self>,
         topic: &Arc<str>,
         (choice, most): (&Choice, u64),
-    ) -> Result<(Vec<Dead>, u64), Refusal> {
-        let mut args = choice.args(Mode::Show, most);
+        from: Place,
+    ) -> Result<(Vec<Dead>, Step), Refusal> {
+        let mut args = choice.args(Mode::Show, most, (from, 0));
         args.number(self.parts.answers.payload_max() as u64 / 2);
-        let mut done = self.change(topic, Script::Redrive, args).await?;
-        let _count = done.number();
-        let left = done.number().ok_or_else(nonsense)?;
-        let shown = done.list().ok_or_else(nonsense)?;
-        let page = shown.chunks_exact(PARTS).map(Dead::read);
+        let step = self.step(topic, args).await?;
+        let page = step.shown.chunks_exact(PARTS).map(Dead::read);
         let page = page.collect::<Option<_>>().ok_or_else(nonsense)?;
-        Ok((page, left))
+        Ok((page, step))
     }
 
     /// Has the owner of another topic take messages, all of them or none.
