@@ -19,6 +19,7 @@ if push_count > 0 then
   local bodies, came, ready, length = {}, 0, {}, nil
   local limit, default_ttl = setting('max_length'), setting('ttl_ms')
   local default_window = setting('dedup_ms') or 120000
+  local burials_left = 2 * CHUNK
 
   -- Writes what was taken in. Before anything else is ended, which looks for the messages behind it.
   local function flush()
@@ -32,6 +33,8 @@ if push_count > 0 then
   end
 
   -- Makes place for more messages, if the settings want it by burying those of the lowest priority, the oldest first.
+  -- One call buries so many that what it takes in itself cannot keep the topic above its limit for ever: one that is
+  -- far above, since its limit is new, comes down by one call after the other.
   local function fits(more)
     if not limit or more == 0 then
       return true
@@ -45,8 +48,12 @@ if push_count > 0 then
       return false
     end
     flush()
-    local places = math.min(length + more - limit, CHUNK)
+    local places = length + more - limit
+    if ready_length() < places then
+      return false
+    end
     local victims = {}
+    places = math.min(places, burials_left)
     for priority = 0, 9 do
       while #victims < places do
         local id = call('LPOP', KEYS[14 + priority])
@@ -54,21 +61,16 @@ if push_count > 0 then
           break
         end
         if call('HEXISTS', BODY, id) == 1 then
-          victims[#victims + 1] = {id, priority}
+          victims[#victims + 1] = id
         else
           add_ghosts(-1)
         end
       end
     end
-    if length - #victims + more > limit then
-      for i = #victims, 1, -1 do
-        add_ready('LPUSH', victims[i][1], victims[i][2])
-      end
-      return false
-    end
     for _, victim in ipairs(victims) do
-      bury(victim[1], info_of(victim[1]), 'overflow')
+      bury(victim, info_of(victim), 'overflow')
     end
+    burials_left = burials_left - #victims
     length = length - #victims + more
     return true
   end
