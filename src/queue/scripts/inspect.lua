@@ -9,6 +9,7 @@
 --   MessagePack or ''. Of all, the cursor is the number up to which was looked, also at the end
 local PARTS = 8             -- of a message that is shown
 local LOOK_MAX = 5000       -- sequence numbers that one call looks at: a few milliseconds
+local OLD_MAX = 1000        -- messages of a whole topic, or of one place, among which the oldest is looked for
 local state, most, cursor, bytes = take(), take_number(), take_number(), take_number()
 local live = call('HLEN', BODY)
 -- What is due is ready, though its owner has not looked yet.
@@ -16,20 +17,34 @@ local delayed, in_flight = call('ZCOUNT', DELAYED, '(' .. now_text, '+inf'), cal
 local dead = call('ZCARD', DEAD)
 -- Messages behind others of their group count as ready: nothing but their turn is missing.
 local ready = live - delayed - in_flight - dead
-local oldest = 0
-local function note_oldest(id)
-  local body = id and call('HGET', BODY, id)
-  local at = body and tonumber(string.sub(body, 1, 13))
-  if at and (oldest == 0 or at < oldest) then
-    oldest = at
+-- The number of the oldest message that is ready or in flight: of all if they are few, else of those that stand first
+-- in each place. Those that were pushed earlier have lower numbers.
+local oldest
+local function is_ready_or_in_flight(id)
+  local due = call('ZSCORE', DELAYED, id)
+  return not (due and tonumber(due) > now) and not call('ZSCORE', DEAD, id)
+end
+local function is_there(id)
+  return call('HEXISTS', BODY, id) == 1
+end
+local function note_oldest(ids, counts)
+  for _, id in ipairs(ids) do
+    local number = tonumber(id)
+    if (not oldest or number < oldest) and counts(id) then
+      oldest = number
+    end
   end
 end
-for priority in string.gmatch(used, '%d') do
-  for _, id in ipairs(call('LRANGE', KEYS[14 + priority], 0, 9)) do
-    note_oldest(id)
+if live <= OLD_MAX then
+  note_oldest(call('HKEYS', BODY), is_ready_or_in_flight)
+elseif ready + in_flight > 0 then
+  for priority in string.gmatch(used, '%d') do
+    note_oldest(call('LRANGE', KEYS[14 + priority], 0, OLD_MAX - 1), is_there)
   end
+  note_oldest(call('ZRANGE', LEASED, 0, OLD_MAX - 1), is_there)
 end
-note_oldest(call('ZRANGE', LEASED, 0, 0)[1])
+local oldest_body = oldest and call('HGET', BODY, text(oldest))
+local oldest_at = oldest_body and tonumber(string.sub(oldest_body, 1, 13)) or 0
 local shown = {}
 local function show(id, state, at)
   local body = call('HGET', BODY, id)
@@ -127,5 +142,5 @@ local function is_due(key)
 end
 local counters = call('HMGET', META, 'acked')
 return {'ok', opseq, seq, kept_bytes, now_text, ready, delayed, in_flight, dead, paused and 1 or 0,
-  oldest, tonumber(counters[1] or 0), call('HGETALL', SETTINGS), shown, cursor < passed and cursor or -1,
+  oldest_at, tonumber(counters[1] or 0), call('HGETALL', SETTINGS), shown, cursor < passed and cursor or -1,
   (is_due(DELAYED) or is_due(LEASED) or is_due(TTL)) and 1 or 0}
