@@ -48,6 +48,7 @@ mod permissions;
 mod process;
 mod programs;
 mod queue;
+mod queue_bounds;
 mod queue_chaos;
 mod queue_cluster;
 mod queue_connections;
