@@ -4,7 +4,7 @@ use std::io::Read;
 
 use serde_json::{Value as Json, json};
 
-use crate::cli::lock::lines::more;
+use crate::cli::lock::lines::{length, more};
 use crate::cli::output::say;
 use crate::cli::work;
 use crate::cli::{Connection, ExitStatus, Failure};
@@ -296,13 +296,18 @@ fn stats_line(stats: &Stats) -> String {
         format!(", per second {pushed} pushed, {delivered} delivered, {acked} acknowledged")
     });
     let rates = rates.unwrap_or_default();
+    let oldest = match stats.ready + stats.in_flight {
+        0 => String::new(),
+        _ => format!(", the oldest {} old", length(stats.oldest_age_ms)),
+    };
     format!(
-        "{}: {} ready, {} delayed, {} in flight, {} dead{waiting}{rates}{}",
+        "{}: {} ready, {} delayed, {} in flight, {} dead{oldest}{waiting}{rates}, marked_seq {}{}",
         stats.topic,
         stats.ready,
         stats.delayed,
         stats.in_flight,
         stats.dead,
+        stats.marked_seq,
         if stats.paused { ", paused" } else { "" }
     )
 }

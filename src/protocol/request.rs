@@ -406,6 +406,12 @@ fn fill_message_id(operation: Operation, fields: &mut Fields<'_>, id: &str) -> R
         )
         .into());
     };
+    if operation == Operation::QueuePush && fields.is_given("messages") {
+        let message = format!(
+            "the {MESSAGE_ID} header is the id of one message: each of `messages` has its own `id`"
+        );
+        return Err(ErrorReply::bad_field(MESSAGE_ID, message).into());
+    }
     fields.fill(name, MESSAGE_ID, id)
 }
 

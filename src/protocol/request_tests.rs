@@ -282,6 +282,12 @@ fn the_message_id_header_is_the_request_id_where_there_is_one() {
         kept_nowhere.unwrap_err().field.as_deref(),
         Some("Nats-Msg-Id")
     );
+    let of_many = with(
+        Operation::QueuePush,
+        "r",
+        r#"{"topic":"a","messages":[{"payload":1}]}"#,
+    );
+    assert_eq!(of_many.unwrap_err().field.as_deref(), Some("Nats-Msg-Id"));
 }
 
 #[test]
