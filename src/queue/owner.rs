@@ -12,7 +12,9 @@
 //! would take turns for ever, each with a write to Redis' disk of its own, be it for one request. In a call
 //! acknowledgements come first and pops last, so that a pop gets what was pushed or handed back in the
 //! same call. A pop that got nothing waits on, before all that came later; it is tried again when a
-//! message may have become ready: by a push or a hand-back here, by time, by what was left over.
+//! message may have become ready: by a push or a hand-back here, by time, by what was left over. One that a
+//! call did not get to, having enough to do for others, goes with the next; none is told that there is
+//! nothing before a call has looked.
 //!
 //! `T` is what stands for a client. Times are milliseconds of the node's own clock.
 

@@ -180,7 +180,10 @@ impl Shared {
             let step = self.step(topic, args).await;
             let Step {
                 count, dead, next, ..
-            } = step.map_err(|refusal| after(moved, refusal))?;
+            } = step.map_err(|refusal| match mode {
+                Mode::Count => refusal,
+                _ => after(moved, refusal),
+            })?;
             moved += count;
             match next {
                 Some(next) if moved < limit => from = next,
