@@ -179,7 +179,9 @@ impl Direct {
 fn is_wish(operation: Operation) -> bool {
     matches!(
         operation,
-        Operation::AdminClusterAdd | Operation::AdminClusterRemove | Operation::AdminClusterTransfer
+        Operation::AdminClusterAdd
+            | Operation::AdminClusterRemove
+            | Operation::AdminClusterTransfer
     )
 }
 

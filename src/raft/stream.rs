@@ -112,7 +112,7 @@ where
 
     async fn next(&mut self) -> Option<Item> {
         if let Some(since) = self.silent_since {
-            self.sign_of_life(since).await;
+            sign_of_life(self.peer, since).await;
             self.silent_since = None;
         }
         loop {
@@ -144,15 +144,6 @@ where
                     return Some(Err(self.failed(CallError::Timeout)));
                 }
             }
-        }
-    }
-
-    /// Waits until the follower has answered a heartbeat, or it is time for a probe.
-    async fn sign_of_life(&self, since: Instant) {
-        let node = self.peer.target.node;
-        let probe_at = since + self.peer.silence;
-        while !self.peer.network.has_beaten(node, since) && now() < probe_at {
-            tokio::time::sleep(LIFE_LOOK_EVERY).await;
         }
     }
 
@@ -248,5 +239,13 @@ where
 
     fn failed(&self, error: CallError) -> RPCError<TypeConfig> {
         self.peer.failed(Err(error), RPCTypes::AppendEntries, STALL)
+    }
+}
+
+/// Waits until a follower that was silent has answered a heartbeat, or it is time for a probe.
+async fn sign_of_life(peer: &Peer, since: Instant) {
+    let probe_at = since + peer.silence;
+    while !peer.network.has_beaten(peer.target.node, since) && now() < probe_at {
+        tokio::time::sleep(LIFE_LOOK_EVERY).await;
     }
 }
