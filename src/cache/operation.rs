@@ -72,10 +72,11 @@ impl Operation {
     pub fn needs_value(&self) -> bool {
         match self {
             Operation::Set { condition, .. } => *condition != Condition::Always,
-            Operation::Delete { .. } | Operation::Increment { .. } | Operation::Touch { .. } => {
-                true
-            }
-            Operation::Invalidate => false,
+            // What is invalidated may be kept by the store alone, since it was made void there.
+            Operation::Delete { .. }
+            | Operation::Invalidate
+            | Operation::Increment { .. }
+            | Operation::Touch { .. } => true,
         }
     }
 }

@@ -8,8 +8,9 @@
 //! ```
 //!
 //! A home removes each key by an ordinary delete, which waits in its turn for writes of the key, and
-//! takes effect when no node has a copy. It also waits for the writes that had begun before: an entry
-//! that makes room for others is gone from the home while copies of it may be left.
+//! takes effect when no node has a copy. What a write under way will leave is removed likewise: if it is set
+//! under a claim it was loaded before the sweep. The home also waits for the writes that had begun before: an
+//! entry that makes room for others is gone from the home while copies of it may be left.
 //!
 //! **Why nothing is missed.** A home says that it is done only while it holds the lease and has seen no
 //! preparation: then the view of the sweep is still the active one, for no other can become active
@@ -21,10 +22,12 @@ use std::collections::BTreeMap;
 
 use crate::cache::entry::{Key, NEVER};
 use crate::cache::event::Event;
+use crate::cache::home::Held;
 use crate::cache::message::{Matching, Message};
-use crate::cache::operation::{Answer, Operation, Why};
+use crate::cache::operation::{Answer, Change, Operation, Why};
 use crate::cache::state::{By, Cache, Effect, Waiter};
 use crate::cache::through::Voiding;
+use crate::cache::writing::Doing;
 use crate::ids::{Epoch, Incarnation, NodeId};
 use crate::view::tenure::{Acting, Stay};
 
@@ -208,9 +211,7 @@ impl<T> Cache<T> {
         self.void_claims(&matching, now_ms);
         let taken = Taken {
             voiding: self.settings.store.then(Voiding::default),
-            left: self
-                .held
-                .keys_where(|key, held| matching.is_of(key, &held.entry)),
+            left: self.to_sweep(&matching),
             open: 0,
             after: self.writes.next_id(),
             removed: 0,
@@ -221,6 +222,20 @@ impl<T> Cache<T> {
             self.ask_again_after_voiding();
         }
         self.step_sweep(sweep, now_ms);
+    }
+
+    /// The keys of what matches and is here, or will be by a write under way.
+    fn to_sweep(&self, matching: &Matching) -> Vec<Key> {
+        let is_here = |key: &Key, held: &Held| matching.is_of(key, &held.entry);
+        let mut keys = self.held.keys_where(is_here);
+        let writes = self.writes.by_key.iter();
+        keys.extend(writes.filter_map(|(key, writing)| {
+            let is_new = self.held.peek(key).is_none_or(|held| !is_here(key, held));
+            let is_put = matches!(&writing.doing,
+                Doing::Change(Change::Put(entry)) if matching.is_of(key, entry));
+            (is_new && is_put).then(|| key.clone())
+        }));
+        keys
     }
 
     /// Lets this node's part of each sweep go on.

@@ -41,17 +41,20 @@ fn claim(nodes: &Nodes, ticket: u64) -> Version {
     }
 }
 
-fn load(nodes: &mut Nodes, key: &Key, claim: Version, text: &str) -> u64 {
-    let operation = Operation::Set {
+fn loaded(text: &str, claim: Version, tags: &[&str]) -> Operation {
+    Operation::Set {
         value: Value::text(text),
         ttl_ms: None,
         idle_ms: 0,
         condition: Condition::Always,
-        tags: Vec::new(),
+        tags: tags.iter().map(|tag| Key::from(*tag)).collect(),
         fence: None,
         claim: Some(claim),
-    };
-    let ticket = nodes.write(key, operation);
+    }
+}
+
+fn load(nodes: &mut Nodes, key: &Key, claim: Version, text: &str) -> u64 {
+    let ticket = nodes.write(key, loaded(text, claim, &[]));
     nodes.settle();
     ticket
 }
@@ -151,6 +154,36 @@ fn every_write_and_invalidation_makes_a_claim_void() {
             let next = claim(&nodes, waiting);
             let loaded = load(&mut nodes, &key, next, "new");
             assert!(matches!(nodes.answers[&loaded], Answer::Wrote { .. }));
+        }
+    }
+}
+
+/// What it brings was loaded before the invalidation, also when it was accepted before that came.
+#[test]
+fn an_invalidation_removes_what_is_set_under_a_claim_meanwhile() {
+    for which in 0..3 {
+        let mut nodes = Nodes::start_with(1 << 20, true);
+        let key = nodes.key();
+        let matching = match which {
+            0 => Matching::Prefix(key.clone()),
+            1 => Matching::Tag("tag".into()),
+            _ => Matching::All,
+        };
+        let loader = ask(&mut nodes, READER, &key, 0);
+        let claimed = claim(&nodes, loader);
+        let set = nodes.write(&key, loaded("old", claimed, &["tag"]));
+        let to_second = std::mem::take(&mut nodes.mail);
+        assert_eq!(to_second.len(), 1);
+        let invalidated = nodes.invalidate(OTHER, matching.clone());
+        nodes.settle();
+        assert!(!nodes.is_answered(set) && !nodes.is_answered(invalidated));
+        nodes.mail.extend(to_second);
+        nodes.settle();
+        assert!(matches!(nodes.answers[&set], Answer::Wrote { .. }));
+        let removed = Answer::Swept { removed: 1 };
+        assert_eq!(nodes.answers[&invalidated], removed, "{matching:?}");
+        for node in [HOME, READER, OTHER] {
+            assert_eq!(nodes.get(node, &key), None, "{matching:?} at {node}");
         }
     }
 }

@@ -418,3 +418,49 @@ fn a_set_that_the_store_does_not_take_leaves_the_claim() {
     let over = stored.write(&key, set(Some(claim)));
     assert_eq!(over, Answer::Refused(Why::ClaimOver));
 }
+
+/// The store keeps it after it has made void what was there, and memory may have no room for it.
+#[test]
+fn an_invalidation_reaches_what_is_set_under_a_claim_meanwhile() {
+    for length in [10, BYTES_MAX - 350] {
+        let mut stored = Stored::start();
+        let key = stored.nodes.key();
+        let ticket = stored.nodes.ask(READER, |cache, waiter, now| {
+            let wish = Wish {
+                load_ms: 1_000,
+                wait_until_ms: now,
+            };
+            cache.read_or_claim(key.clone(), wish, waiter, now);
+        });
+        stored.settle();
+        let Answer::Claimed { claim } = stored.nodes.answers[&ticket] else {
+            panic!("{:?}", stored.nodes.answers[&ticket]);
+        };
+        let set = Operation::Set {
+            value: Value::text("x".repeat(length)),
+            ttl_ms: None,
+            idle_ms: 0,
+            condition: Condition::Always,
+            tags: Vec::new(),
+            fence: None,
+            claim: Some(claim),
+        };
+        let set = stored.nodes.write(&key, set);
+        let invalidated = stored
+            .nodes
+            .invalidate(OTHER, Matching::Prefix(key.clone()));
+        stored.nodes.settle();
+        stored.nodes.calls.reverse();
+        assert!(matches!(
+            stored.nodes.calls.last(),
+            Some((.., Call::Keep { .. }))
+        ));
+        stored.settle();
+        assert!(matches!(stored.nodes.answers[&set], Answer::Wrote { .. }));
+        let answer = &stored.nodes.answers[&invalidated];
+        assert!(matches!(answer, Answer::Swept { .. }), "{answer:?}");
+        for node in [HOME, READER, OTHER] {
+            assert_eq!(stored.get(node, &key), None, "{node}");
+        }
+    }
+}
