@@ -8,6 +8,7 @@ mod clients;
 mod exhaustive;
 mod fences;
 mod lifetimes;
+mod moves;
 mod nodes;
 mod pitfalls;
 mod requests;

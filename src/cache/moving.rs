@@ -26,7 +26,8 @@ use crate::view::tenure::{Acting, Roster, Stay};
 /// How long a node delays a change of the view to send what moves: half a lease, about, in which
 /// some hundred megabytes arrive.
 const MOVE_MS_MAX: u64 = 1_500;
-/// Batches on their way at once, and what one of them has at most.
+/// Batches on their way at once, and what one of them has at most; a value that is larger travels alone, and
+/// fits into one message then.
 const BATCHES_MAX: usize = 4;
 const BATCH_BYTES: usize = 128 * 1024;
 const BATCH_KEYS: usize = 512;
@@ -166,15 +167,18 @@ impl<T> Cache<T> {
         let to = left.last().map(|(to, _)| *to);
         let mut items = Vec::new();
         let mut bytes = 0;
-        while let Some((_, item)) = left.pop_if(|(node, _)| Some(*node) == to) {
-            bytes += match &item {
+        let mut is_room = |item: &Item| {
+            bytes += match item {
                 Item::Value(key) => self.kept(key).map_or(0, |(_, bytes)| bytes),
                 Item::Result((key, id)) => RESULT_BYTES + key.len() + id.len(),
             };
+            bytes <= BATCH_BYTES
+        };
+        while let Some((_, item)) = left.pop_if(|(node, item)| {
+            let is_first = items.is_empty();
+            Some(*node) == to && items.len() < BATCH_KEYS && (is_room(item) || is_first)
+        }) {
             items.push(item);
-            if items.len() >= BATCH_KEYS || bytes >= BATCH_BYTES {
-                break;
-            }
         }
         match is_for_next {
             true => self.moving.left = left,

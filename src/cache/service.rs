@@ -28,7 +28,7 @@ use crate::ids::{BootId, NodeId};
 use crate::protocol::cache::Consistency;
 use crate::protocol::tenant::seat::Seat;
 use crate::protocol::{self, ReplyTo};
-use crate::raft::posts::{Arrival, Inbox, Lane, Post, Posts, Unheard};
+use crate::raft::posts::{Arrival, Inbox, Lane, Post, PostError, Posts, Unheard};
 use crate::stats::cache::Reading;
 use crate::time::{self, Instant, LeaseClock};
 use crate::view::cluster::{self, View};
@@ -343,9 +343,8 @@ impl CacheService {
                 let Some(news) = news else {
                     break;
                 };
-                // What is lost is said again until it is acknowledged.
                 let hint = news.size_hint();
-                let _ = self.0.posts.broadcast(Lane::Invalidate, &news, hint);
+                say_if_too_large(self.0.posts.broadcast(Lane::Invalidate, &news, hint));
             }
         }
     }
@@ -384,8 +383,7 @@ impl Shared {
                 Effect::Answer { ticket, answer } => self.end(ticket, answer),
                 Effect::Send { to, message } => {
                     let how = (message.size_hint(), Unheard::Ignore);
-                    // What is lost is sent again until it is answered.
-                    let _ = self.posts.send(to, Lane::Cache, &message, how);
+                    say_if_too_large(self.posts.send(to, Lane::Cache, &message, how));
                 }
                 Effect::Event(event) => self.answers.tell_watchers(&event),
                 Effect::LookUp { key, write, waiter } => self.look_up(key, write, waiter),
@@ -465,6 +463,13 @@ impl Shared {
             ticket,
             deadline_ms: now_ms + left.as_millis() as u64,
         }
+    }
+}
+
+/// What is lost is said again until it is answered. What is too large for a message would be so each time.
+fn say_if_too_large<T>(said: Result<T, PostError>) {
+    if let Err(error @ PostError::TooLarge) = said {
+        tracing::error!(%error, "a message of the cache does not leave");
     }
 }
 
