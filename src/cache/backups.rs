@@ -3,6 +3,10 @@
 //! A backup is never served. It belongs to one stay of its home and is promoted only when that home
 //! leaves and this node, second until then, is the home in the very next view; in every other change
 //! it is forgotten, since its home may have gone on without it.
+//!
+//! A second node hears of no reads: the idle time of what it keeps begins when that is promoted. What is left of
+//! a lifetime counts from when the message came, which the home has shortened by how long that may have taken;
+//! the answer to one that took longer does not count there.
 
 use std::collections::BTreeMap;
 
@@ -87,7 +91,8 @@ impl<T> Cache<T> {
         &mut self,
         from: NodeId,
         (epoch, home, floor): (Epoch, Incarnation, u64),
-        (write, key, entry, done): (u64, Key, Option<Sent>, Option<Done>),
+        (write, told_ms): (u64, Option<u64>),
+        (key, entry, done): (Key, Option<Sent>, Option<Done>),
         now_ms: u64,
     ) {
         let Some(acting) = self.tenure.acting() else {
@@ -113,9 +118,13 @@ impl<T> Cache<T> {
             // The home says it again, and the client is told that the outcome is unknown.
             return;
         }
-        self.backups.remove(&key);
+        let before = self.backups.remove(&key).map(|backup| backup.entry);
         if let Some(sent) = entry {
-            let entry = sent.kept(now_ms);
+            let mut entry = sent.kept(now_ms).unread();
+            if let Some(before) = before.filter(|before| before.version == entry.version) {
+                // It has come once more, and one of both took longer.
+                entry.expires_at_ms = entry.expires_at_ms.min(before.expires_at_ms);
+            }
             let bytes = cost(&key, &entry);
             if self.make_room(bytes, &key, now_ms) {
                 self.uses += 1;
@@ -127,8 +136,12 @@ impl<T> Cache<T> {
                 self.backups.insert(key, (backup, bytes), self.uses);
             }
         }
-        let writes = vec![write];
-        self.send(from, Message::Stored { home, writes });
+        let message = Message::Stored {
+            home,
+            write,
+            told_ms,
+        };
+        self.send(from, message);
     }
 
     /// Promotes what succeeds directly, keeps what is still the same, forgets the rest.
@@ -155,7 +168,8 @@ impl<T> Cache<T> {
 
     fn promote(&mut self, keys: Vec<Key>, now_ms: u64) {
         for key in keys {
-            let backup = self.backups.remove(&key).expect("it was just there");
+            let mut backup = self.backups.remove(&key).expect("it was just there");
+            backup.entry.read(now_ms);
             if backup.entry.is_live(now_ms) {
                 let bytes = cost(&key, &backup.entry);
                 self.counts.promoted += 1;

@@ -115,6 +115,14 @@ impl Entry {
         }
     }
 
+    /// The same where nobody reads it: its idle time begins when somebody may.
+    pub fn unread(self) -> Self {
+        Entry {
+            idle_at_ms: NEVER,
+            ..self
+        }
+    }
+
     /// What is left of its lifetime; none if it has none.
     pub fn left_ms(&self, now_ms: u64) -> Option<u64> {
         (self.expires_at_ms != NEVER).then(|| self.expires_at_ms.saturating_sub(now_ms))

@@ -38,6 +38,9 @@ pub enum Message {
         /// Every write below this one is over: what a message says of it is not true any more.
         floor: u64,
         write: u64,
+        /// When the home has told of a lifetime, by its own clock, which the answer repeats. What is left is
+        /// shortened by how long the home lets both be under way.
+        told_ms: Option<u64>,
         key: Key,
         entry: Option<Sent>,
         /// The write, if it had an id.
@@ -67,8 +70,12 @@ pub enum Message {
         /// The same, and it keeps what these will leave.
         updated: Vec<u64>,
     },
-    /// The sender keeps what these writes of the home's left.
-    Stored { home: Incarnation, writes: Vec<u64> },
+    /// The sender keeps what this write of the home's left, as that told it then.
+    Stored {
+        home: Incarnation,
+        write: u64,
+        told_ms: Option<u64>,
+    },
     /// Remove everything that matches and that the receiver is home to under this epoch.
     Sweep {
         epoch: Epoch,
@@ -160,7 +167,7 @@ impl Message {
                 entries.iter().map(each).sum::<usize>() + all(past)
             }
             Message::Remember { past, .. } => all(past),
-            Message::Moved { .. } | Message::Swept { .. } => 0,
+            Message::Moved { .. } | Message::Swept { .. } | Message::Stored { .. } => 0,
             Message::Used { keys } | Message::Compare { keys, .. } => {
                 keys.iter().map(|key| key.len() + 3).sum()
             }
@@ -172,7 +179,6 @@ impl Message {
             Message::Invalidated {
                 writes, updated, ..
             } => 9 * (writes.len() + updated.len()),
-            Message::Stored { writes, .. } => 9 * writes.len(),
         }
     }
 }

@@ -8,8 +8,10 @@
 //! With a store nothing is sent: what the next home takes from there is certain to be the latest.
 //!
 //! What arrives belongs to one preparation. It is promoted when that very view becomes active, and
-//! forgotten in every other case. When only the second node of a key changes, its home writes the
-//! value anew, as it is, once the view is active.
+//! forgotten in every other case. What is left of its lifetime counts from a moment before anybody knew of
+//! the preparation, since nobody knows how long it was on its way: it ends a little earlier than it would have
+//! where it came from. When only the second node of a key changes, its home writes the value anew, as it is,
+//! once the view is active.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -251,7 +253,7 @@ impl<T> Cache<T> {
         };
         self.results_arrive((stay, prepared), past, now_ms);
         for (key, sent) in entries {
-            let entry = sent.kept(now_ms);
+            let entry = sent.kept(self.tenure.prepared_after_ms()).unread();
             let known = self.backups.peek(&key);
             let is_newer = known.is_none_or(|b| b.entry.version < entry.version);
             let bytes = cost(&key, &entry);

@@ -312,12 +312,13 @@ impl<T> Cache<T> {
                 home,
                 floor,
                 write,
+                told_ms,
                 key,
                 entry,
                 done,
             } => {
-                let left = (write, key, entry, done);
-                self.store(from, (epoch, home, floor), left, now_ms);
+                let (by, left) = ((epoch, home, floor), (key, entry, done));
+                self.store(from, by, (write, told_ms), left, now_ms);
             }
             Message::Move {
                 prepared,
@@ -341,8 +342,12 @@ impl<T> Cache<T> {
                 self.acknowledged(from, home, (&writes, &updated), now_ms);
                 self.step_sweeps(now_ms);
             }
-            Message::Stored { home, writes } => {
-                self.stored(from, home, &writes, now_ms);
+            Message::Stored {
+                home,
+                write,
+                told_ms,
+            } => {
+                self.stored(from, home, (write, told_ms), now_ms);
                 self.step_sweeps(now_ms);
             }
             Message::Sweep {

@@ -114,6 +114,8 @@ pub enum Outcome {
 pub(super) struct Through {
     /// The number of the call under way.
     call: Option<u64>,
+    /// When it was made.
+    called_ms: u64,
     /// Whether a call may have been executed that nobody knows the outcome of.
     may_be_kept: bool,
 }
@@ -215,6 +217,7 @@ impl<T> Cache<T> {
         };
         self.calls += 1;
         through.call = Some(self.calls);
+        through.called_ms = now_ms;
         let id = CallId {
             number: self.calls,
             about: About::Key(writing.id),
@@ -292,7 +295,14 @@ impl<T> Cache<T> {
         {
             why = Some(Why::TooManyIds);
         }
-        let entry = sent.map(|sent| sent.kept(now_ms));
+        let called_ms = over.through.map_or(0, |through| through.called_ms);
+        // What is left of its lifetime counts from when the store was asked: nobody knows how long the answer
+        // was on its way.
+        let entry = sent.map(|sent| {
+            let mut entry = sent.kept(called_ms).unread();
+            entry.read(now_ms);
+            entry
+        });
         let entry = entry.filter(|entry| is_unknown && entry.is_live(now_ms));
         let has_none = is_unknown && entry.is_none();
         if let Some(entry) = entry

@@ -13,7 +13,7 @@
 //!
 //! Writes of one key wait for each other, in the order in which they came.
 
-use crate::cache::entry::{Entry, Key, Version, cost};
+use crate::cache::entry::{Entry, Key, NEVER, Version, cost};
 use crate::cache::event::{Event, Gone};
 use crate::cache::home::{Held, Reader, moved};
 use crate::cache::message::{Found, Message, Old};
@@ -153,15 +153,20 @@ impl<T> Cache<T> {
             update: None,
         });
         let store = writing.backup.map(|to| {
-            let entry = match &writing.doing {
-                Doing::Change(Change::Put(entry)) => Some(entry.sent(now_ms)),
-                Doing::Change(Change::Remove(_)) | Doing::Bring(_) => None,
+            let (entry, told_ms) = match &writing.doing {
+                Doing::Change(Change::Put(entry)) => {
+                    let has_end = entry.expires_at_ms != NEVER;
+                    let sent = entry.sent(now_ms + writing.way_ms(now_ms));
+                    (Some(sent), has_end.then_some(now_ms))
+                }
+                Doing::Change(Change::Remove(_)) | Doing::Bring(_) => (None, None),
             };
             let message = Message::Store {
                 epoch,
                 home,
                 floor,
                 write: writing.id,
+                told_ms,
                 key: key.clone(),
                 entry,
                 done: writing.origin.as_ref().and_then(|o| o.done.clone()),
@@ -240,20 +245,24 @@ impl<T> Cache<T> {
         }
     }
 
-    /// The second node keeps what these writes left.
-    pub fn stored(&mut self, from: NodeId, home: Incarnation, writes: &[u64], now_ms: u64) {
+    /// The second node keeps what this write left, as it was told then.
+    pub fn stored(
+        &mut self,
+        from: NodeId,
+        home: Incarnation,
+        (id, told_ms): (u64, Option<u64>),
+        now_ms: u64,
+    ) {
         let is_mine = |acting: &Acting| acting.stay.incarnation == home;
         if !self.tenure.acting().is_some_and(is_mine) {
             return;
         }
-        for id in writes {
-            if let Some(key) = self.writes.by_id.get(id).cloned() {
-                let writing = self.writes.by_key.get_mut(&key).expect("it has this id");
-                if writing.backup == Some(from) {
-                    writing.backup = None;
-                }
-                self.settle(&key, now_ms);
+        if let Some(key) = self.writes.by_id.get(&id).cloned() {
+            let writing = self.writes.by_key.get_mut(&key).expect("it has this id");
+            if writing.backup == Some(from) && writing.is_in_time(told_ms, now_ms) {
+                writing.backup = None;
             }
+            self.settle(&key, now_ms);
         }
     }
 

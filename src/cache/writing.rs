@@ -13,6 +13,8 @@ use crate::ids::NodeId;
 
 /// How long until sharers are told again, at first; it doubles.
 const TELL_AGAIN_MS: u64 = 20;
+/// How long a second node may take to hear of a lifetime and to answer, when it is told at once.
+const WAY_MS: u64 = 100;
 
 /// Who asked for a write, and what to answer.
 #[derive(Clone, Debug)]
@@ -38,6 +40,7 @@ pub(super) struct Writing<T> {
     pub(super) id: u64,
     pub(super) doing: Doing,
     pub(super) version: Version,
+    pub(super) began_ms: u64,
     /// The sharers that have not acknowledged.
     pub(super) pending: u64,
     /// Those that keep what this write leaves.
@@ -69,6 +72,7 @@ impl<T> Writing<T> {
             id,
             doing,
             version,
+            began_ms: now_ms,
             pending: 0,
             updated: 0,
             told_at_ms: None,
@@ -81,6 +85,17 @@ impl<T> Writing<T> {
             readers: Vec::new(),
             bytes,
         }
+    }
+
+    /// How long the second node may take to hear what it is told at a moment, and to answer: longer each time.
+    pub(super) fn way_ms(&self, told_ms: u64) -> u64 {
+        WAY_MS + told_ms.saturating_sub(self.began_ms)
+    }
+
+    /// Whether an answer of the second node counts: a lifetime that was longer on its way would end too late
+    /// there.
+    pub(super) fn is_in_time(&self, told_ms: Option<u64>, now_ms: u64) -> bool {
+        told_ms.is_none_or(|told_ms| now_ms.saturating_sub(told_ms) <= self.way_ms(told_ms))
     }
 }
 

@@ -131,6 +131,10 @@ pub struct Tenure {
     /// The preparation under way, and the one that became the active view.
     prepared: Option<Preparation>,
     activated: Preparation,
+    /// When the latest linearizable read of the view was sent that came back, or this node first asked to join.
+    read_ms: Option<u64>,
+    /// The same of those that did not show the preparation under way.
+    prepared_after_ms: u64,
     acting: Option<Acting>,
     /// The last incarnation under which this node acted and no longer may.
     spent: Option<Incarnation>,
@@ -147,6 +151,8 @@ impl Tenure {
             revision: 0,
             prepared: None,
             activated: Preparation::default(),
+            read_ms: None,
+            prepared_after_ms: 0,
             acting: None,
             spent: None,
             waiting: None,
@@ -165,7 +171,12 @@ impl Tenure {
             return steps;
         }
         self.revision = view.revision();
-        self.prepared = view.next().map(|next| next.prepared);
+        let prepared = view.next().map(|next| next.prepared);
+        if prepared != self.prepared {
+            self.prepared = prepared;
+            self.prepared_after_ms = self.read_ms.unwrap_or(0);
+        }
+        self.read_ms = self.read_ms.max(read_at_ms);
         self.activated = view.activated();
         self.follow_epoch(view, &mut steps);
         self.follow_phase(view, &mut steps);
@@ -253,6 +264,12 @@ impl Tenure {
         self.prepared
     }
 
+    /// A moment by this node's clock before which nobody knew of the preparation under way, if that has this
+    /// node's present run as a member: what others say about it was sent later.
+    pub fn prepared_after_ms(&self) -> u64 {
+        self.prepared_after_ms
+    }
+
     /// The preparation that became the active view.
     pub fn activated(&self) -> Preparation {
         self.activated
@@ -294,11 +311,14 @@ impl Tenure {
                     });
                 }
             }
-            _ => commands.push(Command::Join {
-                node: self.me,
-                boot: self.boot,
-                lease_ms: self.lease_ms,
-            }),
+            _ => {
+                self.read_ms.get_or_insert(now_ms);
+                commands.push(Command::Join {
+                    node: self.me,
+                    boot: self.boot,
+                    lease_ms: self.lease_ms,
+                });
+            }
         }
         self.freeze_and_activate(view, (now_ms, leads, handed_over), &mut commands);
         commands

@@ -2,7 +2,7 @@
 
 use super::nodes::*;
 use crate::cache::explain::State;
-use crate::cache::operation::{Condition, Operation};
+use crate::cache::operation::{Answer, Condition, Operation};
 use crate::protocol::value::Value;
 
 fn set_idle(text: &str, idle_ms: u64) -> Operation {
@@ -32,4 +32,73 @@ fn what_has_lain_idle_is_not_revived_by_a_read_at_its_home() {
     assert_eq!(nodes.hit(HOME, &key), None);
     assert_eq!(nodes.get(HOME, &key), None);
     assert_eq!(nodes.get(READER, &key), None);
+}
+
+#[test]
+fn what_is_read_all_the_time_outlives_its_home() {
+    let mut nodes = Nodes::start_with(1 << 20, true);
+    let key = nodes.keys(READER).next().expect("some key lives there");
+    let written = nodes.write(&key, set_idle("value", 500));
+    nodes.settle();
+    assert!(nodes.is_answered(written));
+    for _ in 0..20 {
+        nodes.pass(150);
+        nodes.settle();
+        assert_eq!(nodes.hit(READER, &key).as_deref(), Some("value"), "read");
+    }
+    nodes.begin_to_lose(READER);
+    nodes.go_on_until(|nodes| nodes.view.member(READER).is_none());
+    assert_eq!(nodes.get(HOME, &key).as_deref(), Some("value"));
+    let home = nodes.caches[&HOME].home(&key).expect("it acts");
+    nodes.pass(500);
+    assert_eq!(nodes.hit(home, &key), None, "it has lain idle since");
+}
+
+/// Everything arrives late once, and then in time.
+#[test]
+fn a_backup_that_was_long_on_its_way_ends_no_later_than_at_its_home() {
+    let mut nodes = Nodes::start_with(1 << 20, true);
+    let key = nodes.keys(READER).next().expect("some key lives there");
+    let ends = nodes.now + 3_000;
+    let written = nodes.write(&key, set_for("value", Some(3_000)));
+    let late = std::mem::take(&mut nodes.mail);
+    assert_eq!(late.len(), 1);
+    for _ in 0..40 {
+        nodes.pass(10);
+        nodes.mail.clear();
+    }
+    nodes.mail.extend(late);
+    nodes.settle();
+    nodes.go_on_until(|nodes| nodes.is_answered(written));
+    assert!(matches!(nodes.answers[&written], Answer::Wrote { .. }));
+    nodes.begin_to_lose(READER);
+    nodes.go_on_until(|nodes| nodes.view.member(READER).is_none());
+    assert_eq!(nodes.get(HOME, &key).as_deref(), Some("value"));
+    nodes.pass(ends - nodes.now);
+    for node in [HOME, OTHER] {
+        assert_eq!(nodes.hit(node, &key), None, "{node} serves it too late");
+    }
+}
+
+/// What comes once more, much later, does not prolong it.
+#[test]
+fn a_backup_that_comes_once_more_ends_no_later_than_at_its_home() {
+    let mut nodes = Nodes::start_with(1 << 20, true);
+    let key = nodes.keys(READER).next().expect("some key lives there");
+    let ends = nodes.now + 3_000;
+    nodes.write(&key, set_for("value", Some(3_000)));
+    let again = nodes.mail.clone();
+    nodes.settle();
+    nodes.now += 400;
+    for mail in again {
+        nodes.deliver(mail);
+    }
+    nodes.settle();
+    nodes.begin_to_lose(READER);
+    nodes.go_on_until(|nodes| nodes.view.member(READER).is_none());
+    assert_eq!(nodes.get(HOME, &key).as_deref(), Some("value"));
+    nodes.pass(ends - nodes.now);
+    for node in [HOME, OTHER] {
+        assert_eq!(nodes.hit(node, &key), None, "{node} serves it too late");
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::nodes::*;
 use crate::cache::entry::Key;
+use crate::cache::message::Message;
 use crate::cache::operation::Operation;
 use crate::ids::NodeId;
 use crate::protocol::value::VALUE_BYTES_MAX;
@@ -23,6 +24,10 @@ fn set(nodes: &mut Nodes, key: &Key, operation: Operation) {
         cache.write(key.clone(), operation.into(), waiter, now);
     });
     assert!(nodes.is_answered(set));
+}
+
+fn is_move(mail: &Mail) -> bool {
+    matches!(mail.what, What::Message(Message::Move { .. }))
 }
 
 fn is_member(node: NodeId) -> impl Fn(&Nodes) -> bool {
@@ -51,4 +56,41 @@ fn large_values_among_smaller_ones_move_in_messages_that_leave() {
     let moved = nodes.caches[&OTHER].size().0;
     assert!(moved > 10, "{moved} live there");
     assert_eq!(left(&mut nodes, &keys), keys.len());
+}
+
+#[test]
+fn what_was_long_on_its_way_ends_no_later_than_where_it_came_from() {
+    let (mut nodes, keys) = without_other(1 << 20);
+    let ends = nodes.now + 2_000;
+    for key in &keys {
+        set(&mut nodes, key, set_for("value", Some(2_000)));
+    }
+    nodes.begin_anew(OTHER);
+    let mut late = Vec::new();
+    for _ in 0..50 {
+        nodes.pass(10);
+        while !nodes.mail.is_empty() {
+            let (moves, others): (Vec<_>, Vec<_>) = nodes.mail.drain(..).partition(is_move);
+            if late.is_empty() {
+                late = moves;
+            }
+            for mail in others {
+                nodes.deliver(mail);
+            }
+        }
+    }
+    assert!(!late.is_empty() && !is_member(OTHER)(&nodes));
+    for mail in late {
+        nodes.deliver(mail);
+    }
+    nodes.go_on_until(is_member(OTHER));
+    let moved = nodes.caches[&OTHER].size().0;
+    assert!(moved > 10, "{moved} live there");
+    assert_eq!(left(&mut nodes, &keys), keys.len());
+    nodes.pass(ends - nodes.now);
+    let served = [HOME, READER, OTHER].map(|node| {
+        let hits = keys.iter().filter(|key| nodes.hit(node, key).is_some());
+        hits.count()
+    });
+    assert_eq!(served, [0; 3], "served too late");
 }

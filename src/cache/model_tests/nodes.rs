@@ -210,6 +210,18 @@ impl Nodes {
         }
     }
 
+    /// Lets time pass until something is so, with all messages arriving.
+    pub(super) fn go_on_until(&mut self, is_so: impl Fn(&Self) -> bool) {
+        for _ in 0..1_000 {
+            if is_so(self) {
+                return self.pass(0);
+            }
+            self.pass(10);
+            self.settle();
+        }
+        panic!("it has not come to that");
+    }
+
     /// Takes what is under way to a node.
     pub(super) fn take(&mut self, to: NodeId) -> Vec<Mail> {
         let (taken, rest) = self.mail.drain(..).partition(|mail| mail.to == to);
