@@ -15,9 +15,15 @@
 //! they asked before the write took effect, but it is not installed, and who asks later asks anew. An
 //! answer of which the home keeps no note, or that comes when the lease is over, counts only for those who
 //! asked before the question left.
+//!
+//! The question of several loaders is that of the one who waits longest: the home lets it wait so long, and the
+//! claim that it may give lasts as long as this one asked. For those whose waits are over earlier it is asked
+//! anew, which the home answers at once.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use crate::cache::claims::Wish;
 use crate::cache::entry::{Entry, Key, NEVER, Sent, cost};
 use crate::cache::message::{Found, Invalidation, Message};
 use crate::cache::operation::{Answer, Hit, Source, Why};
@@ -68,7 +74,7 @@ struct Fill<T> {
     pause_ms: u64,
     /// Whether it is asked for loaders.
     is_load: bool,
-    /// Who asked before the question left, then who came later.
+    /// Who asked before the question left, of loaders the one first who waits longest; then who came later.
     starters: Vec<Waiter<T>>,
     joined: Vec<Waiter<T>>,
 }
@@ -130,11 +136,23 @@ impl<T> Fills<T> {
     }
 }
 
+impl<T> Fill<By<T>> {
+    /// What the question says of the loader for whom it is asked.
+    fn wish(&self) -> Option<Wish> {
+        self.starters.first().and_then(|first| first.ticket.wish())
+    }
+
+    /// Whether the home may let the question wait.
+    fn may_wait(&self, now_ms: u64) -> bool {
+        self.wish().is_some_and(|wish| wish.wait_until_ms > now_ms)
+    }
+}
+
 impl<T> Cache<T> {
     /// Asks the key's home, or waits for who asked before.
     pub(super) fn fill(&mut self, key: Key, home: Stay, waiter: Waiter<By<T>>, now_ms: u64) {
-        let attached = self.fills.attached_for(waiter.ticket.wish().is_some());
-        if let Some(&id) = attached.get(&key) {
+        let is_load = waiter.ticket.wish().is_some();
+        if let Some(&id) = self.fills.attached_for(is_load).get(&key) {
             let fill = self
                 .fills
                 .by_id
@@ -147,11 +165,13 @@ impl<T> Cache<T> {
                 fill.joined.push(waiter);
                 return;
             }
+            self.fills.attached_for(is_load).remove(&key);
         }
         self.begin_fill(key, home, vec![waiter], now_ms);
     }
 
-    fn begin_fill(&mut self, key: Key, home: Stay, starters: Vec<Waiter<By<T>>>, now_ms: u64) {
+    /// The answer may be installed unless that of another question may.
+    fn begin_fill(&mut self, key: Key, home: Stay, mut starters: Vec<Waiter<By<T>>>, now_ms: u64) {
         if self.fills.by_id.len() >= FILLS_MAX {
             for waiter in starters {
                 self.refuse(waiter, Why::TooMany);
@@ -162,6 +182,7 @@ impl<T> Cache<T> {
         self.fills.last_id += 1;
         let id = self.fills.last_id;
         let is_load = starters.iter().any(|w| w.ticket.wish().is_some());
+        starters.sort_by_key(|w| Reverse(w.ticket.wish().map(|wish| wish.wait_until_ms)));
         let fill = Fill {
             key: key.clone(),
             home,
@@ -173,16 +194,14 @@ impl<T> Cache<T> {
             joined: Vec::new(),
         };
         self.fills.by_id.insert(id, fill);
-        self.fills.attached_for(is_load).insert(key.clone(), id);
+        let attached = self.fills.attached_for(is_load);
+        attached.entry(key.clone()).or_insert(id);
         self.ask(id, key, home.node, now_ms);
     }
 
     fn ask(&mut self, fill: u64, key: Key, home: NodeId, now_ms: u64) {
         let acting = self.acting();
-        // The question waits as long as any of them.
-        let wishes = self.fills.by_id[&fill].starters.iter();
-        let wishes = wishes.filter_map(|waiter| waiter.ticket.wish());
-        let wish = wishes.max_by_key(|wish| wish.wait_until_ms);
+        let wish = self.fills.by_id[&fill].wish();
         let message = Message::Fetch {
             epoch: acting.epoch,
             asker: acting.stay.incarnation,
@@ -376,18 +395,26 @@ impl<T> Cache<T> {
         let mut again = Vec::new();
         let mut late = Vec::new();
         let mut missed = Vec::new();
+        let mut anew = Vec::new();
         for (id, fill) in &mut self.fills.by_id {
             let is_late = |waiter: &mut Waiter<By<T>>| waiter.deadline_ms <= now_ms;
             late.extend(fill.starters.extract_if(.., is_late));
             late.extend(fill.joined.extract_if(.., is_late));
             if fill.is_load {
-                // Who asked before them waits longer; the home has had time to answer.
+                // To a question that waits no more the home has had time to answer.
+                let may_wait = fill.may_wait(now_ms);
+                let grace_ms = if may_wait { 0 } else { ASK_AGAIN_MS_MAX };
                 let waits_no_more = |waiter: &mut Waiter<By<T>>| {
                     let wish = waiter.ticket.wish();
-                    wish.is_none_or(|w| w.wait_until_ms + ASK_AGAIN_MS_MAX <= now_ms)
+                    wish.is_none_or(|wish| wish.wait_until_ms + grace_ms <= now_ms)
                 };
-                missed.extend(fill.starters.extract_if(.., waits_no_more));
-                missed.extend(fill.joined.extract_if(.., waits_no_more));
+                let mut over: Vec<_> = fill.starters.extract_if(.., waits_no_more).collect();
+                over.extend(fill.joined.extract_if(.., waits_no_more));
+                match may_wait {
+                    true if over.is_empty() => {}
+                    true => anew.push((fill.key.clone(), fill.home, over)),
+                    false => missed.extend(over),
+                }
             }
             if fill.again_at_ms <= now_ms {
                 fill.pause_ms = (fill.pause_ms * 2).min(ASK_AGAIN_MS_MAX);
@@ -401,6 +428,9 @@ impl<T> Cache<T> {
         for waiter in missed {
             self.counts.misses += 1;
             self.answer(waiter.ticket, Answer::Missed);
+        }
+        for (key, home, waiters) in anew {
+            self.begin_fill(key, home, waiters, now_ms);
         }
         for (id, key, home) in again {
             let fill = &self.fills.by_id[&id];

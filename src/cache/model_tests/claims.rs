@@ -21,16 +21,26 @@ fn ask_within(
     key: &Key,
     (wait_ms, timeout_ms): (u64, u64),
 ) -> u64 {
-    let ticket = nodes.ask(node, |cache, mut waiter, now| {
+    let ticket = ask_to_load(nodes, node, key, (LOAD_MS, wait_ms, timeout_ms));
+    nodes.settle();
+    ticket
+}
+
+/// As a client whose claim would last for the first length; its question is under way.
+fn ask_to_load(
+    nodes: &mut Nodes,
+    node: NodeId,
+    key: &Key,
+    (load_ms, wait_ms, timeout_ms): (u64, u64, u64),
+) -> u64 {
+    nodes.ask(node, |cache, mut waiter, now| {
         waiter.deadline_ms = now + timeout_ms;
         let wish = Wish {
-            load_ms: LOAD_MS,
+            load_ms,
             wait_until_ms: now + wait_ms,
         };
         cache.read_or_claim(key.clone(), wish, waiter, now);
-    });
-    nodes.settle();
-    ticket
+    })
 }
 
 #[track_caller]
@@ -210,13 +220,78 @@ fn nobody_waits_longer_than_asked_behind_one_who_waits_longer() {
     let loader = ask(&mut nodes, OTHER, &key, 0);
     claim(&nodes, loader);
     let patient = ask(&mut nodes, READER, &key, 4_000);
-    let brief = ask(&mut nodes, READER, &key, 1_000);
-    for _ in 0..14 {
-        nodes.pass(100);
+    nodes.pass(500);
+    let asked = nodes.now;
+    let wait_ms = [0, 0, 1_000, 1_000, 3_000];
+    let brief = wait_ms.map(|wait_ms| (wait_ms, ask(&mut nodes, READER, &key, wait_ms)));
+    let soon = ask_within(&mut nodes, READER, &key, (60_000, 300));
+    while nodes.now < asked + 3_100 {
+        nodes.pass(10);
         nodes.settle();
+        let waited = nodes.now - asked;
+        for (wait_ms, ticket) in brief {
+            if waited < wait_ms {
+                assert!(!nodes.is_answered(ticket), "{wait_ms} ms are not over");
+            } else if waited >= wait_ms + 30 {
+                let answer = nodes.answers.get(&ticket);
+                assert_eq!(answer, Some(&Answer::Missed), "{wait_ms} ms are over");
+            }
+        }
+        let in_time = waited < 300 || nodes.answers.get(&soon) == Some(&Answer::Missed);
+        assert!(in_time, "its client has given up");
+        assert!(!nodes.is_answered(patient));
     }
-    assert_eq!(nodes.answers.get(&brief), Some(&Answer::Missed));
-    assert!(!nodes.is_answered(patient));
+}
+
+/// Who does not wait for the value of another waits for the home's word, though.
+#[test]
+fn who_would_not_wait_is_told_what_the_home_has() {
+    let mut nodes = Nodes::start(1 << 20);
+    let key = nodes.key();
+    nodes.set(&key, "value");
+    let asked = [0, 0, 5].map(|wait| ask_to_load(&mut nodes, READER, &key, (500, wait, 60_000)));
+    nodes.deliver_to(HOME);
+    let late = nodes.take(READER);
+    nodes.pass(30);
+    nodes.mail.clear();
+    for mail in late {
+        nodes.deliver(mail);
+    }
+    nodes.settle();
+    for ticket in asked {
+        assert_eq!(nodes.read_value(ticket).as_deref(), Some("value"));
+    }
+}
+
+#[test]
+fn a_claim_lasts_as_long_as_the_client_asked_who_has_it() {
+    let mut nodes = Nodes::start(1 << 20);
+    let key = nodes.key();
+    let loader = ask(&mut nodes, HOME, &key, 0);
+    claim(&nodes, loader);
+    let wishes = [(500, 3_000), (2_000, 4_000), (100, 5_000), (900, 4_500)];
+    let asked = wishes.map(|(load_ms, wait_ms)| {
+        let wish = (load_ms, wait_ms, 60_000);
+        (load_ms, ask_to_load(&mut nodes, READER, &key, wish))
+    });
+    nodes.settle();
+    let mut left = asked.to_vec();
+    while !left.is_empty() {
+        nodes.delete(&key);
+        nodes.settle();
+        let is_answered = |(_, ticket): &(u64, u64)| nodes.is_answered(*ticket);
+        let (told, others): (Vec<_>, Vec<_>) = left.into_iter().partition(is_answered);
+        left = others;
+        let [(load_ms, ticket)] = told[..] else {
+            panic!("one has the next claim: {told:?}");
+        };
+        let claimed = claim(&nodes, ticket);
+        let is_open = |after| {
+            let claims = &nodes.caches[&HOME].claims;
+            claims.is_open(&key, claimed, nodes.now + after)
+        };
+        assert!(is_open(load_ms - 1) && !is_open(load_ms), "{load_ms} ms");
+    }
 }
 
 #[test]
