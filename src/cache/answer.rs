@@ -146,10 +146,14 @@ fn refusal(why: Why) -> ErrorReply {
             Code::Overloaded,
             "the value does not fit into the memory of the cache now",
         ),
-        Why::TooLarge => ErrorReply::new(
-            Code::PayloadTooLarge,
-            "the value is larger than all the memory of the cache (`--cache-bytes`)",
-        ),
+        Why::TooLarge { limit } => ErrorReply {
+            limit: Some(limit),
+            ..ErrorReply::new(
+                Code::PayloadTooLarge,
+                "the value, or it and the one before it, would take more than all the memory of the cache \
+                 (`--cache-bytes`)",
+            )
+        },
         Why::Stopping => ErrorReply::new(Code::ShuttingDown, "this node is stopping; ask another"),
         Why::TooMany => ErrorReply::new(
             Code::Overloaded,

@@ -67,6 +67,11 @@ impl<T> Cache<T> {
         let version = self.next_version();
         let current = self.held.peek(&key).map(|held| &held.entry);
         match decide(operation, current, (version, now_ms)) {
+            Ok((change, _)) if operation.is_plain() && self.fits_only_alone(&key, &change) => {
+                // A cache may forget: the value before goes, and the write finds none.
+                self.evict(&key, now_ms);
+                self.write_by(key, write, waiter, now_ms);
+            }
             Ok((change, answer)) => {
                 let origin = Origin {
                     waiter: Some(waiter),

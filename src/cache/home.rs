@@ -193,8 +193,7 @@ impl<T> Cache<T> {
     }
 
     /// Evicts the least recently used entry, of one tenant or of all, `but` one and those that are being
-    /// written; false if there is none. What others may have of it is removed by a write, while its memory
-    /// is free at once.
+    /// written; false if there is none.
     pub(super) fn evict_held(&mut self, (of, but): (Option<&Tenant>, &str), now_ms: u64) -> bool {
         if self.writes.len() >= WRITES_MAX {
             return false;
@@ -209,13 +208,20 @@ impl<T> Cache<T> {
                 self.held.touch(&key, self.uses);
                 continue;
             }
-            let version = self.next_version();
-            let removal = Change::Remove(Gone::Evicted);
-            self.begin(key.clone(), removal, version, None, now_ms);
-            self.forget(&key);
+            self.evict(&key, now_ms);
             return true;
         }
         false
+    }
+
+    /// Evicts what is not being written. What others may have of it is removed by a write, while its memory is
+    /// free at once.
+    pub(super) fn evict(&mut self, key: &Key, now_ms: u64) {
+        let version = self.next_version();
+        let removal = Change::Remove(Gone::Evicted);
+        self.begin(key.clone(), removal, version, None, now_ms);
+        self.forget(key);
+        self.counts.evictions += 1;
     }
 
     /// Forgets the sharers that have left, and finds the others at their new places.

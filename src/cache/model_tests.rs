@@ -12,6 +12,7 @@ mod moves;
 mod nodes;
 mod pitfalls;
 mod requests;
+mod room;
 mod seen;
 mod shares;
 mod stopping;

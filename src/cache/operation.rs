@@ -68,6 +68,11 @@ impl Operation {
         }
     }
 
+    /// Whether it leaves the same whatever is there.
+    pub fn is_plain(&self) -> bool {
+        matches!(self, Operation::Set { .. }) && !self.needs_value()
+    }
+
     /// Whether what it does or answers depends on the value that is there.
     pub fn needs_value(&self) -> bool {
         match self {
@@ -175,8 +180,8 @@ pub enum Why {
     Indeterminate,
     /// It does not fit into the memory of the cache now.
     Full,
-    /// It never will.
-    TooLarge,
+    /// It never will: beside what it needs, it takes more than all of the memory, which is so large.
+    TooLarge { limit: u64 },
     /// Too many wait already.
     TooMany,
     /// This node is stopping, and another one will decide.

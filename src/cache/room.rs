@@ -5,7 +5,9 @@
 //! tenant is known to a node once it has asked there.
 
 use crate::cache::entry::{Key, cost};
+use crate::cache::operation::Change;
 use crate::cache::state::Cache;
+use crate::cache::writes::{WRITES_MAX, removal_cost};
 use crate::protocol::Tenant;
 
 /// Tenants whose shares are known; those that ask later share one with everybody else.
@@ -16,6 +18,18 @@ impl<T> Cache<T> {
     pub(super) fn bytes(&self) -> usize {
         let tables = self.held.bytes() + self.copies.bytes() + self.backups.bytes();
         tables + self.writes.bytes() + self.requests.bytes()
+    }
+
+    /// Whether what a change leaves of a key would fit, but never beside what is there now.
+    pub(super) fn fits_only_alone(&self, key: &str, change: &Change) -> bool {
+        let (Change::Put(entry), Some(held)) = (change, self.held.peek(key)) else {
+            return false;
+        };
+        let (new, old) = (cost(key, entry), cost(key, &held.entry));
+        let stays = self.writes.bytes() + removal_cost(key) + self.requests.bytes();
+        new + old > self.settings.bytes_max
+            && new + stays <= self.settings.bytes_max
+            && self.writes.len() < WRITES_MAX
     }
 
     /// Frees memory until `bytes` more fit for a key, which itself stays; false if they cannot: nothing makes
@@ -104,8 +118,8 @@ impl<T> Cache<T> {
                 (_, Some((_, key))) => drop(self.backups.remove(&key)),
                 (_, None) => return false,
             }
+            self.counts.evictions += 1;
         }
-        self.counts.evictions += 1;
         true
     }
 }

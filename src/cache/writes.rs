@@ -64,11 +64,14 @@ impl<T> Cache<T> {
             return self.refuse_origin(origin, Why::TooMany);
         }
         if takes_more && !self.make_room(bytes, &key, now_ms) {
-            let is_hopeless = without_room == Why::Full && bytes > self.settings.bytes_max;
-            let why = if is_hopeless {
-                Why::TooLarge
-            } else {
-                without_room
+            let held = self.held.peek(&key).map(|held| cost(&key, &held.entry));
+            let limit = self.settings.bytes_max;
+            let is_hopeless = without_room == Why::Full && bytes + held.unwrap_or(0) > limit;
+            let why = match is_hopeless {
+                true => Why::TooLarge {
+                    limit: limit as u64,
+                },
+                false => without_room,
             };
             return self.refuse_origin(origin, why);
         }

@@ -326,7 +326,7 @@ fn a_write_that_is_refused_leaves_the_claim() {
     let claimed = claim(&nodes, loader);
     let large = nodes.set(&key, &"x".repeat(BYTES_MAX));
     nodes.settle();
-    assert_eq!(nodes.answers[&large], Answer::Refused(Why::TooLarge));
+    assert_eq!(nodes.answers[&large], Answer::Refused(too_large(BYTES_MAX)));
     for other in &others {
         let kept = nodes.hit(HOME, other);
         assert_eq!(kept.as_deref(), Some("small"), "it made no room");

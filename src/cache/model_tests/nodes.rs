@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::cache::entry::Key;
 use crate::cache::event::Event;
 use crate::cache::message::{Invalidation, Matching, Message};
-use crate::cache::operation::{Answer, Condition, Hit, Operation, Write};
+use crate::cache::operation::{Answer, Condition, Hit, Operation, Why, Write};
 use crate::cache::state::{Cache, Effect, Flaws, Settings, Waiter};
 use crate::cache::through::{Call, CallId};
 use crate::ids::{BootId, NodeId};
@@ -349,6 +349,12 @@ impl Nodes {
         assert_eq!(self.get(READER, key).as_deref(), Some(text));
         assert_eq!(self.hit(READER, key).as_deref(), Some(text));
     }
+}
+
+/// A value that will never fit into so much memory.
+pub(super) fn too_large(bytes_max: usize) -> Why {
+    let limit = bytes_max as u64;
+    Why::TooLarge { limit }
 }
 
 fn to_others(from: NodeId, news: Invalidation) -> impl Iterator<Item = Mail> {
