@@ -20,6 +20,9 @@ chmod 700 "$directory"
 cd "$directory"
 
 readonly DAYS=365
+# Redis carries out its append-only file as the user `default`, at each start: what that may not do is lost,
+# of scripts all that they wrote. As it is off, nobody logs in as it.
+readonly DEFAULT_USER="user default off ~* &* +@all"
 # Whoever a user of the broker is, its certificate says USER@mufakat.
 readonly USERS="node operator monitor team_a team_b reports"
 
@@ -59,10 +62,15 @@ if ! [ -f node/redis-url ]; then
     password=$(openssl rand -hex 32)
     printf 'rediss://mufakat:%s@redis:6379\n' "$password" >node/redis-url
     {
-        printf '%s\n' "user default off"
+        printf '%s\n' "$DEFAULT_USER"
         printf '%s\n' "user health on nopass resetkeys -@all +ping"
         printf 'user mufakat on #%s ~* resetchannels +@all -@admin -@dangerous +info +config|get\n' \
             "$(printf %s "$password" | sha256sum | cut -d ' ' -f 1)"
     } >redis/users.acl
     chmod 644 node/redis-url redis/users.acl
+# A file from before may have a user `default` without rights; another one is its owner's.
+elif [ -f redis/users.acl ] && grep -qx "user default off" redis/users.acl; then
+    { printf '%s\n' "$DEFAULT_USER" && grep -vx "user default off" redis/users.acl; } >redis/users.acl.new
+    chmod 644 redis/users.acl.new
+    mv redis/users.acl.new redis/users.acl
 fi

@@ -177,6 +177,52 @@ async fn nodes_take_up_new_certificates_without_a_restart() {
     assert_eq!(holders.len(), 1, "{holders:?}");
 }
 
+/// Redis carries out its file as the user `default`, who may not log in: what a script wrote has to be there
+/// after a restart all the same, also where the certificates' script finds a list of users of an earlier one.
+#[tokio::test]
+async fn a_redis_with_users_keeps_what_was_pushed_over_a_restart() {
+    for earlier in [None, Some("user default off")] {
+        let secured = Secured::new();
+        if let Some(line) = earlier {
+            secured.replace_first_user(line);
+            secured.renew();
+        }
+        let mut cluster = Cluster::start(Options {
+            nodes: 1,
+            redis: true,
+            secured: Some(secured),
+            ..Options::default()
+        })
+        .await;
+        let queue = Queue::of(&cluster).await;
+        let body = json!({"topic": "mails", "payload": "hello", "id": "1"});
+        wire::request_until_ok(&queue.nats, "mufakat.queue.push", &body).await;
+        cluster.kill_redis();
+        cluster.start_redis().await;
+        let body = json!({"topic": "mails", "consumer": "c"});
+        let popped = wire::request_until_ok(&queue.nats, "mufakat.queue.pop", &body).await;
+        assert_eq!(popped["messages"][0]["payload"], "hello", "{popped}");
+    }
+}
+
+/// The script changes that line alone, and none that somebody wrote instead.
+#[test]
+fn users_of_redis_are_their_owners() {
+    let secured = Secured::new();
+    let made = secured.redis_users();
+    for (line, is_kept) in [
+        ("user default off", false),
+        ("user default off ~own:* +get", true),
+        ("user default on >secret ~* &* +@all", true),
+    ] {
+        secured.replace_first_user(line);
+        let before = secured.redis_users();
+        secured.renew();
+        let expected = if is_kept { &before } else { &made };
+        assert_eq!(&secured.redis_users(), expected, "{line}");
+    }
+}
+
 /// The servers of a Redis Cluster tell a client that came by TLS where the others take it: each is connected
 /// to with the password and the certificates of the one that the URL names, also when it comes back.
 #[tokio::test]

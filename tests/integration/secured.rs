@@ -29,7 +29,7 @@ impl Secured {
     }
 
     /// Certificates, or new ones of the same authority.
-    fn renew(&self) {
+    pub fn renew(&self) {
         let made = Command::new(project("compose/gen-certs.sh"))
             .arg(self.path("certs"))
             .output()
@@ -94,6 +94,19 @@ impl Secured {
             .args(self.redis_tls())
             .arg("--aclfile")
             .arg(self.file("redis", "users.acl"));
+    }
+
+    /// Whom Redis knows, a line each.
+    pub fn redis_users(&self) -> String {
+        fs::read_to_string(self.file("redis", "users.acl")).expect("it was made")
+    }
+
+    /// Has another line in place of the one for the user `default`.
+    pub fn replace_first_user(&self, line: &str) {
+        let users = self.redis_users();
+        let (_, others) = users.split_once('\n').expect("there are several");
+        let users = format!("{line}\n{others}");
+        fs::write(self.file("redis", "users.acl"), users).expect("it is writable");
     }
 
     /// Arguments of a Redis that shows a certificate and wants one.
