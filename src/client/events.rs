@@ -41,6 +41,9 @@ pub struct Events {
     counts: BTreeMap<(String, String), u64>,
 }
 
+/// The field that all replies have and no event.
+const OK: &str = "ok";
+
 /// Runs of nodes times kinds of events whose counts are kept; a watcher of so many begins anew.
 const COUNTS_MAX: usize = 4_096;
 
@@ -54,8 +57,7 @@ impl Events {
         loop {
             let message = self.subscriber.next().await?;
             let event = message.subject.get(self.prefix_bytes..);
-            let fields = serde_json::from_slice(&message.payload);
-            if let (Some(event), Ok(fields)) = (event, fields) {
+            if let (Some(event), Some(fields)) = (event, fields(&message.payload)) {
                 return Some(Event {
                     event: event.to_owned(),
                     missed: missed(&mut self.counts, event, &fields),
@@ -64,6 +66,14 @@ impl Events {
             }
         }
     }
+}
+
+/// What an event says; none of what is no event. A reply is none: in an account that imports the nodes'
+/// subjects, the broker brings it to whatever subject its asker named, be it one of events. Replies
+/// always have [`OK`].
+fn fields(payload: &[u8]) -> Option<Map<String, Value>> {
+    let fields: Map<String, Value> = serde_json::from_slice(payload).ok()?;
+    (!fields.contains_key(OK)).then_some(fields)
 }
 
 /// How many events were missed before one, by its count.
@@ -115,5 +125,24 @@ impl Client {
             prefix_bytes,
             counts: BTreeMap::new(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_is_no_event_wherever_it_comes() {
+        let event = br#"{"resource":"a","token":7}"#;
+        assert_eq!(fields(event).expect("an event")["token"], 7);
+        for other in [
+            &br#"{"ok":true,"resource":"a","token":7}"#[..],
+            br#"{"ok":false,"node":1,"error":{}}"#,
+            b"[]",
+            b"",
+        ] {
+            assert_eq!(fields(other), None, "{other:?}");
+        }
     }
 }

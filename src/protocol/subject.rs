@@ -296,7 +296,9 @@ impl Prefix {
     }
 
     /// Whether an answer may go to this subject. Nodes publish with their own rights, so that a
-    /// reply subject of the cluster or of the broker itself is not served.
+    /// reply subject of the cluster or of the broker itself is not served. Of a client in an account
+    /// that imports the nodes' subjects the broker shows another subject than the client's, about which
+    /// this says nothing.
     pub fn may_reply_to(&self, subject: &str) -> bool {
         let under_prefix = subject
             .strip_prefix(&self.0)

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use futures_util::StreamExt;
+use mufakat::client::{Client, ClientOptions};
 use serde_json::{Value, json};
 
 use crate::permissions::{User, secured_cluster};
@@ -168,4 +169,52 @@ async fn a_team_hears_of_what_is_its_own_and_operators_of_everything() {
     let tokens: Vec<&Value> = granted.map(|(_, body)| &body["token"]).collect();
     let distinct: BTreeSet<String> = tokens.iter().map(|token| token.to_string()).collect();
     assert_eq!(distinct.len(), tokens.len(), "{text}");
+}
+
+/// The broker brings a reply to whatever subject of the account its asker named, be it one of events.
+#[tokio::test]
+async fn a_reply_that_is_brought_to_a_subject_of_events_is_none_to_our_watcher() {
+    let cluster = secured_cluster().await;
+    let team = User::connect(&cluster, "team_b").await;
+    let reports = User::connect(&cluster, "reports").await;
+    let client = Client::new(team.nats.clone(), ClientOptions::default()).await;
+    let client = client.expect("connected");
+    let mut watched = client.lock_events().await.expect("it may");
+    let heard = Heard::by(&team).await;
+    let is_reply = |(_, body): &(String, Value)| body.get("ok").is_some();
+    wait::until("a reply comes as an event", async || {
+        let body = json!({"ttl_ms": 100}).to_string();
+        let (acquire, event) = (
+            "mufakat.lock.acquire.reports.f2",
+            "mufakat.event.lock.expired",
+        );
+        let sent = reports
+            .nats
+            .publish_with_reply(acquire, event, body.into())
+            .await;
+        sent.expect("connected");
+        heard.events().iter().any(is_reply).then_some(())
+    })
+    .await;
+    let release = "mufakat.lock.release.mark";
+    let end = async {
+        loop {
+            let granted = team.ask("mufakat.lock.acquire.mark", json!({})).await;
+            let token = json!({"token": granted["token"]});
+            team.ask(release, token).await;
+        }
+    };
+    let watch = async {
+        while let Some(event) = watched.next().await {
+            assert!(!event.fields.contains_key("ok"), "{event:?}");
+            if event.resource() == Some("mark") {
+                return;
+            }
+        }
+        panic!("the connection was closed");
+    };
+    tokio::select! {
+        () = watch => {}
+        () = end => {}
+    }
 }
