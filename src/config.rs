@@ -1,4 +1,5 @@
-//! The configuration of one node: flag, then environment, then file, then default.
+//! The configuration of one node: flag, then environment, then file, then a context of the NATS command
+//! line for the servers of NATS, then default.
 //!
 //! `layers::SETTINGS` lists every setting with its name in the file and in the environment; the flag is
 //! the file's name with dashes. The layers are merged by name before anything is checked, so that
@@ -59,6 +60,10 @@ pub struct NodeArgs {
     /// NATS servers, with commas between them: `--nats`, which all commands share.
     #[arg(skip)]
     pub nats: Option<String>,
+    /// The context of the NATS command line, `--nats-context`, and the NATS servers that it names.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub nats_context: Option<(String, String)>,
     /// Redis, as redis://, rediss:// for TLS, redis+sentinel:// or redis+cluster://; without one the node runs without Redis [env: REDIS_URL, REDIS_URL_FILE]
     #[arg(long, value_name = "URL")]
     pub redis: Option<String>,
@@ -335,6 +340,9 @@ fn layered(
         .clone()
         .or_else(|| given(&environment, CONFIG_ENV).map(PathBuf::from));
     let mut figment = Figment::new().merge(Layer::defaults());
+    if let Some((name, servers)) = &args.nats_context {
+        figment = figment.merge(Layer::nats_context(name, servers));
+    }
     if let Some(file) = file {
         figment = figment.merge(Layer::file(&file)?);
     }

@@ -13,7 +13,7 @@ use async_nats::{Client, Event, HeaderMap};
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::StreamExt;
 
-use crate::broker::options::NatsOptions;
+use crate::broker::options::{NatsOptions, Resolved};
 use crate::broker::{
     Broker, Headers, Message, Outgoing, PublishError, SubscribeError, Subscription,
 };
@@ -59,8 +59,10 @@ impl NatsBroker {
             explained: Mutex::new(None),
             refused: Mutex::new(None),
         });
+        let Resolved {
+            servers, options, ..
+        } = options.resolve()?;
         let client = options
-            .connect_options()?
             .name(name)
             // The first of several servers is the one that is nearest, for both connections of a node.
             .retain_servers_order()
@@ -78,7 +80,7 @@ impl NatsBroker {
                 watch.note(&event);
                 async {}
             })
-            .connect(options.servers()?)
+            .connect(servers)
             .await?;
         Ok(NatsBroker { client })
     }
@@ -131,9 +133,11 @@ impl Watch {
     async fn explain(self: Arc<Self>) {
         let connection = self.label();
         let attempt = async {
-            let options = self.options.connect_options()?;
+            let Resolved {
+                servers, options, ..
+            } = self.options.resolve()?;
             let options = options.connection_timeout(CONNECT_TIMEOUT);
-            options.connect(self.options.servers()?).await?;
+            options.connect(servers).await?;
             anyhow::Ok(())
         };
         if let Err(error) = attempt.await {

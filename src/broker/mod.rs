@@ -52,6 +52,7 @@ pub mod leaving;
 pub mod listen;
 pub mod options;
 pub mod own;
+pub mod pem;
 pub mod relay;
 pub mod reply;
 pub mod seam;

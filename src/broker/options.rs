@@ -1,19 +1,22 @@
 //! How to reach the NATS server: the options of the NATS command line, for nodes and clients.
 
-use std::env;
-use std::fmt;
-use std::fs;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::{env, fmt, fs, io};
 
 use async_nats::{ConnectOptions, ServerAddr};
 use serde::Deserialize;
+
+use crate::broker::pem::{self, PemError};
+use crate::config::{self, ConfigError};
 
 /// Where the broker is and who one is there. Flags win over environment variables.
 #[derive(Clone, Default, Deserialize, clap::Args)]
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "NATS connection")]
 pub struct NatsOptions {
-    /// Servers to connect to, separated by commas [default: nats://127.0.0.1:4222].
+    /// Servers to connect to, separated by commas [default: nats://127.0.0.1:4222]. NATS_URL_FILE names a
+    /// file to read them from instead.
     #[arg(
         id = "nats",
         long,
@@ -129,8 +132,12 @@ pub enum NatsOptionsError {
     Unreadable {
         what: &'static str,
         path: PathBuf,
-        reason: std::io::Error,
+        reason: io::Error,
     },
+    #[error(transparent)]
+    Secret(#[from] ConfigError),
+    #[error(transparent)]
+    Pem(#[from] PemError),
     #[error("{0}")]
     Contradiction(&'static str),
     #[error("the NATS context {name}: {reason}")]
@@ -165,41 +172,54 @@ struct Context {
     inbox_prefix: String,
 }
 
-impl NatsOptions {
-    /// The servers to connect to, at least one.
-    ///
-    /// # Errors
-    /// When an address is none, or when the context cannot be read.
-    pub fn servers(&self) -> Result<Vec<ServerAddr>, NatsOptionsError> {
-        let resolved = self.resolved()?;
-        let urls = resolved.url.as_deref().unwrap_or(URL_DEFAULT);
-        urls.split(',')
-            .map(str::trim)
-            .map(|url| {
-                url.parse()
-                    .map_err(|source: std::io::Error| NatsOptionsError::Url {
-                        reason: source.to_string(),
-                    })
-            })
-            .collect()
-    }
-
+/// What a connection is made with.
+pub struct Resolved {
+    /// At least one.
+    pub servers: Vec<ServerAddr>,
+    /// Everything but the servers; the caller adds how to reconnect.
+    pub options: ConnectOptions,
     /// What subjects of answers begin with, if it was chosen.
+    pub inbox_prefix: Option<String>,
+}
+
+impl NatsOptions {
+    /// These options, filled up from `*_FILE` variables and then from the context, and checked.
     ///
     /// # Errors
-    /// When a file or the context cannot be read.
-    pub fn inbox_prefix(&self) -> Result<Option<String>, NatsOptionsError> {
-        Ok(self.resolved()?.inbox_prefix)
+    /// When an address is none, a file cannot be read or is of no use, or options contradict each other.
+    pub fn resolve(&self) -> Result<Resolved, NatsOptionsError> {
+        let filled = self.filled()?;
+        Ok(Resolved {
+            servers: filled.servers()?,
+            options: filled.connect_options()?,
+            inbox_prefix: filled.inbox_prefix,
+        })
     }
 
-    /// Everything but the addresses; the caller adds how to reconnect.
+    /// The servers that the context names, if there is a context and it names some.
     ///
     /// # Errors
-    /// When a file cannot be read or options contradict each other.
-    pub fn connect_options(&self) -> Result<ConnectOptions, NatsOptionsError> {
-        let resolved = self.resolved()?;
-        let mut options = resolved.with_identity(ConnectOptions::new())?;
-        if let Some(prefix) = &resolved.inbox_prefix {
+    /// When the context cannot be read.
+    pub fn servers_of_context(&self) -> Result<Option<String>, NatsOptionsError> {
+        let context = self.context.as_deref().map(context).transpose()?;
+        let url = context.map(|context| context.url);
+        Ok(url.filter(|url| !url.is_empty()))
+    }
+
+    fn servers(&self) -> Result<Vec<ServerAddr>, NatsOptionsError> {
+        let urls = self.url.as_deref().unwrap_or(URL_DEFAULT);
+        let server = |url: &str| {
+            url.parse()
+                .map_err(|reason: io::Error| NatsOptionsError::Url {
+                    reason: reason.to_string(),
+                })
+        };
+        urls.split(',').map(str::trim).map(server).collect()
+    }
+
+    fn connect_options(&self) -> Result<ConnectOptions, NatsOptionsError> {
+        let mut options = self.with_identity(ConnectOptions::new())?;
+        if let Some(prefix) = &self.inbox_prefix {
             let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '*' | '>');
             if prefix.contains(odd) || prefix.split('.').any(str::is_empty) {
                 return Err(NatsOptionsError::Contradiction(
@@ -209,7 +229,7 @@ impl NatsOptions {
             }
             options = options.custom_inbox_prefix(prefix);
         }
-        resolved.with_tls(options)
+        self.with_tls(options)
     }
 
     fn with_identity(&self, options: ConnectOptions) -> Result<ConnectOptions, NatsOptionsError> {
@@ -243,12 +263,16 @@ impl NatsOptions {
 
     fn with_tls(&self, mut options: ConnectOptions) -> Result<ConnectOptions, NatsOptionsError> {
         if let Some(ca) = &self.ca {
+            pem::check_certificates("--nats-ca or NATS_CA", ca)?;
             options = options.add_root_certificates(ca.clone()).require_tls(true);
         }
         match (&self.cert, &self.key) {
-            (Some(cert), Some(key)) => Ok(options
-                .add_client_certificate(cert.clone(), key.clone())
-                .require_tls(true)),
+            (Some(cert), Some(key)) => {
+                pem::check_certificates("--nats-cert or NATS_CERT", cert)?;
+                pem::check_key("--nats-key or NATS_KEY", key)?;
+                let options = options.add_client_certificate(cert.clone(), key.clone());
+                Ok(options.require_tls(true))
+            }
             (None, None) => Ok(options),
             _ => Err(NatsOptionsError::Contradiction(
                 "a NATS client certificate and its key come together (--nats-cert, --nats-key)",
@@ -256,21 +280,20 @@ impl NatsOptions {
         }
     }
 
-    /// These options, filled up from `*_FILE` variables and then from the context.
-    fn resolved(&self) -> Result<NatsOptions, NatsOptionsError> {
-        let mut resolved = self.clone();
-        if resolved.password.is_none() {
-            let what = "the NATS password (NATS_PASSWORD_FILE)";
-            resolved.password = secret_file("NATS_PASSWORD_FILE", what)?;
-        }
-        if resolved.token.is_none() {
-            let what = "the NATS token (NATS_TOKEN_FILE)";
-            resolved.token = secret_file("NATS_TOKEN_FILE", what)?;
+    fn filled(&self) -> Result<NatsOptions, NatsOptionsError> {
+        let mut filled = self.clone();
+        let environment = config::environment();
+        for (option, variable) in [
+            (&mut filled.url, "NATS_URL"),
+            (&mut filled.password, "NATS_PASSWORD"),
+            (&mut filled.token, "NATS_TOKEN"),
+        ] {
+            fill_from_file(option, variable, &environment)?;
         }
         if let Some(name) = &self.context {
-            resolved.fill_from(context(name)?);
+            filled.fill_from(context(name)?);
         }
-        Ok(resolved)
+        Ok(filled)
     }
 
     fn fill_from(&mut self, context: Context) {
@@ -302,7 +325,7 @@ impl NatsOptions {
 }
 
 /// Hosts and ports for a message, without users and passwords that an address may contain.
-pub fn without_secrets(servers: &[ServerAddr]) -> String {
+pub fn addresses(servers: &[ServerAddr]) -> String {
     let shown: Vec<_> = servers
         .iter()
         .map(|server| format!("{}:{}", server.host(), server.port()))
@@ -325,14 +348,35 @@ fn context(name: &str) -> Result<Context, NatsOptionsError> {
         .ok_or_else(|| failed("there is no home directory".to_owned()))?;
     let path = home.join("nats/context").join(format!("{name}.json"));
     let text = fs::read_to_string(&path).map_err(|e| failed(format!("{}: {e}", path.display())))?;
-    serde_json::from_str(&text).map_err(|e| failed(format!("{}: {e}", path.display())))
+    parsed(&text).map_err(|reason| failed(format!("{}: {reason}", path.display())))
 }
 
-fn secret_file(variable: &str, what: &'static str) -> Result<Option<String>, NatsOptionsError> {
-    env::var_os(variable)
-        .filter(|path| !path.is_empty())
-        .map(|path| read(what, Path::new(&path)))
-        .transpose()
+/// What is wrong is told by its place alone, since it may be a secret.
+fn parsed(text: &str) -> Result<Context, String> {
+    serde_json::from_str(text).map_err(|wrong| {
+        let (line, column) = (wrong.line(), wrong.column());
+        format!("is no context at line {line}, column {column}")
+    })
+}
+
+/// Reads a secret from the file that `<variable>_FILE` names. A flag wins over both variables, whose file is
+/// not read then; of the variables there may be one.
+fn fill_from_file(
+    option: &mut Option<String>,
+    variable: &str,
+    environment: &BTreeMap<String, String>,
+) -> Result<(), ConfigError> {
+    let is_by_flag = option.is_some() && option.as_ref() != environment.get(variable);
+    if is_by_flag {
+        return Ok(());
+    }
+    let file = format!("{variable}_FILE");
+    let by_file = environment.get(&file).cloned();
+    let given = [(variable.to_owned(), option.take()), (file, by_file)];
+    let given = given.into_iter();
+    let given = given.filter_map(|(name, value)| Some((name, value?)));
+    *option = config::secret(&given.collect(), variable)?;
+    Ok(())
 }
 
 /// A file's text without the line end that editors add.
@@ -351,78 +395,4 @@ fn unreadable(what: &'static str, path: &Path, reason: std::io::Error) -> NatsOp
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn options(user: Option<&str>, password: Option<&str>) -> NatsOptions {
-        NatsOptions {
-            user: user.map(str::to_owned),
-            password: password.map(str::to_owned),
-            ..NatsOptions::default()
-        }
-    }
-
-    #[test]
-    fn several_servers_are_separated_by_commas() {
-        let mut options = NatsOptions::default();
-        let shown = |options: &NatsOptions| without_secrets(&options.servers().unwrap());
-        assert_eq!(shown(&options), "127.0.0.1:4222");
-        options.url = Some("nats://u:secret@a:1, tls://b".to_owned());
-        assert_eq!(shown(&options), "a:1, b:4222");
-        options.url = Some("nats://u:secret@:::".to_owned());
-        let error = options.servers().unwrap_err().to_string();
-        assert!(!error.contains("secret"), "{error}");
-    }
-
-    #[test]
-    fn a_context_fills_up_but_never_mixes_identities() {
-        let context = || Context {
-            url: "nats://c".into(),
-            user: "theirs".into(),
-            password: "p".into(),
-            ..Context::default()
-        };
-        let mut nobody = NatsOptions::default();
-        nobody.fill_from(context());
-        assert_eq!(nobody.user.as_deref(), Some("theirs"));
-        assert_eq!(nobody.url.as_deref(), Some("nats://c"));
-        let mut somebody = options(Some("ours"), None);
-        somebody.fill_from(context());
-        assert_eq!(somebody.user.as_deref(), Some("ours"));
-        assert_eq!(somebody.password, None);
-    }
-
-    #[test]
-    fn halves_are_refused() {
-        assert!(options(None, Some("p")).connect_options().is_err());
-        let certificate = NatsOptions {
-            cert: Some("c.pem".into()),
-            ..NatsOptions::default()
-        };
-        assert!(certificate.connect_options().is_err());
-        assert!(options(Some("u"), Some("p")).connect_options().is_ok());
-    }
-
-    #[test]
-    fn an_inbox_is_no_wildcard() {
-        for (prefix, is_right) in [
-            ("_INBOX_a", true),
-            ("a.b", true),
-            ("a.>", false),
-            ("a.", false),
-            ("", false),
-        ] {
-            let options = NatsOptions {
-                inbox_prefix: Some(prefix.to_owned()),
-                ..NatsOptions::default()
-            };
-            assert_eq!(options.connect_options().is_ok(), is_right, "{prefix}");
-        }
-    }
-
-    #[test]
-    fn secrets_do_not_show() {
-        let shown = format!("{:?}", options(Some("u"), Some("secret")));
-        assert!(!shown.contains("secret"), "{shown}");
-    }
-}
+mod tests;

@@ -10,7 +10,7 @@ use clap::builder::Resettable;
 use clap::{Arg, Args, Parser, Subcommand};
 use serde::Serialize;
 
-use crate::broker::options::NatsOptions;
+use crate::broker::options::{NatsOptions, NatsOptionsError};
 use crate::cli::output::{say, write_out};
 use crate::client::{Client, ClientError, ClientOptions, ConnectError, ConnectOptions, Target};
 use crate::config::{self, Config, NodeArgs};
@@ -126,13 +126,15 @@ fn flag_alone(servers: Arg) -> Arg {
 }
 
 impl NodeCommand {
-    /// The flags as the configuration takes them.
-    fn settings(self) -> NodeArgs {
-        NodeArgs {
+    /// The flags as the configuration takes them, and what a context that they name says.
+    fn settings(self) -> Result<NodeArgs, NatsOptionsError> {
+        let servers = self.nats.servers_of_context()?;
+        Ok(NodeArgs {
             nats: self.nats.url,
+            nats_context: self.nats.context.zip(servers),
             prefix: self.prefix.map(String::from),
             ..self.args
-        }
+        })
     }
 }
 
@@ -360,7 +362,7 @@ pub async fn run(cli: Cli) -> ExitStatus {
 
 async fn run_node(command: NodeCommand) -> anyhow::Result<()> {
     let nats = command.nats.clone();
-    let config = Config::load(command.settings(), config::environment())?;
+    let config = Config::load(command.settings()?, config::environment())?;
     node::run(config, nats).await
 }
 

@@ -17,7 +17,8 @@ pub(super) enum ConfigCommand {
 
 /// Whether a node would start with these flags, this environment and this file.
 ///
-/// Takes what `mufakat node` takes, and reads the files of credentials that are named. Connects to nothing.
+/// Takes what `mufakat node` takes, and reads the files that are named, of credentials, certificates and keys.
+/// Connects to nothing.
 /// Exit code 1 and a message that names the setting, if not.
 ///
 /// Examples:
@@ -57,7 +58,7 @@ pub(super) fn run(command: ConfigCommand) -> anyhow::Result<()> {
     match command {
         ConfigCommand::Check(args) => {
             let nats = args.node.nats.clone();
-            let config = Config::load(args.node.settings(), environment)?;
+            let config = Config::load(args.node.settings()?, environment)?;
             node::check(&config, &nats)?;
             for warning in config.warnings() {
                 say(format_args!("mufakat: {warning}"));
@@ -65,7 +66,7 @@ pub(super) fn run(command: ConfigCommand) -> anyhow::Result<()> {
             write_out(format!("node {} would start", config.id))?;
         }
         ConfigCommand::Print(args) => {
-            write_out(Config::in_force(args.node.settings(), environment)?)?;
+            write_out(Config::in_force(args.node.settings()?, environment)?)?;
         }
     }
     Ok(())

@@ -142,26 +142,26 @@ impl Client {
     /// When options contradict each other, name unreadable files or an inbox that nodes do not answer to,
     /// and when no server answers.
     pub async fn connect(connect: &ConnectOptions) -> Result<Self, ConnectError> {
-        let servers = connect.nats.servers()?;
-        let options = connect.nats.connect_options()?;
+        let resolved = connect.nats.resolve()?;
         let prefix = &connect.client.prefix;
-        if let Some(inbox) = connect.nats.inbox_prefix()?
+        if let Some(inbox) = resolved.inbox_prefix
             && !prefix.may_reply_to(&inbox)
         {
             let prefix = prefix.clone();
             return Err(ConnectError::Unanswered { inbox, prefix });
         }
-        let nats = options
+        let nats = resolved
+            .options
             .event_callback(|event| async move {
                 // Without this a request that the broker does not let through only ends unanswered.
                 if let async_nats::Event::ServerError(error) = event {
                     tracing::warn!(%error, "NATS refuses what this client wants");
                 }
             })
-            .connect(&servers[..])
+            .connect(&resolved.servers[..])
             .await
             .map_err(|reason| ConnectError::Unreachable {
-                servers: options::without_secrets(&servers),
+                servers: options::addresses(&resolved.servers),
                 reason,
             })?;
         Ok(Client::new(nats, connect.client.clone()).await?)

@@ -52,7 +52,7 @@ impl<'a> Check<'a> {
             redis_tls: self.redis_tls(redis.as_ref(), redis_files)?,
             redis,
             redis_durability_asserted: self.asserted(merged.redis_durability_asserted)?,
-            data_dir: present("data_dir", merged.data_dir)?,
+            data_dir: self.data_dir(merged.data_dir)?,
             http: self.http(merged.http)?,
             prefix: self.prefix(merged.prefix)?,
             heartbeat: self.time("heartbeat", &merged.heartbeat)?,
@@ -231,6 +231,15 @@ impl<'a> Check<'a> {
         let missing = flag(missing);
         let message = format!("a certificate and its key come together; give {missing} too");
         self.invalid(given, message)
+    }
+
+    fn data_dir(&self, directory: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
+        let directory = present("data_dir", directory)?;
+        if directory.as_os_str().is_empty() {
+            let message = "is empty; right would be /var/lib/mufakat";
+            return Err(self.invalid("data_dir", message.to_owned()));
+        }
+        Ok(directory)
     }
 
     fn http(&self, http: Option<String>) -> Result<Option<SocketAddr>, ConfigError> {

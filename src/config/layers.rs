@@ -158,6 +158,14 @@ impl Layer {
         }
     }
 
+    /// Where a context of the NATS command line says that the broker is.
+    pub(super) fn nats_context(name: &str, servers: &str) -> Self {
+        Self {
+            name: format!("the NATS context {name}"),
+            values: Dict::from([("nats".to_owned(), Value::from(servers))]),
+        }
+    }
+
     pub(super) fn file(path: &Path) -> Result<Self, ConfigError> {
         let name = path.display().to_string();
         let refused = |message: String| ConfigError::File {

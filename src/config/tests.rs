@@ -108,6 +108,35 @@ fn each_layer_beats_the_one_below() {
 }
 
 #[test]
+fn servers_of_a_context_are_below_all_but_the_default() {
+    let with_context = |line: &str, servers: &str| NodeArgs {
+        nats_context: Some(("prod".to_owned(), servers.to_owned())),
+        ..args(&format!("{LEAST} {line}"))
+    };
+    let of_file = file("nats = 'nats://of-file'");
+    let of_file = format!("--config {}", of_file.path().display());
+    for (line, environment, expected) in [
+        ("", vec![], "nats://***@c:1\"  # the NATS context prod\n"),
+        (&of_file, vec![], "nats://of-file\"  # /"),
+        (
+            "",
+            env(&[("NATS_URL", "nats://e")]),
+            "nats://e\"  # environment\n",
+        ),
+        ("--nats nats://f", vec![], "nats://f\"  # flags\n"),
+    ] {
+        let shown = Config::in_force(with_context(line, "nats://u:p@c:1"), environment);
+        let shown = shown.expect("valid");
+        let expected = format!("nats = \"{expected}");
+        assert!(shown.contains(&expected), "{expected} is not in {shown}");
+    }
+    let wrong = Config::load(with_context("", "http://c"), env(&[]));
+    let wrong = wrong.expect_err("no server of NATS").to_string();
+    let start = "nats in the NATS context prod: scheme `http`";
+    assert!(wrong.starts_with(start), "{wrong}");
+}
+
+#[test]
 fn a_flag_equal_to_its_default_beats_environment_and_file() {
     let file = file("prefix = 'file'\nsnapshot_entries = 7\n");
     let path = file.path().to_str().expect("path");
@@ -239,6 +268,16 @@ fn an_empty_variable_is_not_set() {
             .redis,
         None
     );
+}
+
+#[test]
+fn a_directory_has_a_name() {
+    let file = file("id = 1\npeers = [1]\ndata_dir = ''");
+    let path = file.path().display().to_string();
+    let refused = Config::load(args(&format!("--config {path}")), env(&[]));
+    let message = refused.expect_err("it is empty").to_string();
+    let expected = format!("data_dir in {path}: is empty; right would be /var/lib/mufakat");
+    assert_eq!(message, expected);
 }
 
 #[test]

@@ -17,9 +17,7 @@ use crate::stats::{Connection, Stats};
 /// # Errors
 /// What would end a node with this configuration at its start.
 pub fn check(config: &Config, nats: &NatsOptions) -> Result<()> {
-    let nats = nats_options(config, nats);
-    nats.connect_options()?;
-    nats.servers()?;
+    nats_options(config, nats).resolve()?;
     if let Some(address) = redis_address(config) {
         address.check()?;
     }

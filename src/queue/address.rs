@@ -23,6 +23,7 @@ use redis::{
 use super::durability::Level;
 use super::keys::Keyspace;
 use super::slots::{Place, tag_in};
+use crate::broker::pem::{self, PemError};
 use crate::config::{ClusterServers, Sentinels, TlsFiles};
 use crate::protocol::Prefix;
 
@@ -55,6 +56,9 @@ pub enum RedisAddressError {
          Cluster): {0}"
     )]
     Url(String),
+    #[error(transparent)]
+    Pem(#[from] PemError),
+    /// A file that was there, and is not any more.
     #[error("TLS to Redis: cannot read {file}: {reason}")]
     File { file: String, reason: String },
     #[error("TLS to Redis: {0}")]
@@ -139,6 +143,13 @@ impl RedisAddress {
     /// # Errors
     /// When the URL is none, or a file cannot be read or holds no certificate or key.
     pub fn check(&self) -> Result<(), RedisAddressError> {
+        if let Some(ca) = &self.tls.ca {
+            pem::check_certificates("--redis-ca or REDIS_CA", ca)?;
+        }
+        if let Some((cert, key)) = &self.tls.identity {
+            pem::check_certificates("--redis-cert or REDIS_CERT", cert)?;
+            pem::check_key("--redis-key or REDIS_KEY", key)?;
+        }
         match self.seeds()? {
             Some(seeds) => seeds
                 .iter()
@@ -297,11 +308,7 @@ mod tests {
         let error = refusal("rediss://user:secret@host", absent);
         assert!(error.contains("/nowhere/ca.pem"), "{error}");
         let file = tempfile::NamedTempFile::new().expect("a file");
-        fs::write(
-            file.path(),
-            "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
-        )
-        .expect("it is writable");
+        fs::write(file.path(), "garbage").expect("it is writable");
         for url in [
             "rediss://user:secret@host",
             "redis://user:secret@host",
@@ -309,7 +316,8 @@ mod tests {
             "rediss+cluster://user:secret@host,other",
         ] {
             let error = refusal(url, file.path());
-            assert!(error.contains("TLS to Redis"), "{error}");
+            let start = format!("--redis-ca or REDIS_CA: {}: ", file.path().display());
+            assert!(error.starts_with(&start), "{error}");
             assert!(!error.contains("secret"), "{error}");
         }
     }

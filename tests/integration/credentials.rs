@@ -61,9 +61,8 @@ impl Broker {
             url: Some(self.url.clone()),
             ..options
         };
-        let servers = options.servers().expect("a good address");
-        let connect = options.connect_options().map_err(|error| error.to_string());
-        let connected = connect?.connect(servers).await;
+        let resolved = options.resolve().map_err(|error| error.to_string())?;
+        let connected = resolved.options.connect(resolved.servers).await;
         connected.map(drop).map_err(|error| error.to_string())
     }
 }

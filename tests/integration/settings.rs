@@ -184,6 +184,25 @@ async fn a_check_refuses_what_a_node_refuses_and_says_the_cause_once() {
     let home = home();
     let least = least(&home);
     const NOT_THERE: &str = "No such file or directory";
+    context(&home, "hush", r#"{"password":31337424242}"#);
+    let file = |name: &str, text: &str| {
+        let path = home.path().join(name);
+        fs::write(&path, text).expect("a file can be made");
+        path.display().to_string()
+    };
+    let certificate = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+    let files = [
+        ("GARBAGE", file("garbage.pem", "hush")),
+        ("CERTIFICATE", file("certificate.pem", certificate)),
+        ("NO-DIRECTORY", file("node.toml", "data_dir = ''")),
+    ];
+    let named = |text: &str| {
+        let mut text = text.to_owned();
+        for (name, path) in &files {
+            text = text.replace(name, path);
+        }
+        text
+    };
     for (words, environment, what) in [
         ("--nats-cert /nope", &[][..], "--nats-key"),
         ("--nats-creds /nope", &[], NOT_THERE),
@@ -193,9 +212,36 @@ async fn a_check_refuses_what_a_node_refuses_and_says_the_cause_once() {
         (
             "--nats-user u",
             &[("NATS_PASSWORD_FILE", "/nope")],
-            "(NATS_PASSWORD_FILE)",
+            "NATS_PASSWORD_FILE: /nope: ",
         ),
-        ("", &[("NATS_TOKEN_FILE", "/nope")], "(NATS_TOKEN_FILE)"),
+        (
+            "",
+            &[("NATS_TOKEN_FILE", "/nope")],
+            "NATS_TOKEN_FILE: /nope: ",
+        ),
+        (
+            "--nats-user u",
+            &[("NATS_PASSWORD", "p"), ("NATS_PASSWORD_FILE", "/nope")],
+            "NATS_PASSWORD_FILE: NATS_PASSWORD is given too",
+        ),
+        ("", &[("NATS_CA", "/nope")], "NATS_CA: /nope: No such file"),
+        ("", &[("NATS_CA", "GARBAGE")], "holds no certificate in PEM"),
+        (
+            "--nats-cert CERTIFICATE --nats-key GARBAGE",
+            &[],
+            "NATS_KEY: GARBAGE: holds no private key in PEM",
+        ),
+        (
+            "--redis rediss://127.0.0.1 --redis-ca GARBAGE",
+            &[],
+            "--redis-ca or REDIS_CA: GARBAGE: holds no certificate in PEM",
+        ),
+        (
+            "--nats-context hush",
+            &[],
+            "/hush.json: is no context at line 1, column ",
+        ),
+        ("--config NO-DIRECTORY", &[], "data_dir in "),
         ("", &[("NATS_PASSWORD", "p")], "needs a user"),
         (
             "--redis rediss://127.0.0.1 --redis-ca /nope",
@@ -203,14 +249,29 @@ async fn a_check_refuses_what_a_node_refuses_and_says_the_cause_once() {
             NOT_THERE,
         ),
     ] {
-        let words = format!("{least} {words}");
+        let least = match words.contains("--config") {
+            // A flag would beat the file.
+            true => "--id 1 --peers 1",
+            false => &least,
+        };
+        let words = named(&format!("{least} {words}"));
+        let environment: Vec<(&str, String)> = environment
+            .iter()
+            .map(|&(name, value)| (name, named(value)))
+            .collect();
+        let environment: Vec<(&str, &str)> = environment
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        let environment = &environment[..];
         let checked = ran(&mut mufakat(
             &home,
             &format!("config check {words}"),
             environment,
         ));
         let refusal = checked.expect_err(&words);
-        assert!(refusal.contains(what), "{words}: {refusal}");
+        assert!(refusal.contains(&named(what)), "{words}: {refusal}");
+        assert!(!refusal.contains("31337"), "{words}: {refusal}");
         assert!(
             refusal.matches(NOT_THERE).count() <= 1,
             "{words}: {refusal}"
@@ -226,6 +287,76 @@ async fn a_check_refuses_what_a_node_refuses_and_says_the_cause_once() {
     ));
     let refusal = restored.expect_err("there is no such backup");
     assert_eq!(refusal.matches(NOT_THERE).count(), 1, "{refusal}");
+}
+
+/// Writes a context of the NATS command line.
+fn context(home: &TempDir, name: &str, text: &str) {
+    let contexts = home.path().join(".config/nats/context");
+    fs::create_dir_all(&contexts).expect("a directory can be made");
+    fs::write(contexts.join(format!("{name}.json")), text).expect("a file can be made");
+}
+
+#[test]
+fn a_node_goes_where_its_context_says_unless_it_is_told_otherwise() {
+    let home = home();
+    context(&home, "prod", r#"{"url":"nats://me:hush@prod:4222"}"#);
+    context(&home, "silent", r#"{"user":"me","password":"hush"}"#);
+    let words = format!("config print {}", least(&home));
+    let of_prod = [("NATS_CONTEXT", "prod")];
+    for (more, environment, expected) in [
+        (
+            "",
+            &of_prod[..],
+            "nats://***@prod:4222\"  # the NATS context prod\n",
+        ),
+        (
+            "--nats-context prod",
+            &[],
+            "nats://***@prod:4222\"  # the NATS context prod\n",
+        ),
+        (
+            "",
+            &[("NATS_CONTEXT", "silent")],
+            "nats://127.0.0.1:4222\"  # defaults\n",
+        ),
+        (
+            "",
+            &[("NATS_CONTEXT", "prod"), ("NATS_URL", "nats://other")],
+            "nats://other\"  # environment\n",
+        ),
+        ("--nats nats://other", &of_prod, "nats://other\"  # flags\n"),
+    ] {
+        let printed = ran(&mut mufakat(&home, &format!("{words} {more}"), environment));
+        let printed = printed.expect("valid");
+        let expected = format!("nats = \"{expected}");
+        assert!(printed.contains(&expected), "{expected}: {printed}");
+        assert!(!printed.contains("hush"), "{printed}");
+    }
+}
+
+#[test]
+fn a_command_reads_secrets_from_files_too() {
+    let home = home();
+    let url = home.path().join("url");
+    // Nobody listens there.
+    fs::write(&url, "nats://me:hush@127.0.0.1:1\n").expect("a file can be made");
+    let url = url.display().to_string();
+    let said = |words: &str, environment: &[(&str, &str)]| {
+        let refused = ran(&mut mufakat(&home, words, environment));
+        refused.expect_err("there is no server")
+    };
+    let by_file = [("NATS_URL_FILE", url.as_str())];
+    let refused = said("lock get a", &by_file);
+    assert!(refused.contains("connect to 127.0.0.1:1:"), "{refused}");
+    assert!(!refused.contains("hush"), "{refused}");
+    let by_flag = said("lock get a --nats nats://127.0.0.1:2", &by_file);
+    assert!(by_flag.contains("connect to 127.0.0.1:2:"), "{by_flag}");
+    for (name, value) in [("NATS_URL", "nats://127.0.0.1:2"), ("NATS_TOKEN", "t")] {
+        let file = format!("{name}_FILE");
+        let both = said("lock get a", &[(name, value), (&file, &url)]);
+        let expected = format!("mufakat: {file}: {name} is given too; give one of the two\n");
+        assert_eq!(both, expected);
+    }
 }
 
 #[test]

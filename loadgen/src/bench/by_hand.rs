@@ -71,8 +71,8 @@ async fn echo(
     clients: u32,
     duration: Duration,
 ) -> Result<ByHand> {
-    let servers = nats.servers()?;
-    let client = nats.connect_options()?.connect(&servers[..]).await?;
+    let resolved = nats.resolve()?;
+    let client = resolved.options.connect(resolved.servers).await?;
     let subject = async_nats::Subject::from(subject);
     let cpu_before = cpu::of_this_thread();
     let start = Instant::now();

@@ -82,8 +82,8 @@ impl Coordinator {
         name: &RunName,
     ) -> Result<Self> {
         let (group, workers) = (&flags.group, flags.workers);
-        let servers = nats.servers()?;
-        let nats = nats.connect_options()?.connect(&servers[..]).await?;
+        let resolved = nats.resolve()?;
+        let nats = resolved.options.connect(resolved.servers).await?;
         let job = name.as_str().to_owned();
         let told = nats.subscribe(format!("{job}.told")).await?;
         // Of several coordinators of a group one hears of each request.

@@ -31,8 +31,8 @@ const START_MAX: Duration = Duration::from_secs(90);
 /// # Errors
 /// The broker cannot be reached, or the coordinator refuses. With `--once` also when the job fails.
 pub async fn work(flags: &WorkerFlags, nats: &NatsOptions) -> Result<()> {
-    let servers = nats.servers()?;
-    let client = nats.connect_options()?.connect(&servers[..]).await?;
+    let resolved = nats.resolve()?;
+    let client = resolved.options.connect(resolved.servers).await?;
     loop {
         eprintln!("Waiting for a coordinator of the group {}.", flags.group);
         let job = join(&client, &flags.group).await?;

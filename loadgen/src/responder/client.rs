@@ -16,13 +16,14 @@ pub async fn answer(
     ready: oneshot::Sender<()>,
     stopped: oneshot::Receiver<()>,
 ) -> Result<()> {
-    let client = nats
-        .connect_options()?
+    let resolved = nats.resolve()?;
+    let client = resolved
+        .options
         .name("loadgen echo")
         .subscription_capacity(MESSAGES_WAITING_MAX)
         .client_capacity(MESSAGES_WAITING_MAX)
         .skip_subject_validation(true)
-        .connect(&nats.servers()?[..])
+        .connect(resolved.servers)
         .await
         .context("the echo responder cannot connect")?;
     let mut requests = client.subscribe(subject.to_owned()).await?;

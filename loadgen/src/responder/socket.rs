@@ -28,7 +28,7 @@ impl Socket {
     /// # Errors
     /// The broker cannot be reached, asks for TLS, or refuses.
     pub fn connect(nats: &NatsOptions, subject: &str) -> Result<Self> {
-        let address = nats.servers()?.swap_remove(0);
+        let address = nats.resolve()?.servers.swap_remove(0);
         let files = [&nats.creds, &nats.nkey, &nats.cert, &nats.ca];
         if address.tls_required()
             || nats.context.is_some()
