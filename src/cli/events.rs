@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::cli::lock::lines::length;
 use crate::cli::reader::while_read;
 use crate::cli::{Connection, Failure};
+use crate::client::ClientError;
 use crate::client::events::{Event, Events};
 
 /// What a watcher asked for; nothing asks for all.
@@ -49,7 +50,7 @@ pub(super) async fn watch(
     wants: impl Fn(&Event) -> bool,
 ) -> Result<(), Failure> {
     while_read(async {
-        while let Some(event) = events.next().await {
+        while let Some(event) = events.next().await.map_err(ClientError::from)? {
             if wants(&event) && !connection.print_to_reader(&event, |event| line(event, subject))? {
                 break;
             }

@@ -22,14 +22,23 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// The code of a node's answer.
+    /// The code of a node's answer, or what the broker's comes to.
     pub fn code(&self) -> Option<Code> {
-        self.details().map(|error| error.code)
+        match self {
+            ClientError::Unanswered {
+                error: RequestError::Forbidden(_) | RequestError::Unheard(_),
+                ..
+            } => Some(Code::Forbidden),
+            _ => self.details().map(|error| error.code),
+        }
     }
 
-    /// The status of a node's answer.
+    /// The status of that code.
     pub fn status(&self) -> Option<u16> {
-        self.details().map(|error| error.status)
+        match self.details() {
+            Some(error) => Some(error.status),
+            None => self.code().map(Code::status),
+        }
     }
 
     /// A node's answer in full.
@@ -55,9 +64,13 @@ impl ClientError {
     pub fn retryable(&self) -> bool {
         match self {
             ClientError::Refused(error) => error.retryable,
-            ClientError::Unanswered { error, .. } => {
-                !matches!(error, RequestError::Unsendable(_) | RequestError::Closed)
-            }
+            ClientError::Unanswered { error, .. } => !matches!(
+                error,
+                RequestError::Unsendable(_)
+                    | RequestError::Forbidden(_)
+                    | RequestError::Unheard(_)
+                    | RequestError::Closed
+            ),
             ClientError::Unreadable(_) => false,
         }
     }

@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::client::refusals::{Listener, Refused};
 use crate::client::{Client, RequestError};
 
 /// One event.
@@ -35,6 +36,9 @@ impl Event {
 /// Events in the order in which they arrive; dropping it ends the subscription.
 pub struct Events {
     subscriber: async_nats::Subscriber,
+    refused: Listener,
+    /// What is subscribed to.
+    subject: String,
     /// Of a subject, what comes before the name of the event.
     prefix_bytes: usize,
     /// The last count of each kind from each run of each node.
@@ -53,16 +57,32 @@ fn is_zero(missed: &u64) -> bool {
 
 impl Events {
     /// The next event; none when the connection was closed for good. What is no event is passed over.
-    pub async fn next(&mut self) -> Option<Event> {
+    /// Dropping the future loses none.
+    ///
+    /// # Errors
+    /// When the broker does not allow the subscription.
+    pub async fn next(&mut self) -> Result<Option<Event>, RequestError> {
         loop {
-            let message = self.subscriber.next().await?;
+            let message = tokio::select! {
+                biased;
+                message = self.subscriber.next() => message,
+                refused = self.refused.next() => match refused {
+                    Refused::Subscribe(subject) if subject == self.subject => {
+                        return Err(RequestError::Forbidden(format!("subscribe to {subject}")));
+                    }
+                    _ => continue,
+                },
+            };
+            let Some(message) = message else {
+                return Ok(None);
+            };
             let event = message.subject.get(self.prefix_bytes..);
             if let (Some(event), Some(fields)) = (event, fields(&message.payload)) {
-                return Some(Event {
+                return Ok(Some(Event {
                     event: event.to_owned(),
                     missed: missed(&mut self.counts, event, &fields),
                     fields,
-                });
+                }));
             }
         }
     }
@@ -117,11 +137,15 @@ impl Client {
         let nats = self.requester().nats();
         let unsendable =
             |error: &dyn std::fmt::Display| RequestError::Unsendable(error.to_string());
-        let subscriber = nats.subscribe(subject).await.map_err(|e| unsendable(&e))?;
+        let refused = self.requester().refusals().listen();
+        let subscriber = nats.subscribe(subject.clone()).await;
+        let subscriber = subscriber.map_err(|e| unsendable(&e))?;
         // From here on the broker knows that somebody watches.
         nats.flush().await.map_err(|e| unsendable(&e))?;
         Ok(Events {
             subscriber,
+            refused,
+            subject,
             prefix_bytes,
             counts: BTreeMap::new(),
         })

@@ -56,6 +56,7 @@ mod kept;
 pub mod lease;
 mod locks;
 mod queue;
+mod refusals;
 pub mod requester;
 pub mod session;
 mod slots;
@@ -67,6 +68,7 @@ pub use requester::{Message, RequestError, Requester};
 pub use session::Session;
 
 use call::{Before, Call, Direct, Subjects};
+use refusals::Refusals;
 
 /// How soon a wait longer than one request's is attached again: before that request's wait ends, with
 /// time left for a change of leader.
@@ -150,13 +152,13 @@ impl Client {
             let prefix = prefix.clone();
             return Err(ConnectError::Unanswered { inbox, prefix });
         }
+        let refusals = Refusals::default();
+        let told = refusals.clone();
         let nats = resolved
             .options
-            .event_callback(|event| async move {
-                // Without this a request that the broker does not let through only ends unanswered.
-                if let async_nats::Event::ServerError(error) = event {
-                    tracing::warn!(%error, "NATS refuses what this client wants");
-                }
+            .event_callback(move |event| {
+                told.note(&event);
+                async {}
             })
             .connect(&resolved.servers[..])
             .await
@@ -164,10 +166,12 @@ impl Client {
                 servers: options::addresses(&resolved.servers),
                 reason,
             })?;
-        Ok(Client::new(nats, connect.client.clone()).await?)
+        let requester = Requester::hearing(nats, refusals).await?;
+        Ok(Client::of(requester, connect.client.clone()))
     }
 
-    /// A client on a connection that exists.
+    /// A client on a connection that exists. What the broker forbids ends unanswered, since the connection's
+    /// maker alone hears of it.
     ///
     /// # Errors
     /// When the connection was closed for good.
@@ -175,13 +179,16 @@ impl Client {
         nats: async_nats::Client,
         options: ClientOptions,
     ) -> Result<Self, RequestError> {
-        let requester = Requester::new(nats).await?;
+        Ok(Client::of(Requester::new(nats).await?, options))
+    }
+
+    fn of(requester: Requester, options: ClientOptions) -> Self {
         let shared = Subjects::new(|operation| options.prefix.operation(operation));
         let direct = match options.target {
             Target::Node(node) => Some(Arc::new(Direct::new(&options.prefix, node))),
             Target::Any | Target::Leader => None,
         };
-        Ok(Client {
+        Client {
             inner: Arc::new(Inner {
                 requester,
                 options,
@@ -189,7 +196,7 @@ impl Client {
                 direct: Mutex::new(direct),
                 owners: Mutex::default(),
             }),
-        })
+        }
     }
 
     /// Another client on the same connection, which can be closed without this one.
@@ -197,8 +204,8 @@ impl Client {
     /// # Errors
     /// When the connection was closed for good.
     pub async fn apart(&self) -> Result<Self, RequestError> {
-        let nats = self.requester().nats().clone();
-        Client::new(nats, self.options().clone()).await
+        let requester = self.requester().apart().await?;
+        Ok(Client::of(requester, self.options().clone()))
     }
 
     /// Gives up what waits for an answer, once what was on its way has come; see [`Requester::close`].

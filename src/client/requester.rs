@@ -8,7 +8,8 @@
 //! way when the connection breaks fails within [`WATCH_INTERVAL`] instead of at its timeout. So does,
 //! within about two of them, a request to one node whose process has died: a node that owes answers
 //! and gives none is probed, and the broker says whether anybody listens there. A request that may
-//! not be asked again is given longer, since a node that stops in good order leaves it to another.
+//! not be asked again is given longer, since a node that stops in good order leaves it to another. What
+//! the broker does not allow fails as soon as it says so.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -24,6 +25,7 @@ use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::client::refusals::{Listener, Refusals, Refused};
 use crate::client::slots::{Direct, Key, Probed, Slots};
 
 /// A message, as the broker's client library has it.
@@ -60,9 +62,15 @@ pub enum RequestError {
     /// Nothing was sent: [`PENDING_MAX`] is reached.
     #[error("too many requests are in flight")]
     TooMany,
+    /// The broker does not let answers come: the request may have taken effect.
+    #[error("forbidden: the broker does not allow this user to {0}, so that no answer comes")]
+    Unheard(String),
     /// [`Requester::close`] came first: the request may have taken effect.
     #[error("the client was closed before the answer came")]
     Closed,
+    /// No node got it: the broker does not let this user publish to the subject, or subscribe to it.
+    #[error("forbidden: the broker does not allow this user to {0}")]
+    Forbidden(String),
     /// Nothing was sent: the subject or the payload's size.
     #[error("the request cannot be sent: {0}")]
     Unsendable(String),
@@ -76,6 +84,7 @@ impl RequestError {
             RequestError::ConnectionLost
                 | RequestError::NodeGone
                 | RequestError::TimedOut
+                | RequestError::Unheard(_)
                 | RequestError::Closed
         )
     }
@@ -90,13 +99,15 @@ pub struct Requester {
 #[derive(Debug)]
 struct Inner {
     nats: async_nats::Client,
+    refusals: Refusals,
     statistics: Arc<async_nats::client::Statistics>,
     /// Ends with a dot; a slot's key follows.
     inbox: String,
     pending: Arc<Mutex<Slots>>,
     stage: watch::Sender<Stage>,
-    /// The one that hands out answers, and the one that watches the connection.
-    tasks: [JoinHandle<()>; 2],
+    /// The one that hands out answers, the one that watches the connection, and the one that hears what
+    /// is refused on it.
+    tasks: [JoinHandle<()>; 3],
 }
 
 /// How far a requester is on its way to its end.
@@ -117,12 +128,29 @@ impl Drop for Inner {
 }
 
 impl Requester {
-    /// Subscribes to an inbox of its own. Runs two tasks, which end with the last clone.
+    /// Subscribes to an inbox of its own. Runs three tasks, which end with the last clone.
     ///
     /// # Errors
     /// When the connection was closed for good.
     pub async fn new(nats: async_nats::Client) -> Result<Self, RequestError> {
+        Requester::hearing(nats, Refusals::default()).await
+    }
+
+    /// Another one on the same connection.
+    ///
+    /// # Errors
+    /// When the connection was closed for good.
+    pub(super) async fn apart(&self) -> Result<Self, RequestError> {
+        Requester::hearing(self.inner.nats.clone(), self.inner.refusals.clone()).await
+    }
+
+    /// As [`Requester::new`], with what is told about what the broker refuses on this connection.
+    pub(super) async fn hearing(
+        nats: async_nats::Client,
+        refusals: Refusals,
+    ) -> Result<Self, RequestError> {
         let inbox = format!("{}.", nats.new_inbox());
+        let refused = refusals.listen();
         let answers = nats
             .subscribe(format!("{inbox}*"))
             .await
@@ -142,10 +170,16 @@ impl Requester {
                 Arc::clone(&statistics),
                 Arc::downgrade(&pending),
             )),
+            tokio::spawn(fail_refused(
+                refused,
+                format!("{inbox}*"),
+                Arc::downgrade(&pending),
+            )),
         ];
         Ok(Requester {
             inner: Arc::new(Inner {
                 nats,
+                refusals,
                 statistics,
                 inbox,
                 pending,
@@ -158,6 +192,11 @@ impl Requester {
     /// The connection that the requests go through.
     pub fn nats(&self) -> &async_nats::Client {
         &self.inner.nats
+    }
+
+    /// What is told about what the broker refuses.
+    pub(super) fn refusals(&self) -> &Refusals {
+        &self.inner.refusals
     }
 
     /// Whether the connection stands, as far as is known here.
@@ -220,7 +259,7 @@ impl Requester {
         }
         let connects = inner.statistics.connects.load(Ordering::Relaxed);
         let key = lock(&inner.pending)
-            .reserve(connects, direct)
+            .reserve(connects, subject.clone(), direct)
             .ok_or(RequestError::TooMany)?;
         let answer = Answer {
             pending: &inner.pending,
@@ -306,6 +345,24 @@ async fn look_after(
     }
 }
 
+/// Fails what the broker does not let pass; all, if it does not let answers come.
+async fn fail_refused(mut refused: Listener, inbox: String, pending: Weak<Mutex<Slots>>) {
+    loop {
+        let refused = refused.next().await;
+        let Some(pending) = pending.upgrade() else {
+            return;
+        };
+        match refused {
+            Refused::Publish(subject) => lock(&pending).refuse(&subject),
+            Refused::Subscribe(subject) if subject == inbox => {
+                let what = format!("subscribe to its inbox {inbox} (--nats-inbox-prefix)");
+                lock(&pending).fail_all(&RequestError::Unheard(what));
+            }
+            Refused::Subscribe(_) => {}
+        }
+    }
+}
+
 /// Whether the broker says so of the node; no answer within [`WATCH_INTERVAL`] says nothing.
 async fn nobody_listens(
     nats: &async_nats::Client,
@@ -314,7 +371,7 @@ async fn nobody_listens(
     pending: &Mutex<Slots>,
     node: &Probed,
 ) -> bool {
-    let Some(key) = lock(pending).reserve(connects, None) else {
+    let Some(key) = lock(pending).reserve(connects, node.subject.clone(), None) else {
         return false;
     };
     let answer = Answer { pending, key };

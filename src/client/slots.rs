@@ -69,11 +69,16 @@ pub(super) struct Slots {
     free: Vec<u32>,
     /// By node, for requests that only one node can answer. As few as nodes of a cluster.
     owed: Vec<Owed>,
+    /// Requests that there were.
+    count: u64,
 }
 
 #[derive(Debug)]
 struct Slot {
     generation: u32,
+    /// Its place among all requests, and where it went.
+    number: u64,
+    subject: Subject,
     /// How often the connection had been made when the request was sent.
     connects: u64,
     /// The one node that can answer, and whether others may be asked instead.
@@ -89,12 +94,19 @@ enum SlotState {
 }
 
 impl Slots {
-    pub(super) fn reserve(&mut self, connects: u64, direct: Option<Direct<'_>>) -> Option<Key> {
+    pub(super) fn reserve(
+        &mut self,
+        connects: u64,
+        subject: Subject,
+        direct: Option<Direct<'_>>,
+    ) -> Option<Key> {
         let place = match self.free.pop() {
             Some(place) => place as usize,
             None if self.slots.len() < PENDING_MAX => {
                 self.slots.push(Slot {
                     generation: 0,
+                    number: 0,
+                    subject: subject.clone(),
                     connects,
                     direct: None,
                     state: SlotState::Free,
@@ -105,6 +117,9 @@ impl Slots {
         };
         let slot = &mut self.slots[place];
         slot.generation = slot.generation.wrapping_add(1);
+        self.count += 1;
+        slot.number = self.count;
+        slot.subject = subject;
         slot.connects = connects;
         slot.direct = direct.map(|direct| (direct.node.node, direct.repeatable));
         slot.state = SlotState::Waiting(None);
@@ -156,6 +171,19 @@ impl Slots {
             slot.direct
                 .is_some_and(|(by, repeatable)| by == node && is_over(repeatable))
         });
+    }
+
+    /// Fails what the broker did not let pass to this subject. It says so once for each message, and the
+    /// newest fails: older ones may have passed before it was told not to let them.
+    pub(super) fn refuse(&mut self, subject: &str) {
+        let waits = |slot: &&Slot| matches!(slot.state, SlotState::Waiting(_));
+        let to_there = |slot: &&Slot| slot.subject.as_str() == subject;
+        let refused = self.slots.iter().filter(waits).filter(to_there);
+        let Some(number) = refused.map(|slot| slot.number).max() else {
+            return;
+        };
+        let error = RequestError::Forbidden(format!("publish to {subject}"));
+        self.fail_where(error, |slot| slot.number == number);
     }
 
     /// Hands an answer to whoever waits for it, if it still does; the first answer counts.
@@ -257,9 +285,9 @@ mod tests {
     #[test]
     fn a_late_answer_does_not_reach_the_next_user_of_its_slot() {
         let mut slots = Slots::default();
-        let first = slots.reserve(1, None).unwrap();
+        let first = slots.reserve(1, "a".into(), None).unwrap();
         slots.release(first);
-        let second = slots.reserve(1, None).unwrap();
+        let second = slots.reserve(1, "a".into(), None).unwrap();
         assert_eq!(first.place(), second.place());
         slots.finish(first, Ok(message()));
         assert!(!is_done(&mut slots, second));
@@ -271,23 +299,41 @@ mod tests {
     fn requests_beyond_the_bound_are_refused_until_one_ends() {
         let mut slots = Slots::default();
         let keys: Vec<_> = (0..PENDING_MAX)
-            .map(|_| slots.reserve(1, None).unwrap())
+            .map(|_| slots.reserve(1, "a".into(), None).unwrap())
             .collect();
-        assert_eq!(slots.reserve(1, None), None);
+        assert_eq!(slots.reserve(1, "a".into(), None), None);
         slots.release(keys[5]);
-        assert!(slots.reserve(1, None).is_some());
+        assert!(slots.reserve(1, "a".into(), None).is_some());
     }
 
     #[test]
     fn only_what_was_sent_before_the_connection_was_made_fails_with_it() {
         let mut slots = Slots::default();
         let (old, new) = (
-            slots.reserve(1, None).unwrap(),
-            slots.reserve(2, None).unwrap(),
+            slots.reserve(1, "a".into(), None).unwrap(),
+            slots.reserve(2, "a".into(), None).unwrap(),
         );
         slots.fail_stale(2);
         assert!(is_done(&mut slots, old));
         assert!(!is_done(&mut slots, new));
+    }
+
+    #[test]
+    fn of_what_went_to_a_subject_that_is_refused_one_fails_at_a_time_the_newest_first() {
+        let mut slots = Slots::default();
+        let mut reserve = |subject: &str| slots.reserve(1, subject.into(), None).unwrap();
+        let (gone, other) = (reserve("a"), reserve("b"));
+        let (older, newer) = (reserve("a"), reserve("a"));
+        slots.release(gone);
+        for (refused, done) in [("A", [false; 3]), ("a", [false, false, true])] {
+            slots.refuse(refused);
+            let found = [other, older, newer].map(|key| is_done(&mut slots, key));
+            assert_eq!(found, done, "{refused}");
+        }
+        slots.release(newer);
+        slots.refuse("a");
+        assert!(is_done(&mut slots, older) && !is_done(&mut slots, other));
+        slots.refuse("c");
     }
 
     #[test]
@@ -297,7 +343,10 @@ mod tests {
             node: NodeId(1),
             subject: "probe".into(),
         };
-        let mut reserve = |repeatable| slots.reserve(1, Some(Direct { node, repeatable })).unwrap();
+        let mut reserve = |repeatable| {
+            let direct = Direct { node, repeatable };
+            slots.reserve(1, "a".into(), Some(direct)).unwrap()
+        };
         let (first, second, third) = (reserve(true), reserve(true), reserve(false));
         let named = |slots: &mut Slots, looks: std::ops::RangeInclusive<u32>| -> Vec<u32> {
             looks.filter(|_| !slots.silent().is_empty()).collect()

@@ -116,7 +116,7 @@ async fn watchers_are_told_of_every_change_and_how_many_they_missed() {
         written += 1;
         let next = events.next();
         let next = tokio::time::timeout(Duration::from_millis(50), next).await;
-        next.ok().flatten()
+        next.ok().and_then(|told| told.expect("it may watch"))
     })
     .await;
     let told = |event: &Event, field: &str| event.fields[field].clone();
@@ -151,7 +151,8 @@ async fn watchers_are_told_of_every_change_and_how_many_they_missed() {
     let mut seen = Vec::new();
     while seen.len() < 6 {
         let event = tokio::time::timeout(wait::LONG, events.next()).await;
-        let event = event.expect("it comes").expect("the connection is there");
+        let event = event.expect("it comes").expect("it may watch");
+        let event = event.expect("the connection is there");
         assert_eq!(event.missed, 0, "{event:?}");
         let about = ["key", "why", "tag", "count"].map(|field| match event.fields.get(field) {
             Some(value) => format!(" {value}"),

@@ -29,6 +29,7 @@ mod documented;
 mod examples;
 mod exposition;
 mod failover;
+mod forbidden;
 mod full_restart;
 mod fuzz;
 mod given_back;

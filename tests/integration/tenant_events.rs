@@ -205,7 +205,7 @@ async fn a_reply_that_is_brought_to_a_subject_of_events_is_none_to_our_watcher()
         }
     };
     let watch = async {
-        while let Some(event) = watched.next().await {
+        while let Some(event) = watched.next().await.expect("it may watch") {
             assert!(!event.fields.contains_key("ok"), "{event:?}");
             if event.resource() == Some("mark") {
                 return;

@@ -197,6 +197,7 @@ impl Failure for RequestError {
             Self::TimedOut => "no_answer",
             Self::TooMany => "too_many_in_flight",
             Self::Closed => "closed",
+            Self::Forbidden(_) | Self::Unheard(_) => "forbidden",
             Self::Unsendable(_) => "unsendable",
         };
         Fault {
