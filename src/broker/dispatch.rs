@@ -148,6 +148,7 @@ impl Dispatch {
             suffix,
             content_type: incoming.content_type,
             message_id: incoming.message_id,
+            of_tenant: account.is_some(),
         };
         let trace = operation.map_or_else(Traced::default, |operation| {
             Traced::begin(operation.name(), self.me, incoming.traceparent)

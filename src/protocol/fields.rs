@@ -14,8 +14,9 @@ use serde::de::{self, DeserializeSeed, MapAccess, Visitor};
 use crate::protocol::error::{Code, ErrorReply};
 use crate::protocol::found::{Found, shortened};
 use crate::protocol::meta::Meta;
+use crate::protocol::tenant::ACCOUNT_BYTES_MAX;
 use crate::protocol::value::Plain;
-use crate::protocol::{Encoding, NAME_BYTES_MAX, Refusal};
+use crate::protocol::{Encoding, NAME_BYTES_MAX, Refusal, Tenant};
 
 mod given;
 mod nested;
@@ -43,11 +44,14 @@ impl Field {
     pub(super) fn json_schema(&self) -> serde_json::Value {
         use serde_json::json;
         match self.rule {
+            // Behind the account, where the name is a tenant's and who asks is none.
             Rule::Name => json!({
                 "type": "string",
                 "minLength": 1,
-                "maxLength": NAME_BYTES_MAX,
-                "pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$",
+                "pattern": format!(
+                    "^([A-Za-z0-9_-]{{1,{ACCOUNT_BYTES_MAX}}}/)?\
+                     [^\\u0000-\\u001f\\u007f-\\u009f]{{0,{NAME_BYTES_MAX}}}$"
+                ),
             }),
             Rule::Integer(min, max) => json!({"type": "integer", "minimum": min, "maximum": max}),
             Rule::Choice(names) => json!({"type": "string", "enum": names}),
@@ -82,7 +86,7 @@ pub(super) fn map_schema(fields: &[Field]) -> serde_json::Value {
 /// What a field takes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Rule {
-    /// 1 to 256 bytes of UTF-8 without control characters.
+    /// 1 to 256 bytes of UTF-8 without control characters, see [`Names`].
     Name,
     /// Between the two, both included.
     Integer(u64, u64),
@@ -146,6 +150,7 @@ pub(super) enum Given {
 #[derive(Debug)]
 pub struct Fields<'a> {
     schema: &'a [Field],
+    names: Names,
     given: [Option<Given>; FIELDS_MAX],
 }
 
@@ -155,12 +160,12 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// `bad_request` with the field and what would be right, or where the syntax is wrong.
     pub(super) fn decode(
-        operation: &'a str,
-        schema: &'a [Field],
+        (operation, schema): (&'a str, &'a [Field]),
+        names: Names,
         encoding: Encoding,
         body: &[u8],
     ) -> Result<Self, Refusal> {
-        let mut decoding = Decoding::new(operation, schema, encoding);
+        let mut decoding = Decoding::new((operation, schema), names, encoding);
         match decoding.run(body) {
             Ok(()) => Ok(decoding.fields),
             Err(syntax) => Err(decoding.refusal.take().unwrap_or_else(|| {
@@ -185,7 +190,7 @@ impl<'a> Fields<'a> {
                 format!("`{name}` in the body differs from that in the {source}"),
             )
             .into()),
-            None if is_name(text) => {
+            None if self.names.have(text) => {
                 self.given[index] = Some(Given::Text(text.to_owned()));
                 Ok(())
             }
@@ -214,8 +219,29 @@ impl<'a> Fields<'a> {
     }
 }
 
-pub(super) fn is_name(text: &str) -> bool {
-    (1..=NAME_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
+/// Whose names a request has, which decides how long they may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Names {
+    /// A tenant's, as it knows them.
+    OfTenant,
+    /// Of a client outside all tenants: what is a tenant's has the account before it.
+    FromOutside,
+}
+
+impl Names {
+    pub(super) fn have(self, text: &str) -> bool {
+        !text.is_empty()
+            && self.bytes_of(text) <= NAME_BYTES_MAX
+            && !text.chars().any(char::is_control)
+    }
+
+    /// How long the name is to whom it belongs to.
+    pub(super) fn bytes_of(self, text: &str) -> usize {
+        match self {
+            Names::OfTenant => text.len(),
+            Names::FromOutside => Tenant::own_part(text).len(),
+        }
+    }
 }
 
 /// A decode on its way. Refusals leave through `refusal`, since the errors of the two formats
@@ -228,12 +254,13 @@ struct Decoding<'a> {
 }
 
 impl<'a> Decoding<'a> {
-    fn new(operation: &'a str, schema: &'a [Field], encoding: Encoding) -> Self {
+    fn new((operation, schema): (&'a str, &'a [Field]), names: Names, encoding: Encoding) -> Self {
         Decoding {
             operation,
             encoding,
             fields: Fields {
                 schema,
+                names,
                 given: [const { None }; FIELDS_MAX],
             },
             refusal: None,
@@ -293,7 +320,7 @@ impl<'a> Decoding<'a> {
                 return Err(self.refuse(ErrorReply::bad_field(field.name, message)));
             }
         };
-        match found.by(field.rule) {
+        match found.by(field.rule, self.fields.names) {
             Ok(given) => self.fields.given[index] = given,
             Err(found) => {
                 let message = format!("`{}` must be {}, not {found}", field.name, field.rule);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::protocol::checked::{Checked, Wrong};
-use crate::protocol::fields::{Given, Rule, is_name};
+use crate::protocol::fields::{Given, Names, Rule};
 use crate::protocol::meta::Meta;
 use crate::protocol::value::{self, Plain};
 use crate::protocol::{INTEGER_MAX, NAME_BYTES_MAX};
@@ -56,14 +56,15 @@ impl Found {
     }
 
     /// The value, none for null; or what was found instead, in words.
-    pub(super) fn by(self, rule: Rule) -> Result<Option<Given>, Cow<'static, str>> {
+    pub(super) fn by(self, rule: Rule, names: Names) -> Result<Option<Given>, Cow<'static, str>> {
         let given = match (rule, self) {
             (_, Found::Null) => return Ok(None),
-            (Rule::Name, Found::Text(text)) if is_name(&text) => Given::Text(text),
+            (Rule::Name, Found::Text(text)) if names.have(&text) => Given::Text(text),
             (Rule::Name, Found::Text(text)) => {
-                return Err(match text.len() {
-                    1..=NAME_BYTES_MAX => "one with control characters".into(),
-                    bytes => format!("{bytes} bytes").into(),
+                let bytes = names.bytes_of(&text);
+                return Err(match bytes <= NAME_BYTES_MAX && !text.is_empty() {
+                    true => "one with control characters".into(),
+                    false => format!("{bytes} bytes").into(),
                 });
             }
             (Rule::Integer(min, max), Found::Integer(integer)) => {

@@ -4,7 +4,7 @@ use crate::protocol::cache;
 use crate::protocol::cluster;
 use crate::protocol::encoding::CONTENT_TYPE;
 use crate::protocol::error::{Code, ErrorReply};
-use crate::protocol::fields::{Field, Fields, Rule, map_schema};
+use crate::protocol::fields::{Field, Fields, Names, Rule, map_schema};
 use crate::protocol::lock::{
     Acquire, Cancel, Check, Convert, Deadlocks, Get, Graph, List, Release, Renew,
 };
@@ -63,6 +63,9 @@ pub struct Envelope<'a> {
     pub content_type: Option<&'a str>,
     /// The header [`MESSAGE_ID`].
     pub message_id: Option<&'a str>,
+    /// Whether the names in it are a tenant's, to be entered. Other clients may name what is a
+    /// tenant's, which is longer by the account.
+    pub of_tenant: bool,
 }
 
 impl Request {
@@ -94,7 +97,11 @@ impl Request {
         body: &[u8],
     ) -> Result<Request, Refusal> {
         let schema = schema(operation);
-        let mut fields = Fields::decode(operation.name(), schema, encoding, body)?;
+        let names = match envelope.of_tenant {
+            true => Names::OfTenant,
+            false => Names::FromOutside,
+        };
+        let mut fields = Fields::decode((operation.name(), schema), names, encoding, body)?;
         if let Some(suffix) = envelope.suffix {
             fill_suffix(operation, &mut fields, suffix)?;
         }

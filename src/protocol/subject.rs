@@ -105,28 +105,56 @@ operations! {
 impl Operation {
     /// Whether it only looks, and changes nothing that a client can see.
     pub fn only_reads(self) -> bool {
-        matches!(
-            self,
+        match self {
             Operation::LockCheck
-                | Operation::LockGet
-                | Operation::LockList
-                | Operation::LockGraph
-                | Operation::LockDeadlocks
-                | Operation::SessionGet
-                | Operation::SessionList
-                | Operation::QueuePeek
-                | Operation::QueueStats
-                | Operation::QueueList
-                | Operation::CacheGet
-                | Operation::CacheGetMany
-                | Operation::CacheAudit
-                | Operation::CacheExplain
-                | Operation::CacheStats
-                | Operation::ClusterMembers
-                | Operation::AdminClusterBackup
-                | Operation::Status
-                | Operation::Metrics
-        )
+            | Operation::LockGet
+            | Operation::LockList
+            | Operation::LockGraph
+            | Operation::LockDeadlocks
+            | Operation::SessionGet
+            | Operation::SessionList
+            | Operation::QueuePeek
+            | Operation::QueueStats
+            | Operation::QueueList
+            | Operation::CacheGet
+            | Operation::CacheGetMany
+            | Operation::CacheAudit
+            | Operation::CacheExplain
+            | Operation::CacheStats
+            | Operation::ClusterMembers
+            | Operation::AdminClusterBackup
+            | Operation::Status
+            | Operation::Metrics => true,
+            Operation::LockAcquire
+            | Operation::LockRelease
+            | Operation::LockRenew
+            | Operation::LockConvert
+            | Operation::LockCancel
+            | Operation::SessionOpen
+            | Operation::SessionKeepalive
+            | Operation::SessionClose
+            | Operation::QueuePush
+            | Operation::QueuePop
+            | Operation::QueueAck
+            | Operation::QueueNack
+            | Operation::QueueExtend
+            | Operation::QueueCancel
+            | Operation::QueueConfigure
+            | Operation::QueueRedrive
+            | Operation::QueuePause
+            | Operation::QueueResume
+            | Operation::CacheSet
+            | Operation::CacheDelete
+            | Operation::CacheIncrement
+            | Operation::CacheTouch
+            | Operation::CacheInvalidate
+            | Operation::AdminLockRelease
+            | Operation::AdminSessionClose
+            | Operation::AdminQueuePurge
+            | Operation::AdminClusterAdd
+            | Operation::AdminClusterRemove
+            | Operation::AdminClusterTransfer => false,
+        }
     }
 }
 

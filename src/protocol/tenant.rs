@@ -23,7 +23,7 @@ pub mod outward;
 pub mod seat;
 
 /// The longest name of an account, in bytes: that of a public NKey has 56.
-const ACCOUNT_BYTES_MAX: usize = 64;
+pub(super) const ACCOUNT_BYTES_MAX: usize = 64;
 
 /// What stands between an account and a name. No account has it, so that no name of one account
 /// begins with another account and this.
@@ -49,9 +49,7 @@ impl Borrow<str> for Tenant {
 impl Tenant {
     /// The tenant with this account's name: 1 to 64 letters, digits, `_` and `-`.
     pub fn of_account(account: &str) -> Option<Self> {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
-        let valid = (1..=ACCOUNT_BYTES_MAX).contains(&account.len()) && account.bytes().all(plain);
-        valid.then(|| Tenant(account.into()))
+        is_account(account).then(|| Tenant(account.into()))
     }
 
     /// The tenant whose a name from inside is; none if it is nobody's, or everybody's.
@@ -62,6 +60,14 @@ impl Tenant {
     /// What may be the account in a name from inside.
     pub fn account_in(name: &str) -> Option<&str> {
         name.split_once(SEPARATOR).map(|(account, _)| account)
+    }
+
+    /// What a name from inside is without its account; the whole of one that is nobody's.
+    pub fn own_part(name: &str) -> &str {
+        match name.split_once(SEPARATOR) {
+            Some((account, own)) if is_account(account) => own,
+            _ => name,
+        }
     }
 
     /// Bytes of the account's name.
@@ -113,12 +119,18 @@ impl Tenant {
     }
 }
 
+fn is_account(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    (1..=ACCOUNT_BYTES_MAX).contains(&text.len()) && text.bytes().all(plain)
+}
+
 impl Request {
     /// Turns the names in a tenant's request into those inside.
     ///
     /// # Errors
-    /// `forbidden` for what is about the cluster or about everybody.
+    /// As those of [`may_ask`].
     pub fn enter(&mut self, tenant: &Tenant) -> Result<(), Refusal> {
+        may_ask(self.operation())?;
         match self {
             Request::LockAcquire(acquire) => {
                 if !acquire.resource.is_empty() {
@@ -151,7 +163,7 @@ impl Request {
             Request::SessionKeepalive(one)
             | Request::SessionClose(one)
             | Request::SessionGet(one) => tenant.enter(&mut one.session),
-            Request::Queue(request) => enter_queue(request, tenant)?,
+            Request::Queue(request) => enter_queue(request, tenant),
             Request::CacheGet(get) => tenant.enter(&mut get.key),
             Request::CacheGetMany(get) => {
                 get.keys.iter_mut().for_each(|key| tenant.enter(key));
@@ -184,14 +196,14 @@ impl Request {
             | Request::CacheAudit(_)
             | Request::Cluster(_)
             | Request::Backup(_)
-            | Request::Metrics(_) => return Err(forbidden(self.operation())),
+            | Request::Metrics(_) => unreachable!("tenants may not ask for it"),
         }
         Ok(())
     }
 }
 
 /// Ids, groups and consumers are within a topic already.
-fn enter_queue(request: &mut queue::Request, tenant: &Tenant) -> Result<(), Refusal> {
+fn enter_queue(request: &mut queue::Request, tenant: &Tenant) {
     match request {
         queue::Request::Push(push) => tenant.enter(&mut push.topic),
         queue::Request::Pop(pop) => tenant.enter(&mut pop.topic),
@@ -201,7 +213,6 @@ fn enter_queue(request: &mut queue::Request, tenant: &Tenant) -> Result<(), Refu
                 tenant.enter(prefix);
                 tenant.enter_if_given(cursor);
             }
-            queue::Act::Purge { .. } => return Err(forbidden(Operation::AdminQueuePurge)),
             queue::Act::Redrive { to, .. } => {
                 tenant.enter_if_given(&mut admin.topic);
                 tenant.enter_if_given(to);
@@ -209,7 +220,6 @@ fn enter_queue(request: &mut queue::Request, tenant: &Tenant) -> Result<(), Refu
             _ => tenant.enter_if_given(&mut admin.topic),
         },
     }
-    Ok(())
 }
 
 /// Whether tenants may ask for this operation at all, before their request is looked at.
@@ -217,7 +227,44 @@ fn enter_queue(request: &mut queue::Request, tenant: &Tenant) -> Result<(), Refu
 /// # Errors
 /// `forbidden` for what is about the cluster or about everybody.
 pub fn may_ask(operation: Operation) -> Result<(), Refusal> {
-    match operation {
+    let may = match operation {
+        Operation::LockAcquire
+        | Operation::LockRelease
+        | Operation::LockRenew
+        | Operation::LockCheck
+        | Operation::LockGet
+        | Operation::LockConvert
+        | Operation::LockCancel
+        | Operation::LockList
+        | Operation::LockGraph
+        | Operation::LockDeadlocks
+        | Operation::SessionOpen
+        | Operation::SessionKeepalive
+        | Operation::SessionClose
+        | Operation::SessionGet
+        | Operation::SessionList
+        | Operation::QueuePush
+        | Operation::QueuePop
+        | Operation::QueueAck
+        | Operation::QueueNack
+        | Operation::QueueExtend
+        | Operation::QueuePeek
+        | Operation::QueueCancel
+        | Operation::QueueConfigure
+        | Operation::QueueStats
+        | Operation::QueueList
+        | Operation::QueueRedrive
+        | Operation::QueuePause
+        | Operation::QueueResume
+        | Operation::CacheGet
+        | Operation::CacheGetMany
+        | Operation::CacheSet
+        | Operation::CacheDelete
+        | Operation::CacheIncrement
+        | Operation::CacheTouch
+        | Operation::CacheInvalidate
+        | Operation::CacheExplain
+        | Operation::Status => true,
         Operation::AdminLockRelease
         | Operation::AdminSessionClose
         | Operation::AdminQueuePurge
@@ -228,8 +275,11 @@ pub fn may_ask(operation: Operation) -> Result<(), Refusal> {
         | Operation::ClusterMembers
         | Operation::CacheStats
         | Operation::CacheAudit
-        | Operation::Metrics => Err(forbidden(operation)),
-        _ => Ok(()),
+        | Operation::Metrics => false,
+    };
+    match may {
+        true => Ok(()),
+        false => Err(forbidden(operation)),
     }
 }
 

@@ -136,3 +136,48 @@ async fn what_a_team_keeps_in_topics_leaves_room_for_another() {
     };
     assert_eq!((ready(&a).await, ready(&b).await), (json!(1), json!(0)));
 }
+
+/// Names of a tenant are longer for who is outside all tenants, by the account.
+#[tokio::test]
+async fn operators_handle_the_longest_names_of_a_team() {
+    let cluster = secured_cluster_with(&[]).await;
+    let team = User::connect(&cluster, "team_a").await;
+    let operator = User::connect(&cluster, "operator").await;
+    let ok = async |user: &User, operation: &str, body: Value| {
+        let answer = user.ask(&format!("mufakat.{operation}"), body).await;
+        assert_eq!(answer["ok"], true, "{operation}: {answer}");
+        answer
+    };
+    let longest = |last: char| format!("{}{last}", "n".repeat(255));
+    let outside = |last: char| format!("TEAM_A/{}", longest(last));
+    for last in ['a', 'b'] {
+        ok(&team, "lock.acquire", json!({"resource": longest(last)})).await;
+        let push = json!({"topic": longest(last), "payload": "x"});
+        ok(&team, "queue.push", push).await;
+        let set = json!({"key": longest(last), "value": "x"});
+        ok(&team, "cache.set", set).await;
+    }
+    for (operation, list, name) in [
+        ("lock.list", "locks", "resource"),
+        ("queue.list", "topics", "topic"),
+    ] {
+        let page = json!({"prefix": "TEAM_A/", "limit": 1});
+        let first = ok(&operator, operation, page).await;
+        assert_eq!(first[list][0][name], outside('a'), "{first}");
+        let page = json!({"prefix": outside('b'), "cursor": first["cursor"]});
+        let second = ok(&operator, operation, page).await;
+        assert_eq!(second[list][0][name], outside('b'), "{second}");
+    }
+    let name = outside('a');
+    let seen = ok(&operator, "lock.get", json!({"resource": name})).await;
+    assert_eq!(seen["holders"].as_array().map(Vec::len), Some(1), "{seen}");
+    let release = json!({"resource": name, "reason": "test"});
+    ok(&operator, "admin.lock.release", release).await;
+    let purge = json!({"topic": name, "states": ["ready"], "confirm": name});
+    let purged = ok(&operator, "admin.queue.purge", purge).await;
+    assert_eq!(purged["count"], 1, "{purged}");
+    let deleted = ok(&operator, "cache.delete", json!({"key": name})).await;
+    assert_eq!(deleted["existed"], true, "{deleted}");
+    let left = ok(&team, "cache.get", json!({"key": longest('a')})).await;
+    assert_eq!(left["status"], "miss", "{left}");
+}

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::Deserializer;
 use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 
-use super::{Decoding, Field, Fields, Given, Rule, is_name};
+use super::{Decoding, Field, Fields, Given, Rule};
 use crate::protocol::error::{Code, ErrorReply};
 
 impl Decoding<'_> {
@@ -93,7 +93,7 @@ impl<'de> Visitor<'de> for Nested<'_, '_, '_> {
                     if names.len() == max {
                         return Err(self.too_many(max));
                     }
-                    if !is_name(&name) {
+                    if !self.decoding.fields.names.have(&name) {
                         let path = format!("{}[{}]", self.name, names.len());
                         let message = format!("`{path}` must be {}", Rule::Name);
                         return Err(self.refuse(ErrorReply::bad_field(path, message)));
@@ -154,7 +154,8 @@ impl<'de, P: Fn() -> String> DeserializeSeed<'de> for Part<'_, '_, '_, P> {
             encoding,
             ..
         } = *self.decoding;
-        let mut decoding = Decoding::new(operation, self.schema, encoding);
+        let names = self.decoding.fields.names;
+        let mut decoding = Decoding::new((operation, self.schema), names, encoding);
         let read = deserializer.deserialize_map(&mut decoding);
         if let Some(mut refusal) = decoding.refusal {
             let path = (self.path)();
@@ -174,6 +175,7 @@ impl Fields<'_> {
     fn of_schema(self, schema: &'static [Field]) -> Fields<'static> {
         Fields {
             schema,
+            names: self.names,
             given: self.given,
         }
     }
@@ -181,6 +183,7 @@ impl Fields<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Names;
     use super::*;
     use crate::protocol::{Encoding, Refusal};
 
@@ -198,8 +201,10 @@ mod tests {
     fn decoded(body: &serde_json::Value) -> Result<Fields<'static>, Refusal> {
         let json = body.to_string();
         let pack = rmp_serde::to_vec_named(body).unwrap();
-        let of_json = Fields::decode("op", FIELDS, Encoding::Json, json.as_bytes());
-        let of_pack = Fields::decode("op", FIELDS, Encoding::MessagePack, &pack);
+        let decode =
+            |encoding, body: &[u8]| Fields::decode(("op", FIELDS), Names::OfTenant, encoding, body);
+        let of_json = decode(Encoding::Json, json.as_bytes());
+        let of_pack = decode(Encoding::MessagePack, &pack);
         match (&of_json, &of_pack) {
             (Err(a), Err(b)) => assert_eq!((a.code, &a.field), (b.code, &b.field), "{json}"),
             (Ok(_), Ok(_)) => {}
@@ -255,7 +260,8 @@ mod tests {
             );
         }
         let twice = br#"{"parts":[{"on":true,"on":true}]}"#;
-        let refusal = Fields::decode("op", FIELDS, Encoding::Json, twice).unwrap_err();
+        let twice = Fields::decode(("op", FIELDS), Names::OfTenant, Encoding::Json, twice);
+        let refusal = twice.unwrap_err();
         assert_eq!(refusal.field.as_deref(), Some("parts[0].on"));
     }
 

@@ -15,6 +15,7 @@ fn entered(subject: &str, body: &serde_json::Value) -> Result<String, Code> {
     let address = Prefix::default().parse(subject).expect("of a request");
     let envelope = Envelope {
         suffix: address.suffix,
+        of_tenant: true,
         ..Envelope::default()
     };
     let body = body.to_string();
@@ -129,6 +130,69 @@ fn every_operation_of_a_tenant_is_within_its_names_or_refused() {
         all.contains("prefix: Some(\"TEAM/\")") && all.contains("all: false"),
         "{all}"
     );
+}
+
+/// Whether a request with this name in each of its places is taken.
+fn is_taken(of_tenant: bool, subject: &str, name: &str) -> Result<(), Option<String>> {
+    let envelope = |suffix| Envelope {
+        suffix,
+        of_tenant,
+        ..Envelope::default()
+    };
+    let address = Prefix::default().parse(subject).expect("of a request");
+    let body = serde_json::json!({
+        "key": name, "value": "x", "tags": [name], "fence": {"resource": name, "token": 1},
+    });
+    let bodies = match address.operation {
+        Some(Operation::CacheSet) => vec![(None, body)],
+        Some(Operation::LockGet) => vec![
+            (None, serde_json::json!({"resource": name})),
+            (Some(name), serde_json::json!({})),
+        ],
+        _ => vec![(None, serde_json::json!({"prefix": name, "cursor": name}))],
+    };
+    for (suffix, body) in bodies {
+        let body = body.to_string();
+        let (_, request) = Request::decode(address.operation, envelope(suffix), body.as_bytes());
+        request.map_err(|refusal| refusal.field)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn who_is_outside_can_name_whatever_a_tenant_can() {
+    let longest = "n".repeat(256);
+    let account = "A".repeat(ACCOUNT_BYTES_MAX);
+    for subject in [
+        "mufakat.lock.get",
+        "mufakat.lock.list",
+        "mufakat.queue.list",
+        "mufakat.cache.set",
+    ] {
+        let outside = |name: &str| is_taken(false, subject, name).is_ok();
+        for taken in [
+            longest.clone(),
+            format!("TEAM/{longest}"),
+            format!("{account}/{longest}"),
+            format!("a/b/{}", &longest[3..]),
+            "TEAM/".to_owned(),
+        ] {
+            assert!(outside(&taken), "{subject} {taken}");
+        }
+        for refused in [
+            format!("{longest}n"),
+            format!("TEAM/{longest}n"),
+            format!("{account}A/{longest}"),
+            format!("no account/{longest}"),
+            format!("/{longest}"),
+            "TEAM/\u{7}".to_owned(),
+        ] {
+            assert!(!outside(&refused), "{subject} {refused}");
+        }
+        assert_eq!(is_taken(true, subject, &longest), Ok(()));
+        let too_long = is_taken(true, subject, &format!("TEAM/{longest}"));
+        assert!(too_long.is_err(), "a tenant's own names have no account");
+    }
 }
 
 #[derive(Serialize)]

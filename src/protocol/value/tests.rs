@@ -1,5 +1,5 @@
 use super::*;
-use crate::protocol::fields::{Field, Rule};
+use crate::protocol::fields::{Field, Names, Rule};
 
 const FIELDS: &[Field] = &[
     Field::new("value", Rule::Value),
@@ -8,7 +8,7 @@ const FIELDS: &[Field] = &[
 ];
 
 fn decoded(encoding: Encoding, body: &[u8]) -> Result<Option<Value>, Refusal> {
-    let mut given = Fields::decode("cache.set", FIELDS, encoding, body)?;
+    let mut given = Fields::decode(("cache.set", FIELDS), Names::OfTenant, encoding, body)?;
     Value::build(&mut given, "value", "value_base64")
 }
 
