@@ -55,6 +55,8 @@ fn main() -> ExitCode {
     }
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        // What cannot be written is lost: saying so on stderr, which fails too, would be a panic.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr)
         .init();
     let executed = match &cli.command {

@@ -1,14 +1,17 @@
 //! What programs make of flags and environment, before any server is asked.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use rustix::process::Signal;
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::cluster::{Cluster, Options};
-use crate::process::Process;
-use crate::{cli, wait};
+use crate::process::{Process, show};
+use crate::{cli, wait, wire};
 
 /// Stands in every secret of these tests.
 const HUSH: &str = "hush-hush-hush-hush";
@@ -357,6 +360,39 @@ fn a_command_reads_secrets_from_files_too() {
         let expected = format!("mufakat: {file}: {name} is given too; give one of the two\n");
         assert_eq!(both, expected);
     }
+}
+
+#[test]
+fn a_word_for_the_log_that_means_nothing_is_refused() {
+    let home = home();
+    for wrong in ["inof", "mufakat:debug", "mufakat=debgu"] {
+        let words = format!("config check {}", least(&home));
+        let refused = ran(&mut mufakat(&home, &words, &[("MUFAKAT_LOG", wrong)]));
+        let refused = refused.expect_err(wrong);
+        assert!(refused.starts_with("mufakat: MUFAKAT_LOG: "), "{refused}");
+    }
+}
+
+/// A disk that is full takes no more of the log, and nothing else from the node.
+#[tokio::test]
+async fn a_node_whose_log_cannot_be_written_serves_and_stops_in_order() {
+    let mut cluster = Cluster::prepare(Options {
+        nodes: 1,
+        ..Options::default()
+    })
+    .await;
+    cluster.start_broker().await;
+    let home = home();
+    let words = format!("node {} --nats {}", least(&home), cluster.nats_url());
+    let mut command = mufakat(&home, &words, &[("MUFAKAT_LOG", "debug")]);
+    let mut node = Process::start("the node", &mut command, Path::new("/dev/full"));
+    let nats = cluster.nats().await;
+    let body = json!({"resource": "a"});
+    let granted = wire::request_until_ok(&nats, "mufakat.lock.acquire", &body).await;
+    assert_eq!(granted["resource"], "a", "{granted}");
+    node.signal(Signal::TERM);
+    let ended = node.end(wait::LONG).await;
+    assert_eq!(ended.code(), Some(0), "{}", show(ended));
 }
 
 #[test]
