@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,8 +31,21 @@ pub struct OwnRequests(Arc<Shared>);
 struct Shared {
     dispatch: Arc<Dispatch>,
     inbox: String,
+    waiting: Waiting,
+}
+
+/// Who waits for which answer.
+#[derive(Default)]
+struct Waiting {
     last: AtomicU64,
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Bytes>>>,
+    askers: Mutex<HashMap<u64, oneshot::Sender<Bytes>>>,
+}
+
+/// Somebody who waits; dropping it makes room for another.
+struct Asker<'a> {
+    waiting: &'a Waiting,
+    number: u64,
+    answer: oneshot::Receiver<Bytes>,
 }
 
 /// Why there is no answer.
@@ -59,8 +72,7 @@ impl OwnRequests {
         let own = OwnRequests(Arc::new(Shared {
             dispatch,
             inbox,
-            last: AtomicU64::new(0),
-            waiting: Mutex::new(HashMap::new()),
+            waiting: Waiting::default(),
         }));
         let hearing = own.clone();
         tokio::spawn(async move {
@@ -82,16 +94,7 @@ impl OwnRequests {
         let Some(number) = number.and_then(|number| number.parse().ok()) else {
             return;
         };
-        let waiting = self
-            .0
-            .waiting
-            .lock()
-            .expect("no holder panics")
-            .remove(&number);
-        if let Some(answer) = waiting {
-            // Who asked may have given up.
-            let _ = answer.send(payload);
-        }
+        self.0.waiting.answer(number, payload);
     }
 
     /// The reply to a request with this body, in its encoding.
@@ -115,34 +118,55 @@ impl OwnRequests {
         limit: Duration,
     ) -> Result<Bytes, AskError> {
         let shared = &self.0;
-        let number = shared.last.fetch_add(1, Ordering::Relaxed);
-        let (sender, answer) = oneshot::channel();
-        {
-            let mut waiting = shared.waiting.lock().expect("no holder panics");
-            if waiting.len() >= WAITING_MAX {
-                return Err(AskError::Full);
-            }
-            waiting.insert(number, sender);
-        }
+        let mut asker = shared.waiting.enter()?;
         shared.dispatch.take_own(Incoming {
             subject,
-            reply: Some(&format!("{}.{number}", shared.inbox)),
+            reply: Some(&format!("{}.{}", shared.inbox, asker.number)),
             content_type: None,
             message_id: None,
             traceparent: None,
             payload: body,
         });
-        match tokio::time::timeout(limit, answer).await {
+        match tokio::time::timeout(limit, &mut asker.answer).await {
             Ok(Ok(payload)) => Ok(payload),
-            _ => {
-                shared
-                    .waiting
-                    .lock()
-                    .expect("no holder panics")
-                    .remove(&number);
-                Err(AskError::Timeout)
-            }
+            _ => Err(AskError::Timeout),
         }
+    }
+}
+
+impl Waiting {
+    /// # Errors
+    /// [`AskError::Full`].
+    fn enter(&self) -> Result<Asker<'_>, AskError> {
+        let mut askers = self.askers();
+        if askers.len() >= WAITING_MAX {
+            return Err(AskError::Full);
+        }
+        let number = self.last.fetch_add(1, Ordering::Relaxed);
+        let (sender, answer) = oneshot::channel();
+        askers.insert(number, sender);
+        Ok(Asker {
+            waiting: self,
+            number,
+            answer,
+        })
+    }
+
+    fn answer(&self, number: u64, payload: Bytes) {
+        if let Some(asker) = self.askers().remove(&number) {
+            // Who asked may be about to give up.
+            let _ = asker.send(payload);
+        }
+    }
+
+    fn askers(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Bytes>>> {
+        self.askers.lock().expect("no holder panics")
+    }
+}
+
+impl Drop for Asker<'_> {
+    fn drop(&mut self) {
+        self.waiting.askers().remove(&self.number);
     }
 }
 
@@ -159,5 +183,28 @@ impl Road for OwnRequests {
             None => prefix.operation(operation),
         };
         Box::pin(async move { self.ask_at(&subject, &body, limit).await.ok() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_gives_up_makes_room() {
+        let waiting = Waiting::default();
+        let lost = (0..WAITING_MAX).map(|_| waiting.enter().expect("there is room"));
+        let mut lost: Vec<Asker<'_>> = lost.collect();
+        assert_eq!(waiting.enter().err(), Some(AskError::Full));
+        drop(lost.pop());
+        let mut last = waiting.enter().expect("one has given up");
+        assert_eq!(waiting.enter().err(), Some(AskError::Full));
+        drop(lost);
+        let (late, own) = (last.number - 1, Bytes::from_static(b"own"));
+        waiting.answer(late, Bytes::from_static(b"late"));
+        waiting.answer(last.number, own.clone());
+        assert_eq!(last.answer.try_recv(), Ok(own));
+        drop(last);
+        assert!(waiting.askers().is_empty());
     }
 }
