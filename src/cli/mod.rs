@@ -101,8 +101,7 @@ enum Command {
     /// Run a whole cluster on this machine, with its broker and Redis, until Ctrl-C.
     Dev(DevArgs),
     Completions(settings::CompletionsArgs),
-    /// Print the manual page, in roff.
-    Man,
+    Man(settings::ManArgs),
 }
 
 /// The flags of one node, with what all commands share. Its settings come from the environment below
@@ -354,7 +353,7 @@ pub async fn run(cli: Cli) -> ExitStatus {
         Command::Node(command) => conclude_run(run_node(*command).await),
         Command::Config(command) => conclude_run(settings::run(command)),
         Command::Completions(args) => conclude_run(settings::completions(&args)),
-        Command::Man => conclude_run(settings::man()),
+        Command::Man(args) => conclude_run(settings::man(&args)),
         Command::Healthcheck(args) => conclude_run(healthcheck::run(&args).await),
         Command::Dev(args) => conclude_run(dev::run(args, config::environment()).await),
     }

@@ -1,6 +1,7 @@
 //! `mufakat config …`: what a node would be told, without starting it; and what a shell or a manual
 //! needs to know of the command line.
 
+use anyhow::Context;
 use clap::{Args, CommandFactory, Subcommand};
 use clap_complete::Shell;
 
@@ -53,6 +54,19 @@ pub(super) struct CompletionsArgs {
     shell: Shell,
 }
 
+/// Print the manual page of mufakat, or of one of its commands, in roff.
+///
+/// Examples:
+///   mufakat man
+///   mufakat man lock acquire
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct ManArgs {
+    /// Whose page: the command and what is under it; nothing for that of mufakat itself.
+    #[arg(value_name = "SUBCOMMAND")]
+    subcommand: Vec<String>,
+}
+
 pub(super) fn run(command: ConfigCommand) -> anyhow::Result<()> {
     let environment = config::environment();
     match command {
@@ -79,14 +93,56 @@ pub(super) fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
     write(script)
 }
 
-/// Writes the manual page to stdout, in roff.
-pub(super) fn man() -> anyhow::Result<()> {
+/// Writes the page of a command to stdout, in roff.
+pub(super) fn man(args: &ManArgs) -> anyhow::Result<()> {
+    write(page(&args.subcommand)?)
+}
+
+fn page(of: &[String]) -> anyhow::Result<Vec<u8>> {
+    let mut program = Cli::command().disable_help_subcommand(true);
+    // Pages have the names of all commands before theirs, and the flags that all commands share.
+    program.build();
+    let mut command = &program;
+    for name in of {
+        let found = command.find_subcommand(name);
+        command = found.with_context(|| format!("there is no command `{}`", of.join(" ")))?;
+    }
+    let version = env!("CARGO_PKG_VERSION");
     let mut page = Vec::new();
-    clap_mangen::Man::new(Cli::command()).render(&mut page)?;
-    write(page)
+    clap_mangen::Man::new(command.clone())
+        .source(format!("mufakat {version}"))
+        .render(&mut page)?;
+    Ok(page)
 }
 
 fn write(text: Vec<u8>) -> anyhow::Result<()> {
     write_out(String::from_utf8(text)?)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Checks the page of a command, and of what is under it, each of which its page refers to.
+    fn has_pages(command: &clap::Command, path: &[String]) {
+        let text = page(path).expect("it is there");
+        let text = String::from_utf8(text).expect("text").replace("\\-", "-");
+        let name = [&["mufakat".to_owned()], path].concat().join("-");
+        assert!(text.contains(&format!(".TH {name} 1")), "{text}");
+        for sub in command.get_subcommands() {
+            assert!(text.contains(&format!("{name}-{}(1)", sub.get_name())));
+            has_pages(sub, &[path, &[sub.get_name().to_owned()]].concat());
+        }
+    }
+
+    #[test]
+    fn every_command_has_its_page() {
+        has_pages(&Cli::command(), &[]);
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let shared = String::from_utf8(page(&words("lock acquire")).expect("one")).expect("text");
+        assert!(shared.contains("NATS_URL"), "{shared}");
+        let none = page(&words("lock steal")).expect_err("there is none");
+        assert_eq!(none.to_string(), "there is no command `lock steal`");
+    }
 }
