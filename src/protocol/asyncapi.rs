@@ -15,8 +15,8 @@ use crate::protocol::{Operation, Prefix};
 
 mod schemas;
 
-const DESCRIPTION: &str = "Locks for programs that talk NATS. A request is a NATS request with one \
-    map in JSON or MessagePack as its body; the reply has the request's encoding. A field \
+const DESCRIPTION: &str = "Locks, a queue and a coherent cache for programs that talk NATS. A request \
+    is a NATS request with one map in JSON or MessagePack as its body; the reply has the request's encoding. A field \
     that is null counts as absent. docs/protocol.md \
     says the same in prose, with examples.";
 
