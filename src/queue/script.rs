@@ -38,7 +38,7 @@ macro_rules! scripts {
 
 scripts! {
     /// All that waits for a topic.
-    Batch: "scripts" "ack" "nack" "extend" "push" "pop" "reply";
+    Batch: "scripts" "ack" "take_out" "nack" "extend" "push" "pop" "reply";
     Configure: "scripts" "configure";
     Cancel: "scripts" "cancel";
     Pause: "scripts" "pause";

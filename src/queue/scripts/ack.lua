@@ -44,6 +44,7 @@ if ack_count > 0 then
       add_ghosts(missing - variadic('ZREM', DELAYED, done))
     end
     variadic('HDEL', LEASE, done)
+    forget_left(done)
     local gone = 0
     for _, id in ipairs(counts_bytes and done or {}) do
       gone = gone + length_of(id)

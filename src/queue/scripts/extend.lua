@@ -9,11 +9,12 @@ if extend_count > 0 then
 end
 for i = 1, extend_count do
   local id, token, visibility = take(), take(), take_number()
-  local deliveries, has_info = lease_under(token, call('HGET', LEASE, id))
+  local deliveries = lease_under(token, call('HGET', LEASE, id))
   extend_results[i] = 0
   if deliveries then
-    take_out(id, has_info)
+    take_out(id)
     call('ZADD', LEASED, now + visibility, id)
     extend_results[i] = now + visibility
   end
 end
+trim()

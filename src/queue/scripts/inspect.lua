@@ -27,10 +27,10 @@ end
 local function is_there(id)
   return call('HEXISTS', BODY, id) == 1
 end
-local function note_oldest(ids, counts)
-  for _, id in ipairs(ids) do
-    local number = tonumber(id)
-    if (not oldest or number < oldest) and counts(id) then
+local function note_oldest(entries, counts)
+  for _, entry in ipairs(entries) do
+    local number = tonumber(number_in(entry))
+    if (not oldest or number < oldest) and counts(entry) then
       oldest = number
     end
   end
@@ -39,7 +39,7 @@ if live <= OLD_MAX then
   note_oldest(call('HKEYS', BODY), is_ready_or_in_flight)
 elseif ready + in_flight > 0 then
   for priority in string.gmatch(used, '%d') do
-    note_oldest(call('LRANGE', KEYS[14 + priority], 0, OLD_MAX - 1), is_there)
+    note_oldest(call('LRANGE', KEYS[14 + priority], 0, OLD_MAX - 1), message_at)
   end
   note_oldest(call('ZRANGE', LEASED, 0, OLD_MAX - 1), is_there)
 end
@@ -103,11 +103,14 @@ if state == 'ready' then
     local length = call('LLEN', key)
     local from = math.max(cursor - passed, 0)
     if from < length and not is_full() then
-      for _, id in ipairs(call('LRANGE', key, from, from + most - #shown / PARTS - 1)) do
+      for _, entry in ipairs(call('LRANGE', key, from, from + most - #shown / PARTS - 1)) do
         if bytes <= 0 then
           break
         end
-        show(id, state, '0')
+        local id = message_at(entry)
+        if id then
+          show(id, state, '0')
+        end
         cursor = cursor + 1
       end
     end

@@ -8,17 +8,32 @@ local nack_count = take_number()
 if nack_count > 0 then
   touch()
 end
+local nacks, leases = {}, {}
+for i = 1, nack_count do
+  nacks[i] = {take(), take(), take(), take(), take()}
+  leases[i] = nacks[i][1]
+end
+leases = fields(LEASE, leases)
+-- Which of them is carried out for a message that is named several times: the last one that found its receipt good.
+-- None does after a holder's own.
+local acting, ended = {}, {}
+for i, nack in ipairs(nacks) do
+  local id, token, mode = unpack(nack)
+  nack_results[i] = 0
+  if not ended[id] and lease_under(token, leases[i]) then
+    nack_results[i] = 1
+    acting[id] = i
+    ended[id] = mode ~= 'u'
+  end
+end
 -- From the last to the first, each to the front: so they come out in the order in which they are named.
 for i = nack_count, 1, -1 do
-  local id, token, mode, delay, reason = unpack(args, next_arg + 5 * (i - 1), next_arg + 5 * i - 1)
-  local lease = call('HGET', LEASE, id)
-  local deliveries, has_info = lease_under(token, lease)
-  nack_results[i] = 0
-  if deliveries then
-    nack_results[i] = 1
-    local was_in_flight = take_out(id, has_info)
+  local id, _, mode, delay, reason = unpack(nacks[i])
+  if acting[id] == i then
+    local lease = leases[i]
+    local was_in_flight = take_out(id)
     if mode == 'd' then
-      local _, _, _, _, consumer = lease_parts(lease)
+      local _, deliveries, _, has_info, consumer = lease_parts(lease)
       record_failure(id, deliveries, consumer, reason)
       bury(id, has_info == 'i' and info_of(id) or {}, 'nack')
     elseif mode == 'u' then
@@ -26,7 +41,7 @@ for i = nack_count, 1, -1 do
     else
       delay = tonumber(delay)
       if not was_in_flight then
-        -- That its deadline passed has counted as this delivery's failure.
+        -- It came back before, and what that counted as is counted.
         local _, _, counted = lease_parts(lease)
         delay = delay or backoff(counted)
       end
@@ -34,4 +49,4 @@ for i = nack_count, 1, -1 do
     end
   end
 end
-next_arg = next_arg + 5 * nack_count
+trim()

@@ -13,8 +13,26 @@ local deadlines, popped = {}, {}
 local pop_count = take_number()
 local ready_left, pops_left = 0, 0
 
--- Where the look at what is ready has come to: a part of the list of one priority, the bodies of it that
--- were read, and the place in it, before which all is handed out or gone.
+-- The messages that entries stand for, '' for ghosts that have a message still.
+local function messages_at(entries)
+  if not any_left() then
+    return entries
+  end
+  local ids = {}
+  for i, entry in ipairs(entries) do
+    ids[i] = number_in(entry)
+  end
+  local times = call('HMGET', LEFT, unpack(ids))
+  for i, entry in ipairs(entries) do
+    if entry ~= entry_of(ids[i], times[i]) then
+      ids[i] = ''
+    end
+  end
+  return ids
+end
+
+-- Where the look at what is ready has come to: a part of the list of one priority, in which the entries whose bodies
+-- were read are messages now; these bodies; and the place before which all is handed out or gone.
 local priority, part, bodies, place = 9, {}, {}, 1
 local passed = 0
 
@@ -50,9 +68,10 @@ local function first_ready(want)
       end
     end
     if place > #bodies then
-      local some = call('HMGET', BODY, unpack(part, place, math.min(place + STEP - 1, #part)))
-      for i = 1, #some do
-        bodies[place + i - 1] = some[i]
+      local ids = messages_at({unpack(part, place, math.min(place + STEP - 1, #part))})
+      local some = call('HMGET', BODY, unpack(ids))
+      for i = 1, #ids do
+        part[place + i - 1], bodies[place + i - 1] = ids[i], some[i]
       end
     end
     local id, body = part[place], bodies[place]

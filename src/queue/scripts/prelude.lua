@@ -18,10 +18,12 @@ local call, args, format = redis.call, ARGV, string.format
 local next_arg = 6
 local CHUNK = 1000          -- arguments of one variadic command; Lua's stack ends near 8,000
 local SWEEP_MAX = 500       -- expiries that one call deals with; more are found by the next
+local TRIM_MAX = 1000       -- ghosts that one call takes off an end of a list
 local HISTORY_MAX = 10      -- failures of a message that are kept, the newest
 local ACKED_MS = 3600000    -- how long an acknowledgement is remembered
 local BITS = 65536          -- acknowledgements of one bitmap
 local ENDED = '0'           -- instead of the token in a lease that its holder ended
+local LEFT = EXTRA .. 'left' -- how often a message has left a list of ready ones from within
 local FIRST_LEASE = ':1:0:-:' -- between token and consumer, of a message without info that never came back
 
 -- A whole number as text, as it goes into commands and replies. A number itself is printed by `redis.call`
@@ -104,7 +106,9 @@ end
 
 -- The values of a hash by field, false where there is none.
 local function fields(key, names)
-  if #names <= CHUNK then
+  if #names == 0 then
+    return {}
+  elseif #names <= CHUNK then
     return call('HMGET', key, unpack(names))
   end
   local values = {}
@@ -167,15 +171,53 @@ local function note_used(priority)
   end
 end
 
+-- Whether any message has left a list of ready ones from within.
+local knows_left, some_left = false, false
+local function any_left()
+  if not knows_left then
+    knows_left, some_left = true, call('EXISTS', LEFT) == 1
+  end
+  return some_left
+end
+
+-- What stands for a message in a list of ready ones: its number, and how often it has left such a list from
+-- within. What it left there is a ghost, since it stands for the message no more.
+local function entry_of(id, times)
+  return times and id .. '.' .. times or id
+end
+
+local function entry_now(id)
+  return entry_of(id, any_left() and call('HGET', LEFT, id))
+end
+
+local function number_in(entry)
+  return string.match(entry, '^%d+')
+end
+
+-- The message that an entry stands for; nothing if it is a ghost.
+local function message_at(entry)
+  local id = number_in(entry)
+  if call('HEXISTS', BODY, id) == 1 and entry == entry_now(id) then
+    return id
+  end
+end
+
 local function add_ready(command, id, priority)
-  call(command, KEYS[14 + priority], id)
+  call(command, KEYS[14 + priority], entry_now(id))
   note_used(priority)
 end
 
+-- Entries of lists of ready messages that stand for none became more, or fewer.
 local function add_ghosts(count)
   if count ~= 0 then
     ghosts = ghosts + count
     call('HINCRBY', META, 'ghosts', count)
+  end
+end
+
+local function forget_left(ids)
+  if any_left() then
+    variadic('HDEL', LEFT, ids)
   end
 end
 
@@ -242,6 +284,7 @@ local function remove(id, info)
   add_bytes(-length)
   call('HDEL', LEASE, id)
   call('HDEL', ERRORS, id)
+  forget_left({id})
   local counted = call('ZREM', DELAYED, id) + call('ZREM', DEAD, id)
   if counted == 0 and not behind then
     add_ghosts(1)
@@ -285,27 +328,15 @@ local function bury(id, info, why)
   buried[#buried + 1] = why
 end
 
+-- How long a message rests after so many failures; after none as after the first.
 local function backoff(counted)
   local kind, base = setting('backoff'), setting('backoff_base_ms')
   if kind == 'fixed' then
     return base
   elseif kind == 'exponential' then
-    return math.min(base * 2 ^ math.min(counted - 1, 40), setting('backoff_max_ms'))
+    return math.min(base * 2 ^ math.min(math.max(counted, 1) - 1, 40), setting('backoff_max_ms'))
   end
   return 0
-end
-
--- Takes a message out of where it is, whose lease is still the newest: it is in flight, or came back when its
--- deadline passed and nobody else has got it. Returns whether it was in flight.
-local function take_out(id, has_info)
-  if call('ZREM', LEASED, id) == 1 then
-    return true
-  end
-  if call('ZREM', DELAYED, id) == 0 then
-    -- It went to the front.
-    call('LREM', KEYS[14 + (has_info == 'i' and info_of(id).p or 4)], 1, id)
-  end
-  return false
 end
 
 -- A delivery ended without an acknowledgement; the message is in no place any more. Its receipt stays good unless its

@@ -56,11 +56,12 @@ if push_count > 0 then
     places = math.min(places, burials_left)
     for priority = 0, 9 do
       while #victims < places do
-        local id = call('LPOP', KEYS[14 + priority])
-        if not id then
+        local entry = call('LPOP', KEYS[14 + priority])
+        if not entry then
           break
         end
-        if call('HEXISTS', BODY, id) == 1 then
+        local id = message_at(entry)
+        if id then
           victims[#victims + 1] = id
         else
           add_ghosts(-1)
