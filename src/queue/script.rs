@@ -99,6 +99,13 @@ impl Caller {
         args.number(u64::from(self.counts_bytes));
         args
     }
+
+    /// All arguments of a script that takes these of its own.
+    pub fn with(self, own: Args) -> Args {
+        let mut args = self.args();
+        args.0.extend(own.0);
+        args
+    }
 }
 
 /// Arguments of a call.

@@ -19,7 +19,7 @@ pub fn command(redis: &mut redis::Connection, words: &str) {
 }
 
 /// The one key of a topic that ends like this.
-fn key(redis: &mut redis::Connection, ending: &str) -> String {
+pub fn key(redis: &mut redis::Connection, ending: &str) -> String {
     let keys: Vec<String> = redis::cmd("KEYS")
         .arg(format!("*{ending}"))
         .query(redis)

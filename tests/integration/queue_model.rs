@@ -35,8 +35,7 @@ struct Pair {
 
 impl Pair {
     async fn run(&self, script: Script, args: Args) -> mufakat::queue::script::Done {
-        let mut all = caller().args();
-        all.0.extend(args.0);
+        let all = caller().with(args);
         let route = self.store.route(&self.keys[0]).expect("connected");
         let reply = route.run(script, &self.keys, &all.0).await;
         let reply = reply.expect("Redis answers");
@@ -44,7 +43,7 @@ impl Pair {
     }
 
     async fn batch(&self, batch: Batch) -> BatchReply {
-        let args = batch.into_args();
+        let args = batch.into_args().0;
         let route = self.store.route(&self.keys[0]).expect("connected");
         let reply = route.run(Script::Batch, &self.keys, &args).await;
         let reply = reply.expect("Redis answers");

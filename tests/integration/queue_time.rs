@@ -6,6 +6,7 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use crate::queue::{Queue, messages, result, start};
+use crate::queue_failures::{command, key};
 use crate::{wait, wire};
 
 async fn has_counts(queue: &Queue, topic: &str, counts: [u64; 4]) {
@@ -53,6 +54,66 @@ async fn queue_time_passes_while_nobody_pops() {
     let dead = json!({"topic": "c", "state": "dead"});
     let dead = messages(&queue.ok("queue.peek", dead).await);
     assert_eq!(dead[0]["deliveries"], 1);
+}
+
+/// Scripts take no time before that of any call before, so that a later one that is stored is the time from then on.
+fn advance(redis: &mut redis::Connection, topic: &str) {
+    let meta = key(redis, &format!("{{{topic}}}:meta"));
+    let later = mufakat::time::unix_ms() + 3_600_000;
+    command(redis, &format!("HSET {meta} now {later}"));
+}
+
+/// More than one call of a script deals with.
+const MANY: usize = 1_200;
+
+async fn push_many(queue: &Queue, topic: &str, each: &Value) {
+    for part in [MANY - 600, 600] {
+        let push = json!({"topic": topic, "messages": vec![each.clone(); part]});
+        queue.ok("queue.push", push).await;
+    }
+}
+
+async fn pop_all(queue: &Queue, topic: &str) {
+    let mut taken = 0;
+    while taken < MANY {
+        let pop = json!({"topic": topic, "consumer": "c", "max": 1000, "visibility_ms": 600_000});
+        taken += messages(&queue.ok("queue.pop", pop).await).len();
+    }
+}
+
+#[tokio::test]
+async fn queue_what_acts_on_states_finds_them_as_they_are_now() {
+    let (cluster, queue) = start(1).await;
+    let mut redis = cluster.redis();
+    let purge = async |topic: &str, states: Value| {
+        let purge = json!({"topic": topic, "states": states, "confirm": topic});
+        queue.ok("admin.queue.purge", purge).await["count"].clone()
+    };
+    let delayed = json!({"payload": 1, "delay_ms": 600_000});
+    push_many(&queue, "delayed", &delayed).await;
+    advance(&mut redis, "delayed");
+    assert_eq!(purge("delayed", json!(["delayed"])).await, 0);
+    assert_eq!(purge("delayed", json!(["ready"])).await, MANY);
+
+    push_many(&queue, "leased", &json!({"payload": 1})).await;
+    pop_all(&queue, "leased").await;
+    advance(&mut redis, "leased");
+    assert_eq!(purge("leased", json!(["in_flight"])).await, 0);
+    assert_eq!(queue.counts("leased").await, [MANY as u64, 0, 0, 0]);
+
+    let set = json!({"topic": "dying", "max_deliveries": 1});
+    queue.ok("queue.configure", set).await;
+    push_many(&queue, "dying", &json!({"payload": 1})).await;
+    pop_all(&queue, "dying").await;
+    advance(&mut redis, "dying");
+    let redriven = queue.ok("queue.redrive", json!({"topic": "dying"})).await;
+    assert_eq!(redriven["moved"], MANY);
+
+    push_many(&queue, "taken", &json!({"payload": 1})).await;
+    pop_all(&queue, "taken").await;
+    advance(&mut redis, "taken");
+    let cancel = json!({"topic": "taken", "id": format!("seq-{MANY}")});
+    assert_eq!(queue.ok("queue.cancel", cancel).await["cancelled"], true);
 }
 
 #[tokio::test]

@@ -90,6 +90,17 @@ impl Batch {
         Batch(caller.args())
     }
 
+    /// A call that carries nothing: what is due happens.
+    pub fn nothing(caller: Caller) -> Self {
+        let mut batch = Batch::new(caller);
+        batch.acks("", std::iter::empty());
+        batch.nacks(std::iter::empty());
+        batch.extends(std::iter::empty());
+        batch.pushes(&[]);
+        batch.pops(std::iter::empty());
+        batch
+    }
+
     pub fn acks<'a>(&mut self, topic: &str, receipts: impl ExactSizeIterator<Item = &'a Receipt>) {
         self.0.number(receipts.len() as u64);
         for receipt in receipts {
@@ -163,8 +174,8 @@ impl Batch {
         }
     }
 
-    pub fn into_args(self) -> Vec<Bytes> {
-        self.0.0
+    pub fn into_args(self) -> Args {
+        self.0
     }
 
     fn receipt(&mut self, receipt: &Receipt) {
@@ -207,6 +218,8 @@ pub struct BatchReply {
     pub popped: Vec<PoppedMessage>,
     /// Sequence numbers of messages that died, and why.
     pub buried: Vec<(u64, String)>,
+    /// Perhaps more is due than a call deals with.
+    pub more_due: bool,
 }
 
 impl BatchReply {
@@ -234,6 +247,7 @@ impl BatchReply {
         let buried = done.list()?;
         let buried = buried.chunks_exact(2);
         let buried = buried.map(|pair| Some((pair[0].number()?, pair[1].text()?)));
+        let buried = buried.collect::<Option<_>>()?;
         Some(BatchReply {
             opseq: done.opseq,
             seq: done.seq,
@@ -247,7 +261,8 @@ impl BatchReply {
             extends,
             pushes,
             popped,
-            buried: buried.collect::<Option<_>>()?,
+            buried,
+            more_due: done.number()? == 1,
         })
     }
 }

@@ -368,7 +368,8 @@ local function give_back(id, lease, counts, delay, reason, by_holder)
 end
 
 -- What time has brought: delays that are over, deadlines that passed, messages that expired.
-local some_expired = false  -- more of them than this call deals with
+local some_due = false      -- perhaps more of all that than this call deals with
+local some_expired = false  -- perhaps more that expired
 local function sweep()
   local due = call('ZRANGEBYSCORE', DELAYED, '-inf', now_text, 'LIMIT', 0, SWEEP_MAX)
   if #due > 0 then
@@ -394,6 +395,7 @@ local function sweep()
   end
   local expired = call('ZRANGEBYSCORE', TTL, '-inf', now_text, 'LIMIT', 0, SWEEP_MAX)
   some_expired = #expired == SWEEP_MAX
+  some_due = some_expired or #due == SWEEP_MAX or #over == SWEEP_MAX
   if #expired > 0 then
     touch()
     variadic('ZREM', TTL, expired)

@@ -1,49 +1,61 @@
--- Removes messages of some states, so many at most.
+-- Removes messages of some states, so many at most. What is due is ready, though nobody has looked yet.
 --
 -- ARGV: most, count of states, the states (ready, delayed, in_flight, dead)
 -- Result: {'ok', operation sequence, sequence, bytes, removed, 1 if more may be left}
 local left, removed = take_number(), 0
-local function remove_all(ids, from_leased)
-  left = left - #ids
-  for _, id in ipairs(ids) do
-    if call('HEXISTS', BODY, id) == 1 then
-      touch()
-      remove(id, info_of(id))
-      if from_leased then
-        call('ZREM', LEASED, id)
-        add_ghosts(-1)
-      end
-      removed = removed + 1
+local function remove_one(id, was_leased)
+  touch()
+  remove(id, info_of(id))
+  if was_leased then
+    call('ZREM', LEASED, id)
+    add_ghosts(-1)
+  end
+  removed = removed + 1
+end
+-- Those of a list that stand for messages; returns how many are off the list.
+local function remove_first(key, message_of)
+  local entries = left > 0 and call('LRANGE', key, 0, left - 1) or {}
+  for _, entry in ipairs(entries) do
+    local id = message_of(entry)
+    if id then
+      remove_one(id)
     end
   end
-end
--- The first of a list, as many as are left; returns how many these were.
-local function remove_first(key)
-  local ids = left > 0 and call('LRANGE', key, 0, left - 1) or {}
-  if #ids > 0 then
+  if #entries > 0 then
     touch()
-    remove_all(ids)
-    call('LTRIM', key, #ids, -1)
+    call('LTRIM', key, #entries, -1)
   end
-  return #ids
+  left = left - #entries
+  return #entries
 end
+local function remove_scored(key, from, to)
+  local ids = left > 0 and call('ZRANGEBYSCORE', key, from, to, 'LIMIT', 0, left) or {}
+  for _, id in ipairs(ids) do
+    remove_one(id, key == LEASED)
+  end
+  left = left - #ids
+end
+local function behind(id)
+  return call('HEXISTS', BODY, id) == 1 and id
+end
+local LATER = '(' .. now_text
 for _ = 1, take_number() do
   local state = take()
   if state == 'ready' then
-    repeat
-      local before = left
-      for priority = 0, 9 do
-        -- Each of them left a ghost, or was one.
-        add_ghosts(-remove_first(KEYS[14 + priority]))
-      end
-      -- Those behind others of their group; of each that was ready the next one is by now, in a list above.
-      for _, group in ipairs(left > 0 and call('HKEYS', GROUPS) or {}) do
-        remove_first(EXTRA .. 'group:' .. group)
-      end
-    until left == before or left <= 0
-  elseif left > 0 then
-    local key = ({delayed = DELAYED, in_flight = LEASED, dead = DEAD})[state]
-    remove_all(call('ZRANGE', key, 0, left - 1), state == 'in_flight')
+    -- Those behind others of their group first: as long as there are such, the end of a message lets one through.
+    for _, group in ipairs(left > 0 and call('HKEYS', GROUPS) or {}) do
+      remove_first(EXTRA .. 'group:' .. group, behind)
+    end
+    for priority = 0, 9 do
+      -- Each of them left a ghost, or was one.
+      add_ghosts(-remove_first(KEYS[14 + priority], message_at))
+    end
+    remove_scored(DELAYED, '-inf', now_text)
+    remove_scored(LEASED, '-inf', now_text)
+  elseif state == 'dead' then
+    remove_scored(DEAD, '-inf', '+inf')
+  else
+    remove_scored(({delayed = DELAYED, in_flight = LEASED})[state], LATER, '+inf')
   end
 end
 return {'ok', opseq, seq, kept_bytes, removed, left <= 0 and 1 or 0}

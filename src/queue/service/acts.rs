@@ -46,7 +46,7 @@ impl Shared {
     async fn done_by(self: &Arc<Self>, admin: Admin, encoding: Encoding) -> Result<Body, Refusal> {
         let topic: Arc<str> = admin.topic.unwrap_or_default().into();
         if let Act::Cancel { .. } | Act::Redrive { .. } | Act::Purge { .. } = &admin.act {
-            self.pass_time(&topic).await?;
+            self.pass_all_time(&topic).await?;
         }
         match admin.act {
             Act::List {
@@ -90,8 +90,9 @@ impl Shared {
             let noted = self.note_topic(topic).await;
             noted.map_err(|error| refusal_of(&error))?;
         }
+        let caller = self.caller(topic, &placement);
         let done = self
-            .run_script(topic, script, (self.caller(topic, &placement), own))
+            .run_script(topic, script, (caller, caller.with(own)))
             .await?;
         self.note_done(topic, (done.opseq, done.seq, done.bytes));
         // What it made ready may be what a pop waits for.
@@ -106,11 +107,9 @@ impl Shared {
         &self,
         topic: &Arc<str>,
         script: Script,
-        (caller, own): (Caller, Args),
+        (caller, args): (Caller, Args),
     ) -> Result<Done, Refusal> {
         let keyspace = self.keyspace().ok_or_else(reconfiguring)?;
-        let mut args = caller.args();
-        args.0.extend(own.0);
         let keys = keyspace.of_topic(topic);
         self.store()?;
         let called = self.call((topic, &keys), caller, (script, &args.0)).await;

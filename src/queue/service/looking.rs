@@ -12,6 +12,7 @@ use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
 use super::acts::nonsense;
+use super::passing::Passed;
 use super::running::refusal_of;
 use super::{Body, QueueService, Shared, lock, reconfiguring};
 use crate::ids::NodeId;
@@ -34,6 +35,49 @@ struct About {
     rates: Rates,
 }
 
+/// What the script tells, in its order.
+struct Inspected {
+    seq: u64,
+    now_ms: u64,
+    /// Ready, delayed, in flight, dead.
+    counts: [u64; 4],
+    paused: bool,
+    /// When the oldest that waits was pushed; 0: none does.
+    oldest_at_ms: u64,
+    acked: u64,
+    /// Of each message so many parts.
+    shown: Vec<Reply>,
+    /// Where to go on; none at the end.
+    next: Option<u64>,
+    is_due: bool,
+}
+
+impl Inspected {
+    fn read(mut done: Done) -> Option<Self> {
+        let now_ms = done.number()?;
+        let counts = [
+            done.number()?,
+            done.number()?,
+            done.number()?,
+            done.number()?,
+        ];
+        let (paused, oldest_at_ms) = (done.number()? == 1, done.number()?);
+        let acked = done.number()?;
+        let _settings = done.list()?;
+        Some(Inspected {
+            seq: done.seq,
+            now_ms,
+            counts,
+            paused,
+            oldest_at_ms,
+            acked,
+            shown: done.list()?,
+            next: done.number(),
+            is_due: done.number()? == 1,
+        })
+    }
+}
+
 impl QueueService {
     /// Answers [`ABOUT_TOPICS`]; none if the question is not one.
     pub fn answer_about(&self, question: &[u8]) -> Option<Bytes> {
@@ -53,31 +97,31 @@ impl Shared {
         self: &Arc<Self>,
         topic: &Arc<str>,
         (state, limit, cursor): (&str, u64, u64),
-    ) -> Result<Done, Refusal> {
+    ) -> Result<Inspected, Refusal> {
         let mut args = Args::default();
         args.text(state);
         args.number(limit);
         args.number(cursor);
         args.number(self.parts.answers.payload_max() as u64 / 2);
-        let look = || self.run_script(topic, Script::Inspect, (Caller::READER, args.clone()));
-        let done = look().await?;
-        let is_due = done.rest.as_slice().last().and_then(Reply::number) == Some(1);
-        // Where it cannot be, as with a Redis without memory, what is there is told all the same.
-        match is_due && self.pass_time(topic).await.unwrap_or(false) {
-            true => look().await,
-            false => Ok(done),
+        let args = (Caller::READER, Caller::READER.with(args));
+        let look = async || {
+            let done = self.run_script(topic, Script::Inspect, args.clone());
+            Inspected::read(done.await?).ok_or_else(nonsense)
+        };
+        let found = look().await?;
+        if !found.is_due {
+            return Ok(found);
+        }
+        match self.pass_time(topic).await {
+            Ok(Passed::All | Passed::Some) => look().await,
+            // Where it cannot be, as with a Redis without memory, what is there is told all the same.
+            Ok(Passed::NotHere) | Err(_) => Ok(found),
         }
     }
 
     pub(super) async fn stats(self: &Arc<Self>, topic: &Arc<str>) -> Result<Stats, Refusal> {
-        let mut done = self.inspect(topic, ("", 0, 0)).await?;
-        let pushed = done.seq;
-        let mut number = || done.number().ok_or_else(nonsense);
-        let now_ms = number()?;
-        let (ready, delayed, in_flight, dead) = (number()?, number()?, number()?, number()?);
-        let paused = number()? == 1;
-        let oldest_at_ms = number()?;
-        let acked = number()?;
+        let found = self.inspect(topic, ("", 0, 0)).await?;
+        let [ready, delayed, in_flight, dead] = found.counts;
         let about = self.about(topic);
         Ok(Stats {
             topic: topic.to_string(),
@@ -85,16 +129,16 @@ impl Shared {
             delayed,
             in_flight,
             dead,
-            oldest_age_ms: match oldest_at_ms {
+            oldest_age_ms: match found.oldest_at_ms {
                 0 => 0,
-                at_ms => now_ms.saturating_sub(at_ms),
+                at_ms => found.now_ms.saturating_sub(at_ms),
             },
             waiters: about.as_ref().map(|about| about.waiters),
             rates: about.map(|about| about.rates),
-            pushed,
-            acked,
+            pushed: found.seq,
+            acked: found.acked,
             marked_seq: self.marked_seq(topic),
-            paused,
+            paused: found.paused,
             owner_node: self.placement().home(topic.as_bytes()),
         })
     }
@@ -172,31 +216,24 @@ impl Shared {
             Look::In { state, cursor } => (state.name(), cursor),
             Look::After { seq } => ("all", seq),
         };
-        let mut done = self.inspect(topic, (name, limit, from)).await?;
-        let last_seq = done.seq;
-        // Past the counts, to what is shown.
-        let mut list = done.rest.by_ref().skip(9);
-        let shown = match list.next() {
-            Some(Reply::List(shown)) => shown,
-            _ => return Err(nonsense()),
-        };
-        let next = list.next().and_then(|next| next.number());
-        let messages = shown
+        let found = self.inspect(topic, (name, limit, from)).await?;
+        let messages = found
+            .shown
             .chunks_exact(PARTS)
             .map(|parts| shown_message(parts, encoding));
         let messages = messages.collect::<Option<_>>().ok_or_else(nonsense)?;
         Ok(match look {
             Look::In { .. } => Peeked {
                 messages,
-                cursor: next,
+                cursor: found.next,
                 after_seq: None,
                 last_seq: None,
             },
             Look::After { .. } => Peeked {
                 messages,
                 cursor: None,
-                after_seq: next,
-                last_seq: Some(last_seq),
+                after_seq: found.next,
+                last_seq: Some(found.seq),
             },
         })
     }

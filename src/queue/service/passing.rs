@@ -8,23 +8,33 @@ use super::Shared;
 use super::acts::nonsense;
 use super::running::count;
 use crate::protocol::Refusal;
-use crate::queue::script::{Args, BatchReply, Script};
+use crate::queue::script::{Batch, BatchReply, Script};
 
-/// Of a batch: acknowledgements, hand-backs, extensions, pushes, pops.
-const SECTIONS: usize = 5;
+/// How far what is due has happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Passed {
+    All,
+    /// As much as one call deals with.
+    Some,
+    /// Nothing: this node does not own the topic.
+    NotHere,
+}
 
 impl Shared {
-    /// Lets happen what is due; false if this node does not own the topic.
-    pub(super) async fn pass_time(self: &Arc<Self>, topic: &Arc<str>) -> Result<bool, Refusal> {
+    /// Lets happen all that is due, in as many calls as that takes: for what acts on states.
+    pub(super) async fn pass_all_time(self: &Arc<Self>, topic: &Arc<str>) -> Result<(), Refusal> {
+        while self.pass_time(topic).await? == Passed::Some {}
+        Ok(())
+    }
+
+    /// Lets happen what is due, in one call.
+    pub(super) async fn pass_time(self: &Arc<Self>, topic: &Arc<str>) -> Result<Passed, Refusal> {
         let placement = self.placement();
         if placement.home(topic.as_bytes()) != Some(self.parts.me) {
-            return Ok(false);
-        }
-        let mut nothing = Args::default();
-        for _ in 0..SECTIONS {
-            nothing.number(0);
+            return Ok(Passed::NotHere);
         }
         let caller = self.caller(topic, &placement);
+        let nothing = Batch::nothing(caller).into_args();
         let done = self.run_script(topic, Script::Batch, (caller, nothing));
         let mut reply = BatchReply::read(done.await?).ok_or_else(nonsense)?;
         self.note_done(topic, (reply.opseq, reply.seq, reply.bytes));
@@ -34,6 +44,9 @@ impl Shared {
             count(&stats, &reply, buried.len() as u64);
             self.tell_buried(topic, buried);
         }
-        Ok(true)
+        Ok(match reply.more_due {
+            true => Passed::Some,
+            false => Passed::All,
+        })
     }
 }

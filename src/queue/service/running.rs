@@ -112,7 +112,7 @@ impl Shared {
         call: &mut Call<Ticket>,
         (keys, caller): (&[String], Caller),
     ) -> Result<(Reply, Route), CallError> {
-        let args = call.args(name, caller).into_args();
+        let args = call.args(name, caller).into_args().0;
         let began = time::now();
         let execution = async {
             self.note_topic(name).await?;
@@ -140,7 +140,7 @@ impl Shared {
             spare: true,
             ..caller
         };
-        let args = call.args(name, spare).into_args();
+        let args = call.args(name, spare).into_args().0;
         let execution = self.call((name, keys), spare, (Script::Batch, &args));
         self.meanwhile(name, call, execution).await
     }
