@@ -65,6 +65,8 @@ pub struct Message {
     pub payload: Value,
     /// A push with an id that was seen lately is the same message.
     pub id: Option<String>,
+    /// What it is known by instead of its id: only a push with the same one is the same message.
+    pub dedup_id: Option<String>,
     pub dedup_ms: Option<u64>,
     pub dedup_scope: DedupScope,
     pub delay_ms: Option<u64>,
@@ -94,12 +96,14 @@ impl Message {
         Field::new("ttl_ms", Rule::Integer(1, DELAY_MS_MAX)),
         Field::new("group", Rule::Name),
         Field::new("headers", Rule::Object(HEADERS_BYTES_MAX)),
+        Field::new("dedup_id", Rule::Name),
     ];
 
     pub fn new(payload: Value) -> Self {
         Message {
             payload,
             id: None,
+            dedup_id: None,
             dedup_ms: None,
             dedup_scope: DedupScope::Window,
             delay_ms: None,
@@ -119,6 +123,7 @@ impl Message {
         let message = Message {
             payload,
             id: given.text("id"),
+            dedup_id: given.text("dedup_id"),
             dedup_ms: given.integer("dedup_ms"),
             dedup_scope: [DedupScope::Window, DedupScope::UntilAcked][given.choice("dedup_scope")],
             delay_ms: given.integer("delay_ms"),
@@ -174,6 +179,7 @@ impl Push {
         Message::FIELDS[9],
         Message::FIELDS[10],
         Message::FIELDS[11],
+        Message::FIELDS[12],
         Field::new("messages", Rule::List(Message::FIELDS, BATCH_MAX)),
         Field::new("require_durability", Rule::Choice(Push::DURABILITY)),
         TIMEOUT_MS_FIELD,

@@ -35,6 +35,56 @@ async fn queue_a_push_that_is_known_needs_no_place() {
         wire::code(&queue.ask("queue.push", new).await),
         "queue_full"
     );
+    // An id that is forgotten at once names a new message each time.
+    let new = vec![json!({"payload": 3, "id": "z", "dedup_ms": 0}); 10];
+    let set = json!({"topic": "b", "max_length": 5});
+    queue.ok("queue.configure", set).await;
+    let push = json!({"topic": "b", "messages": new});
+    assert_eq!(
+        wire::code(&queue.ask("queue.push", push).await),
+        "queue_full"
+    );
+    assert_eq!(queue.counts("b").await, [0; 4]);
+}
+
+#[tokio::test]
+async fn queue_a_dedup_id_is_compared_instead_of_the_id() {
+    let (_cluster, queue) = start(1).await;
+    let push = async |id: &str, dedup_id: Option<&str>| {
+        let mut body = json!({"topic": "a", "payload": 1, "id": id});
+        if let Some(dedup_id) = dedup_id {
+            body["dedup_id"] = json!(dedup_id);
+        }
+        let answer = queue.ok("queue.push", body).await;
+        answer["duplicate"].as_bool().expect("a boolean")
+    };
+    assert!(!push("i", Some("first")).await);
+    assert!(push("other", Some("first")).await);
+    assert!(!push("i", Some("second")).await);
+    assert!(!push("first", None).await, "dedup ids are apart from ids");
+    assert!(push("i", None).await, "the id is known, too");
+    assert_eq!(queue.counts("a").await, [3, 0, 0, 0]);
+    // The id is that of the first.
+    let cancel = json!({"topic": "a", "id": "i"});
+    assert_eq!(queue.ok("queue.cancel", cancel).await["cancelled"], true);
+    assert!(!push("i", Some("first")).await, "both are free again");
+    let seqs = queue.pop("a", 10).await;
+    let seqs: Vec<_> = seqs.iter().map(|message| &message["seq"]).collect();
+    assert_eq!(seqs, [2, 3, 4]);
+}
+
+#[tokio::test]
+async fn queue_a_receipt_that_is_named_twice_is_good_once() {
+    let (_cluster, queue) = start(1).await;
+    queue.push("a", json!(1)).await;
+    let receipt = queue.pop("a", 1).await[0]["receipt"].clone();
+    let nack = json!({"topic": "a", "receipts": [receipt, receipt]});
+    let answer = queue.ok("queue.nack", nack).await;
+    let results = ["returned", "stale_receipt"];
+    for (nth, result) in results.into_iter().enumerate() {
+        assert_eq!(answer["results"][nth]["result"], result, "{answer}");
+    }
+    assert_eq!(queue.counts("a").await, [1, 0, 0, 0]);
 }
 
 #[tokio::test]

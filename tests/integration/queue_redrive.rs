@@ -15,12 +15,16 @@ async fn bury(queue: &Queue, topic: &str, each: &[Value]) {
         let fields = body.as_object_mut().expect("an object");
         fields.extend(more.as_object().expect("an object").clone());
         queue.ok("queue.push", body).await;
-        let body = json!({"topic": topic, "consumer": "c", "max": 1000});
-        let popped = messages(&queue.ok("queue.pop", body).await);
-        let receipts: Vec<&Value> = popped.iter().map(|message| &message["receipt"]).collect();
-        let dead = json!({"topic": topic, "receipts": receipts, "dead": true, "reason": "no good"});
-        queue.ok("queue.nack", dead).await;
+        kill_all(queue, topic).await;
     }
+}
+
+/// Has all die that are ready, up to a thousand.
+async fn kill_all(queue: &Queue, topic: &str) {
+    let popped = queue.pop(topic, 1000).await;
+    let receipts: Vec<&Value> = popped.iter().map(|message| &message["receipt"]).collect();
+    let dead = json!({"topic": topic, "receipts": receipts, "dead": true, "reason": "no good"});
+    queue.ok("queue.nack", dead).await;
 }
 
 async fn redrive(queue: &Queue, body: Value) -> [u64; 2] {
@@ -125,6 +129,74 @@ async fn queue_redrive_to_another_topic_moves_what_was_pushed() {
     assert!(popped[0]["last_error"].is_null());
 }
 
+/// All that is dead, by number, with the time of its death.
+async fn deaths(queue: &Queue, topic: &str) -> Vec<u64> {
+    let body = json!({"topic": topic, "state": "dead", "limit": 1000});
+    let dead = messages(&queue.ok("queue.peek", body).await);
+    let at = dead.iter().map(|message| &message["dead"]["at_ms"]);
+    at.map(|at| at.as_u64().expect("a time")).collect()
+}
+
+/// What the other topic knows an id from is another message, or the same one after an earlier death.
+#[tokio::test]
+async fn queue_redrive_to_another_topic_loses_nothing_that_has_a_known_id() {
+    let (_cluster, queue) = start(1).await;
+    let (a_to_b, b_to_a) = (
+        json!({"topic": "a", "to": "b"}),
+        json!({"topic": "b", "to": "a"}),
+    );
+
+    // Two messages with one id, by two requests.
+    let each = ["p1", "p2"].map(|payload| json!({"id": "x", "dedup_ms": 0, "payload": payload}));
+    bury(&queue, "a", &each).await;
+    let one = json!({"topic": "a", "to": "b", "limit": 1});
+    assert_eq!(redrive(&queue, one.clone()).await, [1, 1]);
+    assert_eq!(redrive(&queue, one).await, [1, 0]);
+    let popped = queue.pop("b", 10).await;
+    let shown: Vec<_> = popped.iter().map(|m| (&m["id"], &m["payload"])).collect();
+    let x = json!("x");
+    assert_eq!(shown, [(&x, &json!("p1")), (&x, &json!("p2"))]);
+    for message in &popped {
+        queue.ack("b", &message["receipt"]).await;
+    }
+
+    // Back and forth, with an id and without.
+    bury(&queue, "a", &[json!({}), json!({"id": "own"})]).await;
+    for _ in 0..2 {
+        assert_eq!(redrive(&queue, a_to_b.clone()).await, [2, 0]);
+        assert_eq!(queue.counts("b").await, [2, 0, 0, 0]);
+        kill_all(&queue, "b").await;
+        assert_eq!(redrive(&queue, b_to_a.clone()).await, [2, 0]);
+        assert_eq!(queue.counts("a").await, [2, 0, 0, 0]);
+        kill_all(&queue, "a").await;
+    }
+    let expected = ["a/3", "own"].map(str::to_owned);
+    assert_eq!(ids(&queue, "a").await, BTreeSet::from(expected));
+    assert_eq!(redrive(&queue, a_to_b.clone()).await, [2, 0]);
+    let cancel = json!({"topic": "b", "id": "own"});
+    assert_eq!(queue.ok("queue.cancel", cancel).await["cancelled"], true);
+    kill_all(&queue, "b").await;
+
+    // One that the other topic had from another push, and that is done there.
+    let other = json!({"topic": "b", "payload": "other", "id": "e1"});
+    queue.ok("queue.push", other).await;
+    let other = queue.pop("b", 1).await;
+    assert_eq!(queue.ack("b", &other[0]["receipt"]).await, "acked");
+    bury(&queue, "a", &[json!({"id": "e1", "payload": "own"})]).await;
+    assert_eq!(redrive(&queue, a_to_b).await, [1, 0]);
+    assert_eq!(queue.pop("b", 1).await[0]["payload"], "own");
+}
+
+/// What looks like a tenant's, without a name behind the slash.
+#[tokio::test]
+async fn queue_redrive_goes_to_any_name_that_is_a_topic() {
+    let (_cluster, queue) = start(1).await;
+    bury(&queue, "a", &[json!({})]).await;
+    let to = json!({"topic": "a", "to": "a/"});
+    assert_eq!(redrive(&queue, to).await, [1, 0]);
+    assert_eq!(queue.counts("a/").await, [1, 0, 0, 0]);
+}
+
 #[tokio::test]
 async fn queue_redrive_to_another_topic_can_be_repeated() {
     let (_cluster, queue) = start(1).await;
@@ -132,13 +204,15 @@ async fn queue_redrive_to_another_topic_can_be_repeated() {
     let twice = json!({"id": "twice", "dedup_ms": 0});
     bury(&queue, "a", &[json!({}), twice.clone(), twice]).await;
     // As a redrive leaves it that ended between its push and its removal.
-    let pushed = json!({"topic": "b", "payload": "x", "id": "a/1"});
+    let first = deaths(&queue, "a").await[0];
+    let name = format!("a/1/{first}");
+    let pushed = json!({"topic": "b", "payload": "x", "id": "a/1", "dedup_id": name});
     queue.ok("queue.push", pushed).await;
     assert_eq!(
         redrive(&queue, json!({"topic": "a", "to": "b"})).await,
         [3, 0]
     );
-    let expected = ["a/1", "a/3", "twice"].map(str::to_owned);
+    let expected = ["a/1", "twice"].map(str::to_owned);
     assert_eq!(ids(&queue, "b").await, BTreeSet::from(expected));
     assert_eq!(queue.counts("b").await, [3, 0, 0, 0]);
 

@@ -160,6 +160,7 @@ fn a_purge_wants_the_topic_again() {
 fn what_the_client_writes_is_read_as_it_was() {
     let mut message = Message::new(Value::binary(vec![0, 255]));
     message.id = Some("i".to_owned());
+    message.dedup_id = Some("d".to_owned());
     message.dedup_scope = DedupScope::UntilAcked;
     message.priority = 0;
     message.headers = Some(Meta::from_json(r#"{"a":"b"}"#).unwrap());

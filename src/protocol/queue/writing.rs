@@ -20,6 +20,8 @@ struct MessageFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    dedup_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     dedup_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dedup_scope: Option<&'static str>,
@@ -49,6 +51,7 @@ impl<'a> MessageFields<'a> {
             payload_base64: base64,
             encoding: (kind == Kind::Json).then_some(kind),
             id: message.id.as_deref(),
+            dedup_id: message.dedup_id.as_deref(),
             dedup_ms: message.dedup_ms,
             dedup_scope: match message.dedup_scope {
                 DedupScope::Window => None,

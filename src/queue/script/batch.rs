@@ -20,6 +20,8 @@ struct Options<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     i: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    k: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     w: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     d: Option<u64>,
@@ -36,10 +38,12 @@ struct Options<'a> {
 impl NewMessage {
     pub fn new(message: &Message) -> Self {
         let id = message.id.as_deref();
+        let known_by = message.dedup_id.as_deref();
         let options = Options {
             i: id,
+            k: known_by,
             w: match (message.dedup_scope, message.dedup_ms) {
-                _ if id.is_none() => None,
+                _ if id.or(known_by).is_none() => None,
                 (DedupScope::UntilAcked, _) => Some(-1),
                 (DedupScope::Window, window) => window.map(|ms| ms as i64),
             },
@@ -53,6 +57,7 @@ impl NewMessage {
             options,
             Options {
                 i: None,
+                k: None,
                 d: None,
                 a: None,
                 p: None,

@@ -5,19 +5,28 @@
 local function stands(id)
   return id and call('HEXISTS', BODY, id) == 1 and not call('ZSCORE', LEASED, id) and not call('ZSCORE', DEAD, id)
 end
+-- The name is free again: what was taken back was never delivered.
+local function free(name, id)
+  if name and number_in(call('HGET', DEDUP, name) or '') == id then
+    call('HDEL', DEDUP, name)
+    call('ZREM', DEDUP_UNTIL, name)
+  end
+end
+local function take_back(id)
+  local info = info_of(id)
+  touch()
+  remove(id, info)
+  free(info.i, id)
+  free(info.k, id)
+end
 local name, number = take(), take()
 local cancelled = 0
-local id = string.match(call('HGET', DEDUP, name) or '', '^%d+')
+local id = number_in(call('HGET', DEDUP, name) or '')
 if stands(id) then
-  touch()
   cancelled = 1
-  remove(id, info_of(id))
-  -- The id is free again: what was taken back was never delivered.
-  call('HDEL', DEDUP, name)
-  call('ZREM', DEDUP_UNTIL, name)
+  take_back(id)
 elseif stands(number) and not info_of(number).i then
-  touch()
   cancelled = 1
-  remove(number, info_of(number))
+  take_back(number)
 end
 return {'ok', opseq, seq, kept_bytes, cancelled}

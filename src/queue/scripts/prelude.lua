@@ -257,20 +257,24 @@ local function is_behind(id, info)
   return info.g and call('HGET', GROUPS, info.g) ~= id
 end
 
--- Ends what else is kept of a message that has more than the usual: id, group, time to live.
+-- A message ended that this name stood for: so the name ends, unless it is to be known for a time yet.
+local function forget_name(name, id)
+  local entry = name and call('HGET', DEDUP, name)
+  local of, till = string.match(entry or '', '^(%d+):(-?%d+)$')
+  if of == id and (till == '-1' or tonumber(till) <= now) then
+    call('HDEL', DEDUP, name)
+    call('ZREM', DEDUP_UNTIL, name)
+  end
+end
+
+-- Ends what else is kept of a message that has more than the usual: names, group, time to live.
 local function forget_info(id, info)
   call('HDEL', INFO, id)
   if info.x then
     call('ZREM', TTL, id)
   end
-  if info.i then
-    local entry = call('HGET', DEDUP, info.i)
-    local of, till = string.match(entry or '', '^(%d+):(-?%d+)$')
-    if of == id and (till == '-1' or tonumber(till) <= now) then
-      call('HDEL', DEDUP, info.i)
-      call('ZREM', DEDUP_UNTIL, info.i)
-    end
-  end
+  forget_name(info.i, id)
+  forget_name(info.k, id)
   if info.g and not is_behind(id, info) then
     advance_group(info.g)
   end

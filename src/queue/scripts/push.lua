@@ -3,9 +3,10 @@
 -- ARGV: count of parts, each of which is either
 --   0, a count of requests with one message each that has no options, and what is kept of those; or
 --   a request: its count of messages, then for each what is kept of it, and '' or its options in MessagePack:
---   i id, w ms in which the id means the same message (-1: until it is done), d delay in ms,
+--   i id, k what it is known by instead of the id, w ms in which that means the same message (-1: until it is
+--   done), d delay in ms,
 --   a due time in ms, p priority, t time to live in ms, g group
--- Result, by runs with step 2: for each message twice its sequence number, plus 1 if the id was known; or,
+-- Result, by runs with step 2: for each message twice its sequence number, plus 1 if it was known; or,
 --   for each of a request that does not fit in the topic, -1
 local push_results = {}
 local push_count = take_number()
@@ -17,6 +18,7 @@ end
 if push_count > 0 then
   touch()
   local bodies, came, ready, length = {}, 0, {}, nil
+  local seq_before = seq
   local limit, default_ttl = setting('max_length'), setting('ttl_ms')
   local default_window = setting('dedup_ms') or 120000
   local burials_left = 2 * CHUNK
@@ -85,8 +87,17 @@ if push_count > 0 then
     return id
   end
 
-  -- The message that an id stands for. One that has expired is ended, and its id with it if it is good as long as
-  -- the message.
+  -- What a message is known by. No id has a control character, so that the two kinds of names never meet.
+  local function name_of(options)
+    return options.k and '\1' .. options.k or options.i
+  end
+
+  local function window_of(options)
+    return options.w or default_window
+  end
+
+  -- The message that a name stands for. One that has expired is ended, and its name with it if that is good as long
+  -- as the message.
   local function known(name)
     local of, till = string.match(call('HGET', DEDUP, name) or '', '^(%d+):(-?%d+)$')
     if not of or till ~= '-1' and tonumber(till) <= now then
@@ -104,16 +115,37 @@ if push_count > 0 then
     return tonumber(of)
   end
 
+  local function note_name(name, id, window)
+    local till = window < 0 and -1 or now + window
+    call('HSET', DEDUP, name, id .. ':' .. text(till))
+    if till > 0 then
+      call('ZADD', DEDUP_UNTIL, till, name)
+    end
+  end
+
+  -- How long the id of a message that is known by something else stands for it, too: not while it stands for another
+  -- one that is there, and no shorter than it is known for one that is gone.
+  local function id_window_of(options)
+    local of = known(options.i)
+    if not of then
+      return window_of(options)
+    end
+    if of > seq_before or call('HEXISTS', BODY, text(of)) == 1 then
+      return
+    end
+    local till = string.match(call('HGET', DEDUP, options.i), '-?%d+$')
+    return math.max(window_of(options), tonumber(till) - now)
+  end
+
   local function keep_with_options(body, options)
+    local id_window = options.k and options.i and id_window_of(options)
     local id = keep(body)
-    local info = {p = options.p, i = options.i, g = options.g}
-    if options.i then
-      local window = options.w or default_window
-      local till = window < 0 and -1 or now + window
-      call('HSET', DEDUP, options.i, id .. ':' .. text(till))
-      if till > 0 then
-        call('ZADD', DEDUP_UNTIL, till, options.i)
-      end
+    local info = {p = options.p, i = options.i, k = options.k and name_of(options), g = options.g}
+    if name_of(options) then
+      note_name(name_of(options), id, window_of(options))
+    end
+    if id_window then
+      note_name(options.i, id, id_window)
     end
     local ttl = options.t or default_ttl
     if ttl then
@@ -149,7 +181,8 @@ if push_count > 0 then
       return seq * 2
     end
     local options = packed == '' and {} or cmsgpack.unpack(packed)
-    local earlier = options.i and known(options.i)
+    local name = name_of(options)
+    local earlier = name and known(name)
     if earlier then
       return earlier * 2 + 1
     end
@@ -162,11 +195,15 @@ if push_count > 0 then
     local new, among = messages, {}
     for i = 0, messages - 1 do
       local packed = args[next_arg + 2 * i + 1]
-      local name = packed ~= '' and cmsgpack.unpack(packed).i
+      local options = packed ~= '' and cmsgpack.unpack(packed) or {}
+      local name = name_of(options)
       if name and (among[name] or known(name)) then
         new = new - 1
-      elseif name then
+      elseif name and window_of(options) ~= 0 then
         among[name] = true
+        if options.i then
+          among[options.i] = true
+        end
       end
     end
     return new

@@ -7,7 +7,7 @@
 --   sequence numbers or 0 for all, the numbers; to show also: bytes at most, of which one message may have more
 -- Result: {'ok', operation sequence, sequence, bytes, how many, dead that are left, shown, the place behind which
 --   to go on, or 0 and 0 when nothing is left to look at}; shown has for each: sequence number, what is kept of
---   it, priority, group or ''
+--   it, priority, group or '', time of death
 local LOOK_MAX = 1000       -- dead messages whose failures one call looks at
 local SAME_MAX = 20000      -- that died at one instant and are put in order; of more than these not all are
 local COUNT, MOVE, SHOW, REMOVE = '1', '0', '2', '3'
@@ -123,6 +123,7 @@ for nth, candidate in ipairs(candidates) do
       bytes_left = bytes_left - #body
       local n = #shown
       shown[n + 1], shown[n + 2], shown[n + 3], shown[n + 4] = id, body, info.p or 4, info.g or ''
+      shown[n + 5] = text(candidate.at)
     end
     count = count + 1
   end

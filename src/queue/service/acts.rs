@@ -12,7 +12,7 @@ use crate::protocol::queue::{
     Act, Admin, Backoff, Cancelled, Change, Configured, DEDUP_MS_DEFAULT, MAX_DELIVERIES_DEFAULT,
     Paused, Purged, Settings, State, VISIBILITY_MS_DEFAULT,
 };
-use crate::protocol::{Encoding, Refusal};
+use crate::protocol::{Refusal, ReplyTo};
 use crate::queue::script::{Args, Caller, Denied, Done, Reply, Script, Stored};
 
 /// Messages that one call of a purge removes: Redis does nothing else meanwhile.
@@ -30,7 +30,7 @@ impl QueueService {
             let Ok(_place) = shared.acts.acquire().await else {
                 return;
             };
-            let done = tokio::time::timeout_at(deadline, shared.done_by(admin, to.encoding)).await;
+            let done = tokio::time::timeout_at(deadline, shared.done_by(admin, &to)).await;
             let result = done.unwrap_or_else(|_| {
                 let message = "the deadline passed while this was under way";
                 Err(ErrorReply::new(Code::Indeterminate, message).into())
@@ -43,7 +43,7 @@ impl QueueService {
 }
 
 impl Shared {
-    async fn done_by(self: &Arc<Self>, admin: Admin, encoding: Encoding) -> Result<Body, Refusal> {
+    async fn done_by(self: &Arc<Self>, admin: Admin, to: &ReplyTo) -> Result<Body, Refusal> {
         let topic: Arc<str> = admin.topic.unwrap_or_default().into();
         if let Act::Cancel { .. } | Act::Redrive { .. } | Act::Purge { .. } = &admin.act {
             self.pass_all_time(&topic).await?;
@@ -56,7 +56,7 @@ impl Shared {
             } => self.list(&prefix, limit, cursor).await,
             Act::Stats => Ok(Body::Stats(self.stats(&topic).await?)),
             Act::Peek { look, limit } => Ok(Body::Peeked(
-                self.peek(&topic, (look, limit), encoding).await?,
+                self.peek(&topic, (look, limit), to.encoding).await?,
             )),
             Act::Cancel { id } => {
                 let mut args = Args::default();
@@ -69,7 +69,9 @@ impl Shared {
             Act::Configure(changes) => self.configure(&topic, changes).await,
             Act::Pause => self.pause(&topic, true).await,
             Act::Resume => self.pause(&topic, false).await,
-            redrive @ Act::Redrive { .. } => self.redrive(&topic, redrive).await,
+            redrive @ Act::Redrive { .. } => {
+                self.redrive(&topic, redrive, to.tenant.as_ref()).await
+            }
             Act::Purge { states } => self.purge(&topic, &states).await,
         }
     }

@@ -3,10 +3,10 @@
 //! Another topic may be another node's, and another server's of a Redis Cluster, so no script has both.
 //! Messages are shown, pushed there on the road of clients' requests, and removed here once that push is
 //! acknowledged. Whatever ends this in between leaves them in both topics, so that what is moved comes at
-//! least once. Each is pushed with its own id, or with one made of its topic and number: a redrive that is
-//! repeated while the other topic knows these ids moves none twice.
+//! least once. Each is known there by a name of this very death, made of its topic, its number and the time, whatever
+//! its own id: so a redrive that is repeated while the other topic knows these names moves none twice, and what that
+//! topic takes for there already is there, or was, from this move and no other one.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,16 +17,16 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::acts::nonsense;
 use super::{Body, Shared, reconfiguring};
 use crate::protocol::error::{Code, ErrorReply, Outcome};
-use crate::protocol::queue::{Act, Look, Message, Push, Pushed, Redriven, State};
+use crate::protocol::queue::{Act, Message, Push, Pushed, Redriven};
 use crate::protocol::{Encoding, NAME_BYTES_MAX, Operation, Refusal, Tenant, reply};
-use crate::queue::script::{Args, Reply, Script, Stored};
+use crate::queue::script::{Args, Caller, Reply, Script, Stored};
 
 /// Messages that one call moves: Redis does nothing else meanwhile.
 const STEP: u64 = 1_000;
 /// How long the owner of another topic may take for one push.
 const PUSH_MAX: Duration = Duration::from_secs(5);
 /// What the script tells of a message that it shows.
-const PARTS: usize = 4;
+const PARTS: usize = 5;
 
 /// The road on which this node asks as a client does.
 pub trait Road: Send + Sync + 'static {
@@ -102,6 +102,14 @@ struct Dead {
     stored: Stored,
     priority: u64,
     group: Option<String>,
+    died_at_ms: u64,
+}
+
+/// Another topic.
+struct Other<'a> {
+    topic: &'a str,
+    /// Who asks: it is pushed there as they would.
+    whose: Option<&'a Tenant>,
 }
 
 impl Shared {
@@ -109,6 +117,7 @@ impl Shared {
         self: &Arc<Self>,
         topic: &Arc<str>,
         act: Act,
+        whose: Option<&Tenant>,
     ) -> Result<Body, Refusal> {
         let Act::Redrive {
             ids,
@@ -140,7 +149,10 @@ impl Shared {
         };
         let redriven = match to.filter(|to| **to != **topic) {
             _ if dry_run => self.steps(topic, (&choice, Mode::Count), limit).await?,
-            Some(to) => self.redrive_to(topic, &to, (&choice, limit)).await?,
+            Some(to) => {
+                let to = Other { topic: &to, whose };
+                self.redrive_to(topic, &to, (&choice, limit)).await?
+            }
             None => self.steps(topic, (&choice, Mode::Move), limit).await?,
         };
         Ok(Body::Redriven(redriven))
@@ -195,11 +207,10 @@ impl Shared {
     async fn redrive_to(
         self: &Arc<Self>,
         topic: &Arc<str>,
-        to: &str,
+        to: &Other<'_>,
         (choice, limit): (&Choice, u64),
     ) -> Result<Redriven, Refusal> {
         let mut moved = 0;
-        let mut ids = BTreeSet::new();
         let mut from = Place::default();
         loop {
             let most = STEP.min(limit - moved);
@@ -219,7 +230,7 @@ impl Shared {
             let count = seqs.len() as u64;
             let messages = (moved..).zip(page).map(|(nth, dead)| {
                 let rest_ms = (nth * 1_000).checked_div(choice.per_second).unwrap_or(0);
-                dead.message(topic, &mut ids, rest_ms)
+                dead.message(topic, rest_ms)
             });
             let pushed = self.push_to(to, messages.collect()).await;
             pushed.map_err(|refusal| after(moved, refusal))?;
@@ -254,12 +265,11 @@ impl Shared {
     }
 
     /// Has the owner of another topic take messages, all of them or none.
-    async fn push_to(&self, to: &str, messages: Vec<Message>) -> Result<(), Refusal> {
+    async fn push_to(&self, to: &Other<'_>, messages: Vec<Message>) -> Result<(), Refusal> {
         let road = self.road.get().ok_or_else(reconfiguring)?;
-        let whose = Tenant::of_name(to);
-        let topic = match &whose {
-            Some(tenant) => tenant.outside(to),
-            None => to,
+        let topic = match to.whose {
+            Some(tenant) => tenant.outside(to.topic),
+            None => to.topic,
         };
         let push = Push {
             topic: topic.to_owned(),
@@ -271,12 +281,14 @@ impl Shared {
         let encoding = Encoding::MessagePack;
         let body = encoding.encode(&push.in_encoding(encoding));
         let request = (Operation::QueuePush, body);
-        let answer = road.ask(whose, request, PUSH_MAX).await.ok_or_else(|| {
+        let answer = road.ask(to.whose.cloned(), request, PUSH_MAX).await;
+        let answer = answer.ok_or_else(|| {
             let message = "no answer to a push to the other topic in time";
             ErrorReply::new(Code::Indeterminate, message)
         })?;
         let answer = reply::read::<Pushed>(encoding, &answer);
         let answer = answer.map_err(|why| ErrorReply::new(Code::Internal, why))?;
+        // One that is known there already came by this very move, in an earlier try.
         answer.result.map(drop)
     }
 
@@ -290,27 +302,32 @@ impl Shared {
             return Ok(None);
         }
         let mut chosen = Vec::new();
-        let mut cursor = 0;
-        loop {
-            let state = State::Dead;
-            let wanted = (Look::In { state, cursor }, STEP);
-            let page = self.peek(topic, wanted, Encoding::MessagePack).await?;
-            let found = page
-                .messages
-                .iter()
-                .filter(|message| ids.contains(&message.id));
-            chosen.extend(found.map(|message| message.seq));
-            match page.cursor {
-                Some(next) if chosen.len() < ids.len() => cursor = next,
-                _ => return Ok(Some(chosen)),
+        // To the end: several messages may have the same id.
+        for from in (0..).step_by(STEP as usize) {
+            let mut args = Args::default();
+            args.number(from);
+            args.number(STEP);
+            args.number(ids.len() as u64);
+            for id in ids {
+                args.text(id);
+            }
+            let args = Caller::READER.with(args);
+            let looked = self.run_script(topic, Script::FindDead, (Caller::READER, args));
+            let mut looked = looked.await?;
+            let found = looked.list().ok_or_else(nonsense)?;
+            let found = found.iter().map(Reply::number).collect::<Option<Vec<_>>>();
+            chosen.extend(found.ok_or_else(nonsense)?);
+            if looked.number() != Some(1) {
+                break;
             }
         }
+        Ok(Some(chosen))
     }
 }
 
 impl Dead {
     fn read(parts: &[Reply]) -> Option<Self> {
-        let [seq, kept, priority, group] = parts else {
+        let [seq, kept, priority, group, died_at_ms] = parts else {
             return None;
         };
         Some(Dead {
@@ -318,15 +335,17 @@ impl Dead {
             stored: Stored::unpack(&kept.clone().into_bytes()?),
             priority: priority.number()?,
             group: group.text().filter(|group| !group.is_empty()),
+            died_at_ms: died_at_ms.number()?,
         })
     }
 
-    /// As it was pushed, so far as its topic kept that; it rests so long first. `ids` are those that the
-    /// other topic has got: two messages with one id stay two.
-    fn message(self, topic: &str, ids: &mut BTreeSet<String>, rest_ms: u64) -> Message {
-        let own = self.stored.id.filter(|id| ids.insert(id.clone()));
+    /// As it was pushed, so far as its topic kept that; it rests so long first.
+    fn message(self, topic: &str, rest_ms: u64) -> Message {
+        let number = self.seq.to_string();
+        let death = format!("{number}/{}", self.died_at_ms);
         Message {
-            id: Some(own.unwrap_or_else(|| id_of(topic, self.seq))),
+            id: Some(self.stored.id.unwrap_or_else(|| name_in(topic, &number))),
+            dedup_id: Some(name_in(topic, &death)),
             delay_ms: Some(rest_ms).filter(|&ms| ms > 0),
             priority: self.priority,
             group: self.group,
@@ -336,12 +355,12 @@ impl Dead {
     }
 }
 
-/// The id of a message that has none: the same one each time.
-fn id_of(topic: &str, seq: u64) -> String {
-    let id = format!("{topic}/{seq}");
-    match id.len() {
-        0..=NAME_BYTES_MAX => id,
-        _ => format!("{:016x}/{seq}", xxh3_64(topic.as_bytes())),
+/// A name for what is of a topic: the same one each time.
+fn name_in(topic: &str, what: &str) -> String {
+    let name = format!("{topic}/{what}");
+    match name.len() {
+        0..=NAME_BYTES_MAX => name,
+        _ => format!("{:016x}/{what}", xxh3_64(topic.as_bytes())),
     }
 }
 

@@ -46,6 +46,9 @@ pub(super) fn request_field(operation: Operation, name: &str) -> (&'static str, 
         (Operation::QueuePush, "id") => {
             "A push with an id that was seen lately is the same message."
         }
+        (_, "dedup_id") => {
+            "What is compared instead of the id, with other ones of this field only."
+        }
         (_, "dedup_scope") => "For a time, or until the message is done.",
         (_, "delay_ms") => "How long it rests first; of a nack: absent means by the backoff.",
         (_, "deliver_at_ms") => "Unix time before which it is not handed out.",
