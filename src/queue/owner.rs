@@ -134,6 +134,8 @@ pub struct Call<T> {
     pops: Vec<Waiter<T>>,
     /// For each item that is an acknowledgement with a pop: the item's and the pop's place.
     joined: Vec<(usize, usize)>,
+    /// Why Redis does not look for messages, if it has no memory.
+    spare: Option<Arc<ErrorReply>>,
 }
 
 /// A topic at its owner.
@@ -220,6 +222,7 @@ impl<T> Owner<T> {
             items: Vec::new(),
             pops: Vec::new(),
             joined: Vec::new(),
+            spare: None,
         };
         let makes_ready = self.take_items(&mut call);
         self.take_pops(&mut call, makes_ready, now_ms);
@@ -334,10 +337,10 @@ impl<T> Owner<T> {
         let reached = pops.len().saturating_sub(reply.pops_left);
         for (at, (mut waiter, messages)) in pops.into_iter().zip(got).enumerate() {
             let is_reached = at < reached;
-            waiter.look = if is_reached {
-                Look::InVain
-            } else {
-                Look::Missing
+            waiter.look = match &call.spare {
+                Some(refusal) => Look::Refused(refusal.clone()),
+                None if is_reached => Look::InVain,
+                None => Look::Missing,
             };
             if waiter.client.is_none() {
                 self.hand_back(&waiter, &messages);

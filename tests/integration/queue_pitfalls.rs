@@ -23,17 +23,31 @@ async fn queue_goes_on_when_redis_forgets_its_scripts() {
 async fn queue_is_emptied_by_acks_when_redis_has_no_memory() {
     let (cluster, queue) = start(1).await;
     let mut redis = cluster.redis();
-    queue.push("a", json!(1)).await;
-    let popped = queue.pop("a", 1).await;
+    for n in 0..3 {
+        queue.push("a", json!(n)).await;
+    }
+    let popped = queue.pop("a", 2).await;
     command(&mut redis, "CONFIG SET maxmemory 1");
     let refused = push_answer(&queue, "a").await;
     assert_eq!(wire::code(&refused), "store_unavailable");
     let message = refused["error"]["message"].as_str().expect("a message");
     assert!(message.contains("memory"), "{message}");
     assert_eq!(queue.ack("a", &popped[0]["receipt"]).await, "acked");
+    // One message is ready: that there are none is not said.
+    let pop = json!({"topic": "a", "consumer": "c"});
+    let refused = queue.ask("queue.pop", pop).await;
+    assert_eq!(wire::code(&refused), "store_unavailable");
+    for pop in [
+        json!({"consumer": "c"}),
+        json!({"consumer": "c", "wait_ms": 100}),
+    ] {
+        let ack = json!({"topic": "a", "receipt": popped[1]["receipt"], "pop": pop});
+        let answer = queue.ok("queue.ack", ack).await;
+        assert!(answer.get("messages").is_none(), "{answer}");
+    }
     command(&mut redis, "CONFIG SET maxmemory 0");
-    queue.push("a", json!(2)).await;
-    assert_eq!(queue.counts("a").await, [1, 0, 0, 0]);
+    queue.push("a", json!(3)).await;
+    assert_eq!(queue.counts("a").await, [2, 0, 0, 0]);
 }
 
 /// redis/redis#7105: a restart made a consumer group forget what it had delivered and acknowledged.

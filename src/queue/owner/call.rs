@@ -1,6 +1,9 @@
 //! What one call carries, as the script takes it. Plain code.
 
+use std::sync::Arc;
+
 use super::{Ask, Call, Waiter};
+use crate::protocol::error::ErrorReply;
 use crate::protocol::queue::Receipt;
 use crate::queue::script::{Batch, Caller};
 
@@ -51,11 +54,12 @@ impl<T> Call<T> {
         batch
     }
 
-    /// Leaves what makes room, for a Redis without memory: acknowledgements. A pop behind one finds nothing, as does
-    /// every pop of the call. Returns those whose requests are to be refused, and whether anything is left.
-    pub fn spare(&mut self) -> (Vec<T>, bool) {
+    /// Leaves what makes room, for a Redis without memory: acknowledgements. Pops stay in the call, which looks for no
+    /// messages. Returns those whose requests are to be refused, and whether anything is left.
+    pub fn spare(&mut self, refusal: &Arc<ErrorReply>) -> (Vec<T>, bool) {
         let mut joined = std::mem::take(&mut self.joined).into_iter().peekable();
         let mut refused = Vec::new();
+        self.spare = Some(refusal.clone());
         for (at, item) in std::mem::take(&mut self.items).into_iter().enumerate() {
             let pop = joined.next_if(|(item, _)| *item == at);
             if matches!(item.ask, Ask::Ack(..)) {

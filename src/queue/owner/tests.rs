@@ -313,12 +313,40 @@ fn without_memory_only_acknowledgements_are_left() {
     ask(&mut owner, "pushes", push(1));
     ask(&mut owner, "acks", Ask::Ack(vec![receipt], None));
     let mut call = owner.call(0).expect("a call");
-    assert_eq!(call.spare(), (vec!["pushes"], true));
+    assert_eq!(call.spare(&refusal()), (vec!["pushes"], true));
     let reply = BatchReply {
         acks: vec![1],
         ..BatchReply::default()
     };
     assert_eq!(clients(&owner.done(call, reply, 0)), ["acks"]);
+}
+
+#[test]
+fn without_memory_no_pop_is_told_that_nothing_is_there() {
+    let mut owner = Owner::default();
+    let receipt: Receipt = "1.1.00000000000000ff".parse().unwrap();
+    let Ask::Pop(wanted) = pop(1_000) else {
+        unreachable!("it is a pop");
+    };
+    ask(&mut owner, "tries", pop(0));
+    ask(&mut owner, "waits", pop(1_000));
+    let ack = Ask::Ack(vec![receipt.clone()], Some(wanted));
+    ask(&mut owner, "acks", ack);
+    let mut call = owner.call(0).expect("a call");
+    assert_eq!(call.spare(&refusal()), (vec![], true));
+    let reply = BatchReply {
+        acks: vec![1],
+        ..BatchReply::default()
+    };
+    let told = owner.done(call, reply, 0);
+    assert_eq!(told, [("tries", Told::Refused(refusal()))]);
+    // The next call does nothing at all, by when the waits are over.
+    let call = owner.call(SWEEP_MS).expect("it looks again");
+    assert!(fail(&mut owner, call, 999).is_empty(), "they go on");
+    let told = owner.expire(1_000);
+    let acks = ("acks", Told::Acked(vec![(receipt, 1)], None));
+    assert_eq!(told, [("waits", Told::Refused(refusal())), acks]);
+    assert!(owner.is_idle());
 }
 
 #[test]
@@ -377,17 +405,21 @@ fn without_memory_acknowledgements_stay_with_their_pops() {
     ask(&mut owner, "b", Ask::Ack(vec![], Some(wanted)));
     ask(&mut owner, "c", Ask::Ack(vec![], None));
     let mut call = owner.call(0).expect("a call");
-    assert_eq!(call.spare(), (vec!["a"], true));
+    assert_eq!(call.spare(&refusal()), (vec!["a"], true));
     let told = owner.done(call, BatchReply::default(), 0);
-    let popped = Some((Receipt::token("a", 1), vec![]));
     assert_eq!(
         told,
         [
             ("c", Told::Acked(vec![], None)),
-            ("b", Told::Acked(vec![], popped))
-        ]
+            ("b", Told::Acked(vec![], None))
+        ],
+        "whether there are messages is not known"
     );
     ask(&mut owner, "a", push(1));
     let mut call = owner.call(0).expect("a call");
-    assert_eq!(call.spare(), (vec!["a"], false), "nothing makes room");
+    assert_eq!(
+        call.spare(&refusal()),
+        (vec!["a"], false),
+        "nothing makes room"
+    );
 }

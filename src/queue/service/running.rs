@@ -129,9 +129,10 @@ impl Shared {
             return result;
         }
         // What makes room must go on, or memory would stay full for ever.
-        let (refused, some_left) = call.spare();
+        let refusal = Arc::new(refusal_of(&CallError::OutOfMemory));
+        let (refused, some_left) = call.spare(&refusal);
         for ticket in refused {
-            self.refuse_ticket(&ticket, &refusal_of(&CallError::OutOfMemory));
+            self.refuse_ticket(&ticket, &refusal);
         }
         if !some_left {
             return result;
