@@ -72,7 +72,12 @@ impl Pair {
         }
         if self.dice.below(3) == 0 {
             message.id = Some(format!("id-{}", self.dice.below(20)));
-            message.dedup_ms = Some(self.dice.below(400) + 1);
+        }
+        if self.dice.below(6) == 0 {
+            message.dedup_id = Some(format!("id-{}", self.dice.below(10)));
+        }
+        if message.id.is_some() || message.dedup_id.is_some() {
+            message.dedup_ms = Some(self.dice.below(500).saturating_sub(100));
             if self.dice.below(2) == 0 {
                 message.dedup_scope = DedupScope::UntilAcked;
             }
@@ -139,13 +144,7 @@ impl Pair {
         let model = &mut self.model;
         let expected: Vec<u64> = acks.iter().map(|receipt| model.ack(receipt)).collect();
         assert_eq!(reply.acks, expected, "{acks:?}");
-        let nacked = nacks
-            .iter()
-            .rev()
-            .map(|(receipt, mode, delay)| model.nack(receipt, *mode, *delay));
-        let mut nacked: Vec<u64> = nacked.collect();
-        nacked.reverse();
-        assert_eq!(reply.nacks, nacked, "{nacks:?}");
+        assert_eq!(reply.nacks, model.nack(&nacks), "{nacks:?}");
         let extended = extends
             .iter()
             .map(|(receipt, ms)| model.extend(receipt, *ms));
@@ -175,7 +174,7 @@ impl Pair {
     }
 
     async fn operate(&mut self) {
-        match self.dice.below(4) {
+        match self.dice.below(6) {
             0 => {
                 let id = format!("id-{}", self.dice.below(20));
                 let mut args = Args::default();
@@ -207,6 +206,20 @@ impl Pair {
                     .hset(settings, "overflow", overflow)
                     .expect("Redis answers");
             }
+            3 if self.dice.below(4) == 0 => {
+                self.model.backoff = (self.dice.below(2) == 0).then_some((40, 100));
+                let kind = self.model.backoff.map_or("none", |_| "exponential");
+                let pairs = [
+                    ("backoff", kind),
+                    ("backoff_base_ms", "40"),
+                    ("backoff_max_ms", "100"),
+                ];
+                let _: () = self
+                    .raw
+                    .hset_multiple(&self.keys[11], &pairs)
+                    .expect("Redis answers");
+            }
+            4 if self.dice.below(8) == 0 => self.purge().await,
             _ => {
                 self.model.now += self.dice.below(100);
                 let now = self.model.now;
@@ -218,9 +231,32 @@ impl Pair {
         }
     }
 
+    /// Of one state or several, in any order.
+    async fn purge(&mut self) {
+        let mut states = vec!["ready", "delayed", "in_flight", "dead"];
+        while states.len() > 1 && self.dice.below(3) > 0 {
+            states.remove(self.dice.below(states.len() as u64) as usize);
+        }
+        let first = self.dice.below(states.len() as u64) as usize;
+        states.rotate_left(first);
+        let mut args = Args::default();
+        args.number(100_000);
+        args.number(states.len() as u64);
+        for state in &states {
+            args.text(state);
+        }
+        let mut done = self.run(Script::Purge, args).await;
+        let purged = [done.number(), done.number()];
+        assert_eq!(
+            purged,
+            [Some(self.model.purge(&states)), Some(0)],
+            "{states:?}"
+        );
+    }
+
     async fn compare(&mut self) {
         let mut args = Args::default();
-        for arg in ["", "0", "0", "0"] {
+        for arg in ["ready", "100000", "0", "100000000"] {
             args.text(arg);
         }
         let mut done = self.run(Script::Inspect, args).await;
@@ -230,6 +266,14 @@ impl Pair {
         assert_eq!(done.number(), Some(self.model.now));
         let counts = [(); 4].map(|()| done.number().expect("a count"));
         assert_eq!(counts, self.model.counts());
+        let (_paused, _oldest, _acked, _settings) =
+            (done.number(), done.number(), done.number(), done.list());
+        let shown = done.list().expect("messages");
+        let shown = shown
+            .chunks(8)
+            .map(|parts| parts[0].number().expect("a number"));
+        let ready = self.model.ready.iter().rev().flatten().copied();
+        assert_eq!(shown.collect::<Vec<_>>(), ready.collect::<Vec<_>>());
     }
 }
 

@@ -10,7 +10,8 @@ pub const MAX_DELIVERIES: u64 = 3;
 #[derive(Clone, Debug, Default)]
 pub struct Kept {
     priority: u64,
-    id: Option<String>,
+    /// What may stand for it: its id, and what it is known by instead.
+    names: Vec<String>,
     group: Option<String>,
     expires: Option<u64>,
     /// Whether its expiry is still looked for.
@@ -28,6 +29,8 @@ pub struct Model {
     pub seq: u64,
     /// How many messages may be alive, and whether the oldest die for more.
     pub limit: Option<(u64, bool)>,
+    /// How long a message rests after its first failure, and at most; twice as long after each further one.
+    pub backoff: Option<(u64, u64)>,
     pub messages: BTreeMap<u64, Kept>,
     pub ready: [VecDeque<u64>; 10],
     pub delayed: BTreeSet<(u64, String)>,
@@ -35,9 +38,23 @@ pub struct Model {
     pub dead: BTreeSet<(u64, String)>,
     /// The first is the head, which stands in one of the places above.
     pub groups: BTreeMap<String, VecDeque<u64>>,
-    /// Until when an id is known; -1: until its message is done.
+    /// Until when a name is known; -1: until its message is done.
     pub ids: BTreeMap<String, (u64, i64)>,
     pub acked: BTreeSet<(u64, String)>,
+}
+
+/// What a message is known by.
+fn name_of(message: &Message) -> Option<String> {
+    let dedup_id = message.dedup_id.as_ref();
+    dedup_id.map_or(message.id.clone(), |id| Some(format!("dedup {id}")))
+}
+
+/// How long, in ms; none: until it is done.
+fn window_of(message: &Message) -> Option<u64> {
+    match message.dedup_scope {
+        DedupScope::UntilAcked => None,
+        DedupScope::Window => message.dedup_ms,
+    }
 }
 
 fn without(set: &mut BTreeSet<(u64, String)>, seq: u64) -> bool {
@@ -57,11 +74,15 @@ impl Model {
         let mut new = BTreeSet::new();
         let mut count = 0;
         for message in messages {
-            let is_known = message.id.as_ref().is_some_and(|id| {
-                let is_known = self.known(id).is_some();
-                is_known || !new.insert(id.clone())
-            });
-            count += u64::from(!is_known);
+            let name = name_of(message);
+            let mut is_known = |name: &String| new.contains(name) || self.known(name).is_some();
+            if name.as_ref().is_some_and(&mut is_known) {
+                continue;
+            }
+            count += 1;
+            if window_of(message) != Some(0) {
+                new.extend(name.into_iter().chain(message.id.clone()));
+            }
         }
         match self.limit.is_none() || self.fits(count) {
             true => messages.iter().map(|m| Some(self.push(m))).collect(),
@@ -94,10 +115,10 @@ impl Model {
         true
     }
 
-    /// The message that an id stands for. One that has expired is over, and its id with it if that is good as long
-    /// as the message.
-    fn known(&mut self, id: &str) -> Option<u64> {
-        let (seq, till) = *self.ids.get(id)?;
+    /// The message that a name stands for. One that has expired is over, and its name with it if that is good as
+    /// long as the message.
+    fn known(&mut self, name: &str) -> Option<u64> {
+        let (seq, till) = *self.ids.get(name)?;
         if till == -1 {
             let expires = self.messages[&seq].expires;
             let is_over = expires.is_some_and(|expires| expires <= self.now);
@@ -110,21 +131,26 @@ impl Model {
     }
 
     fn push(&mut self, message: &Message) -> (u64, bool) {
-        if let Some(seq) = message.id.as_ref().and_then(|id| self.known(id)) {
+        let name = name_of(message);
+        if let Some(seq) = name.as_ref().and_then(|name| self.known(name)) {
             return (seq, true);
         }
+        let till = window_of(message).map_or(-1, |ms| (self.now + ms) as i64);
+        // Its id stands for it, too, unless it does for another one that is there.
+        let id = message.id.clone().filter(|_| message.dedup_id.is_some());
+        let id = id.and_then(|id| match self.known(&id) {
+            Some(of) if self.messages.contains_key(&of) => None,
+            Some(_) => Some((till.max(self.ids[&id].1), id)),
+            None => Some((till, id)),
+        });
         self.seq += 1;
         let seq = self.seq;
-        if let Some(id) = &message.id {
-            let till = match message.dedup_scope {
-                DedupScope::UntilAcked => -1,
-                DedupScope::Window => (self.now + message.dedup_ms.unwrap()) as i64,
-            };
-            self.ids.insert(id.clone(), (seq, till));
+        for (till, name) in name.iter().map(|name| (till, name.clone())).chain(id) {
+            self.ids.insert(name, (seq, till));
         }
         let kept = Kept {
             priority: message.priority,
-            id: message.id.clone(),
+            names: name.into_iter().chain(message.id.clone()).collect(),
             group: message.group.clone(),
             expires: message.ttl_ms.map(|ttl| self.now + ttl),
             ttl: message.ttl_ms.is_some(),
@@ -188,12 +214,13 @@ impl Model {
             self.leave_group(seq);
         }
         let kept = self.messages.remove(&seq).expect("it was there");
-        if let Some(id) = kept.id
-            && let Some((of, till)) = self.ids.get(&id).copied()
-            && of == seq
-            && (till == -1 || till <= self.now as i64)
-        {
-            self.ids.remove(&id);
+        for name in kept.names {
+            if let Some((of, till)) = self.ids.get(&name).copied()
+                && of == seq
+                && (till == -1 || till <= self.now as i64)
+            {
+                self.ids.remove(&name);
+            }
         }
     }
 
@@ -232,26 +259,59 @@ impl Model {
         without(&mut self.leased, seq)
     }
 
-    pub fn nack(&mut self, receipt: &Receipt, mode: char, delay: Option<u64>) -> u64 {
-        if !self.holds(receipt) {
-            return 0;
+    /// A message comes back once, however often it is named: as the last says whose receipt was good. None is after
+    /// its holder has ended it.
+    pub fn nack(&mut self, nacks: &[(Receipt, char, Option<u64>)]) -> Vec<u64> {
+        let (mut last, mut ended) = (BTreeMap::new(), BTreeSet::new());
+        let results = nacks.iter().enumerate().map(|(at, (receipt, mode, _))| {
+            let is_good = self.holds(receipt) && !ended.contains(&receipt.seq);
+            if is_good {
+                last.insert(receipt.seq, at);
+            }
+            if is_good && *mode != 'u' {
+                ended.insert(receipt.seq);
+            }
+            u64::from(is_good)
+        });
+        let results = results.collect();
+        let acting = last.into_values().collect::<BTreeSet<_>>();
+        for at in acting.into_iter().rev() {
+            let (receipt, mode, delay) = &nacks[at];
+            self.nack_one(receipt, *mode, *delay);
         }
+        results
+    }
+
+    fn rest_after(&self, failures: u64) -> Option<u64> {
+        let (first, most) = self.backoff?;
+        Some((first << failures.saturating_sub(1).min(20)).min(most))
+    }
+
+    fn nack_one(&mut self, receipt: &Receipt, mode: char, delay: Option<u64>) {
         let was_in_flight = self.take_out(receipt.seq);
         match mode {
             'd' => self.bury(receipt.seq),
             'u' => self.give_back(receipt.seq, false, None),
             _ => {
-                self.messages.get_mut(&receipt.seq).unwrap().token.clear();
+                let kept = self.messages.get_mut(&receipt.seq).unwrap();
+                kept.token.clear();
+                let counted = kept.counted;
+                let delay = match was_in_flight {
+                    true => delay,
+                    false => delay.or_else(|| self.rest_after(counted)),
+                };
                 self.give_back(receipt.seq, was_in_flight, delay);
             }
         }
-        1
     }
 
     fn give_back(&mut self, seq: u64, counts: bool, delay: Option<u64>) {
         let now = self.now;
         let kept = self.messages.get_mut(&seq).unwrap();
         kept.counted += u64::from(counts);
+        let kept = self.messages[&seq].clone();
+        let backoff = self.rest_after(kept.counted).filter(|_| counts);
+        let delay = delay.or(backoff);
         if kept.expires.is_some_and(|expires| expires <= now) {
             self.end(seq);
         } else if counts && kept.counted >= MAX_DELIVERIES {
@@ -332,9 +392,53 @@ impl Model {
         if !self.messages.contains_key(&seq) || in_the_way {
             return 0;
         }
+        let names = self.messages[&seq].names.clone();
         self.end(seq);
-        self.ids.remove(id);
+        for name in names {
+            if self.ids.get(&name).is_some_and(|(of, _)| *of == seq) {
+                self.ids.remove(&name);
+            }
+        }
         1
+    }
+
+    /// How many messages of these states there were, one state after the other.
+    pub fn purge(&mut self, states: &[&str]) -> u64 {
+        let mut count = 0;
+        for state in states {
+            let (behind, others) = self.all_of(state);
+            count += (behind.len() + others.len()) as u64;
+            behind
+                .into_iter()
+                .chain(others)
+                .for_each(|seq| self.end(seq));
+        }
+        count
+    }
+
+    /// Those that stand behind others of their group, and the others.
+    fn all_of(&self, state: &str) -> (Vec<u64>, Vec<u64>) {
+        let number = |(_, member): &(u64, String)| member.parse().unwrap();
+        let later = |set: &BTreeSet<(u64, String)>| -> Vec<u64> {
+            let later = set.iter().filter(|(at, _)| *at > self.now);
+            later.map(number).collect()
+        };
+        let (delayed, in_flight) = (later(&self.delayed), later(&self.leased));
+        let dead: Vec<u64> = self.dead.iter().map(number).collect();
+        match state {
+            "delayed" => return (Vec::new(), delayed),
+            "in_flight" => return (Vec::new(), in_flight),
+            "dead" => return (Vec::new(), dead),
+            _ => {}
+        }
+        let elsewhere: BTreeSet<u64> = [delayed, in_flight, dead].into_iter().flatten().collect();
+        let ready = self.messages.keys().copied();
+        let ready = ready.filter(|seq| !elsewhere.contains(seq));
+        ready.partition(|seq| {
+            let group = self.messages[seq].group.as_ref();
+            let members = group.and_then(|group| self.groups.get(group));
+            members.is_some_and(|members| members.front() != Some(seq))
+        })
     }
 
     pub fn redrive(&mut self) -> u64 {
