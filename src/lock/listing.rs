@@ -49,32 +49,61 @@ impl Room {
 }
 
 impl Table {
-    /// `lock.list`: what is held, waited for or closed, in the order of the names.
+    /// `lock.list`: what is held, waited for or closed, in the order of the names. What has only claims
+    /// that are over is free, though nothing has ended them yet.
     pub fn list(&self, query: &Page, now_ms: u64) -> wire::Listing {
         let (mut room, mut listing) = (Room::of_an_answer(), wire::Listing::default());
-        let after = query.after();
+        let (after, is_any_over) = (query.after(), self.deadlines.is_any_over(now_ms));
         for (resource, lock) in self.locks.range::<_, str>((after, Unbounded)) {
             if !query.covers(resource) {
                 break;
+            }
+            // Counting one by one costs a visit to each claim: only when some of them may be over.
+            let (held, waiting) = match is_any_over {
+                true => self.live_claims(lock, now_ms),
+                false => (lock.holders.len(), lock.queue_len()),
+            };
+            if held == 0 && waiting == 0 && !lock.is_closed(now_ms) {
+                continue;
             }
             let fits = room.take(2 * resource.len() + 256);
             if listing.locks.len() == query.limit || !fits {
                 listing.cursor = listing.locks.last().map(|last| last.resource.clone());
                 break;
             }
-            listing.locks.push(self.listed(resource, lock, now_ms));
+            let counts = (held as u64, waiting as u64);
+            listing
+                .locks
+                .push(self.listed((resource, lock), counts, now_ms));
         }
         listing
     }
 
-    fn listed(&self, resource: &Name, lock: &Lock, now_ms: u64) -> wire::Listed {
+    /// How many holders and waiters a resource has that are not over.
+    fn live_claims(&self, lock: &Lock, now_ms: u64) -> (usize, usize) {
+        let holds = lock.holders.iter().map(|token| &self.holds[token]);
+        let waits = lock.waiters().map(|place| &self.waits[&place]);
+        (
+            holds.filter(|hold| self.is_live(hold, now_ms)).count(),
+            waits
+                .filter(|wait| !self.is_wait_over(wait, now_ms))
+                .count(),
+        )
+    }
+
+    fn listed(
+        &self,
+        (resource, lock): (&Name, &Lock),
+        (held, waiting): (u64, u64),
+        now_ms: u64,
+    ) -> wire::Listed {
         let live = |token: &&_| self.is_live(&self.holds[*token], now_ms);
         let oldest = lock.holders.iter().find(live);
         let oldest = oldest.map(|token| self.view_of_holder(*token, resource, now_ms));
         wire::Listed {
             resource: resource.to_string(),
-            held: lock.holders.len() as u64,
-            waiting: lock.queue_len() as u64,
+            held,
+            waiting,
             mode: oldest.as_ref().map(|holder| holder.grip.mode()),
             owner: oldest.as_ref().map(|holder| holder.owner.to_string()),
             token: oldest.as_ref().map(|holder| holder.token),
