@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::Name;
-use super::outcome::{Deadlock, Mode, Outcome};
+use super::listing::{Room, cycle_within};
+use super::outcome::{CycleEdge, Deadlock, DeadlockPolicy, Mode, Outcome};
 use crate::ids::Token;
 use crate::protocol::{ReplyTo, Tenant};
 
@@ -51,7 +52,8 @@ pub enum Event {
         token: Token,
         held_ms: u64,
     },
-    Deadlock(Arc<Deadlock>),
+    /// Told as far as one message holds it.
+    Deadlock(#[serde(serialize_with = "within_a_message")] Arc<Deadlock>),
     /// Somebody starts to wait for a resource that is held or has a queue.
     Contended {
         resource: Name,
@@ -125,5 +127,75 @@ impl Event {
             Event::SessionExpired { .. } => 6,
             Event::SessionClosed { .. } => 7,
         }
+    }
+}
+
+fn within_a_message<S: Serializer>(deadlock: &Deadlock, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Told<'a> {
+        cycle: Vec<CycleEdge>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cycle_length: Option<u64>,
+        victim: &'a str,
+        policy: DeadlockPolicy,
+    }
+    let (cycle, cycle_length) = cycle_within(deadlock, &mut Room::of_an_answer());
+    let told = Told {
+        cycle,
+        cycle_length,
+        victim: &deadlock.victim,
+        policy: deadlock.policy,
+    };
+    told.serialize(serializer)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::lock::outcome::Because;
+
+    /// What a broker carries in one message if it is told nothing else.
+    const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+
+    fn ring(owners: usize, width: usize) -> Event {
+        let name = |number: usize| format!("{:o>width$}", number % owners);
+        let edge = |number: usize| CycleEdge {
+            owner: name(number).into(),
+            holds: Some(name(number).into()),
+            token: Some(Token(number as u64 + 1)),
+            waits_for_owner: name(number + 1).into(),
+            resource: name(number + 1).into(),
+            because: Because::Holder,
+        };
+        Event::Deadlock(Arc::new(Deadlock {
+            cycle: (0..owners).map(edge).collect(),
+            victim: name(0),
+            policy: DeadlockPolicy::Requester,
+        }))
+    }
+
+    #[test]
+    fn a_deadlock_is_told_as_far_as_a_message_holds_it() {
+        let told = serde_json::to_vec(&ring(1_200, 210)).expect("events encode");
+        assert!(told.len() < MESSAGE_BYTES_MAX, "{} bytes", told.len());
+        let told: serde_json::Value = serde_json::from_slice(&told).expect("JSON");
+        assert_eq!(told["cycle_length"], 1_200);
+        assert!(told["cycle"].as_array().expect("a list").len() > 500);
+
+        let told = serde_json::to_value(ring(2, 1)).expect("events encode");
+        let edge = |own: &str, next: &str, token: u64| {
+            json!({
+                "owner": own, "holds": own, "token": token,
+                "waits_for_owner": next, "resource": next, "because": "holder",
+            })
+        };
+        let whole = json!({
+            "cycle": [edge("0", "1", 1), edge("1", "0", 2)],
+            "victim": "0",
+            "policy": "requester",
+        });
+        assert_eq!(told, whole);
     }
 }

@@ -336,6 +336,7 @@ pub(super) fn events() -> Vec<(&'static str, Value)> {
         ("waited_ms", integer()),
     ];
     let deadlock = vec![
+        ("cycle_length?", integer()),
         ("cycle", list(component("cycle_edge"))),
         ("victim", text()),
         ("policy", component("policy")),
