@@ -144,6 +144,9 @@ pub(super) fn closed(closed: &Closed) -> String {
         // Writing into a string cannot fail.
         let _ = writeln!(lines, "{}, token {}", released.resource, released.token);
     }
+    if closed.truncated {
+        lines += "and more\n";
+    }
     lines
 }
 

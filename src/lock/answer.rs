@@ -54,12 +54,7 @@ pub fn refusal(asked: Asked, outcome: Outcome) -> Refusal {
     Box::new(match outcome {
         Outcome::Held(contention) => {
             let contention = of_others(asked, contention);
-            let resource = &contention.resource;
-            let message = match (contention.holders.first(), contention.delay_ms) {
-                (Some(holder), _) => format!("`{resource}` is held by `{}`", holder.owner),
-                (None, Some(_)) => format!("`{resource}` is closed after a session lost it"),
-                (None, None) => format!("others wait for `{resource}`"),
-            };
+            let message = held_message(asked, &contention);
             contended(ErrorReply::new(Code::LockHeld, message), contention)
         }
         Outcome::WaitTimeout(contention) => {
@@ -148,6 +143,23 @@ fn of_others(asked: Asked, mut contention: Contention) -> Contention {
     contention
 }
 
+/// What is in the way. Holders that share are not in the way of one who would share, too.
+fn held_message(asked: Asked, contention: &Contention) -> String {
+    let (resource, holders) = (&contention.resource, &contention.holders);
+    let shares = |grip| grip == Grip::Shared;
+    let would_share = asked.grip.is_some_and(shares);
+    let in_the_way = holders.iter().find(|h| !(would_share && shares(h.grip)));
+    match (in_the_way, contention.delay_ms) {
+        (Some(holder), None) => format!("`{resource}` is held by `{}`", holder.owner),
+        (Some(holder), Some(_)) => format!(
+            "`{resource}` is held by `{}`, and closed after a session lost it",
+            holder.owner
+        ),
+        (None, Some(_)) => format!("`{resource}` is closed after a session lost it"),
+        (None, None) => format!("others wait for `{resource}`"),
+    }
+}
+
 /// How what the owner holds differs from what it asks for.
 fn held_otherwise(held: Mode, asked: Option<Grip>) -> String {
     let held_in = format!(
@@ -160,7 +172,7 @@ fn held_otherwise(held: Mode, asked: Option<Grip>) -> String {
             format!("{held_in}, but not {permits} of {limit} permits, or not by itself")
         }
         Some(_) => format!("{held_in}, together with others"),
-        None => format!("{held_in}, and not together with exactly these"),
+        None => format!("{held_in}, and not as it was asked for"),
     }
 }
 
@@ -233,18 +245,23 @@ fn acquired(grant: Acquired) -> wire::Acquired {
 /// The answer to `session.close`, as much as one message holds.
 fn closed(ended: Ended) -> session::Closed {
     let mut room = Room::of_an_answer();
-    let released = ended.released.iter().flat_map(|(wants, token)| {
-        let named = wants.iter();
-        named.map(|want| session::ReleasedResource {
+    let mut released = Vec::new();
+    let mut truncated = (ended.released.len() as u64) < ended.released_count;
+    let named = ended.released.iter();
+    for (want, token) in named.flat_map(|(wants, token)| wants.iter().map(move |w| (w, token))) {
+        if !room.take(want.resource.len()) {
+            truncated = true;
+            break;
+        }
+        released.push(session::ReleasedResource {
             resource: want.resource.to_string(),
             token: *token,
-        })
-    });
+        });
+    }
     session::Closed {
-        released: released
-            .take_while(|released| room.take(released.resource.len()))
-            .collect(),
+        released,
         released_count: ended.released_count,
+        truncated,
     }
 }
 
@@ -294,5 +311,97 @@ pub fn checked(check: Check) -> wire::Checked {
         valid,
         current_token,
         expires_in_ms,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Token;
+    use crate::lock::claim::Want;
+
+    fn held(asked: Option<Grip>, grips: &[Grip], delay_ms: Option<u64>) -> String {
+        let holder = |grip: &Grip| HolderView {
+            owner: "h".into(),
+            token: Token(1),
+            grip: *grip,
+            session: None,
+            expires_in_ms: 1,
+            held_ms: 1,
+            meta: None,
+        };
+        let contention = Contention {
+            resource: "r".into(),
+            holders: grips.iter().map(holder).collect(),
+            queue_length: 0,
+            delay_ms,
+        };
+        let asked = Asked {
+            grip: asked,
+            converts: None,
+        };
+        refusal(asked, Outcome::Held(contention))
+            .message
+            .into_owned()
+    }
+
+    #[test]
+    fn a_refusal_says_what_is_in_the_way() {
+        let (exclusive, shared) = (Grip::Exclusive, Grip::Shared);
+        let by_holder = "`r` is held by `h`";
+        let by_delay = "`r` is closed after a session lost it";
+        let by_both = "`r` is held by `h`, and closed after a session lost it";
+        assert_eq!(held(Some(shared), &[exclusive], None), by_holder);
+        assert_eq!(held(Some(exclusive), &[shared], None), by_holder);
+        assert_eq!(held(Some(exclusive), &[shared], Some(5)), by_both);
+        assert_eq!(held(None, &[shared], Some(5)), by_both);
+        assert_eq!(held(Some(shared), &[shared], Some(5)), by_delay);
+        assert_eq!(held(Some(exclusive), &[], Some(5)), by_delay);
+        assert_eq!(held(Some(shared), &[shared], None), "others wait for `r`");
+    }
+
+    #[test]
+    fn what_is_held_otherwise_is_told_as_far_as_it_is_known() {
+        let told = |grip| held_otherwise(Mode::Shared, grip);
+        let held = "the owner holds the resource in mode shared already";
+        assert_eq!(told(Some(Grip::Exclusive)), held);
+        assert_eq!(
+            told(Some(Grip::Shared)),
+            format!("{held}, together with others")
+        );
+        assert_eq!(told(None), format!("{held}, and not as it was asked for"));
+    }
+
+    /// Holds of so many resources each, of which the answer is to name all or not.
+    fn closing(holds: u64, resources: usize, width: usize) -> session::Closed {
+        let want = |number: usize| Want {
+            resource: format!("{number:0>width$}").into(),
+            grip: Grip::Exclusive,
+        };
+        let wants = Wants::Set((0..resources).map(want).collect());
+        closed(Ended {
+            released: (1..=holds.min(1_000))
+                .map(|token| (wants.clone(), Token(token)))
+                .collect(),
+            released_count: holds,
+        })
+    }
+
+    #[test]
+    fn the_answer_to_a_close_says_whether_it_names_everything() {
+        let all = closing(2, 3, 1);
+        assert_eq!((all.released.len(), all.released_count), (6, 2));
+        assert!(!all.truncated);
+
+        let too_many = closing(1_001, 1, 4);
+        assert_eq!(
+            (too_many.released.len(), too_many.released_count),
+            (1_000, 1_001)
+        );
+        assert!(too_many.truncated);
+
+        // Fewer holds than are named, of more resources than an answer holds.
+        let too_long = closing(500, 32, 200);
+        assert!(too_long.released.len() > 500 && too_long.truncated);
     }
 }

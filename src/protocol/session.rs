@@ -112,8 +112,11 @@ pub struct KeptAlive {
 pub struct Closed {
     /// What it held; the first thousand holds, as far as one answer holds them.
     pub released: Vec<ReleasedResource>,
-    /// How many holds it had.
+    /// How many holds it had; resources that were taken together are one.
     pub released_count: u64,
+    /// Whether it held more resources than are named.
+    #[serde(default)]
+    pub truncated: bool,
 }
 
 /// A resource that a session held; those of several that were taken together have one token.

@@ -76,7 +76,16 @@ pub(super) fn deadlocks() -> Fields {
 
 pub(super) fn session_closed() -> Fields {
     let released = object(vec![("resource", text()), ("token", component("token"))]);
-    vec![("released", list(released)), ("released_count", integer())]
+    let count = "How many holds there were; resources that were taken together are one.";
+    let truncated = describe(
+        boolean(),
+        "Whether more resources were held than are named.",
+    );
+    vec![
+        ("released", list(released)),
+        ("released_count", describe(integer(), count)),
+        ("truncated", truncated),
+    ]
 }
 
 pub(super) fn session() -> Fields {
