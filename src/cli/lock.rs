@@ -329,13 +329,8 @@ pub(super) struct CancelArgs {
     /// The wait of the request with this id.
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
-    /// The session that the request named.
-    #[arg(
-        long,
-        value_name = "SESSION",
-        requires = "request_id",
-        conflicts_with = "owner"
-    )]
+    /// Only the wait of a request that named this session.
+    #[arg(long, value_name = "SESSION")]
     session: Option<String>,
 }
 

@@ -1,6 +1,8 @@
 //! What is replicated for locks and sessions: plain values, no behaviour. What comes out is
 //! [`outcome`](super::outcome).
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::Name;
@@ -8,6 +10,10 @@ use super::claim::{Grip, Wants};
 use crate::ids::Token;
 pub use crate::protocol::lock::DeadlockPolicy;
 use crate::protocol::{ReplyTo, Tenant};
+
+/// A wait ends so long before its client's time is up: the end is an entry of the log, made up to a tenth of
+/// a second late.
+const WAIT_ENDS_BEFORE: Duration = Duration::from_millis(250);
 
 /// A command of the replicated lock table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +40,9 @@ pub enum Command {
         owner: Name,
         /// Only the wait of this very request.
         request_id: Option<Name>,
+        /// Only a wait with this session.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        session: Option<Name>,
     },
     /// The broker said that nobody heard of the grant of a wait.
     GiveBack {
@@ -60,7 +69,7 @@ pub enum Command {
 /// What a refusal says of its request, beside the outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
-    /// How it was to be held, if it is one resource.
+    /// How it was to be held, if it is one resource and that is known.
     pub grip: Option<Grip>,
     /// The hold that was to be converted: its owner is not in its own way.
     pub converts: Option<Token>,
@@ -78,6 +87,20 @@ impl Command {
             _ => (None, None),
         };
         Asked { grip, converts }
+    }
+
+    /// Lets it wait no longer than its client, who has so much time `left`, waits for the answer that says
+    /// how the wait ended. A wait of no time is a try.
+    pub fn cut_wait(&mut self, left: Duration) {
+        let wait = match self {
+            Command::Acquire(acquire) => acquire.wait.as_mut(),
+            Command::Convert(convert) => convert.wait.as_mut(),
+            _ => None,
+        };
+        if let Some(wait) = wait {
+            let left_ms = left.saturating_sub(WAIT_ENDS_BEFORE).as_millis() as u64;
+            wait.wait_ms = wait.wait_ms.min(left_ms);
+        }
     }
 
     /// About how many bytes its names take in the log.
@@ -109,7 +132,8 @@ impl Command {
                 resource,
                 owner,
                 request_id,
-            } => resource.len() + owner.len() + optional(request_id),
+                session,
+            } => resource.len() + owner.len() + optional(request_id) + optional(session),
             Command::GiveBack { .. } => 0,
             Command::OpenSession(open) => {
                 let meta = open.meta.as_ref().map_or(0, String::len);
@@ -140,7 +164,7 @@ pub struct Acquire {
     pub session: Option<Name>,
     /// Length of the lease; absent only with a session, then it lasts as long as that.
     pub ttl_ms: Option<u64>,
-    /// Absent: try once. Present: wait in the queue.
+    /// Absent, or of no time: try once. Else: wait in the queue.
     pub wait: Option<Wait>,
     pub on_deadlock: DeadlockPolicy,
     /// A JSON object as text, shown to whoever asks about the lock.
@@ -157,7 +181,7 @@ pub struct Convert {
     pub token: Token,
     /// Exclusive or shared.
     pub to: Grip,
-    /// Absent: try once.
+    /// Absent, or of no time: try once.
     pub wait: Option<Wait>,
 }
 
@@ -180,4 +204,26 @@ pub struct OpenSession {
 pub struct Wait {
     pub wait_ms: u64,
     pub reply: ReplyTo,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A log of the time before waits were cancelled by session is read, and what names none is written as
+    /// it was then.
+    #[test]
+    fn a_cancel_without_a_session_is_what_it_was_before_there_were_any() {
+        let before = std::collections::BTreeMap::from([("Cancel", ("r", "o", Some("id")))]);
+        let before = rmp_serde::to_vec(&before).expect("it encodes");
+        let cancel = Command::Cancel {
+            resource: "r".into(),
+            owner: "o".into(),
+            request_id: Some("id".into()),
+            session: None,
+        };
+        assert_eq!(rmp_serde::to_vec(&cancel).expect("it encodes"), before);
+        let read: Command = rmp_serde::from_slice(&before).expect("it decodes");
+        assert_eq!(read, cancel);
+    }
 }

@@ -26,7 +26,8 @@ impl Table {
             wait,
         } = request;
         self.settle(now_ms, resource, effects);
-        let wait = wait.as_ref().filter(|wait| wait.wait_ms > 0);
+        let repeat = wait.as_ref();
+        let wait = repeat.filter(|wait| wait.wait_ms > 0);
         let Some(hold) = self.holds.get(token) else {
             return match self.converted.get(token) {
                 Some(new) if self.holds[new].claim.wants.grip_of(resource) == Some(*to) => {
@@ -48,7 +49,7 @@ impl Table {
             return match (is_repeat, wait) {
                 (false, _) => self.already_waiting(place),
                 (true, Some(wait)) => self.reattach(now_ms, place, wait),
-                (true, None) => self.give_up(now_ms, place, effects),
+                (true, None) => self.give_up(now_ms, (place, repeat), effects),
             };
         }
         if hold.claim.wants.grip_of(resource) == Some(*to) {

@@ -41,10 +41,6 @@ const LEADER_RETRY: Duration = Duration::from_millis(25);
 /// read looks again for whoever leads; a read changes nothing by being asked twice.
 const ASK_MAX: Duration = Duration::from_millis(500);
 
-/// A wait ends so long before its client's time is up: the end is an entry of the log, made up to a tenth of
-/// a second late.
-const WAIT_ENDS_BEFORE: Duration = Duration::from_millis(250);
-
 /// Locks, as one node offers them.
 pub struct LockService {
     handle: Handle,
@@ -149,7 +145,8 @@ impl LockService {
         let id = request.request_id.map(Name::from);
         let tenant = to.tenant.as_ref();
         let owner = owner_of(request.owner, tenant, session.as_ref(), id.as_ref());
-        let wait = wait_of(request.wait_ms, &to, &received);
+        // Only the repeat of a request may end a wait, and only what has an id is one.
+        let waits = request.wait_ms > 0 || id.is_some();
         let ttl_ms = match session {
             Some(_) => request.ttl_ms,
             None => request.ttl_ms.or(Some(wire::TTL_MS_DEFAULT)),
@@ -160,7 +157,7 @@ impl LockService {
             request_id: id,
             session,
             ttl_ms,
-            wait,
+            wait: waits.then(|| wait_of(request.wait_ms, &to)),
             on_deadlock: request.on_deadlock,
             meta: request.meta.map(|meta| meta.as_json().to_owned()),
             tenant: tenant.cloned(),
@@ -209,7 +206,7 @@ impl LockService {
             resource: request.resource.into(),
             token: request.token,
             to: grip_of(request.mode, (0, 0)),
-            wait: wait_of(request.wait_ms, &to, &received),
+            wait: Some(wait_of(request.wait_ms, &to)),
         };
         self.submit(command::Command::Convert(Box::new(convert)), to, received);
     }
@@ -225,6 +222,7 @@ impl LockService {
             resource: request.resource.into(),
             owner: owner.expect("a request names an owner or an id"),
             request_id,
+            session,
         };
         self.submit(cancel, to, received);
     }
@@ -437,16 +435,13 @@ fn wants_of(request: &wire::Acquire) -> Wants {
     Wants::Set(wants.into())
 }
 
-/// How long a request stands in the queue: as long as it says, and no longer than its client waits for the
-/// answer that says how it ended.
-fn wait_of(wait_ms: u64, to: &ReplyTo, received: &Received) -> Option<command::Wait> {
-    let left = received.deadline.saturating_duration_since(time::now());
-    let left_ms = left.saturating_sub(WAIT_ENDS_BEFORE).as_millis() as u64;
-    let wait_ms = wait_ms.min(left_ms);
-    (wait_ms > 0).then(|| command::Wait {
+/// How long a request stands in the queue, if it goes into the log at once: else its wait is cut on the way.
+/// A try says whom it answers, since as a repeat it ends a wait, which may be another's to hear of.
+fn wait_of(wait_ms: u64, to: &ReplyTo) -> command::Wait {
+    command::Wait {
         wait_ms,
         reply: to.untraced(),
-    })
+    }
 }
 
 fn grip_of(mode: wire::Mode, (permits, limit): (u32, u32)) -> Grip {

@@ -107,7 +107,11 @@ impl Table {
                 resource,
                 owner,
                 request_id,
-            } => self.cancel(now_ms, (resource, owner), request_id.as_ref(), effects),
+                session,
+            } => {
+                let request = (request_id.as_ref(), session.as_ref());
+                self.cancel(now_ms, (resource, owner), request, effects)
+            }
             Command::GiveBack { token } => self.give_back(now_ms, *token, effects),
             Command::OpenSession(request) => self.open_session(now_ms, request, effects),
             Command::KeepAlive { sessions } => self.keep_alive(now_ms, sessions),
@@ -254,7 +258,9 @@ impl Table {
                 Outcome::Acquired(self.acquired(now_ms, token))
             }
             (Became::Waiting(place), Some(wait)) => self.reattach(now_ms, place, wait),
-            (Became::Waiting(place), None) => self.give_up(now_ms, place, effects),
+            (Became::Waiting(place), None) => {
+                self.give_up(now_ms, (place, request.wait.as_ref()), effects)
+            }
         }
     }
 

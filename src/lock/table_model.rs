@@ -122,7 +122,8 @@ impl Model {
                 resource,
                 owner,
                 request_id,
-            } => self.cancel(resource, owner, request_id.as_ref()),
+                session,
+            } => self.cancel((resource, owner), request_id.as_ref(), session.as_ref()),
             Command::GiveBack { token } => match self.held(*token) {
                 Some(at) if self.holds[at].unheard => {
                     self.end_hold(at, &End::GivenBack);
@@ -196,7 +197,7 @@ impl Model {
         let Some(blocking) = blocking else {
             return Outcome::Acquired(self.grant(request.clone(), None));
         };
-        let Some(wait) = &request.wait else {
+        let Some(wait) = request.wait.as_ref().filter(|wait| wait.wait_ms > 0) else {
             return Outcome::Held(self.contention(&blocking.resource));
         };
         self.start_wait(request, None, wait, reported)
@@ -263,13 +264,14 @@ impl Model {
             let field = "session".into();
             return Some(Outcome::RequestMismatch { field });
         }
-        Some(match (holding, waiting, &request.wait) {
+        let lasting = request.wait.as_ref().filter(|wait| wait.wait_ms > 0);
+        Some(match (holding, waiting, lasting) {
             (Some((at, _)), ..) => {
                 self.holds[at].unheard = false;
                 Outcome::Acquired(self.acquired(&self.holds[at]))
             }
             (_, Some(at), Some(wait)) => self.reattach(at, wait),
-            (_, Some(at), None) => self.give_up(at),
+            (_, Some(at), None) => self.give_up(at, request.wait.as_ref()),
             _ => Outcome::NotHolder,
         })
     }
@@ -343,11 +345,17 @@ impl Model {
         })
     }
 
-    fn cancel(&mut self, resource: &Name, owner: &Name, id: Option<&Name>) -> Outcome {
+    fn cancel(
+        &mut self,
+        (resource, owner): (&Name, &Name),
+        id: Option<&Name>,
+        session: Option<&Name>,
+    ) -> Outcome {
+        let of_session = |of: &Acquire| session.is_none() || of.session.as_ref() == session;
         let meant = |at: &usize| {
             let request = &self.waits[*at].request;
             let same_id = id.is_none() || request.request_id.as_ref() == id;
-            same_id && request.wants.grip_of(resource).is_some()
+            same_id && of_session(request) && request.wants.grip_of(resource).is_some()
         };
         if let Some(at) = self.wait_of(owner).filter(meant) {
             let outcome = Outcome::WaitCancelled {
@@ -369,6 +377,7 @@ impl Model {
             }),
             None => holds.find(|hold| hold.wants.grip_of(resource).is_some()),
         };
+        let hold = hold.filter(|hold| of_session(&hold.request));
         Outcome::Cancelled {
             cancelled: false,
             token: hold.map(|hold| hold.token),

@@ -180,9 +180,13 @@ impl Model {
         self.let_through(&wants);
     }
 
-    pub(super) fn give_up(&mut self, at: usize) -> Outcome {
+    pub(super) fn give_up(&mut self, at: usize, repeat: Option<&Wait>) -> Outcome {
         let contention = self.contention_of(at);
         let waiter = self.waits.remove(at);
+        if repeat.is_none_or(|repeat| repeat.reply != waiter.reply) {
+            let resource = contention.resource.clone();
+            self.tell(&waiter, Outcome::WaitCancelled { resource });
+        }
         self.let_through(&waiter.request.wants);
         Outcome::Held(contention)
     }
@@ -239,6 +243,7 @@ impl Model {
 
     pub(super) fn convert(&mut self, request: &Convert, reported: &[Arc<Deadlock>]) -> Outcome {
         let (resource, token, to) = (&request.resource, request.token, request.to);
+        let lasting = request.wait.as_ref().filter(|wait| wait.wait_ms > 0);
         let Some(at) = self.held(token) else {
             let after = |hold: &&Hold| hold.converted_from == Some(token);
             return match self.holds.iter().find(after) {
@@ -259,10 +264,10 @@ impl Model {
             let waiter = &self.waits[at];
             let same = waiter.converts == Some(token)
                 && waiter.request.wants.grip_of(resource) == Some(to);
-            return match &request.wait {
+            return match lasting {
                 _ if !same => self.already_waiting(at),
                 Some(wait) => self.reattach(at, wait),
-                None => self.give_up(at),
+                None => self.give_up(at, request.wait.as_ref()),
             };
         }
         if held == to {
@@ -277,7 +282,7 @@ impl Model {
             self.let_through(&Wants::One(want));
             return Outcome::Acquired(acquired);
         }
-        let Some(wait) = &request.wait else {
+        let Some(wait) = lasting else {
             return Outcome::Held(self.contention(resource));
         };
         let upgrade = Acquire {

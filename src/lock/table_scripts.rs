@@ -9,8 +9,8 @@
 //!   its own is `a:shared` or `a:2/3` for two of three permits
 //! - `release RESOURCE TOKEN`, `renew RESOURCE TOKEN [ttl=…]`, `check RESOURCE TOKEN`; `*` stands for
 //!   the token alone
-//! - `convert RESOURCE TOKEN exclusive|shared [for=10000] [reply=TOKEN]`; `for=0` tries
-//! - `cancel RESOURCE OWNER [id=ID]`, `give-back TOKEN`, `force RESOURCE [TOKEN] [reason=why]`
+//! - `convert RESOURCE TOKEN exclusive|shared [for=10000] [reply=TOKEN]`; `for=0` tries, here as in `wait`
+//! - `cancel RESOURCE OWNER [id=ID] [session=ID]`, `give-back TOKEN`, `force RESOURCE [TOKEN] [reason=why]`
 //! - `open SESSION [ttl=10000] [delay=0] [name=…]`, `keep SESSION …`, `close SESSION [reason=…]`
 //! - `get RESOURCE`, `list [prefix=…] [cursor=…] [limit=100]`, `graph`, `deadlocks [limit=100]`,
 //!   `session ID`, `sessions [prefix=…]`, `counts`, `next`, `endings`, `term grace=MS`
@@ -155,7 +155,7 @@ fn command(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Option<Command
             let resource = text(args.next_pos())?.into();
             let token = text(args.next_pos())?;
             let to = grip(text(args.next_pos())?)?;
-            let wait = wait(token, args)?.filter(|wait| wait.wait_ms > 0);
+            let wait = wait(token, args)?;
             let token = Token(token.parse()?);
             Command::Convert(Box::new(Convert {
                 resource,
@@ -168,6 +168,7 @@ fn command(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Option<Command
             resource: text(args.next_pos())?.into(),
             owner: text(args.next_pos())?.into(),
             request_id: optional_name(args.take_key("id")),
+            session: optional_name(args.take_key("session")),
         },
         "give-back" => Command::GiveBack {
             token: Token(number(args.next_pos())?),

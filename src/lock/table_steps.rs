@@ -50,6 +50,7 @@ pub(super) enum Step {
         resource: usize,
         owner: usize,
         id: Option<u8>,
+        session: Option<Nth>,
     },
     GiveBack {
         nth: Nth,
@@ -89,7 +90,7 @@ fn ttl() -> impl Strategy<Value = u64> {
 }
 
 fn wait() -> impl Strategy<Value = Option<u64>> {
-    prop_oneof![1 => Just(None), 4 => (10u64..800).prop_map(Some)]
+    prop_oneof![2 => Just(None), 1 => Just(Some(0)), 10 => (10u64..800).prop_map(Some)]
 }
 
 fn acquire() -> impl Strategy<Value = Step> {
@@ -125,8 +126,9 @@ pub(super) fn steps(count: usize) -> impl Strategy<Value = Vec<Step>> {
         5 => (nth(), 0u8..12).prop_map(|(nth, wrong)| Step::Release { nth, wrong }),
         2 => (nth(), prop::option::of(ttl())).prop_map(|(nth, ttl_ms)| Step::Renew { nth, ttl_ms }),
         4 => convert.prop_map(|(nth, exclusive, wait_ms)| Step::Convert { nth, exclusive, wait_ms }),
-        2 => (0..RESOURCES, 0..OWNERS, id())
-            .prop_map(|(resource, owner, id)| Step::Cancel { resource, owner, id }),
+        2 => (0..RESOURCES, 0..OWNERS, id(), prop::option::weighted(0.3, nth())).prop_map(
+            |(resource, owner, id, session)| Step::Cancel { resource, owner, id, session }
+        ),
         1 => nth().prop_map(|nth| Step::GiveBack { nth }),
         2 => open.prop_map(|(ttl_ms, lock_delay_ms)| Step::Open { ttl_ms, lock_delay_ms }),
         2 => prop::collection::vec(nth(), 1..4).prop_map(|nths| Step::KeepAlive { nths }),
@@ -275,10 +277,12 @@ pub(super) fn command_of(step: &Step, known: &Known, number: usize) -> Option<Co
             resource: number,
             owner,
             id,
+            session: of,
         } => Command::Cancel {
             resource: resource(*number),
             owner: owner_name(*owner),
             request_id: id.map(name),
+            session: of.map(|nth| session(nth, known)),
         },
         Step::GiveBack { nth } => Command::GiveBack {
             token: pick(*nth)?.1,

@@ -90,7 +90,8 @@ impl Table {
     }
 
     /// The wait goes on for its repeat: same place, new reply subject, and the time to wait starts
-    /// again.
+    /// again. Who asked before is told nothing, since nothing is decided: told so at once, two who ask for
+    /// the same again and again would take the place from each other without end.
     pub(super) fn reattach(&mut self, now_ms: u64, place: Place, wait: &Wait) -> Outcome {
         let waiter = self.waits.get_mut(&place).expect("the wait exists");
         self.deadlines.remove_wait(waiter.deadline_ms, place);
@@ -104,34 +105,47 @@ impl Table {
 
     /// The repeat of a waiting request does not want to wait any more: the place is given up, and
     /// the repeat is told who holds the lock. A place that nobody listens for would end as a grant
-    /// that nobody releases.
+    /// that nobody releases. Who asked before is told that the wait is over, unless the repeat is
+    /// answered there.
     pub(super) fn give_up(
         &mut self,
         now_ms: u64,
-        place: Place,
+        (place, repeat): (Place, Option<&Wait>),
         effects: &mut Vec<Effect>,
     ) -> Outcome {
         let contention = self.contention_of(now_ms, place);
         let waiter = self.drop_waiter(place);
+        if repeat.is_none_or(|repeat| repeat.reply.subject != waiter.reply.subject) {
+            // Not kept for a new leader: an entry that gives up a place makes the state that it always made.
+            effects.push(Effect::WaitEnded {
+                reply: waiter.reply.clone(),
+                waited_ms: now_ms.saturating_sub(waiter.since_ms),
+                converts: waiter.converts,
+                outcome: Outcome::WaitCancelled {
+                    resource: contention.resource.clone(),
+                },
+            });
+        }
         self.let_through(now_ms, &waiter.claim.wants, effects);
         Outcome::Held(contention)
     }
 
-    /// `lock.cancel`: ends the wait of this owner for the resource; tells the token if the request
-    /// has been granted instead.
+    /// `lock.cancel`: ends the wait of this owner for the resource, of this request and with this session
+    /// if they are named; tells the token if the request has been granted instead.
     pub(super) fn cancel(
         &mut self,
         now_ms: u64,
         (resource, owner): (&Name, &Name),
-        request_id: Option<&Name>,
+        (request_id, session): (Option<&Name>, Option<&Name>),
         effects: &mut Vec<Effect>,
     ) -> Outcome {
         self.settle(now_ms, resource, effects);
+        let of_session = |claim: &Claim| session.is_none() || claim.session.as_ref() == session;
         let waiting = self.owners.get(owner).and_then(|owner| owner.waiting);
         let meant = |place: &Place| {
             let claim = &self.waits[place].claim;
             let same_id = request_id.is_none() || claim.request_id.as_ref() == request_id;
-            same_id && claim.wants.grip_of(resource).is_some()
+            same_id && of_session(claim) && claim.wants.grip_of(resource).is_some()
         };
         if let Some(place) = waiting.filter(meant) {
             let outcome = Outcome::WaitCancelled {
@@ -153,7 +167,7 @@ impl Table {
         };
         Outcome::Cancelled {
             cancelled: false,
-            token: held,
+            token: held.filter(|token| of_session(&self.holds[token].claim)),
         }
     }
 

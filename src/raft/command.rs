@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,13 @@ impl Command {
             Command::Lock(Lock::Acquire(acquire)) => acquire.request_id.as_deref(),
             Command::Lock(Lock::Cancel { request_id, .. }) => request_id.as_deref(),
             _ => None,
+        }
+    }
+
+    /// Lets what it begins in the state end while its client, who has so much time `left`, waits for it.
+    pub fn cut_wait(&mut self, left: Duration) {
+        if let Command::Lock(command) = self {
+            command.cut_wait(left);
         }
     }
 

@@ -15,6 +15,9 @@
 //! again, and nothing takes effect twice. A leader takes forwards of its own term only, each
 //! sequence once, so a forward that the broker delivers late or twice does no harm.
 //!
+//! A command that waits here takes the time from its client: what it lets the state wait for is cut to what
+//! is left each time that it goes on its way.
+//!
 //! How many commands an entry carries is up to what waits when it is made; under load it waits a
 //! moment for more ([`gathering`]).
 //!
@@ -151,6 +154,17 @@ struct Queued {
     ticket: Ticket,
     deadline: Instant,
     origin: Option<Origin>,
+}
+
+impl Queued {
+    /// As it goes on its way now. Of what was forwarded only its sender knows how long the client waits.
+    fn leave(mut self, now: Instant) -> Self {
+        if self.origin.is_none() {
+            let left = self.deadline.saturating_duration_since(now);
+            self.command.cut_wait(left);
+        }
+        self
+    }
 }
 
 #[derive(Debug)]

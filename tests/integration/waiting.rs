@@ -191,6 +191,18 @@ async fn a_request_finds_its_place_again_through_another_node() {
     locks::release(&nats, "r", token).await;
     late_repeat(&nats, &request).await;
     assert_eq!(locks::get(&nats, "r").await.holders, []);
+
+    // A repeat that does not wait gives up the place, and who asked before hears of it.
+    locks::acquire(&nats, "g", "first", 600_000).await;
+    let mut hasty = acquire("g", "w", "exclusive");
+    hasty["request_id"] = "given up".into();
+    let mut waiting = Waiting::start(&nats, follower, hasty.clone()).await;
+    hasty["wait_ms"] = 0.into();
+    let refused = wire::request(&nats, "mufakat.lock.acquire", &hasty, wait::LONG).await;
+    assert_eq!(wire::code(&refused.expect("an answer")), "lock_held");
+    let ended = waiting.answer().await;
+    assert_eq!(wire::code(&ended), "wait_timeout", "{ended}");
+    assert_eq!(locks::get(&nats, "g").await.waiters, [""; 0]);
 }
 
 async fn late_repeat(nats: &Client, request: &Value) {

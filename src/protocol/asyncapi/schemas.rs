@@ -105,10 +105,9 @@ pub(super) fn request_field(operation: Operation, name: &str) -> (&'static str, 
         (Operation::LockAcquire, "session") => {
             ("The hold ends with it at the latest.", Value::Null)
         }
-        (Operation::LockCancel, "session") => (
-            "The one that the request named, if it named no owner.",
-            Value::Null,
-        ),
+        (Operation::LockCancel, "session") => {
+            ("Only the wait of a request that named it.", Value::Null)
+        }
         (_, "session") => ("The session.", Value::Null),
         (Operation::LockAcquire, "ttl_ms") => (
             "Length of the lease, 30000 when absent; with a session only to shorten it.",
@@ -336,8 +335,8 @@ pub(super) fn events() -> Vec<(&'static str, Value)> {
         ("waited_ms", integer()),
     ];
     let deadlock = vec![
-        ("cycle_length?", integer()),
         ("cycle", list(component("cycle_edge"))),
+        ("cycle_length?", integer()),
         ("victim", text()),
         ("policy", component("policy")),
     ];

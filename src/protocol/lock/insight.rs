@@ -14,7 +14,7 @@ pub struct Cancel {
     /// Whose wait; absent when it is known by its request id alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
-    /// Only a request that named this session; looked at without an owner.
+    /// Only the wait of a request that named this session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
     /// Only the wait of the request with this id.

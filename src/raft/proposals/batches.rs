@@ -67,6 +67,7 @@ impl Proposals {
             let Some(queued) = self.queue.pop_front() else {
                 break;
             };
+            let queued = queued.leave(now);
             bytes += queued.command.size_hint();
             commands.push(Proposed {
                 origin: queued.origin,

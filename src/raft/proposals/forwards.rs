@@ -109,6 +109,7 @@ impl Proposals {
             let Some(queued) = self.queue.pop_front() else {
                 break;
             };
+            let queued = queued.leave(now);
             let reply = reply_of(&queued.ticket);
             bytes += forwarded_bytes(reply.as_ref(), &queued.command);
             commands.push((reply, queued.command.clone()));
@@ -174,6 +175,8 @@ impl Proposals {
             let reply = reply_of(&forwarded.ticket);
             bytes += forwarded_bytes(reply.as_ref(), &forwarded.command);
             forwarded.sent_at = now;
+            let left = forwarded.deadline.saturating_duration_since(now);
+            forwarded.command.cut_wait(left);
             commands.push((reply, forwarded.command.clone()));
         }
         let forward = self.forward_frame(term, first, commands);

@@ -2,6 +2,7 @@
 
 mod forwards;
 mod terms;
+mod waits;
 
 use super::*;
 use crate::lock::command as lock;
