@@ -93,7 +93,10 @@ mod tests {
                 delivery: 1,
                 token: Receipt::token("a", random),
             };
-            assert_eq!(Ok(&receipt), receipt.to_string().parse().as_ref());
+            assert_eq!(
+                receipt.to_string().parse::<Receipt>().as_ref(),
+                Ok(&receipt)
+            );
             assert!(receipt.is_of("a"));
             assert!(!receipt.is_of("b"));
         }
