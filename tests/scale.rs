@@ -102,6 +102,7 @@ fn operations(table: &mut Table) -> [(&'static str, Duration); 4] {
             resource: "taken".into(),
             owner: "z".into(),
             request_id: None,
+            session: None,
         };
         let waiting = timed(table, &acquire("z", "taken", true)).0;
         waiting + timed(table, &cancel).0
