@@ -19,7 +19,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
-use crate::ids::NodeId;
+use crate::ids::{Incarnation, NodeId};
 use crate::raft::command::Command;
 use crate::raft::handle::Handle;
 use crate::raft::network::Network;
@@ -146,19 +146,24 @@ impl Keeper {
 
     /// Has those leave who take part no more, as far as a leader can tell whom a majority has just answered.
     async fn remove_missing(&self, leading: Leading, awake: &Mutex<Awake>) {
-        if self.missing(leading, awake).await.is_empty() {
+        let missing = self.missing(leading, awake).await;
+        if missing.is_empty() {
             return;
         }
         let proved = tokio::time::timeout(CHANGE_TIMEOUT, self.handle.read_barrier()).await;
         if !matches!(proved, Ok(Ok(()))) {
             return;
         }
-        // Some of them may have answered just now.
         let since = look(awake);
-        for change in self.missing(leading, awake).await {
+        for (node, incarnation) in missing {
             if look(awake) != since {
                 return;
             }
+            // Some of them may have answered just now.
+            if self.is_voter(node) && !self.is_missed(self.silent(node, leading, awake)) {
+                continue;
+            }
+            let change = cluster::Command::Leave { node, incarnation };
             tracing::info!(?change, "changing the cluster view");
             let change = Command::View(change);
             let said = self
@@ -169,24 +174,32 @@ impl Keeper {
         }
     }
 
-    /// What there is to say about others, as the leader of a term sees them.
-    async fn missing(&self, leading: Leading, awake: &Mutex<Awake>) -> Vec<cluster::Command> {
+    /// Members of the view who take part no more, as the leader of a term sees them.
+    async fn missing(&self, leading: Leading, awake: &Mutex<Awake>) -> Vec<(NodeId, Incarnation)> {
         let view = self.handle.read(|state, _| state.view.clone());
-        let members = self.handle.agreed_members().borrow().clone();
-        let silence = self.handle.silence();
-        let now = time::now();
         let others = view.latest().iter().filter(|(node, _)| **node != self.me());
         let missed = others.map(async |(&node, member)| {
-            let silent = silence.get(&node).copied();
-            let silent = silent.unwrap_or_else(|| self.unanswered(node, leading));
-            let silent = lock(awake).heard(silent, now);
-            let leaves = !members.is_voter(node) || self.is_gone(node, silent).await;
-            leaves.then_some(cluster::Command::Leave {
-                node,
-                incarnation: member.incarnation,
-            })
+            let silent = self.silent(node, leading, awake);
+            let leaves = !self.is_voter(node) || self.is_gone(node, silent).await;
+            leaves.then_some((node, member.incarnation))
         });
         join_all(missed).await.into_iter().flatten().collect()
+    }
+
+    fn is_voter(&self, node: NodeId) -> bool {
+        self.handle.agreed_members().borrow().is_voter(node)
+    }
+
+    /// How much of a member's silence this node has heard, as the leader of a term.
+    fn silent(&self, node: NodeId, leading: Leading, awake: &Mutex<Awake>) -> Duration {
+        let silent = self.handle.silence().get(&node).copied();
+        let silent = silent.unwrap_or_else(|| self.unanswered(node, leading));
+        lock(awake).heard(silent, time::now())
+    }
+
+    /// Whether a member that is silent for so long is to be asked whether it is there.
+    fn is_missed(&self, silent: Duration) -> bool {
+        silent > self.heartbeat * BEATS_MISSED
     }
 
     /// How long a member has been silent that has not answered since this node leads. Who led before was
@@ -202,7 +215,7 @@ impl Keeper {
 
     /// Whether a member that is silent for so long takes part no more, as far as can be told.
     async fn is_gone(&self, node: NodeId, silent: Duration) -> bool {
-        if silent <= self.heartbeat * BEATS_MISSED {
+        if !self.is_missed(silent) {
             return false;
         }
         match self.presence.is_there(node, self.heartbeat).await {
