@@ -99,7 +99,7 @@ impl Topic {
         let token = token();
         let each = pops.iter();
         batch.pops(each.map(|&(max, visibility, bytes)| (max, visibility, &*token, "c", bytes)));
-        let done = self.call(Script::Batch, &batch.into_args()).await;
+        let done = self.call(Script::Batch, &batch.into_args().0).await;
         BatchReply::read(done).expect("a reply of a batch")
     }
 
