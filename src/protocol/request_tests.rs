@@ -277,17 +277,16 @@ fn the_message_id_header_is_the_request_id_where_there_is_one() {
         r#"{"resource":"a","request_id":"s"}"#,
     );
     assert_eq!(differing.unwrap_err().field.as_deref(), Some("request_id"));
-    let kept_nowhere = with(Operation::LockGet, "r", r#"{"resource":"a"}"#);
-    assert_eq!(
-        kept_nowhere.unwrap_err().field.as_deref(),
-        Some("Nats-Msg-Id")
-    );
-    let of_many = with(
-        Operation::QueuePush,
-        "r",
-        r#"{"topic":"a","messages":[{"payload":1}]}"#,
-    );
-    assert_eq!(of_many.unwrap_err().field.as_deref(), Some("Nats-Msg-Id"));
+    for (operation, body) in [
+        (Operation::LockGet, r#"{"resource":"a"}"#),
+        (
+            Operation::QueuePush,
+            r#"{"topic":"a","messages":[{"payload":1}]}"#,
+        ),
+    ] {
+        let kept_nowhere = with(operation, "r", body).unwrap_err();
+        assert_eq!(kept_nowhere.field.as_deref(), Some("Nats-Msg-Id"));
+    }
 }
 
 #[test]

@@ -82,7 +82,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "src/broker/connection.rs",
             "src/broker/mod.rs",
-            "src/broker/options.rs",
+            "src/broker/options",
             "src/broker/pem.rs",
             "src/broker/seam.rs",
             "src/broker/simulated",
