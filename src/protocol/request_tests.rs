@@ -265,17 +265,13 @@ fn the_message_id_header_is_the_request_id_where_there_is_one() {
         };
         Request::decode(Some(operation), envelope, body.as_bytes()).1
     };
-    let Ok(Request::LockAcquire(acquire)) =
-        with(Operation::LockAcquire, "r", r#"{"resource":"a"}"#)
-    else {
+    let own = with(Operation::LockAcquire, "r", r#"{"resource":"a"}"#);
+    let Ok(Request::LockAcquire(acquire)) = own else {
         panic!("an acquire takes the header");
     };
     assert_eq!(acquire.request_id.as_deref(), Some("r"));
-    let differing = with(
-        Operation::LockAcquire,
-        "r",
-        r#"{"resource":"a","request_id":"s"}"#,
-    );
+    let body = r#"{"resource":"a","request_id":"s"}"#;
+    let differing = with(Operation::LockAcquire, "r", body);
     assert_eq!(differing.unwrap_err().field.as_deref(), Some("request_id"));
     for (operation, body) in [
         (Operation::LockGet, r#"{"resource":"a"}"#),
