@@ -206,7 +206,7 @@ async fn queue_one_call_passes_over_a_bounded_number_of_expired_messages() {
 #[tokio::test]
 async fn queue_one_call_hands_out_a_bounded_number_of_bytes() {
     let topic = Topic::start().await;
-    let large = Message::new(Value::text(&"x".repeat(500_000)));
+    let large = Message::new(Value::text("x".repeat(500_000)));
     topic.push(&vec![large; 30]).await;
     // Each as many as fit, and at least one.
     let reply = topic
