@@ -283,19 +283,20 @@ impl<T> Owner<T> {
         }
         let is_new = self.waiting.new_ones() > 0;
         let is_due = now_ms >= self.wake_at_ms;
-        if self.waiting.is_empty() || !(makes_ready || is_new || self.wake || is_due) {
+        let again = makes_ready || self.wake || is_due;
+        if self.waiting.is_empty() || !(again || is_new) {
             return;
         }
         self.wake = false;
-        let mut wanted = 0;
         let joined = call.pops.len();
-        while call.pops.len() - joined < POPS_MAX && wanted < ITEMS_MAX as u64 {
-            let Some(waiter) = self.waiting.take_first() else {
-                break;
-            };
+        let (mut count, mut wanted) = (0, 0);
+        // Those that were looked for in vain wait for a reason to look again.
+        call.pops.extend(self.waiting.take_next(!again, |waiter| {
+            let has_room = count < POPS_MAX && wanted < ITEMS_MAX as u64;
+            count += 1;
             wanted += waiter.wanted.max;
-            call.pops.push(waiter);
-        }
+            has_room
+        }));
         if joined > 0 {
             // Those that waited come first.
             call.pops.rotate_left(joined);

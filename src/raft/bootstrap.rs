@@ -29,6 +29,7 @@ use crate::raft::types::Member;
 
 /// The kind of call in which nodes greet each other.
 const HELLO: &str = "bootstrap.hello";
+const CONNECT_LOOK_EVERY: Duration = Duration::from_millis(10);
 const HELLO_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long nodes that nobody named have to answer: it is a round trip, and a cluster's first start waits for it.
 const ANYONE_TIMEOUT: Duration = Duration::from_millis(200);
@@ -157,12 +158,13 @@ pub async fn join_or_found(
             initialized.map_err(|fatal| BootstrapError::Stopped(fatal.to_string()))?;
         if initialized && handle.known_members().is_voter(me.node) {
             // As far as its own log goes, which knows nothing of what came while it was away.
-            return match start {
-                Start::Found(_) if was_removed(handle, network).await => {
-                    Err(BootstrapError::Removed { me: me.node })
+            if matches!(start, Start::Found(_)) {
+                connected(network).await;
+                if was_removed(handle, network).await {
+                    return Err(BootstrapError::Removed { me: me.node });
                 }
-                _ => Ok(()),
-            };
+            }
+            return Ok(());
         }
         let waits = match start {
             _ if initialized => wait_for_vote(handle, network, start).await?,
@@ -297,6 +299,13 @@ fn objection(
 fn list(nodes: &BTreeSet<NodeId>) -> String {
     let nodes: Vec<String> = nodes.iter().map(NodeId::to_string).collect();
     nodes.join(",")
+}
+
+/// Waits for the broker, without which nobody can be asked.
+async fn connected(network: &Network) {
+    while network.connects() == 0 {
+        tokio::time::sleep(CONNECT_LOOK_EVERY).await;
+    }
 }
 
 /// Whether a member of the cluster says that this node, with this data directory, was removed.

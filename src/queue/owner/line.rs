@@ -106,10 +106,24 @@ impl<T> Line<T> {
         self.waiters.insert(at, waiter);
     }
 
-    pub fn take_first(&mut self) -> Option<Waiter<T>> {
-        let first = self.waiters.pop_front()?;
-        self.new -= usize::from(first.is_new());
-        Some(first)
+    /// Takes out the first ones, or of the new ones the first, while there is room for one more.
+    pub fn take_next(
+        &mut self,
+        only_new: bool,
+        mut has_room: impl FnMut(&Waiter<T>) -> bool,
+    ) -> Vec<Waiter<T>> {
+        let (mut taken, mut at) = (Vec::new(), 0);
+        while let Some(waiter) = self.waiters.get(at) {
+            if only_new && !waiter.is_new() {
+                at += 1;
+            } else if has_room(waiter) {
+                taken.extend(self.waiters.remove(at));
+            } else {
+                break;
+            }
+        }
+        self.new -= taken.iter().filter(|each| each.is_new()).count();
+        taken
     }
 
     pub fn take(&mut self, which: impl Fn(&Waiter<T>) -> bool) -> VecDeque<Waiter<T>> {

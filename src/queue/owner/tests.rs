@@ -272,6 +272,23 @@ fn no_pop_ends_before_a_call_has_looked_for_it() {
 }
 
 #[test]
+fn each_of_many_pops_is_looked_for_once_while_nothing_comes() {
+    let mut owner = Owner::default();
+    for _ in 0..2 * POPS_MAX + 1 {
+        ask(&mut owner, "waits", pop(60_000));
+    }
+    let mut looks = 0;
+    while let Some(call) = owner.call(0) {
+        looks += call.pops.len();
+        assert!(owner.done(call, BatchReply::default(), 0).is_empty());
+    }
+    assert_eq!(looks, 2 * POPS_MAX + 1);
+    ask(&mut owner, "pushes", push(1));
+    let call = owner.call(0).expect("something comes");
+    assert_eq!(call.pops[0].place, 1, "who waits longest is first");
+}
+
+#[test]
 fn pops_that_a_call_did_not_get_to_go_with_the_next_in_their_order() {
     let mut owner = Owner::default();
     for (client, until_ms) in [("a", 0), ("b", 0), ("c", 1_000)] {
