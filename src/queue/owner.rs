@@ -290,13 +290,20 @@ impl<T> Owner<T> {
         self.wake = false;
         let joined = call.pops.len();
         let (mut count, mut wanted) = (0, 0);
-        // Those that were looked for in vain wait for a reason to look again.
-        call.pops.extend(self.waiting.take_next(!again, |waiter| {
+        let mut has_room = |waiter: &Waiter<T>| {
             let has_room = count < POPS_MAX && wanted < ITEMS_MAX as u64;
             count += 1;
             wanted += waiter.wanted.max;
             has_room
-        }));
+        };
+        // Without a reason to look again for others those behind them, who are new, must get their look.
+        let mut taken = match again {
+            true => Vec::new(),
+            false => self.waiting.take_next(true, &mut has_room),
+        };
+        taken.extend(self.waiting.take_next(false, &mut has_room));
+        taken.sort_by_key(|waiter| waiter.place);
+        call.pops.extend(taken);
         if joined > 0 {
             // Those that waited come first.
             call.pops.rotate_left(joined);

@@ -154,8 +154,7 @@ impl SnapshotStore {
     }
 
     /// Stores a snapshot with the data that `write` writes and, once it is on disk, deletes the older
-    /// ones. If a snapshot that reaches as far is there already, nothing changes: Raft hands a node its own
-    /// one at each start.
+    /// ones. If a snapshot that reaches further is there already, nothing changes.
     ///
     /// # Errors
     /// Those of the file system, with the directory's name; the snapshots that were there still are.
@@ -180,14 +179,14 @@ impl SnapshotStore {
     ) -> io::Result<()> {
         let name = file_name(meta);
         let existing = self.names()?;
-        if existing.last().is_some_and(|newest| *newest >= name) {
+        if existing.last().is_some_and(|newest| *newest > name) {
             return Ok(());
         }
         let incoming = self.dir.join(INCOMING);
         write_file(&incoming, meta, write)?;
         fs::rename(&incoming, self.dir.join(&name))?;
         sync_dir(&self.dir)?;
-        for older in &existing {
+        for older in existing.iter().filter(|older| **older != name) {
             fs::remove_file(self.dir.join(older))?;
         }
         Ok(())
