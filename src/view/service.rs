@@ -5,7 +5,7 @@
 //! says what it has to say about a view that is prepared.
 //!
 //! A leader that stalled finds everybody silent, and may have been replaced meanwhile. So silence counts only
-//! as far as this node was awake itself ([`awake`](crate::view::awake)); a majority has to confirm just before
+//! as far as this node was awake itself ([`awake`]); a majority has to confirm just before
 //! that it leads; and what it says of others takes effect in its own term, or never.
 //!
 //! A read is linearizable: the leader confirms that it leads, by a round that begins after the read
