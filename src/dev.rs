@@ -28,7 +28,7 @@ use clap::Args;
 use tokio::net::UnixStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::cli::output::say;
+use crate::cli::output::{say, write_out};
 use crate::time::{Instant, now};
 use commands::Commands;
 use control::{Answer, Control, State};
@@ -191,7 +191,7 @@ impl Cluster {
             "Ready after {:.1} s.",
             started.elapsed().as_secs_f64()
         ));
-        println!("{}", guide::text(ports, commands, &self.data_dir, &here));
+        write_out(guide::text(ports, commands, &self.data_dir, &here))?;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(POLL) => {}

@@ -1,6 +1,6 @@
 //! The `mufakat` binary: parse, start logging, dispatch, exit code.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use mufakat::cli::{self, Cli};
@@ -16,7 +16,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli: Cli = config::parse();
     if let Err(wrong) = start_logging(cli.is_service()) {
-        eprintln!("mufakat: {wrong}");
+        let _ = writeln!(io::stderr(), "mufakat: {wrong}");
         return ExitCode::FAILURE;
     }
     // Nothing here needs more than one core; a single thread has no locks to wait for.
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     match runtime {
         Ok(runtime) => runtime.block_on(cli::run(cli)).into(),
         Err(error) => {
-            eprintln!("mufakat: cannot start the runtime: {error}");
+            let _ = writeln!(io::stderr(), "mufakat: cannot start the runtime: {error}");
             ExitCode::FAILURE
         }
     }

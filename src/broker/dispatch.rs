@@ -461,14 +461,6 @@ impl Dispatch {
 
 /// Whether the leader answers it, whoever is asked.
 fn is_read_of_leader(operation: Operation) -> bool {
-    matches!(
-        operation,
-        Operation::LockCheck
-            | Operation::LockGet
-            | Operation::LockList
-            | Operation::LockGraph
-            | Operation::LockDeadlocks
-            | Operation::SessionGet
-            | Operation::SessionList
-    )
+    let is_of = |service| operation.name().starts_with(service);
+    operation.only_reads() && (is_of("lock.") || is_of("session."))
 }

@@ -360,7 +360,7 @@ fn parsed(text: &str) -> Result<Context, String> {
 }
 
 /// Reads a secret from the file that `<variable>_FILE` names. A flag wins over both variables, whose file is
-/// not read then; of the variables there may be one.
+/// not read then; one that says the same as the variable counts as that. Of the variables there may be one.
 fn fill_from_file(
     option: &mut Option<String>,
     variable: &str,

@@ -68,6 +68,9 @@ impl<T> Cache<T> {
         let current = self.held.peek(&key).map(|held| &held.entry);
         match decide(operation, current, (version, now_ms)) {
             Ok((change, _)) if operation.is_plain() && self.fits_only_alone(&key, &change) => {
+                if !self.fits_alone_now(&key, &change) {
+                    return self.refuse(waiter, Why::Full);
+                }
                 // A cache may forget: the value before goes, and the write finds none.
                 self.evict(&key, now_ms);
                 self.write_by(key, write, waiter, now_ms);

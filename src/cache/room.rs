@@ -20,16 +20,23 @@ impl<T> Cache<T> {
         tables + self.writes.bytes() + self.requests.bytes()
     }
 
-    /// Whether what a change leaves of a key would fit, but never beside what is there now.
+    /// Whether what a change leaves of a key fits, but never beside what is there now.
     pub(super) fn fits_only_alone(&self, key: &str, change: &Change) -> bool {
         let (Change::Put(entry), Some(held)) = (change, self.held.peek(key)) else {
             return false;
         };
         let (new, old) = (cost(key, entry), cost(key, &held.entry));
+        new + old > self.settings.bytes_max && new <= self.settings.bytes_max
+    }
+
+    /// Whether what a change leaves of a key would fit now if what is there of it made room.
+    pub(super) fn fits_alone_now(&self, key: &str, change: &Change) -> bool {
+        let Change::Put(entry) = change else {
+            return true;
+        };
+        let new = cost(key, entry);
         let stays = self.writes.bytes() + removal_cost(key) + self.requests.bytes();
-        new + old > self.settings.bytes_max
-            && new + stays <= self.settings.bytes_max
-            && self.writes.len() < WRITES_MAX
+        new + stays <= self.settings.bytes_max && self.writes.len() < WRITES_MAX
     }
 
     /// Frees memory until `bytes` more fit for a key, which itself stays; false if they cannot: nothing makes

@@ -8,7 +8,7 @@
 //! anything is waited for.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Once};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -466,10 +466,12 @@ impl Shared {
     }
 }
 
-/// What is lost is said again until it is answered. What is too large for a message would be so each time.
+/// What is lost is said again until it is answered. What is too large for a message would be so each time, and is a
+/// fault of ours: one line tells of it.
 fn say_if_too_large<T>(said: Result<T, PostError>) {
+    static SAID: Once = Once::new();
     if let Err(error @ PostError::TooLarge) = said {
-        tracing::error!(%error, "a message of the cache does not leave");
+        SAID.call_once(|| tracing::error!(%error, "a message of the cache does not leave"));
     }
 }
 

@@ -356,7 +356,7 @@ pub(super) struct GraphArgs {
 #[command(verbatim_doc_comment)]
 pub(super) struct DeadlocksArgs {
     /// At most so many, 1 to 1000 [default: 100].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
     limit: Option<u64>,
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 
 /// Writes lines to stdout; false when whoever reads has seen enough, as `head` does.
-pub(super) fn write_out(mut out: String) -> io::Result<bool> {
+pub(crate) fn write_out(mut out: String) -> io::Result<bool> {
     if !out.ends_with('\n') {
         out.push('\n');
     }

@@ -29,6 +29,8 @@ const _: () = assert!(WAIT_MS <= WAIT_MS_MAX);
 /// After a pop that failed: the cluster is not there, and should not be flooded when it is.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// How long a command may stand still for the terminal before that is seen.
+const LOOK_EVERY_MAX: Duration = Duration::from_secs(10);
 /// Signals that end the work.
 const ENDS: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
 
@@ -326,7 +328,7 @@ impl Worker {
     /// Keeps the message, until there is a reason to end its command.
     async fn keep(&self, receipt: &Receipt, command: Option<Pid>) -> Ended {
         let visibility_ms = self.args.visibility;
-        let extend_every = Duration::from_millis((visibility_ms / 3).max(10));
+        let extend_every = Duration::from_millis((visibility_ms / 3).max(10)).min(LOOK_EVERY_MAX);
         loop {
             tokio::time::sleep(extend_every).await;
             if command.is_some_and(wants_the_terminal) {

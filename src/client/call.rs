@@ -175,8 +175,9 @@ impl Direct {
     }
 }
 
-/// What is refused while other members are there, or are not: somebody has to do something first.
-fn is_wish(operation: Operation) -> bool {
+/// Whether it changes the members, or who leads: refused with `reconfiguring`, it has to be judged, since
+/// another change is under way or too few nodes answer, which asking again does not mend.
+fn changes_members(operation: Operation) -> bool {
     matches!(
         operation,
         Operation::AdminClusterAdd
@@ -210,7 +211,7 @@ impl Client {
             let is_unknown = error.outcome() == Outcome::Unknown;
             let is_final = !error.passes_by_itself()
                 || (is_unknown && !call.repeatable)
-                || (is_wish(call.operation) && error.code() == Some(Code::Reconfiguring));
+                || (changes_members(call.operation) && error.code() == Some(Code::Reconfiguring));
             if is_final || elapsed_ms >= call.timeout_ms {
                 return Err(Failed {
                     error,

@@ -204,8 +204,15 @@ impl Client {
     /// # Errors
     /// When the connection was closed for good.
     pub async fn apart(&self) -> Result<Self, RequestError> {
-        let requester = self.requester().apart().await?;
-        Ok(Client::of(requester, self.options().clone()))
+        self.apart_with(self.options().clone()).await
+    }
+
+    /// The same with other options.
+    ///
+    /// # Errors
+    /// As [`Client::apart`].
+    pub async fn apart_with(&self, options: ClientOptions) -> Result<Self, RequestError> {
+        Ok(Client::of(self.requester().apart().await?, options))
     }
 
     /// Gives up what waits for an answer, once what was on its way has come; see [`Requester::close`].

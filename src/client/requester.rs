@@ -172,7 +172,7 @@ impl Requester {
             )),
             tokio::spawn(fail_refused(
                 refused,
-                format!("{inbox}*"),
+                (format!("{inbox}*"), Arc::clone(&statistics)),
                 Arc::downgrade(&pending),
             )),
         ];
@@ -258,9 +258,7 @@ impl Requester {
             return Err(RequestError::Disconnected);
         }
         let connects = inner.statistics.connects.load(Ordering::Relaxed);
-        let key = lock(&inner.pending)
-            .reserve(connects, subject.clone(), direct)
-            .ok_or(RequestError::TooMany)?;
+        let key = lock(&inner.pending).reserve(connects, subject.clone(), direct)?;
         let answer = Answer {
             pending: &inner.pending,
             key,
@@ -346,7 +344,11 @@ async fn look_after(
 }
 
 /// Fails what the broker does not let pass; all, if it does not let answers come.
-async fn fail_refused(mut refused: Listener, inbox: String, pending: Weak<Mutex<Slots>>) {
+async fn fail_refused(
+    mut refused: Listener,
+    (inbox, statistics): (String, Arc<async_nats::client::Statistics>),
+    pending: Weak<Mutex<Slots>>,
+) {
     loop {
         let refused = refused.next().await;
         let Some(pending) = pending.upgrade() else {
@@ -356,7 +358,8 @@ async fn fail_refused(mut refused: Listener, inbox: String, pending: Weak<Mutex<
             Refused::Publish(subject) => lock(&pending).refuse(&subject),
             Refused::Subscribe(subject) if subject == inbox => {
                 let what = format!("subscribe to its inbox {inbox} (--nats-inbox-prefix)");
-                lock(&pending).fail_all(&RequestError::Unheard(what));
+                let connects = statistics.connects.load(Ordering::Relaxed);
+                lock(&pending).deafen(connects, RequestError::Unheard(what));
             }
             Refused::Subscribe(_) => {}
         }
@@ -371,7 +374,7 @@ async fn nobody_listens(
     pending: &Mutex<Slots>,
     node: &Probed,
 ) -> bool {
-    let Some(key) = lock(pending).reserve(connects, node.subject.clone(), None) else {
+    let Ok(key) = lock(pending).reserve(connects, node.subject.clone(), None) else {
         return false;
     };
     let answer = Answer { pending, key };

@@ -71,6 +71,8 @@ pub(super) struct Slots {
     owed: Vec<Owed>,
     /// Requests that there were.
     count: u64,
+    /// Of which connection the broker lets no answers come, and what that is to whoever asks.
+    unheard: Option<(u64, RequestError)>,
 }
 
 #[derive(Debug)]
@@ -94,12 +96,19 @@ enum SlotState {
 }
 
 impl Slots {
+    /// # Errors
+    /// `TooMany`; what [`Slots::deafen`] was told of this connection.
     pub(super) fn reserve(
         &mut self,
         connects: u64,
         subject: Subject,
         direct: Option<Direct<'_>>,
-    ) -> Option<Key> {
+    ) -> Result<Key, RequestError> {
+        if let Some((told_of, error)) = &self.unheard
+            && *told_of == connects
+        {
+            return Err(error.clone());
+        }
         let place = match self.free.pop() {
             Some(place) => place as usize,
             None if self.slots.len() < PENDING_MAX => {
@@ -113,7 +122,7 @@ impl Slots {
                 });
                 self.slots.len() - 1
             }
-            None => return None,
+            None => return Err(RequestError::TooMany),
         };
         let slot = &mut self.slots[place];
         slot.generation = slot.generation.wrapping_add(1);
@@ -136,7 +145,7 @@ impl Slots {
                 }),
             }
         }
-        Some(key)
+        Ok(key)
     }
 
     fn owed_by(&mut self, node: NodeId) -> Option<&mut Owed> {
@@ -179,10 +188,15 @@ impl Slots {
         let waits = |slot: &&Slot| matches!(slot.state, SlotState::Waiting(_));
         let to_there = |slot: &&Slot| slot.subject.as_str() == subject;
         let refused = self.slots.iter().filter(waits).filter(to_there);
-        let Some(number) = refused.map(|slot| slot.number).max() else {
+        let Some(newest) = refused.max_by_key(|slot| slot.number) else {
             return;
         };
-        let error = RequestError::Forbidden(format!("publish to {subject}"));
+        let number = newest.number;
+        let error = match newest.direct {
+            // Others can be asked instead, on a subject that may be allowed.
+            Some(_) => RequestError::NoResponders,
+            None => RequestError::Forbidden(format!("publish to {subject}")),
+        };
         self.fail_where(error, |slot| slot.number == number);
     }
 
@@ -212,6 +226,12 @@ impl Slots {
         self.fail_where(RequestError::ConnectionLost, |slot| {
             slot.connects < connects
         });
+    }
+
+    /// Fails whatever waits, and what will be asked on this connection: no answers come. The broker says so once.
+    pub(super) fn deafen(&mut self, connects: u64, error: RequestError) {
+        self.fail_all(&error);
+        self.unheard = Some((connects, error));
     }
 
     /// Fails whatever waits.
@@ -301,9 +321,44 @@ mod tests {
         let keys: Vec<_> = (0..PENDING_MAX)
             .map(|_| slots.reserve(1, "a".into(), None).unwrap())
             .collect();
-        assert_eq!(slots.reserve(1, "a".into(), None), None);
+        let one_more = slots.reserve(1, "a".into(), None);
+        assert_eq!(one_more, Err(RequestError::TooMany));
         slots.release(keys[5]);
-        assert!(slots.reserve(1, "a".into(), None).is_some());
+        assert!(slots.reserve(1, "a".into(), None).is_ok());
+    }
+
+    #[test]
+    fn where_no_answers_come_nothing_is_waited_for_until_the_connection_is_another() {
+        let mut slots = Slots::default();
+        let waits = slots.reserve(1, "a".into(), None).unwrap();
+        let error = RequestError::Unheard("hear".to_owned());
+        slots.deafen(1, error.clone());
+        assert!(is_done(&mut slots, waits));
+        assert_eq!(slots.reserve(1, "a".into(), None), Err(error));
+        assert!(slots.reserve(2, "a".into(), None).is_ok());
+    }
+
+    #[test]
+    fn a_node_that_may_not_be_asked_by_itself_is_as_good_as_gone() {
+        let mut slots = Slots::default();
+        let node = &Probed {
+            node: NodeId(1),
+            subject: "probe".into(),
+        };
+        let direct = Some(Direct {
+            node,
+            repeatable: true,
+        });
+        let key = slots.reserve(1, "n".into(), direct).unwrap();
+        slots.refuse("n");
+        let found = slots.poll(key, &Context::from_waker(Waker::noop()));
+        assert!(
+            matches!(
+                &found,
+                std::task::Poll::Ready(Err(RequestError::NoResponders))
+            ),
+            "{found:?}"
+        );
     }
 
     #[test]

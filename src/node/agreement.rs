@@ -16,14 +16,12 @@ use crate::ids::NodeId;
 use crate::raft::call::{Caller, Trust};
 use crate::raft::handle::Handle;
 use crate::raft::message::Refusal;
-use crate::raft::network::{CallError, Network};
+use crate::raft::network::Network;
 
 /// The kind of call that asks a node for its settings.
 const SETTINGS: &str = "node.settings";
 /// How long a node that runs has to answer; one that stalls is not waited for.
 const ANSWER_MAX: Duration = Duration::from_millis(500);
-/// Between two questions while this node has no connection.
-const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// Flags, and what they are set to.
 type Shared = BTreeMap<String, String>;
@@ -71,14 +69,8 @@ pub(super) async fn compare(
 
 /// What a node says; none if it does not run, or does not say.
 async fn ask(network: &Network, node: NodeId) -> Option<Shared> {
-    loop {
-        let answer = network.call(node, SETTINGS, Bytes::new(), ANSWER_MAX).await;
-        match answer {
-            Ok(answer) => return rmp_serde::from_slice(&answer).ok(),
-            Err(CallError::Disconnected) => tokio::time::sleep(AGAIN_AFTER).await,
-            Err(_) => return None,
-        }
-    }
+    let answer = network.call_connected(node, SETTINGS, ANSWER_MAX).await;
+    rmp_serde::from_slice(&answer.ok()?).ok()
 }
 
 fn shared(config: &Config) -> Shared {

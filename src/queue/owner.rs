@@ -404,6 +404,11 @@ impl<T> Owner<T> {
         self.pop_calls -= usize::from(!call.pops.is_empty());
     }
 
+    /// Whether pops wait that no call has got to.
+    pub fn some_missed(&self) -> bool {
+        self.waiting.new_ones() > 0
+    }
+
     /// Ends the waits whose time is over. What no call has looked for yet is looked for first.
     pub fn expire(&mut self, now_ms: u64) -> Vec<(T, Told)> {
         let over = self

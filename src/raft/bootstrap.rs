@@ -29,7 +29,6 @@ use crate::raft::types::Member;
 
 /// The kind of call in which nodes greet each other.
 const HELLO: &str = "bootstrap.hello";
-const CONNECT_LOOK_EVERY: Duration = Duration::from_millis(10);
 const HELLO_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long nodes that nobody named have to answer: it is a round trip, and a cluster's first start waits for it.
 const ANYONE_TIMEOUT: Duration = Duration::from_millis(200);
@@ -158,11 +157,8 @@ pub async fn join_or_found(
             initialized.map_err(|fatal| BootstrapError::Stopped(fatal.to_string()))?;
         if initialized && handle.known_members().is_voter(me.node) {
             // As far as its own log goes, which knows nothing of what came while it was away.
-            if matches!(start, Start::Found(_)) {
-                connected(network).await;
-                if was_removed(handle, network).await {
-                    return Err(BootstrapError::Removed { me: me.node });
-                }
+            if matches!(start, Start::Found(_)) && was_removed(handle, network).await {
+                return Err(BootstrapError::Removed { me: me.node });
             }
             return Ok(());
         }
@@ -301,20 +297,17 @@ fn list(nodes: &BTreeSet<NodeId>) -> String {
     nodes.join(",")
 }
 
-/// Waits for the broker, without which nobody can be asked.
-async fn connected(network: &Network) {
-    while network.connects() == 0 {
-        tokio::time::sleep(CONNECT_LOOK_EVERY).await;
-    }
-}
-
-/// Whether a member of the cluster says that this node, with this data directory, was removed.
+/// Whether a member of the cluster says that this node, with this data directory, was removed; waits for the
+/// broker, without which nobody can be asked.
 pub async fn was_removed(handle: &Handle, network: &Network) -> bool {
     let me = network.identity().node;
     let members = handle.known_members().disks.into_keys();
-    let others: Vec<NodeId> = members.filter(|node| *node != me).collect();
-    let hellos = greet(network, &others).await;
-    hellos.iter().any(|hello| hello.removed_you)
+    let asked = members.filter(|node| *node != me).map(async |node| {
+        let answer = network.call_connected(node, HELLO, HELLO_TIMEOUT).await;
+        read_hello(node, &answer.ok()?).ok()
+    });
+    let hellos = join_all(asked).await;
+    hellos.iter().flatten().any(|hello| hello.removed_you)
 }
 
 /// The answers that came, each from the node that was asked.
@@ -347,8 +340,14 @@ pub(super) async fn hello(
     peer: NodeId,
     timeout: Duration,
 ) -> Result<Hello, CallError> {
-    let answer = network.call(peer, HELLO, Bytes::new(), timeout).await?;
-    let hello: Hello = rmp_serde::from_slice(&answer).map_err(|_| CallError::BadAnswer)?;
+    read_hello(
+        peer,
+        &network.call(peer, HELLO, Bytes::new(), timeout).await?,
+    )
+}
+
+fn read_hello(peer: NodeId, answer: &[u8]) -> Result<Hello, CallError> {
+    let hello: Hello = rmp_serde::from_slice(answer).map_err(|_| CallError::BadAnswer)?;
     match hello.node == peer {
         true => Ok(hello),
         false => Err(CallError::BadAnswer),

@@ -340,8 +340,10 @@ mod tests {
             let mut log = log.clone();
             async move { log.save_vote(&second).await }
         });
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        assert_eq!(log.read_vote().await.unwrap(), Some(second));
+        // It is written, but not durable.
+        while log.read_vote().await.unwrap() != Some(second) {
+            tokio::task::yield_now().await;
+        }
 
         disk.crash(0);
         assert!(saving.await.unwrap().is_err(), "the flush never happened");

@@ -10,12 +10,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
 
 use super::call::{Handler, Handlers, Trust};
 use super::factory::PeerFactory;
@@ -26,6 +27,9 @@ use super::pending::{Pending, PendingGuard, Replied};
 use crate::broker::{Message, Outgoing, PublishError, SharedBroker, SubscribeError, Subscription};
 use crate::ids::{BootId, DiskId, NodeId};
 use crate::time::{Instant, now};
+
+/// Between two questions while this node has no connection.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// Who this node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +107,8 @@ pub(super) struct Shared {
     /// When each node was last heard of by what only a leader sends.
     heard: Mutex<BTreeMap<NodeId, Instant>>,
     /// When each node last answered a heartbeat.
-    beat: Mutex<BTreeMap<NodeId, Instant>>,
+    beats: Mutex<BTreeMap<NodeId, Instant>>,
+    beat: Notify,
     /// Numbers requests, streams and transfers alike: greater is later.
     last_number: AtomicU64,
 }
@@ -126,14 +131,15 @@ impl Network {
                 handlers: Handlers::default(),
                 counters: Counters::default(),
                 heard: Mutex::default(),
-                beat: Mutex::default(),
+                beats: Mutex::default(),
+                beat: Notify::new(),
                 last_number: AtomicU64::new(0),
             }),
         }
     }
 
-    /// What openraft makes its connections with.
-    /// Of connections that say nothing for `silence` to a peer that has not answered what it was sent.
+    /// What openraft makes its connections with: they say nothing for `silence` to a peer that left what it was
+    /// sent without an answer.
     pub fn factory(&self, silence: Duration) -> PeerFactory {
         PeerFactory::new(self.clone(), silence)
     }
@@ -196,6 +202,24 @@ impl Network {
         {
             Answer::Call(answer) => Ok(answer),
             _ => Err(CallError::BadAnswer),
+        }
+    }
+
+    /// The same, again and again while this node has no connection.
+    ///
+    /// # Errors
+    /// As [`Network::call`], but for [`CallError::Disconnected`].
+    pub async fn call_connected(
+        &self,
+        to: NodeId,
+        kind: &str,
+        timeout: Duration,
+    ) -> Result<Bytes, CallError> {
+        loop {
+            match self.call(to, kind, Bytes::new(), timeout).await {
+                Err(CallError::Disconnected) => tokio::time::sleep(AGAIN_AFTER).await,
+                answer => return answer,
+            }
         }
     }
 
@@ -403,14 +427,23 @@ impl Network {
     }
 
     pub(super) fn note_beat(&self, node: NodeId) {
-        let mut beat = self.shared.beat.lock().expect("no holder panics");
-        beat.insert(node, now());
+        self.beats().insert(node, now());
+        self.shared.beat.notify_waiters();
     }
 
-    /// Whether a node has answered a heartbeat after `since`.
-    pub(super) fn has_beaten(&self, node: NodeId, since: Instant) -> bool {
-        let beat = self.shared.beat.lock().expect("no holder panics");
-        beat.get(&node).is_some_and(|at| *at > since)
+    /// Returns once a node has answered a heartbeat after `since`.
+    pub(super) async fn beat_after(&self, node: NodeId, since: Instant) {
+        loop {
+            let next = self.shared.beat.notified();
+            if self.beats().get(&node).is_some_and(|at| *at > since) {
+                return;
+            }
+            next.await;
+        }
+    }
+
+    fn beats(&self) -> MutexGuard<'_, BTreeMap<NodeId, Instant>> {
+        self.shared.beats.lock().expect("no holder panics")
     }
 
     /// Who led last, as far as this node heard of a leader other than itself, and when it was last heard.

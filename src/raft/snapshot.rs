@@ -165,14 +165,14 @@ impl SnapshotStore {
     ) -> io::Result<()> {
         // What a panic left is written anew.
         let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
-        self.save_first(meta, write).map_err(|error| {
+        self.write_and_replace(meta, write).map_err(|error| {
             let dir = self.dir.display();
             let what = format!("no snapshot can be stored in {dir} (is the disk full?): {error}");
             io::Error::new(error.kind(), what)
         })
     }
 
-    fn save_first(
+    fn write_and_replace(
         &self,
         meta: &SnapshotMeta,
         write: impl FnOnce(&mut Blocks<File>) -> io::Result<()>,

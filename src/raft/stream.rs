@@ -33,9 +33,6 @@ pub(super) const WINDOW: usize = 16;
 /// is short beside the time a follower may lag behind.
 const STALL: Duration = Duration::from_millis(750);
 
-/// How often a stream that says nothing looks for a sign of life.
-const LIFE_LOOK_EVERY: Duration = Duration::from_millis(20);
-
 /// How long news of a commit alone waits for entries that can carry it: followers then apply a little
 /// later, which nobody waits for. Under load openraft has entries to carry it anyway; this spares the
 /// message where the next entry comes just after.
@@ -244,8 +241,6 @@ where
 
 /// Waits until a follower that was silent has answered a heartbeat, or it is time for a probe.
 async fn sign_of_life(peer: &Peer, since: Instant) {
-    let probe_at = since + peer.silence;
-    while !peer.network.has_beaten(peer.target.node, since) && now() < probe_at {
-        tokio::time::sleep(LIFE_LOOK_EVERY).await;
-    }
+    let beat = peer.network.beat_after(peer.target.node, since);
+    let _ = tokio::time::timeout_at(since + peer.silence, beat).await;
 }

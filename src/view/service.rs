@@ -19,11 +19,11 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
-use crate::ids::{Incarnation, NodeId};
+use crate::ids::{BootId, Incarnation, NodeId};
 use crate::raft::command::Command;
 use crate::raft::handle::Handle;
 use crate::raft::network::Network;
-use crate::raft::presence::Presence;
+use crate::raft::presence::{self, Presence};
 use crate::raft::proposals::Role;
 use crate::time::{self, Instant, LeaseClock};
 use crate::view::awake::{self, Awake};
@@ -80,6 +80,7 @@ impl Keeper {
     /// Runs until `shutdown`.
     pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
         let keeper = Arc::new(self);
+        presence::tell(&keeper.network);
         tokio::spawn(keeper.clone().renew(shutdown.clone()));
         let awake = Awake::new(time::now(), keeper.suspicion);
         let awake = Arc::new(Mutex::new(awake));
@@ -180,7 +181,7 @@ impl Keeper {
         let others = view.latest().iter().filter(|(node, _)| **node != self.me());
         let missed = others.map(async |(&node, member)| {
             let silent = self.silent(node, leading, awake);
-            let leaves = !self.is_voter(node) || self.is_gone(node, silent).await;
+            let leaves = !self.is_voter(node) || self.is_gone((node, member.boot), silent).await;
             leaves.then_some((node, member.incarnation))
         });
         join_all(missed).await.into_iter().flatten().collect()
@@ -199,7 +200,7 @@ impl Keeper {
 
     /// Whether a member that is silent for so long is to be asked whether it is there.
     fn is_missed(&self, silent: Duration) -> bool {
-        silent > self.heartbeat * BEATS_MISSED
+        silent > self.suspicion.min(self.heartbeat * BEATS_MISSED)
     }
 
     /// How long a member has been silent that has not answered since this node leads. Who led before was
@@ -214,11 +215,11 @@ impl Keeper {
     }
 
     /// Whether a member that is silent for so long takes part no more, as far as can be told.
-    async fn is_gone(&self, node: NodeId, silent: Duration) -> bool {
+    async fn is_gone(&self, member: (NodeId, BootId), silent: Duration) -> bool {
         if !self.is_missed(silent) {
             return false;
         }
-        match self.presence.is_there(node, self.heartbeat).await {
+        match self.presence.takes_part(member, self.heartbeat).await {
             // Its log is slow, as with a slow disk: what the view is for needs no disk.
             Some(true) => false,
             Some(false) => true,

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::Duration;
 use std::{env, io::Write};
 
 use base64::Engine;
@@ -129,17 +128,12 @@ impl Browser {
 
     /// Waits until an expression, or what it promises, is true in the page, for at most [`wait::LONG`].
     pub async fn until(&mut self, expression: &str) {
-        let start = std::time::Instant::now();
-        while self
-            .evaluate(&format!("(async () => Boolean(await ({expression})))()"))
-            .await
-            != true
-        {
-            if start.elapsed() > wait::LONG {
-                let text = self.evaluate("document.body.innerText").await;
-                panic!("never: {expression}\n{}", text.as_str().unwrap_or_default());
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        let whether = format!("(async () => Boolean(await ({expression})))()");
+        let looked =
+            wait::look_until(async || (self.evaluate(&whether).await == true).then_some(()));
+        if looked.await.is_none() {
+            let text = self.evaluate("document.body.innerText").await;
+            panic!("never: {expression}\n{}", text.as_str().unwrap_or_default());
         }
     }
 

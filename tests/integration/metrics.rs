@@ -37,22 +37,17 @@ async fn sums(cluster: &Cluster, nats: &Client) -> BTreeMap<String, f64> {
 /// Waits until the sums over all nodes are these.
 async fn until(cluster: &Cluster, nats: &Client, expected: &[(&str, f64)]) {
     let mut wrong = Vec::new();
-    let looked = tokio::time::timeout(wait::LONG, async {
-        loop {
-            let sums = sums(cluster, nats).await;
-            wrong = expected
-                .iter()
-                .filter(|(series, value)| sums.get(*series) != Some(value))
-                .map(|(series, value)| format!("{series}: {:?}, not {value}", sums.get(*series)))
-                .collect();
-            if wrong.is_empty() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+    let looked = wait::look_until(async || {
+        let sums = sums(cluster, nats).await;
+        wrong = expected
+            .iter()
+            .filter(|(series, value)| sums.get(*series) != Some(value))
+            .map(|(series, value)| format!("{series}: {:?}, not {value}", sums.get(*series)))
+            .collect();
+        wrong.is_empty().then_some(())
     });
     let met = looked.await;
-    assert!(met.is_ok(), "{wrong:#?}");
+    assert!(met.is_some(), "{wrong:#?}");
 }
 
 async fn ask(nats: &Client, operation: &str, body: Value) -> Value {

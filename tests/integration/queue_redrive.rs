@@ -129,7 +129,7 @@ async fn queue_redrive_to_another_topic_moves_what_was_pushed() {
     assert!(popped[0]["last_error"].is_null());
 }
 
-/// All that is dead, by number, with the time of its death.
+/// When each that is dead died, the first first.
 async fn deaths(queue: &Queue, topic: &str) -> Vec<u64> {
     let body = json!({"topic": topic, "state": "dead", "limit": 1000});
     let dead = messages(&queue.ok("queue.peek", body).await);

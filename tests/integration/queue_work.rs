@@ -191,11 +191,11 @@ async fn queue_work_keeps_messages_until_their_commands_have_stopped() {
     let (cluster, queue) = start(1).await;
     let files = tempfile::tempdir().expect("a directory");
     let path = |name: &str| files.path().join(name);
-    let (began, ended) = (path("began"), path("ended"));
-    let script = |on_term: &str| {
-        let (began, ended) = (began.display(), ended.display());
-        let on_term = format!("{on_term} touch {ended}; exit");
-        format!("trap '{on_term} $code' TERM; touch {began}; while :; do sleep 0.1; done")
+    let (began, go, ended) = (path("began"), path("go"), path("ended"));
+    let script = |code: i32| {
+        let (began, go, ended) = (began.display(), go.display(), ended.display());
+        let on_term = format!("until test -e {go}; do sleep 0.1; done; touch {ended}; exit {code}");
+        format!("trap '{on_term}' TERM; touch {began}; while :; do sleep 0.1; done")
     };
     let stopped_twice = async |script: &str| {
         let words = ["a", "--visibility", "1s", "--", "sh", "-c", script];
@@ -209,7 +209,19 @@ async fn queue_work_keeps_messages_until_their_commands_have_stopped() {
         work
     };
     queue.push("a", json!("slow to stop")).await;
-    let work = stopped_twice(&script("code=1; sleep 3;")).await;
+    let work = stopped_twice(&script(1)).await;
+    let kept_until = async || {
+        let body = json!({"topic": "a", "state": "in_flight"});
+        let shown = queue.ok("queue.peek", body).await;
+        shown["messages"][0]["visible_until_ms"].as_u64()
+    };
+    let first = kept_until().await.expect("it is in flight");
+    wait::until("it is kept beyond its visibility", async || {
+        let until = kept_until().await.expect("nobody else may have it");
+        (until > first + 1_000).then_some(())
+    })
+    .await;
+    std::fs::write(&go, "").expect("a file");
     let body = json!({"topic": "a", "consumer": "c", "wait_ms": 10_000});
     let next = messages(&queue.ok("queue.pop", body).await).pop();
     assert!(ended.exists(), "two had the message at once");
@@ -218,7 +230,7 @@ async fn queue_work_keeps_messages_until_their_commands_have_stopped() {
     assert_eq!(work.ends().await, Some(0));
 
     queue.push("a", json!("finished all the same")).await;
-    let work = stopped_twice(&script("code=0;")).await;
+    let work = stopped_twice(&script(0)).await;
     assert_eq!(work.ends().await, Some(0));
     assert_eq!(queue.counts("a").await, [0; 4], "it is done");
 }

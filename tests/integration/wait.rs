@@ -17,14 +17,28 @@ pub async fn until<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
 pub async fn until_within<T>(
     limit: Duration,
     what: &str,
-    mut look: impl AsyncFnMut() -> Option<T>,
+    look: impl AsyncFnMut() -> Option<T>,
 ) -> T {
+    match look_within(limit, look).await {
+        Some(found) => found,
+        None => panic!("{what}: not within {limit:?}"),
+    }
+}
+
+/// Looks until there is something; none when [`LONG`] has passed, for whoever has more to say about that.
+pub async fn look_until<T>(look: impl AsyncFnMut() -> Option<T>) -> Option<T> {
+    look_within(LONG, look).await
+}
+
+async fn look_within<T>(limit: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {
         if let Some(found) = look().await {
-            return found;
+            return Some(found);
         }
-        assert!(start.elapsed() < limit, "{what}: not within {limit:?}");
+        if start.elapsed() >= limit {
+            return None;
+        }
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }

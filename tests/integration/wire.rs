@@ -1,6 +1,6 @@
 //! Requests as any NATS client sends them: JSON, an inbox each, no library of ours.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::{Client, Subscriber};
 use futures_util::StreamExt;
@@ -45,16 +45,14 @@ pub async fn request(nats: &Client, subject: &str, body: &Value, limit: Duration
 
 /// Sends a request that changes nothing by being repeated, until it is answered with success.
 pub async fn request_until_ok(nats: &Client, subject: &str, body: &Value) -> Value {
-    let start = Instant::now();
     let mut last = None;
-    while start.elapsed() < crate::wait::LONG {
-        match request(nats, subject, body, Duration::from_secs(2)).await {
-            Some(answer) if answer["ok"] == true => return answer,
-            Some(answer) => last = Some(answer),
-            None => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    }
-    panic!("{subject} {body}: no success; the last answer is {last:?}");
+    let answered = crate::wait::look_until(async || {
+        let answer = request(nats, subject, body, Duration::from_secs(2)).await?;
+        last = Some(answer.clone());
+        (answer["ok"] == true).then_some(answer)
+    });
+    let answer = answered.await;
+    answer.unwrap_or_else(|| panic!("{subject} {body}: no success; the last answer is {last:?}"))
 }
 
 /// The code of an answer that refuses, or `ok`.

@@ -86,6 +86,7 @@ async fn execute(link: Link, job: &Job, nats: &NatsOptions) -> Result<()> {
         .into_iter()
         .chain(job.words.iter().map(String::as_str));
     let mut cli = Cli::try_parse_from(words).context("the coordinator's command")?;
+    cli.consistent().context("the coordinator's command")?;
     // How to reach the broker is each machine's own matter.
     cli.nats = nats.clone();
     let name = RunName::from(job.name.clone());

@@ -222,7 +222,7 @@ impl<W: Workload> Work<W> {
                     target: Target::Node(*node),
                     ..options.client.clone()
                 };
-                lines.push(Client::new(line.requester().nats().clone(), options).await?);
+                lines.push(line.apart_with(options).await?);
             }
         }
         Ok(lines)

@@ -4,9 +4,8 @@ use super::nodes::*;
 use crate::cache::claims::Wish;
 use crate::cache::entry::{Key, Version};
 use crate::cache::message::Matching;
-use crate::cache::operation::{Answer, Condition, Operation, Why};
+use crate::cache::operation::{Answer, Why};
 use crate::ids::NodeId;
-use crate::protocol::value::Value;
 
 const LOAD_MS: u64 = 5_000;
 
@@ -51,20 +50,8 @@ fn claim(nodes: &Nodes, ticket: u64) -> Version {
     }
 }
 
-fn loaded(text: &str, claim: Version, tags: &[&str]) -> Operation {
-    Operation::Set {
-        value: Value::text(text),
-        ttl_ms: None,
-        idle_ms: 0,
-        condition: Condition::Always,
-        tags: tags.iter().map(|tag| Key::from(*tag)).collect(),
-        fence: None,
-        claim: Some(claim),
-    }
-}
-
 fn load(nodes: &mut Nodes, key: &Key, claim: Version, text: &str) -> u64 {
-    let ticket = nodes.write(key, loaded(text, claim, &[]));
+    let ticket = nodes.write(key, loaded(text, Some(claim), &[]));
     nodes.settle();
     ticket
 }
@@ -181,7 +168,7 @@ fn an_invalidation_removes_what_is_set_under_a_claim_meanwhile() {
         };
         let loader = ask(&mut nodes, READER, &key, 0);
         let claimed = claim(&nodes, loader);
-        let set = nodes.write(&key, loaded("old", claimed, &["tag"]));
+        let set = nodes.write(&key, loaded("old", Some(claimed), &["tag"]));
         let to_second = std::mem::take(&mut nodes.mail);
         assert_eq!(to_second.len(), 1);
         let invalidated = nodes.invalidate(OTHER, matching.clone());

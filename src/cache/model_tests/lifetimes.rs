@@ -1,6 +1,7 @@
 //! Values that end by themselves, by hand on three nodes.
 
 use super::nodes::*;
+use crate::cache::entry::Key;
 use crate::cache::explain::State;
 use crate::cache::operation::{Answer, Condition, Operation};
 use crate::protocol::value::Value;
@@ -46,12 +47,21 @@ fn what_is_read_all_the_time_outlives_its_home() {
         nodes.settle();
         assert_eq!(nodes.hit(READER, &key).as_deref(), Some("value"), "read");
     }
-    nodes.begin_to_lose(READER);
-    nodes.go_on_until(|nodes| nodes.view.member(READER).is_none());
+    nodes.lose_at_once(READER);
     assert_eq!(nodes.get(HOME, &key).as_deref(), Some("value"));
     let home = nodes.caches[&HOME].home(&key).expect("it acts");
     nodes.pass(500);
     assert_eq!(nodes.hit(home, &key), None, "it has lain idle since");
+}
+
+/// Whoever is the home after the first one serves the value until then.
+fn outlives_its_home_until(nodes: &mut Nodes, key: &Key, ends: u64) {
+    nodes.lose_at_once(READER);
+    assert_eq!(nodes.get(HOME, key).as_deref(), Some("value"));
+    nodes.pass(ends - nodes.now);
+    for node in [HOME, OTHER] {
+        assert_eq!(nodes.hit(node, key), None, "{node} serves it too late");
+    }
 }
 
 /// Everything arrives late once, and then in time.
@@ -71,13 +81,7 @@ fn a_backup_that_was_long_on_its_way_ends_no_later_than_at_its_home() {
     nodes.settle();
     nodes.go_on_until(|nodes| nodes.is_answered(written));
     assert!(matches!(nodes.answers[&written], Answer::Wrote { .. }));
-    nodes.begin_to_lose(READER);
-    nodes.go_on_until(|nodes| nodes.view.member(READER).is_none());
-    assert_eq!(nodes.get(HOME, &key).as_deref(), Some("value"));
-    nodes.pass(ends - nodes.now);
-    for node in [HOME, OTHER] {
-        assert_eq!(nodes.hit(node, &key), None, "{node} serves it too late");
-    }
+    outlives_its_home_until(&mut nodes, &key, ends);
 }
 
 /// What comes once more, much later, does not prolong it.
@@ -94,11 +98,5 @@ fn a_backup_that_comes_once_more_ends_no_later_than_at_its_home() {
         nodes.deliver(mail);
     }
     nodes.settle();
-    nodes.begin_to_lose(READER);
-    nodes.go_on_until(|nodes| nodes.view.member(READER).is_none());
-    assert_eq!(nodes.get(HOME, &key).as_deref(), Some("value"));
-    nodes.pass(ends - nodes.now);
-    for node in [HOME, OTHER] {
-        assert_eq!(nodes.hit(node, &key), None, "{node} serves it too late");
-    }
+    outlives_its_home_until(&mut nodes, &key, ends);
 }

@@ -7,8 +7,8 @@ use crate::cache::operation::Operation;
 use crate::ids::NodeId;
 use crate::protocol::value::VALUE_BYTES_MAX;
 
-/// A message that is larger does not leave.
-const MESSAGE_BYTES_MAX: usize = 1_000_000;
+/// A frame of `raft::frame` that is larger does not leave.
+const FRAME_BYTES_MAX: usize = 1_000_000;
 
 /// Nodes of which one is gone; it will take some of these keys over when it comes back.
 fn without_other(bytes_max: usize) -> (Nodes, Vec<Key>) {
@@ -35,8 +35,8 @@ fn is_member(node: NodeId) -> impl Fn(&Nodes) -> bool {
 }
 
 fn left(nodes: &mut Nodes, keys: &[Key]) -> usize {
-    let mut found = keys.iter().map(|key| nodes.get(HOME, key));
-    found.by_ref().flatten().count()
+    let found = keys.iter().filter(|key| nodes.get(HOME, key).is_some());
+    found.count()
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn large_values_among_smaller_ones_move_in_messages_that_leave() {
     }
     nodes.begin_anew(OTHER);
     let is_too_large = |mail: &Mail| match &mail.what {
-        What::Message(message) => message.size_hint() > MESSAGE_BYTES_MAX,
+        What::Message(message) => message.size_hint() > FRAME_BYTES_MAX,
         What::News(_) => false,
     };
     nodes.go_on(is_too_large);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::cache::entry::Key;
+use crate::cache::entry::{Key, Version};
 use crate::cache::event::Event;
 use crate::cache::message::{Invalidation, Matching, Message};
 use crate::cache::operation::{Answer, Condition, Hit, Operation, Why, Write};
@@ -176,6 +176,12 @@ impl Nodes {
         self.begin_to_lose(node);
         self.go_on(|_| false);
         assert!(self.view.member(node).is_none());
+    }
+
+    /// The same, no longer than until the view is without it.
+    pub(super) fn lose_at_once(&mut self, node: NodeId) {
+        self.begin_to_lose(node);
+        self.go_on_until(|nodes| nodes.view.member(node).is_none());
     }
 
     /// A node is gone; the others have not heard of it.
@@ -383,4 +389,17 @@ pub(super) fn add_one(id: &str) -> Write {
 
 pub(super) fn text(hit: &Hit) -> String {
     String::from_utf8(hit.value.bytes().to_vec()).expect("text")
+}
+
+/// A write of what was loaded, under a claim if there is one.
+pub(super) fn loaded(text: &str, claim: Option<Version>, tags: &[&str]) -> Operation {
+    Operation::Set {
+        value: Value::text(text),
+        ttl_ms: None,
+        idle_ms: 0,
+        condition: Condition::Always,
+        tags: tags.iter().map(|tag| Key::from(*tag)).collect(),
+        fence: None,
+        claim,
+    }
 }

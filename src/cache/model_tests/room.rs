@@ -1,7 +1,7 @@
 //! Values that take most of the memory, by hand.
 
 use super::nodes::*;
-use crate::cache::operation::{Answer, Condition, Operation};
+use crate::cache::operation::{Answer, Condition, Operation, Why};
 use crate::protocol::value::Value;
 
 /// Above half of the memory, with whatever an entry takes.
@@ -29,6 +29,30 @@ fn a_value_above_half_of_the_memory_makes_place_for_another() {
             }
         }
     }
+}
+
+/// It fits a moment later: that is no reason to forget what is there, nor to say that it never will.
+#[test]
+fn a_value_above_half_of_the_memory_gives_way_to_writes_under_way() {
+    let mut nodes = Nodes::start_with(BYTES_MAX, false);
+    let keys: Vec<_> = nodes.keys(HOME).take(2).collect();
+    let (key, other) = (&keys[0], &keys[1]);
+    nodes.share(other, "small");
+    let text = "a".repeat(LARGE);
+    nodes.set(key, &text);
+    nodes.settle();
+    let under_way = nodes.set(other, &"o".repeat(BYTES_MAX / 4));
+    assert!(!nodes.is_answered(under_way), "the reader has a copy");
+    let larger = "b".repeat(BYTES_MAX / 5 * 4);
+    let refused = nodes.set(key, &larger);
+    assert_eq!(nodes.answers[&refused], Answer::Refused(Why::Full));
+    assert!(nodes.hit(HOME, key).as_ref() == Some(&text));
+    nodes.settle();
+    let set = nodes.set(key, &larger);
+    nodes.settle();
+    let answer = &nodes.answers[&set];
+    assert!(matches!(answer, Answer::Wrote { .. }), "{answer:?}");
+    assert!(nodes.hit(HOME, key).as_ref() == Some(&larger));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::nodes::*;
 use super::store::{Lax, MapStore};
 use crate::cache::claims::Wish;
-use crate::cache::entry::Key;
+use crate::cache::entry::{Key, Version};
 use crate::cache::message::Matching;
 use crate::cache::operation::{Answer, Condition, Operation, Source, Why, Write};
 use crate::cache::state::Settings;
@@ -27,6 +27,26 @@ impl Stored {
         });
         let store = MapStore::new(Lax::default());
         Stored { nodes, store }
+    }
+
+    /// Asks for a value as a loader does that does not wait.
+    fn load(&mut self, key: &Key, load_ms: u64) -> Answer {
+        let ticket = self.nodes.ask(READER, |cache, waiter, now| {
+            let wish = Wish {
+                load_ms,
+                wait_until_ms: now,
+            };
+            cache.read_or_claim(key.clone(), wish, waiter, now);
+        });
+        self.settle();
+        self.nodes.answers[&ticket].clone()
+    }
+
+    fn claim(&mut self, key: &Key, load_ms: u64) -> Version {
+        match self.load(key, load_ms) {
+            Answer::Claimed { claim } => claim,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Ends the calls under way, as `how` says.
@@ -324,20 +344,11 @@ fn claims_are_for_what_the_store_does_not_have() {
     let keys: Vec<Key> = stored.nodes.keys(HOME).take(3).collect();
     stored.set(&keys[0], "value");
     stored.fill_up();
-    let mut load = |key: &Key| {
-        let key = key.clone();
-        let ticket = stored.nodes.ask(READER, |cache, waiter, now| {
-            let wish = crate::cache::claims::Wish {
-                load_ms: 1_000,
-                wait_until_ms: now,
-            };
-            cache.read_or_claim(key, wish, waiter, now);
-        });
-        stored.settle();
-        stored.nodes.answers[&ticket].clone()
-    };
-    assert!(matches!(load(&keys[0]), Answer::Found(_)));
-    assert!(matches!(load(&keys[2]), Answer::Claimed { .. }));
+    assert!(matches!(stored.load(&keys[0], 1_000), Answer::Found(_)));
+    assert!(matches!(
+        stored.load(&keys[2], 1_000),
+        Answer::Claimed { .. }
+    ));
     // Who has a claim has it since the store had nothing: nobody asks it again.
     stored.nodes.read(OTHER, &keys[2]);
     stored.nodes.settle();
@@ -387,26 +398,8 @@ fn an_invalidation_reaches_what_is_stored() {
 fn a_set_that_the_store_does_not_take_leaves_the_claim() {
     let mut stored = Stored::start();
     let key = stored.nodes.key();
-    let asked = stored.nodes.ask(READER, |cache, waiter, now| {
-        let wish = Wish {
-            load_ms: 5_000,
-            wait_until_ms: now,
-        };
-        cache.read_or_claim(key.clone(), wish, waiter, now);
-    });
-    stored.settle();
-    let Answer::Claimed { claim } = stored.nodes.answers[&asked] else {
-        panic!("{:?}", stored.nodes.answers[&asked]);
-    };
-    let set = |claim| Operation::Set {
-        value: Value::text("loaded"),
-        ttl_ms: None,
-        idle_ms: 0,
-        condition: Condition::Always,
-        tags: Vec::new(),
-        fence: None,
-        claim,
-    };
+    let claim = stored.claim(&key, 5_000);
+    let set = |claim| loaded("loaded", claim, &[]);
     for claim in [None, Some(claim)] {
         let refused = stored.nodes.write(&key, set(claim));
         stored.fail(&Outcome::Away);
@@ -425,26 +418,8 @@ fn an_invalidation_reaches_what_is_set_under_a_claim_meanwhile() {
     for length in [10, BYTES_MAX - 350] {
         let mut stored = Stored::start();
         let key = stored.nodes.key();
-        let ticket = stored.nodes.ask(READER, |cache, waiter, now| {
-            let wish = Wish {
-                load_ms: 1_000,
-                wait_until_ms: now,
-            };
-            cache.read_or_claim(key.clone(), wish, waiter, now);
-        });
-        stored.settle();
-        let Answer::Claimed { claim } = stored.nodes.answers[&ticket] else {
-            panic!("{:?}", stored.nodes.answers[&ticket]);
-        };
-        let set = Operation::Set {
-            value: Value::text("x".repeat(length)),
-            ttl_ms: None,
-            idle_ms: 0,
-            condition: Condition::Always,
-            tags: Vec::new(),
-            fence: None,
-            claim: Some(claim),
-        };
+        let claim = stored.claim(&key, 1_000);
+        let set = loaded(&"x".repeat(length), Some(claim), &[]);
         let set = stored.nodes.write(&key, set);
         let invalidated = stored
             .nodes

@@ -49,7 +49,7 @@ impl<T> Waiter<T> {
         let token = self.wanted.token;
         let told = match (self.behind, self.look) {
             // What was acknowledged is told, or its client would take it for undone.
-            (Behind::Acked(results), Look::Refused(_)) if messages.is_empty() => {
+            (Behind::Acked(results), Look::Missing | Look::Refused(_)) if messages.is_empty() => {
                 Told::Acked(results, None)
             }
             (Behind::Acked(results), _) => Told::Acked(results, Some((token, messages))),

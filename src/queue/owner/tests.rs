@@ -246,6 +246,28 @@ fn what_was_acknowledged_is_told_although_later_looks_of_its_pop_failed() {
 }
 
 #[test]
+fn what_was_acknowledged_is_told_alone_where_its_pop_was_not_looked_for() {
+    let mut owner = Owner::default();
+    let receipt: Receipt = "1.1.00000000000000ff".parse().unwrap();
+    let Ask::Pop(wanted) = pop(500) else {
+        unreachable!("it is a pop");
+    };
+    let both = Ask::Ack(vec![receipt.clone()], Some(wanted));
+    ask(&mut owner, "a", both);
+    let call = owner.call(0).expect("a call");
+    let reply = BatchReply {
+        acks: vec![1],
+        pops_left: 1,
+        ..BatchReply::default()
+    };
+    assert!(owner.done(call, reply, 0).is_empty());
+    assert!(owner.some_missed());
+    let (_, waited) = owner.abandon();
+    let told = Told::Acked(vec![(receipt, 1)], None);
+    assert_eq!(waited, [Dismissed::Done("a", told)]);
+}
+
+#[test]
 fn no_pop_ends_before_a_call_has_looked_for_it() {
     let mut owner = Owner::default();
     for client in ["a", "b", "c"] {

@@ -3,7 +3,7 @@
 -- ARGV: state to show (ready, delayed, in_flight, dead; all: by sequence number) or '', how many at
 --   most, cursor (how many to pass over; of all: the sequence number to begin behind), bytes at most
 -- Result: {'ok', operation sequence, sequence, bytes, now, ready, delayed, in flight, dead, 1 if paused,
---   push time of the oldest that waits or 0, acked, settings, shown, cursor to go on with or -1, 1 if time
+--   push time of the oldest that is ready or in flight, or 0, acked, settings, shown, cursor to go on with or -1, 1 if time
 --   has something to do}; shown has for each: sequence number, what is kept of it, state, due time or
 --   deadline or time of death or 0, deliveries, consumer or '', why it is dead or '', failures in
 --   MessagePack or ''. Of all, the cursor is the number up to which was looked, also at the end

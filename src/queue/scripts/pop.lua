@@ -6,7 +6,6 @@
 --   sequence number, what is kept of it, delivery, or, if it failed before, that and the newest failure in a list;
 --   and how many of the last requests this call did not get to: they are to be made again
 local STEP = 8              -- bodies that are read at once: so many may be read for nothing
-local PASSED_MAX = 1000     -- ghosts and expired messages that one call passes over
 local POPPED_MAX = 1000     -- messages, and bytes of them, after which a call serves no further request
 local POPPED_BYTES_MAX = 4194304
 local deadlines, popped = {}, {}
@@ -83,7 +82,6 @@ local function first_ready(want)
     if body then
       return id, body
     end
-    add_ghosts(-1)
     place, passed = place + 1, passed + 1
   end
 end
@@ -122,6 +120,7 @@ local function choose()
     end
   end
   leave_part()
+  add_ghosts(-passed)
   return ids, chosen, counts
 end
 

@@ -2,7 +2,7 @@
 --
 -- KEYS[1..13]   the keys below, in this order (keys.rs builds them)
 -- KEYS[14..23]  lists of ready messages by priority, 0 to 9
--- KEYS[24]      beginning of the keys of groups and of acknowledgements
+-- KEYS[24]      beginning of the keys of groups, of acknowledgements and of what left its list
 -- ARGV[1]       epoch of the owner; a lower one than the stored is refused
 -- ARGV[2]       operation sequence that the owner knows to be acknowledged; a lower stored one is a loss
 -- ARGV[3]       sequence number that is taken at least, after a loss
@@ -18,6 +18,7 @@ local call, args, format = redis.call, ARGV, string.format
 local next_arg = 6
 local CHUNK = 1000          -- arguments of one variadic command; Lua's stack ends near 8,000
 local SWEEP_MAX = 500       -- expiries that one call deals with; more are found by the next
+local PASSED_MAX = 1000     -- ghosts and expired messages that the pops, or the pushes, of one call pass over
 local TRIM_MAX = 1000       -- ghosts that one call takes off an end of a list
 local HISTORY_MAX = 10      -- failures of a message that are kept, the newest
 local ACKED_MS = 3600000    -- how long an acknowledgement is remembered
@@ -190,6 +191,7 @@ local function entry_now(id)
   return entry_of(id, any_left() and call('HGET', LEFT, id))
 end
 
+-- The number at the beginning of an entry of a list, or of what a name stands for.
 local function number_in(entry)
   return string.match(entry, '^%d+')
 end
@@ -415,7 +417,7 @@ local function sweep()
     touch()
     variadic('ZREM', DEDUP_UNTIL, forgotten)
     for _, name in ipairs(forgotten) do
-      local of = string.match(call('HGET', DEDUP, name) or '', '^%d+')
+      local of = number_in(call('HGET', DEDUP, name) or '')
       if not of or call('HEXISTS', BODY, of) == 0 then
         call('HDEL', DEDUP, name)
       end

@@ -21,7 +21,7 @@ if push_count > 0 then
   local seq_before = seq
   local limit, default_ttl = setting('max_length'), setting('ttl_ms')
   local default_window = setting('dedup_ms') or 120000
-  local burials_left = 2 * CHUNK
+  local burials_left, passed = 2 * CHUNK, 0
 
   -- Writes what was taken in. Before anything else is ended, which looks for the messages behind it.
   local function flush()
@@ -54,10 +54,10 @@ if push_count > 0 then
     if ready_length() < places then
       return false
     end
-    local victims = {}
+    local victims, passed_before = {}, passed
     places = math.min(places, burials_left)
     for priority = 0, 9 do
-      while #victims < places do
+      while #victims < places and passed < PASSED_MAX do
         local entry = call('LPOP', KEYS[14 + priority])
         if not entry then
           break
@@ -66,10 +66,11 @@ if push_count > 0 then
         if id then
           victims[#victims + 1] = id
         else
-          add_ghosts(-1)
+          passed = passed + 1
         end
       end
     end
+    add_ghosts(passed_before - passed)
     for _, victim in ipairs(victims) do
       bury(victim, info_of(victim), 'overflow')
     end

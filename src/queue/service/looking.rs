@@ -42,7 +42,7 @@ struct Inspected {
     /// Ready, delayed, in flight, dead.
     counts: [u64; 4],
     paused: bool,
-    /// When the oldest that waits was pushed; 0: none does.
+    /// When the oldest that is ready or in flight was pushed; 0: none is.
     oldest_at_ms: u64,
     acked: u64,
     /// Of each message so many parts.

@@ -216,32 +216,25 @@ impl Shared {
             let most = STEP.min(limit - moved);
             let shown = self.show_dead(topic, (choice, most), from).await;
             let (page, step) = shown.map_err(|refusal| after(moved, refusal))?;
-            if page.is_empty() {
-                match step.next {
-                    Some(next) => from = next,
-                    None => {
-                        let dead = step.dead;
-                        return Ok(Redriven { moved, dead });
-                    }
-                }
-                continue;
+            let mut dead = step.dead;
+            if !page.is_empty() {
+                let seqs: Vec<u64> = page.iter().map(|dead| dead.seq).collect();
+                let count = seqs.len() as u64;
+                let messages = (moved..).zip(page).map(|(nth, dead)| {
+                    let rest_ms = (nth * 1_000).checked_div(choice.per_second).unwrap_or(0);
+                    dead.message(topic, rest_ms)
+                });
+                let pushed = self.push_to(to, messages.collect()).await;
+                pushed.map_err(|refusal| after(moved, refusal))?;
+                moved += count;
+                let pushed = Choice {
+                    seqs: Some(seqs),
+                    ..Choice::default()
+                };
+                let args = pushed.args(Mode::Remove, count, Default::default());
+                let removed = self.step(topic, args).await;
+                dead = removed.map_err(|refusal| after(moved, refusal))?.dead;
             }
-            let seqs: Vec<u64> = page.iter().map(|dead| dead.seq).collect();
-            let count = seqs.len() as u64;
-            let messages = (moved..).zip(page).map(|(nth, dead)| {
-                let rest_ms = (nth * 1_000).checked_div(choice.per_second).unwrap_or(0);
-                dead.message(topic, rest_ms)
-            });
-            let pushed = self.push_to(to, messages.collect()).await;
-            pushed.map_err(|refusal| after(moved, refusal))?;
-            moved += count;
-            let pushed = Choice {
-                seqs: Some(seqs),
-                ..Choice::default()
-            };
-            let args = pushed.args(Mode::Remove, count, Default::default());
-            let removed = self.step(topic, args).await;
-            let Step { dead, .. } = removed.map_err(|refusal| after(moved, refusal))?;
             match step.next {
                 Some(next) if moved < limit => from = next,
                 _ => return Ok(Redriven { moved, dead }),

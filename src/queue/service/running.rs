@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::{Known, QueueService, Shared, Ticket, Topic, lock, reconfiguring};
 use crate::broker::{SharedBroker, SubscribeError};
 use crate::protocol::error::{Code, ErrorReply, Outcome};
-use crate::queue::owner::{Call, Told};
+use crate::queue::owner::Call;
 use crate::queue::script::{BatchReply, Caller, Denied, Reply, Script};
 use crate::queue::store::{CallError, Route};
 use crate::stats::TopicStats;
@@ -221,10 +221,9 @@ impl Shared {
         (mut reply, route): (BatchReply, Route),
     ) {
         self.note_done(name, (reply.opseq, reply.seq, reply.bytes));
-        let some_left = reply.pops_left > 0;
         let buried = std::mem::take(&mut reply.buried);
         let died = buried.len() as u64;
-        let told: Vec<(Ticket, Told)> = {
+        let (told, some_missed) = {
             let mut topics = lock(&self.topics);
             let Some(topic) = topics.get_mut(name) else {
                 return;
@@ -233,11 +232,11 @@ impl Shared {
             lock(&self.recent).count(name, &reply, self.now_ms());
             let told = topic.owner.done(call, reply, self.now_ms());
             self.watch(name, topic);
-            told
+            (told, topic.owner.some_missed())
         };
         self.tell_all(name, told, route);
         self.tell_buried(name, buried);
-        if some_left {
+        if some_missed {
             // However many short calls it takes to get to them.
             self.refuse_late(name, time::now());
         }

@@ -257,14 +257,22 @@ async fn a_gap_is_answered_with_a_reset_and_a_repetition_with_nothing() {
         let header = Header::new(Lane::Append, &sender, to).at(5, sequence);
         publish(&cluster, follower, &header, &outdated);
     }
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let counters = cluster.nodes[&follower].network.counters();
+    let repeated = || (counters.repeated.load(Ordering::Relaxed) == 1).then_some(());
+    cluster
+        .until("the repetition is passed over", repeated)
+        .await;
     let mut answers = Vec::new();
-    while let Some(message) = inbox.try_next() {
-        let frame = Frame::decode(&message.payload).unwrap();
-        let answer: Result<StreamAnswer, Refusal> = frame.body().unwrap();
-        assert_eq!(frame.header.stream, 5);
-        answers.push((frame.header.sequence, answer.unwrap()));
-    }
+    let answered = || {
+        while let Some(message) = inbox.try_next() {
+            let frame = Frame::decode(&message.payload).unwrap();
+            let answer: Result<StreamAnswer, Refusal> = frame.body().unwrap();
+            assert_eq!(frame.header.stream, 5);
+            answers.push((frame.header.sequence, answer.unwrap()));
+        }
+        (answers.len() >= 2).then_some(())
+    };
+    cluster.until("both others are answered", answered).await;
     answers.sort_by_key(|(sequence, _)| *sequence);
     assert!(
         matches!(
@@ -279,7 +287,6 @@ async fn a_gap_is_answered_with_a_reset_and_a_repetition_with_nothing() {
         ),
         "{answers:?}"
     );
-    let counters = cluster.nodes[&follower].network.counters();
     assert_eq!(counters.repeated.load(Ordering::Relaxed), 1);
     assert_eq!(counters.gaps.load(Ordering::Relaxed), 1);
 }
