@@ -96,7 +96,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             .await;
         match asked {
             Ok(Answer::Beat(response)) => {
-                self.network.note_beat(self.target.node);
+                self.network.shared.pulse.note(self.target.node);
                 Ok(response)
             }
             other => Err(self.failed(other, RPCTypes::AppendEntries, timeout)),

@@ -71,6 +71,7 @@ pub mod network;
 mod pending;
 pub mod posts;
 pub mod presence;
+mod pulse;
 pub mod receiver;
 pub mod restore;
 mod stream;

@@ -10,13 +10,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::Notify;
 
 use super::call::{Handler, Handlers, Trust};
 use super::factory::PeerFactory;
@@ -24,6 +23,7 @@ use super::frame::{self, Frame, FrameError, Header, Lane};
 use super::listener::Listener;
 use super::message::{Answer, CallRequest, Refusal};
 use super::pending::{Pending, PendingGuard, Replied};
+use super::pulse::Pulse;
 use crate::broker::{Message, Outgoing, PublishError, SharedBroker, SubscribeError, Subscription};
 use crate::ids::{BootId, DiskId, NodeId};
 use crate::time::{Instant, now};
@@ -106,9 +106,7 @@ pub(super) struct Shared {
     pub counters: Counters,
     /// When each node was last heard of by what only a leader sends.
     heard: Mutex<BTreeMap<NodeId, Instant>>,
-    /// When each node last answered a heartbeat.
-    beats: Mutex<BTreeMap<NodeId, Instant>>,
-    beat: Notify,
+    pub pulse: Pulse,
     /// Numbers requests, streams and transfers alike: greater is later.
     last_number: AtomicU64,
 }
@@ -131,8 +129,7 @@ impl Network {
                 handlers: Handlers::default(),
                 counters: Counters::default(),
                 heard: Mutex::default(),
-                beats: Mutex::default(),
-                beat: Notify::new(),
+                pulse: Pulse::default(),
                 last_number: AtomicU64::new(0),
             }),
         }
@@ -424,26 +421,6 @@ impl Network {
     pub(super) fn heard_at(&self, node: NodeId) -> Option<Instant> {
         let heard = self.shared.heard.lock().expect("no holder panics");
         heard.get(&node).copied()
-    }
-
-    pub(super) fn note_beat(&self, node: NodeId) {
-        self.beats().insert(node, now());
-        self.shared.beat.notify_waiters();
-    }
-
-    /// Returns once a node has answered a heartbeat after `since`.
-    pub(super) async fn beat_after(&self, node: NodeId, since: Instant) {
-        loop {
-            let next = self.shared.beat.notified();
-            if self.beats().get(&node).is_some_and(|at| *at > since) {
-                return;
-            }
-            next.await;
-        }
-    }
-
-    fn beats(&self) -> MutexGuard<'_, BTreeMap<NodeId, Instant>> {
-        self.shared.beats.lock().expect("no holder panics")
     }
 
     /// Who led last, as far as this node heard of a leader other than itself, and when it was last heard.

@@ -241,6 +241,6 @@ where
 
 /// Waits until a follower that was silent has answered a heartbeat, or it is time for a probe.
 async fn sign_of_life(peer: &Peer, since: Instant) {
-    let beat = peer.network.beat_after(peer.target.node, since);
+    let beat = peer.network.shared.pulse.after(peer.target.node, since);
     let _ = tokio::time::timeout_at(since + peer.silence, beat).await;
 }
