@@ -2,7 +2,8 @@
 //!
 //! # The map
 //!
-//! Layers, lowest first; each imports from those above it in this list (`tests/tidy` looks):
+//! The folders, in reading order. Layering is by file, not by folder: the plain code of a folder is
+//! low, the service that uses it is high (`LAYERS` in `tests/tidy`, which checks every import):
 //!
 //! - [`ids`], [`time`], [`config`], [`stats`], [`trace`]: newtypes, the only reader of real time, one
 //!   `Config`, what is counted, and which trace a request belongs to

@@ -134,8 +134,8 @@ pub async fn run(config: Config, nats: NatsOptions) -> Result<()> {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    let mut terminate = signal(SignalKind::terminate()).context("no signal handler")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("no signal handler")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
     let mut node = tokio::select! {
         started = Node::start(&config, &nats) => started?,
         _ = terminate.recv() => return Ok(()),
@@ -148,8 +148,8 @@ pub async fn run(config: Config, nats: NatsOptions) -> Result<()> {
     }
     tokio::select! {
         biased;
-        _ = terminate.recv() => bail!("told to stop twice: not all that was in flight has ended"),
-        _ = interrupt.recv() => bail!("told to stop twice: not all that was in flight has ended"),
+        _ = terminate.recv() => bail!("stopped at once by a second signal: some requests were not finished"),
+        _ = interrupt.recv() => bail!("stopped at once by a second signal: some requests were not finished"),
         () = node.drain() => {}
     }
     #[cfg(feature = "otel")]
@@ -408,7 +408,7 @@ impl Node {
     /// Ends service without losing what was accepted.
     async fn drain(self) {
         tracing::info!(
-            "stopping: handing over what is this node's and finishing what is in flight"
+            "stopping: handing over leadership and topics, finishing requests in flight"
         );
         let deadline = time::now() + DRAIN_MAX;
         let cache = self.core.dispatch.cache.clone();

@@ -13,7 +13,7 @@ use mufakat::protocol::{Encoding, ReplyTo};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Set to anything: the sizes of the contract.
+/// Set to anything: the full sizes, as documented in README.md ("Limits").
 const FULL: &str = "MUFAKAT_SCALE";
 /// Repetitions of each operation that is timed.
 const TIMES: usize = 2_001;

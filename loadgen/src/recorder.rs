@@ -17,7 +17,7 @@ const LATENCY_US_MIN: u64 = 1;
 const LATENCY_US_MAX: u64 = 120_000_000;
 /// A value read from a histogram is within a thousandth of the recorded one.
 const SIGNIFICANT_DIGITS: u8 = 3;
-/// Error codes kept apart per operation; the rest is counted as `other`. The contract has some 35 codes.
+/// Error codes kept apart per operation; the rest is counted as `other`. The protocol has some 35 codes.
 const ERROR_CODES_MAX: usize = 64;
 
 /// An operation of a workload: its place in `Workload::operations` and, after those, in `Workload::details`.

@@ -119,7 +119,7 @@ impl Watch {
                 tracing::warn!(connection, "lost NATS; reconnecting");
             }
             Event::ServerError(error) if is_due(&self.refused) => {
-                tracing::warn!(connection, %error, "NATS refuses what this node wants");
+                tracing::warn!(connection, %error, "NATS reports an error");
             }
             Event::ClientError(_) if is_due(&self.explained) => {
                 tokio::spawn(self.clone().explain());

@@ -3,7 +3,7 @@
 //! ```text
 //!   client ──► any node ──── <prefix>.int.relay.<executor>.take ───► executor ──► client
 //!                 ▲                                                     (its own reply subject)
-//!                 └── nobody listens there: the client hears `reconfiguring` from here
+//!                 └── no node listens there: the client hears `reconfiguring` from here
 //! ```
 //!
 //! A request travels as it came, with its client's reply subject and what is left of its time, and
@@ -246,7 +246,7 @@ impl Relay {
         if left < Duration::from_millis(1) {
             return Err(Box::new(ErrorReply::new(
                 Code::Timeout,
-                "its time was over before it could be handed on",
+                "the deadline passed before the request could be forwarded",
             )));
         }
         let (kept, again) = flags.unwrap_or_default();
@@ -429,14 +429,14 @@ impl Relay {
 pub fn handed_on_twice() -> Refusal {
     Box::new(ErrorReply::new(
         Code::Reconfiguring,
-        "the nodes are about to agree on who executes this; try again",
+        "the nodes disagree for a moment on which of them serves this; try again",
     ))
 }
 
 fn nobody_listens() -> Refusal {
     Box::new(ErrorReply::new(
         Code::Reconfiguring,
-        "the node that executes this does not listen; another one is about to take over",
+        "the node that serves this is not listening; another one will take over; try again",
     ))
 }
 
@@ -444,11 +444,11 @@ fn not_sent(to: NodeId, error: PostError) -> Refusal {
     let reply = match error {
         PostError::TooLarge => ErrorReply::new(
             Code::PayloadTooLarge,
-            format!("too large to be handed on to node {to}, which executes it; ask that node"),
+            format!("too large to be forwarded to node {to}, which serves it; ask that node"),
         ),
         PostError::Disconnected | PostError::Full => ErrorReply::new(
             Code::Reconfiguring,
-            format!("not handed on to node {to}, which executes it: {error}"),
+            format!("not forwarded to node {to}, which serves it: {error}"),
         ),
     };
     Box::new(reply)

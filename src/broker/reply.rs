@@ -304,7 +304,10 @@ fn log_reason(event: &Event) {
             reason: Some(reason),
             ..
         } => {
-            tracing::info!(%resource, %owner, %token, %reason, "a hold was not ended by its holder")
+            tracing::info!(
+                %resource, %owner, %token, %reason,
+                "a hold was ended by an operator or given back"
+            )
         }
         Event::SessionClosed {
             session,

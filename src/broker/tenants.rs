@@ -66,7 +66,10 @@ impl Tenants {
                 asking.retain(|_, one| now < one.at + FULL_AFTER || !one.in_hand.are_free());
             }
             if asking.len() >= TENANTS_MAX {
-                return Err(too_many("tenants that ask at once", TENANTS_MAX as u64));
+                return Err(too_many(
+                    "tenants with requests at once",
+                    TENANTS_MAX as u64,
+                ));
             }
         }
         let one = asking.entry(tenant.clone()).or_insert(Asking {
@@ -79,12 +82,12 @@ impl Tenants {
             one.left = (one.left + passed * rate).min(rate);
             one.at = now;
             if one.left < 1.0 {
-                return Err(too_many("requests of this account in a second", self.rate));
+                return Err(too_many("requests per second of this account", self.rate));
             }
             one.left -= 1.0;
         }
         let seat = one.in_hand.take(IN_HAND_MAX);
-        seat.ok_or_else(|| too_many("requests of this account in hand", IN_HAND_MAX as u64))
+        seat.ok_or_else(|| too_many("requests of this account in progress", IN_HAND_MAX as u64))
     }
 }
 

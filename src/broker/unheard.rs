@@ -79,7 +79,7 @@ fn give_back(handle: &Handle, subject: &str) {
     if !matches!(handle.role(), Role::Leader { .. }) {
         return;
     }
-    tracing::info!(%token, "nobody heard of the grant: it is given back");
+    tracing::info!(%token, "the client is gone: its grant is given back");
     handle.submit(Submission {
         command: raft::command::Command::Lock(Command::GiveBack { token }),
         ticket: Ticket::Nobody,

@@ -104,7 +104,7 @@ fn refusal(why: Why) -> ErrorReply {
         Why::Mismatch(None) => ErrorReply::new(Code::VersionMismatch, "there is no value"),
         Why::Mismatch(Some(version)) => ErrorReply::new(
             Code::VersionMismatch,
-            format!("the value is of version {version}"),
+            format!("the value has version {version}"),
         ),
         Why::ClaimOver => ErrorReply::new(
             Code::StaleToken,
@@ -120,31 +120,34 @@ fn refusal(why: Why) -> ErrorReply {
         ),
         Why::NoLeader => ErrorReply::new(
             Code::NoLeader,
-            "it could not be found out in time who holds the lock of `fence`",
+            "the holder of the lock of `fence` could not be read before the deadline",
         )
         .with_outcome(Outcome::NotApplied),
         Why::NotANumber => ErrorReply::new(
             Code::WrongType,
-            "the value is no integer from 0 to 2^53 - 1 in JSON",
+            "the value is not a JSON integer from 0 to 2^53 - 1",
         ),
         Why::TooGreat => ErrorReply::bad_field("by", "the sum would be above 2^53 - 1"),
         Why::NotHome => ErrorReply::new(
             Code::Reconfiguring,
-            "another node decides about this key by now; try again",
+            "this key has moved to another node; try again",
         ),
         Why::NoLease => ErrorReply::new(
             Code::NoLease,
-            "no node was allowed to decide about this key until the deadline",
+            "no node had the lease for this key before the deadline",
         ),
-        Why::TimedOut => ErrorReply::new(Code::Timeout, "it did not come to its turn in time")
-            .with_outcome(Outcome::NotApplied),
+        Why::TimedOut => ErrorReply::new(
+            Code::Timeout,
+            "earlier writes of this key took until the deadline; this one was not made",
+        )
+        .with_outcome(Outcome::NotApplied),
         Why::Indeterminate => ErrorReply::new(
             Code::Indeterminate,
-            "not everybody has acknowledged the write; it may still take effect",
+            "not every node acknowledged the write in time; it may still take effect",
         ),
         Why::Full => ErrorReply::new(
             Code::Overloaded,
-            "the value does not fit into the memory of the cache now",
+            "the cache has no room for the value now; try again later",
         ),
         Why::TooLarge { limit } => ErrorReply {
             limit: Some(limit),
@@ -161,11 +164,11 @@ fn refusal(why: Why) -> ErrorReply {
         ),
         Why::StoreAway => ErrorReply::new(
             Code::StoreUnavailable,
-            "the store behind the cache cannot be asked now; nothing was changed",
+            "the store behind the cache is not reachable; nothing was changed",
         ),
         Why::TooManyIds => ErrorReply::new(
             Code::Overloaded,
-            "there is no room to remember another `request_id` now",
+            "no room to remember another `request_id` now; try again later",
         ),
         Why::AnotherRequest => ErrorReply {
             field: Some("request_id".to_owned()),

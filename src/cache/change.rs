@@ -61,7 +61,7 @@ pub fn of(request: Request) -> Result<(String, Write), Refusal> {
 
 fn claim(text: &str) -> Result<Version, Refusal> {
     let never = |_| {
-        let message = format!("`{text}` is no claim that a cache gave");
+        let message = format!("`{text}` is not a claim that a cache gave");
         Box::new(ErrorReply::new(Code::StaleToken, message))
     };
     text.parse().map_err(never)
@@ -92,7 +92,7 @@ fn condition(asked: Option<&wire::If>) -> Result<Condition, Refusal> {
     };
     match &asked.version {
         Some(version) => version.parse().map(Condition::Version).map_err(|_| {
-            let message = format!("`{version}` is no version that a cache gave");
+            let message = format!("`{version}` is not a version that a cache gave");
             Box::new(ErrorReply::new(Code::VersionMismatch, message))
         }),
         None if asked.absent => Ok(Condition::Absent),

@@ -471,7 +471,7 @@ impl Shared {
 fn say_if_too_large<T>(said: Result<T, PostError>) {
     static SAID: Once = Once::new();
     if let Err(error @ PostError::TooLarge) = said {
-        SAID.call_once(|| tracing::error!(%error, "a message of the cache does not leave"));
+        SAID.call_once(|| tracing::error!(%error, "a message of the cache cannot be sent"));
     }
 }
 

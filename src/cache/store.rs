@@ -203,9 +203,7 @@ fn unpacked<T: serde::de::DeserializeOwned>(bytes: &Bytes) -> Option<T> {
     let read = rmp_serde::from_slice(rest).ok();
     let read = read.filter(|_| *form == FORM);
     if read.is_none() {
-        tracing::warn!(
-            "the store has something of another version of this program; it is passed over"
-        );
+        tracing::warn!("ignoring an entry of the store that another version of this program wrote");
     }
     read
 }

@@ -245,7 +245,7 @@ impl Client {
     /// minutes, which tries by the thousand would use up.
     ///
     /// # Errors
-    /// `lock_held`, `wait_timeout`, `deadlock` and the other refusals of the contract. With an
+    /// `lock_held`, `wait_timeout`, `deadlock` and the other errors of `docs/protocol.md`. With an
     /// unknown outcome the lock may have been granted; it then ends with its lease.
     pub async fn acquire(&self, request: &Acquire) -> Result<Acquired, ClientError> {
         let mut request = request.clone();

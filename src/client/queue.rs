@@ -39,7 +39,7 @@ impl Client {
     /// has an id, which makes a repeat the same message.
     ///
     /// # Errors
-    /// `queue_full`, `durability_unavailable` and the other refusals of the contract.
+    /// `queue_full`, `durability_unavailable` and the other errors of `docs/protocol.md`.
     pub async fn push(&self, request: &Push) -> Result<Pushed, ClientError> {
         let encoding = self.options().encoding;
         self.ask_owner(Ask {
@@ -56,7 +56,7 @@ impl Client {
     /// Takes messages. When an answer is lost, its messages come again after their visibility.
     ///
     /// # Errors
-    /// `topic_paused` and the other refusals of the contract.
+    /// `topic_paused` and the other errors of `docs/protocol.md`.
     pub async fn pop(&self, request: &Pop) -> Result<Popped, ClientError> {
         let wait_ms = request.demand.wait_ms;
         self.ask_owner(Ask {
@@ -97,7 +97,7 @@ impl Client {
     /// Any other request about a topic, or about all (`queue.list`, with an empty `topic`).
     ///
     /// # Errors
-    /// The refusals of the contract.
+    /// The errors of `docs/protocol.md`.
     pub async fn ask_queue<T: DeserializeOwned>(
         &self,
         operation: Operation,

@@ -75,7 +75,7 @@ pub fn refusal(asked: Asked, outcome: Outcome) -> Refusal {
         }
         Outcome::NotHolder => ErrorReply::new(
             Code::NotHolder,
-            "the token is not that of a live hold on the resource",
+            "the hold has ended: no live hold on the resource has this token or `request_id`",
         ),
         Outcome::ModeConflict {
             resource,
@@ -107,7 +107,7 @@ pub fn refusal(asked: Asked, outcome: Outcome) -> Refusal {
                 ..ErrorReply::new(Code::RequestMismatch, message)
             }
         }
-        Outcome::Overloaded { what, limit } => ErrorReply::overloaded(&what, limit),
+        Outcome::Overloaded { what, limit } => ErrorReply::overloaded(counted_by(&what), limit),
         Outcome::SessionNotFound { session } => session_not_found(&session),
         Outcome::SessionExpired { session } => session_expired(&session),
         Outcome::NotHeld { resource } => {
@@ -124,6 +124,23 @@ pub fn refusal(asked: Asked, outcome: Outcome) -> Refusal {
         | Outcome::SessionClosed(_)
         | Outcome::ForceReleased(_) => unreachable!("not a refusal"),
     })
+}
+
+/// What a limit counts, in words; `limit` is the field of [`Limits`](super::limits::Limits).
+fn counted_by(limit: &str) -> &str {
+    match limit {
+        "waiters" => "waiting requests",
+        "waiters_per_tenant" => "waiting requests of this account",
+        "waiters_per_resource" => "waiting requests for this lock",
+        "claims" => "holders and waiting requests",
+        "claims_per_tenant" => "holders and waiting requests of this account",
+        "claims_per_resource" => "holders and waiting requests of this lock",
+        "claims_per_session" => "holds and waiting requests of this session",
+        "sessions_per_tenant" => "sessions of this account",
+        "request_ids" => "remembered request ids",
+        "request_ids_per_tenant" => "remembered request ids of this account",
+        other => other,
+    }
 }
 
 pub fn session_not_found(session: &str) -> ErrorReply {
@@ -200,7 +217,7 @@ fn deadlocked(deadlock: &Deadlock) -> ErrorReply {
         more => format!(" and {more} more"),
     };
     let message = format!(
-        "waiting would never end: {}{more} wait for one another",
+        "deadlock: {}{more} would wait for one another",
         named.join(", ")
     );
     let (cycle, cycle_length) = cycle_within(deadlock, &mut Room::of_an_answer());

@@ -79,7 +79,7 @@ impl Keepalives {
         let begins = {
             let mut gathering = self.0.gathering.lock().expect("no holder panics");
             if gathering.waiting.len() >= WAITING_MAX {
-                let what = "keepalives that wait";
+                let what = "waiting keepalives";
                 return Err(ErrorReply::overloaded(what, WAITING_MAX as u64).into());
             }
             let waiting = Waiting {

@@ -453,14 +453,14 @@ fn grip_of(mode: wire::Mode, (permits, limit): (u32, u32)) -> Grip {
 }
 
 fn too_many_reads() -> Refusal {
-    Box::new(ErrorReply::overloaded("reads that wait", READS_MAX as u64))
+    Box::new(ErrorReply::overloaded("waiting reads", READS_MAX as u64))
 }
 
 fn no_leader() -> Refusal {
     Box::new(
         ErrorReply::new(
             Code::NoLeader,
-            "no node leads, or none could prove it, until the deadline",
+            "no node could prove before the deadline that it leads",
         )
         .with_outcome(Outcome::NotApplied),
     )
@@ -469,15 +469,15 @@ fn no_leader() -> Refusal {
 /// The error for a command that the log did not decide in time.
 pub fn not_decided(refusal: proposals::Refusal) -> Refusal {
     let (code, message) = match refusal {
-        proposals::Refusal::NoLeader => (Code::NoLeader, "no node led until the deadline"),
-        proposals::Refusal::Timeout => (Code::Timeout, "there was no room in the log in time"),
+        proposals::Refusal::NoLeader => (Code::NoLeader, "there was no leader before the deadline"),
+        proposals::Refusal::Timeout => (Code::Timeout, "the log had no room before the deadline"),
         proposals::Refusal::Indeterminate => (
             Code::Indeterminate,
-            "not known to be committed by the deadline; it may still be",
+            "not known to be committed at the deadline; it may still take effect",
         ),
         proposals::Refusal::Overloaded => {
             return Box::new(ErrorReply::overloaded(
-                "commands that wait for the log",
+                "commands waiting for the log",
                 proposals::QUEUE_MAX as u64,
             ));
         }

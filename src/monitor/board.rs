@@ -320,7 +320,7 @@ impl Dashboard for Board {
         };
         Box::pin(async move {
             let operation = allowed.map_err(NoReply::Forbidden)?;
-            tracing::info!(%operation, "asked for by an operator, over HTTP");
+            tracing::info!(%operation, "request of an operator over HTTP");
             let answer = self.own.ask(operation, body, ACT_MAX).await;
             answer.map_err(|error| match error {
                 AskError::Timeout => NoReply::Unknown,

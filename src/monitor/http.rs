@@ -69,9 +69,9 @@ pub enum NoReply {
     #[error("{0}")]
     Forbidden(&'static str),
     /// Nothing was done.
-    #[error("too many requests wait: try again")]
+    #[error("too many waiting requests; try again")]
     Busy,
-    #[error("no answer in time: whether it was done is not known")]
+    #[error("no answer in time; the request may have taken effect")]
     Unknown,
 }
 

@@ -66,7 +66,7 @@ async fn events(State(dashboard): State<Arc<dyn Dashboard>>) -> Response {
         Some(documents) => Sse::new(stream_of(documents)).into_response(),
         None => (
             StatusCode::SERVICE_UNAVAILABLE,
-            "too many look at this node already\n",
+            "too many viewers of this node already\n",
         )
             .into_response(),
     }

@@ -58,7 +58,7 @@ pub(super) fn store(
     if config.cache_store == CacheStore::None {
         return Ok(None);
     }
-    let redis = redis.context("a cache store in Redis needs a Redis")?;
+    let redis = redis.context("--cache-store redis needs --redis")?;
     let prefix = config.prefix.clone();
     let keyspace = move || {
         let cluster = handle.read(|state, _| state.cluster)?;

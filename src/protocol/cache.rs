@@ -204,7 +204,7 @@ impl Get {
     pub(super) fn build(mut given: Fields<'_>) -> Result<Self, Refusal> {
         let (claim_ms, wait_ms) = (given.integer("claim_ms"), given.integer("wait_ms"));
         if claim_ms.is_none() && wait_ms.is_some() {
-            let message = "`wait_ms` goes with `claim_ms`: others wait for whoever loads the value";
+            let message = "`wait_ms` needs `claim_ms`: it limits the wait for the client that loads the value";
             return Err(ErrorReply::bad_field("wait_ms", message).into());
         }
         Ok(Get {
@@ -275,7 +275,7 @@ impl Set {
         let missing = || ErrorReply::bad_field("value", "`value` is missing: text, JSON or binary");
         let tags = given.names("tags").unwrap_or_default();
         if suffix.is_some() && !tags.is_empty() {
-            let message = "tags lie under no name: with `tags` the key goes into the body";
+            let message = "with `tags` the key must be in the body, not in the subject";
             return Err(ErrorReply::bad_field("tags", message).into());
         }
         Ok(Set {
@@ -432,7 +432,7 @@ impl Invalidate {
             1 => Ok(invalidate),
             _ => Err(ErrorReply::new(
                 Code::BadRequest,
-                "one of `tag`, `prefix` and `all` (true) says what is to be removed",
+                "give exactly one of `tag`, `prefix` and `all` (true)",
             )
             .into()),
         }

@@ -14,7 +14,8 @@ use crate::protocol::lock::{CycleEdge, DeadlockPolicy, Holder, Mode};
 pub enum Outcome {
     /// It changed nothing and never will: it may be sent again as it is.
     NotApplied,
-    /// It took effect, though not the one asked for.
+    /// It took effect, but the reply cannot say so as asked: the write is less durable than required,
+    /// or its answer is too large to send.
     Applied,
     /// It may have taken effect or may yet; a repeat needs the request's id.
     Unknown,
@@ -22,7 +23,7 @@ pub enum Outcome {
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident $name:literal $status:literal $retry:ident $outcome:ident,)*) => {
-        /// Every error code of the contract's table.
+        /// Every error code that a reply can carry, as listed in `docs/protocol.md`.
         ///
         /// A code that this version does not know is read as [`Code::Internal`]; outcome and
         /// message of such a reply are still those that were sent.
@@ -35,7 +36,7 @@ macro_rules! codes {
         }
 
         impl Code {
-            /// All codes, in the order of the contract's table.
+            /// All codes, in the order of that list.
             pub const ALL: &[Code] = &[$(Code::$variant,)* Code::Internal];
 
             /// The code as it stands in a reply.
@@ -225,7 +226,7 @@ impl ErrorReply {
             limit: Some(limit),
             ..ErrorReply::new(
                 Code::Overloaded,
-                format!("{what}: the limit of {limit} is reached; try again later"),
+                format!("the limit of {limit} {what} is reached; try again later"),
             )
         }
     }

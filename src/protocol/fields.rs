@@ -171,7 +171,7 @@ impl<'a> Fields<'a> {
             Err(syntax) => Err(decoding.refusal.take().unwrap_or_else(|| {
                 Box::new(ErrorReply::new(
                     Code::BadRequest,
-                    format!("the body is not one map: {syntax}"),
+                    format!("the body is not a map: {syntax}"),
                 ))
             })),
         }
@@ -187,7 +187,7 @@ impl<'a> Fields<'a> {
             Some(Given::Text(body)) if body == text => Ok(()),
             Some(_) => Err(ErrorReply::bad_field(
                 name,
-                format!("`{name}` in the body differs from that in the {source}"),
+                format!("`{name}` in the body differs from the one in the {source}"),
             )
             .into()),
             None if self.names.have(text) => {
@@ -363,7 +363,7 @@ impl<'de> Visitor<'de> for &mut Decoding<'_> {
         while let Some(index) = map.next_key_seed(Key(self))? {
             let field = self.fields.schema[index];
             if std::mem::replace(&mut seen[index], true) {
-                let message = format!("`{}` is there twice", field.name);
+                let message = format!("`{}` is given twice", field.name);
                 return Err(self.refuse(ErrorReply::bad_field(field.name, message)));
             }
             self.take_value(index, &mut map)?;

@@ -147,7 +147,7 @@ impl Message {
 }
 
 fn only_one(field: &'static str, other: &str) -> Refusal {
-    let message = format!("`{field}` and `{other}` are both there: one of them, please");
+    let message = format!("give either `{field}` or `{other}`, not both");
     ErrorReply::bad_field(field, message).into()
 }
 
@@ -214,7 +214,8 @@ impl Push {
             }
             (Some(_), Some(_)) => return Err(only_one("payload", "messages")),
             (None, None) => {
-                let message = "`payload` is missing: one message, or `messages`";
+                let message =
+                    "`payload` is missing: give it for one message, or `messages` for several";
                 return Err(ErrorReply::bad_field("payload", message).into());
             }
         };
@@ -338,7 +339,7 @@ impl Receipts {
             (Some(one), None) => vec![one],
             (None, Some(many)) if !many.is_empty() => many,
             (None, _) => {
-                let message = "`receipt` is missing: one, or `receipts` with at least one";
+                let message = "`receipt` is missing: give one, or `receipts` with at least one";
                 return Err(ErrorReply::bad_field("receipt", message).into());
             }
         };

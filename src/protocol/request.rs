@@ -352,7 +352,7 @@ fn unknown_operation() -> Refusal {
     let names: Vec<_> = Operation::ALL.iter().map(|o| o.name()).collect();
     Box::new(ErrorReply::new(
         Code::UnknownOperation,
-        format!("no such operation; there are {}", names.join(", ")),
+        format!("no such operation; the operations are {}", names.join(", ")),
     ))
 }
 
@@ -368,7 +368,7 @@ fn fill_suffix(operation: Operation, fields: &mut Fields<'_>, suffix: &str) -> R
     let Some(name) = suffix_field(schema(operation)) else {
         return Err(Box::new(ErrorReply::new(
             Code::BadRequest,
-            format!("the subject of {operation} ends there: it takes no name"),
+            format!("{operation} takes no name in its subject"),
         )));
     };
     let literal = !suffix.bytes().any(|b| matches!(b, b'*' | b'>' | b' '))
@@ -409,7 +409,7 @@ fn fill_message_id(operation: Operation, fields: &mut Fields<'_>, id: &str) -> R
     let Some(name) = id_field(operation) else {
         return Err(ErrorReply::bad_field(
             MESSAGE_ID,
-            format!("{operation} keeps no results: it takes no {MESSAGE_ID} header"),
+            format!("{operation} takes no {MESSAGE_ID} header: its results are not kept"),
         )
         .into());
     };

@@ -297,7 +297,7 @@ pub fn no_account() -> Refusal {
 fn forbidden(operation: Operation) -> Refusal {
     Box::new(ErrorReply::new(
         Code::Forbidden,
-        format!("{operation} is not for tenants: it is about the cluster or about everybody"),
+        format!("{operation} is not available to tenants"),
     ))
 }
 

@@ -228,8 +228,7 @@ impl Value {
         let value = match (given.value(name), given.binary(base64)) {
             (None, None) => return Ok(None),
             (Some(_), Some(_)) => {
-                let message =
-                    format!("`{name}` and `{base64}` are both there: one value, one field");
+                let message = format!("give either `{name}` or `{base64}`, not both");
                 return Err(ErrorReply::bad_field(base64, message).into());
             }
             (None, Some(bytes)) => Value::binary(bytes),
@@ -258,15 +257,11 @@ fn json_of_text(name: &str, bytes: &[u8]) -> Result<Value, Refusal> {
 }
 
 fn not_json(name: &str, why: &str) -> Refusal {
-    ErrorReply::bad_field(
-        name,
-        format!("`{name}` is not the JSON it is said to be: {why}"),
-    )
-    .into()
+    ErrorReply::bad_field(name, format!("`{name}` is not valid JSON: {why}")).into()
 }
 
 fn too_large(name: &str, bytes: usize) -> Refusal {
-    let message = format!("`{name}` has {bytes} bytes; the most is {VALUE_BYTES_MAX}");
+    let message = format!("`{name}` has {bytes} bytes; at most {VALUE_BYTES_MAX} are allowed");
     Box::new(ErrorReply {
         field: Some(name.to_owned()),
         limit: Some(VALUE_BYTES_MAX as u64),

@@ -441,8 +441,8 @@ impl Shared {
             Err(ticket) => {
                 drop(topics);
                 let (what, limit) = match ticket.shape {
-                    Shape::Pop(_) => ("pops that wait at this topic", WAITERS_MAX),
-                    _ => ("requests that wait", PENDING_MAX),
+                    Shape::Pop(_) => ("waiting pops on this topic", WAITERS_MAX),
+                    _ => ("waiting requests of this topic", PENDING_MAX),
                 };
                 self.refuse_ticket(&ticket, &ErrorReply::overloaded(what, limit as u64));
             }
@@ -477,7 +477,7 @@ fn reconfiguring() -> Refusal {
     Box::new(
         ErrorReply::new(
             Code::Reconfiguring,
-            "the nodes are about to agree on who owns this topic; try again",
+            "the cluster is reassigning this topic; try again",
         )
         .with_outcome(Outcome::NotApplied),
     )

@@ -85,7 +85,7 @@ impl Backups {
         let encoded = tokio::task::spawn_blocking(encode).await;
         let bytes = encoded.expect("a state always encodes");
         let name = format!("{:016x}", rand::random::<u64>());
-        tracing::info!(backup = %name, bytes = bytes.len(), "a copy of the state was made");
+        tracing::info!(backup = %name, bytes = bytes.len(), "made a backup of the state");
         let kept = Kept {
             name: name.clone(),
             bytes: bytes.clone(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::time::Instant;
 
 /// The most that one step is credited: a paused process must not end leases that holders could
-/// not renew meanwhile (contract, decision 4).
+/// not renew meanwhile.
 pub const STEP_MAX: Duration = Duration::from_millis(500);
 
 /// Lease time of one leader in one term.

@@ -136,7 +136,7 @@ impl<SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>> FailureDetector<SM>
                 Duration::ZERO => {
                     let silent = self.silence(followed.leader) > self.beats.silence_max;
                     if silent && self.note_lost(Some(followed.vote)) {
-                        tracing::info!(leader = %followed.leader, "nothing is heard of the leader");
+                        tracing::info!(leader = %followed.leader, "no sign of the leader");
                     }
                     tokio::time::sleep(heartbeat / 2).await;
                 }

@@ -1,8 +1,9 @@
 //! The log as the rest of a node sees it: submit a command, read linearizably, ask for its status.
 //!
-//! Three tasks, each started by [`Handle::run`] and ended by the shutdown watch: the driver
-//! (proposes, forwards, steps lease time), the receiver of forwards, and the reader (one ReadIndex
-//! round serves all reads that waited when it began; nobody joins a running round).
+//! Four tasks, each started by [`Handle::run`] and ended by the shutdown watch: the driver (proposes,
+//! forwards, steps lease time), the receiver of forwards, the watcher of this node's role, and the
+//! reader. One ReadIndex round of the reader serves all waiting readsed when the round began; no
+//! read joins a running round.
 
 mod driver;
 mod members;

@@ -74,7 +74,7 @@ impl Counters {
 /// Why a call has no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    #[error("nobody listens there")]
+    #[error("no node listens there")]
     NoResponders,
     #[error("this node is not connected to the broker")]
     Disconnected,

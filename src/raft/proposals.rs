@@ -218,7 +218,7 @@ impl Proposals {
         self.role
     }
 
-    /// Whether a client of this node is owed an answer.
+    /// Whether no command is queued, in an entry that is not applied, or forwarded.
     pub fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.in_flight.is_empty() && self.forwarded.is_empty()
     }

@@ -175,7 +175,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.membership = meta.last_membership.clone();
         self.observer.members_applied(self.membership.membership());
         if let Some(last) = meta.last_log_id {
-            tracing::info!(index = last.index(), "the state is now that of a snapshot");
+            tracing::info!(index = last.index(), "installed a snapshot");
             self.observer.installed(**last.committed_leader_id());
         }
         Ok(())

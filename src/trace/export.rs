@@ -75,7 +75,7 @@ pub fn start(node: NodeId) -> Result<()> {
     if EXPORT.set((provider, tracer)).is_err() {
         panic!("a process is one node");
     }
-    tracing::info!(%endpoint, "spans of requests go to a collector");
+    tracing::info!(%endpoint, "spans of requests are exported");
     Ok(())
 }
 
@@ -162,10 +162,12 @@ impl Collector {
     fn new() -> Result<Self> {
         let timeout = match first_of(TIMEOUT) {
             None => TIMEOUT_DEFAULT,
-            Some(text) => text
-                .parse()
-                .map(Duration::from_millis)
-                .with_context(|| format!("{} is a number of milliseconds: {text}", TIMEOUT[1]))?,
+            Some(text) => text.parse().map(Duration::from_millis).with_context(|| {
+                format!(
+                    "{} must be a number of milliseconds, not {text}",
+                    TIMEOUT[1]
+                )
+            })?,
         };
         let tls = TlsConfig::builder()
             .root_certs(RootCerts::Specific(Arc::new(trusted()?)))
@@ -201,9 +203,9 @@ impl Collector {
         let was_away = self.is_away.swap(why.is_some(), Ordering::Relaxed);
         match why {
             Some(why) if !was_away => {
-                tracing::warn!(%why, "the collector does not take spans; they are lost");
+                tracing::warn!(%why, "the collector does not accept spans; they are lost");
             }
-            None if was_away => tracing::info!("the collector takes spans again"),
+            None if was_away => tracing::info!("the collector accepts spans again"),
             Some(_) | None => {}
         }
     }
@@ -236,7 +238,7 @@ fn trusted() -> Result<Vec<Certificate<'static>>> {
     };
     let pem = fs::read(&file).with_context(|| format!("{}: {file}", CERTIFICATE[1]))?;
     let items: Result<Vec<PemItem<'_>>, _> = parse_pem(&pem).collect();
-    let items = items.with_context(|| format!("{}: {file} is no PEM file", CERTIFICATE[1]))?;
+    let items = items.with_context(|| format!("{}: {file} is not a PEM file", CERTIFICATE[1]))?;
     let certificates = items.into_iter().filter_map(|item| match item {
         PemItem::Certificate(certificate) => Some(certificate),
         _ => None,

@@ -61,7 +61,7 @@ async fn a_follower_comes_back_by_snapshot() {
     let log = cluster.log(away);
     let index = log.lines().rev().find_map(|line| {
         let line: Value = serde_json::from_str(line).ok()?;
-        let is_it = line["message"] == "the state is now that of a snapshot";
+        let is_it = line["message"] == "installed a snapshot";
         is_it.then(|| line["index"].as_u64())?
     });
     let index = index.expect("the node says that it got a snapshot");

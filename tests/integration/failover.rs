@@ -27,7 +27,7 @@ const WATCHED: Duration = Duration::from_millis(1_500);
 /// A node that was away is sent a snapshot: then it cannot know what became of what it forwarded before.
 const SHORT_LOG: [&str; 4] = ["--snapshot-entries", "200", "--snapshot-keep-entries", "20"];
 
-/// The goals of the contract, for a machine that does nothing else.
+/// What this project aims at, on a machine that does nothing else.
 const KILLED_MEDIAN: Duration = Duration::from_millis(400);
 const KILLED_WORST: Duration = Duration::from_millis(1_500);
 const STOPPED_MEDIAN: Duration = Duration::from_millis(50);

@@ -178,7 +178,7 @@ async fn a_follower_left_alone_knows_of_no_leader() {
 }
 
 #[tokio::test]
-async fn a_leader_that_is_heard_again_leads_again() {
+async fn a_majority_whose_leader_is_heard_again_serves_again() {
     let mut cluster = Cluster::start(Options::default()).await;
     let nats = cluster.nats().await;
     let leader = cluster.all_follow().await;
@@ -189,17 +189,20 @@ async fn a_leader_that_is_heard_again_leads_again() {
         .find(|node| ![leader, left].contains(node));
     cluster.kill(third.expect("there are three"));
     cluster.pause(leader);
-    wait::until("nothing is heard of the leader", async || {
+    wait::until("no sign of the leader", async || {
         let status = cluster.status(left).await?;
         status.leader.is_none().then_some(())
     })
     .await;
     cluster.resume(leader);
-    wait::until("it is heard again", async || {
-        let status = cluster.status(left).await?;
-        status.leader.map(|_| ())
+    let leads = wait::until("it is heard again", async || {
+        cluster.status(left).await?.leader
     })
     .await;
+    assert!(
+        [leader, left].contains(&leads),
+        "node {leads} leads, which is dead"
+    );
     let acquire = format!("mufakat.node.{left}.lock.acquire");
     let body = json!({"resource": "free", "owner": "o"});
     wire::request_until_ok(&nats, &acquire, &body).await;

@@ -13,7 +13,7 @@ use crate::run;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What a tick and an entry may add to a step.
 const SLACK_MS: u64 = 200;
-/// A step counts no more (contract, decision 4).
+/// The most that one step counts (`STEP_MAX` of the lease clock).
 const STEP_MS_MAX: u64 = 500;
 /// Longest election, and grace, of the default configuration.
 const ELECTION_MS_MAX: u64 = 800;

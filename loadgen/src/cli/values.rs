@@ -14,7 +14,7 @@ use mufakat::protocol::lock::WAIT_MS_MAX;
 
 /// No run is longer: a bound that keeps instants from overflowing.
 const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
-/// The contract's bound for values, which have to fit into one message of the broker.
+/// The protocol's bound for values, which have to fit into one message of the broker.
 const VALUE_BYTES_MAX: usize = 900 * 1000;
 /// Beyond this the first key is used nearly always.
 const EXPONENT_MAX: f64 = 10.0;

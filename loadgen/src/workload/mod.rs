@@ -183,7 +183,7 @@ fn milliseconds(length: Duration) -> Option<u64> {
 
 /// Why a request failed, as a code to count by.
 pub trait Failure: std::fmt::Display {
-    /// The contract's code where a node answered, else what happened on the way.
+    /// The error code where a node answered, else what happened on the way.
     fn fault(&self) -> Fault;
 }
 

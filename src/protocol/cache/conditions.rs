@@ -54,8 +54,9 @@ pub(super) fn fence(
         return Err(ErrorReply::bad_field("fence", message).into());
     };
     if suffix.is_some_and(|suffix| !is_under(&resource, suffix)) {
-        let message =
-            format!("`fence.resource` `{resource}` does not lie under the subject's name");
+        let message = format!(
+            "`fence.resource` `{resource}` is neither the name in the subject nor below it"
+        );
         return Err(ErrorReply::bad_field("fence", message).into());
     }
     Ok(Some(Fence {

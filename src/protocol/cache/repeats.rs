@@ -27,7 +27,7 @@ impl Repeat {
             repeat: given.boolean("repeat").unwrap_or(false),
         };
         if repeat.repeat && repeat.request_id.is_none() {
-            let message = "`repeat` goes with `request_id`, which says what is repeated";
+            let message = "`repeat` needs `request_id`";
             return Err(ErrorReply::bad_field("repeat", message).into());
         }
         Ok(repeat)

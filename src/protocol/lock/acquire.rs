@@ -173,7 +173,7 @@ impl Acquire {
                 return Err(refused("resources", format!("`{name}` is there twice")));
             }
             if !suffix.is_none_or(|suffix| is_under(name, suffix)) {
-                let message = format!("`{name}` is not under the subject's resource");
+                let message = format!("`{name}` is not below the resource in the subject");
                 return Err(refused("resources", message));
             }
             check_permits(self.grip_of(wanted))?;

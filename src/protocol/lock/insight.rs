@@ -53,7 +53,7 @@ impl Cancel {
             timeout_ms: given.integer("timeout_ms"),
         };
         if cancel.owner.is_none() && cancel.request_id.is_none() {
-            let message = "`owner` is missing: either it or `request_id` says whose wait";
+            let message = "`owner` is missing: give `owner`, `request_id` or both";
             return Err(ErrorReply::bad_field("owner", message).into());
         }
         Ok(cancel)

@@ -58,7 +58,7 @@ impl Look {
             None => (None, cursor.map(|_| "cursor")),
         };
         if let Some(unfit) = unfit {
-            let message = "`after_seq` goes with the state `all`, `cursor` with any other";
+            let message = "`after_seq` is for the state `all`, `cursor` for any other";
             return Err(ErrorReply::bad_field(unfit, message).into());
         }
         Ok(match state {
@@ -334,14 +334,14 @@ fn changes(given: &mut Fields<'_>) -> Result<Vec<(&'static str, Change)>, Refusa
 fn redrive(given: &mut Fields<'_>, suffix: Option<&str>) -> Result<Act, Refusal> {
     let ids = given.names("ids");
     if ids.as_ref().is_some_and(Vec::is_empty) {
-        let message = "`ids` must have at least one id; without the field all are meant";
+        let message = "`ids` must have at least one id; leave it out to mean all";
         return Err(ErrorReply::bad_field("ids", message).into());
     }
     let to = given.text("to");
     if let (Some(to), Some(suffix)) = (&to, suffix)
         && !is_under(to, suffix)
     {
-        let message = format!("`to` `{to}` does not lie under the subject's name");
+        let message = format!("`to` `{to}` is neither the name in the subject nor below it");
         return Err(ErrorReply::bad_field("to", message).into());
     }
     Ok(Act::Redrive {
@@ -357,7 +357,7 @@ fn redrive(given: &mut Fields<'_>, suffix: Option<&str>) -> Result<Act, Refusal>
 
 fn purge(given: &mut Fields<'_>, topic: &str) -> Result<Act, Refusal> {
     if given.text("confirm").as_deref() != Some(topic) {
-        let message = "`confirm` must be the topic again: its messages are lost for good";
+        let message = "`confirm` must repeat the topic: its messages are deleted for good";
         return Err(ErrorReply::bad_field("confirm", message).into());
     }
     let names = given.names("states").unwrap_or_default();

@@ -22,7 +22,11 @@ impl QueueService {
     pub(super) fn act(&self, admin: Admin, origin: &Origin<'_>) -> Result<(), Refusal> {
         let shared = self.0.clone();
         if shared.acts.available_permits() == 0 {
-            return Err(ErrorReply::overloaded("requests of operators", ACTS_MAX as u64).into());
+            return Err(ErrorReply::overloaded(
+                "administrative requests in progress",
+                ACTS_MAX as u64,
+            )
+            .into());
         }
         let (to, received_at, deadline) = (origin.to.clone(), origin.received_at, origin.deadline);
         let timing = (admin.act.operation(), received_at);
@@ -32,7 +36,7 @@ impl QueueService {
             };
             let done = tokio::time::timeout_at(deadline, shared.done_by(admin, &to)).await;
             let result = done.unwrap_or_else(|_| {
-                let message = "the deadline passed while this was under way";
+                let message = "the deadline passed while the request was running";
                 Err(ErrorReply::new(Code::Indeterminate, message).into())
             });
             let result = result.as_ref().map_err(|refusal| &**refusal);
@@ -204,5 +208,5 @@ fn settings(changed: &[Reply]) -> Settings {
 }
 
 pub(super) fn nonsense() -> Refusal {
-    ErrorReply::new(Code::Internal, "Redis answered what no script says").into()
+    ErrorReply::new(Code::Internal, "a Redis script gave an unexpected answer").into()
 }

@@ -104,7 +104,7 @@ impl Shared {
             }
             Told::Refused(refusal) => self.refuse_ticket(&ticket, &refusal),
             Told::Paused => {
-                let message = "the topic is paused: it takes messages and gives none";
+                let message = "the topic is paused: it accepts messages and delivers none";
                 self.refuse_ticket(&ticket, &ErrorReply::new(Code::TopicPaused, message));
             }
         }

@@ -14,7 +14,7 @@ use crate::time;
 impl Shared {
     pub(super) fn store(&self) -> Result<&Arc<Store>, Refusal> {
         self.parts.redis.as_ref().ok_or_else(|| {
-            let message = "this node was told of no Redis (--redis), which queues need";
+            let message = "queues need Redis, and this node runs without --redis";
             ErrorReply::new(Code::StoreUnavailable, message).into()
         })
     }

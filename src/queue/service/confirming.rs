@@ -139,7 +139,7 @@ fn less_than_confirmed() -> DurabilityReached {
 
 pub(super) fn unavailable(wanted: Durability, reached: Durability) -> Refusal {
     let message = format!(
-        "`{}` is required, and Redis gives `{}` now; `status` says why",
+        "`{}` is required, and Redis offers `{}` now; `status` says why",
         wanted.name(),
         reached.name()
     );

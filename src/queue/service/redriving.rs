@@ -276,7 +276,7 @@ impl Shared {
         let request = (Operation::QueuePush, body);
         let answer = road.ask(to.whose.cloned(), request, PUSH_MAX).await;
         let answer = answer.ok_or_else(|| {
-            let message = "no answer to a push to the other topic in time";
+            let message = "the push to the other topic was not answered in time";
             ErrorReply::new(Code::Indeterminate, message)
         })?;
         let answer = reply::read::<Pushed>(encoding, &answer);

@@ -295,7 +295,7 @@ impl Shared {
             });
             tracing::error!(
                 topic = %name,
-                "Redis has lost what it had acknowledged: messages {from} to {to}, operations {first} to {last}"
+                "Redis has lost acknowledged data: messages {from} to {to}, operations {first} to {last}"
             );
             self.parts.stats.queue.losses.inc();
             self.tell_watchers("data_loss", &lost);

@@ -19,12 +19,10 @@ pub enum CallError {
     #[error("this node is not connected to Redis")]
     Disconnected,
     /// Nothing was sent: another server may have the keys soon.
-    #[error("no server of the Redis Cluster has slot {0}, which the topic is in")]
+    #[error("no server of the Redis Cluster serves slot {0}, where the topic is")]
     Unserved(u16),
     /// Nothing was changed.
-    #[error(
-        "the slot of the topic is on its way to another server of the Redis Cluster; try again"
-    )]
+    #[error("the topic's slot is moving to another server of the Redis Cluster; try again")]
     Moved,
     /// Nothing was sent.
     #[error("the view was not confirmed since this node connected to Redis; try again")]
@@ -33,7 +31,7 @@ pub enum CallError {
     #[error("Redis is out of memory")]
     OutOfMemory,
     /// Nothing was changed.
-    #[error("Redis refuses: {0}")]
+    #[error("Redis refused the call: {0}")]
     Refused(String),
     /// Nobody knows.
     #[error("no answer from Redis: {0}")]

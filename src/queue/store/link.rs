@@ -401,7 +401,7 @@ impl Link {
             tracing::info!(durability = ?status.durability, "connected to Redis");
         }
         if !status.warnings.is_empty() && status.warnings != before.warnings {
-            tracing::warn!(warnings = ?status.warnings, "Redis keeps less than it could");
+            tracing::warn!(warnings = ?status.warnings, "Redis is not set up for full durability");
         }
         self.publish(status);
     }

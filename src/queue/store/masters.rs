@@ -271,7 +271,7 @@ impl Follower {
             links.insert(place.clone(), master);
         }
         let masters: Vec<String> = links.keys().map(Place::to_string).collect();
-        tracing::info!(?masters, "who has the slots of the Redis Cluster");
+        tracing::info!(?masters, "read the slots of the Redis Cluster");
         self.sender.send_replace(Arc::new(Layout {
             // Before it is of use: what went by the layout before is not mistaken for this one.
             number: self.counts.change(),
@@ -288,7 +288,7 @@ impl Follower {
         if before.trouble.as_ref() == Some(&reason) {
             return;
         }
-        tracing::warn!(%reason, "nobody says who has the slots of the Redis Cluster; trying again");
+        tracing::warn!(%reason, "cannot read the slots of the Redis Cluster; trying again");
         self.sender.send_replace(Arc::new(Layout {
             number: before.number,
             slots: before.slots.clone(),

@@ -233,7 +233,7 @@ impl Handle {
         let mut tries = BTreeMap::new();
         while let Some(target) = self.successor(&may_lead().await, &tries) {
             if time::now() >= deadline {
-                tracing::warn!("nobody took over the leadership in time");
+                tracing::warn!("no node took over the leadership in time");
                 return;
             }
             *tries.entry(target).or_default() += 1;

@@ -111,7 +111,7 @@ impl Inner {
             }
             leads
         };
-        tracing::info!(?role, "role");
+        tracing::info!(?role, "this node has another role in Raft");
         if took_over {
             self.tell_recent_endings();
         }

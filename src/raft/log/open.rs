@@ -227,7 +227,7 @@ fn begin(
             segment.file.sync_all()?;
             if found.torn {
                 let file = segment.path.display();
-                tracing::info!(%file, offset = found.offset, "cut an interrupted write");
+                tracing::info!(%file, offset = found.offset, "removed an incomplete write from the end of the log");
                 segment.wipe(found.offset)?;
             }
             segment.clone()

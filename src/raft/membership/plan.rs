@@ -78,7 +78,7 @@ pub fn add(node: NodeId, seen: &Observed, presence: Presence) -> Step {
             true => Step::Admit,
             false => refuse(
                 Code::TooManyItems,
-                format!("the cluster has {NODES_MAX} nodes, which is the most"),
+                format!("the cluster has {NODES_MAX} nodes already, the maximum"),
             ),
         };
     }
@@ -133,7 +133,7 @@ pub fn remove(node: NodeId, seen: &Observed, (presence, has_left): (Presence, bo
     if after.is_empty() {
         return refuse(
             Code::BadRequest,
-            format!("node {node} is the only one with a vote: without it there is no cluster"),
+            format!("node {node} is the only voter: without it there is no cluster"),
         );
     }
     match presence.majority(&after, seen) {
@@ -158,17 +158,14 @@ pub fn transfer(node: Option<NodeId>, seen: &Observed, presence: Presence) -> St
         Some(node) if seen.me == Some(node) => Step::Done,
         Some(node) if !voters.contains(&node) => refuse(
             Code::BadRequest,
-            format!("node {node} has no vote, so that it cannot lead"),
+            format!("node {node} has no vote and cannot lead"),
         ),
         Some(node) if presence.of(node, seen) == Some(false) => refuse(
             Code::Reconfiguring,
-            format!("node {node} does not answer the leader, so that it cannot take over"),
+            format!("node {node} does not answer the leader and cannot take over"),
         ),
         Some(node) if presence.of(node, seen).is_none() => Step::Wait,
-        None if voters.len() < 2 => refuse(
-            Code::BadRequest,
-            "there is no other node with a vote".to_owned(),
-        ),
+        None if voters.len() < 2 => refuse(Code::BadRequest, "there is no other voter".to_owned()),
         _ => Step::HandOver,
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn silent(node: NodeId, error: &CallError) -> Refusal {
 pub(super) fn nobody(node: NodeId) -> Refusal {
     Box::new(ErrorReply::new(
         Code::NotFound,
-        format!("node {node} does not belong to the cluster"),
+        format!("node {node} is not a member of the cluster"),
     ))
 }
 
@@ -66,7 +66,7 @@ pub(super) fn unfinished(begun: bool) -> Refusal {
     Box::new(match begun {
         true => ErrorReply::new(
             Code::Indeterminate,
-            "the change is under way and goes on: ask the same again, or see cluster.members",
+            "the change is still running: repeat the request, or see cluster.members",
         ),
         false => ErrorReply::new(Code::NoLeader, "no node leads"),
     })
