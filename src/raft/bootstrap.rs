@@ -53,6 +53,9 @@ pub(super) struct Hello {
     /// Whether the node that asked was removed from the cluster, with the disk that it asks with.
     #[serde(default)]
     pub removed_you: bool,
+    /// The entry up to which it has applied the log at least, so that all of this is as of then or later.
+    #[serde(default)]
+    pub applied_index: u64,
     /// With whom it is to found a cluster, unless it belongs to one; none if it is to join one, or is of a
     /// version that does not say.
     #[serde(default)]
@@ -95,6 +98,8 @@ pub fn answer_greetings(
     let me = network.identity();
     let handler = move |caller: Caller, _: Bytes| -> BoxFuture<'static, Result<Bytes, Refusal>> {
         let (raft, known_disk, peers) = (raft.clone(), known_disk.clone(), peers.clone());
+        // Before the state is read, which may go on meanwhile.
+        let applied_index = handle.applied_index();
         let (cluster, retired) =
             handle.read(|state, _| (state.cluster, state.retired.get(&caller.node).copied()));
         Box::pin(async move {
@@ -108,6 +113,7 @@ pub fn answer_greetings(
                 knows_you_as: known_disk(caller.node),
                 cluster,
                 removed_you: retired == Some(caller.disk),
+                applied_index,
                 founds_with: peers.filter(|_| !initialized),
             };
             // By name, so that another version may know more or less.
@@ -299,15 +305,21 @@ fn list(nodes: &BTreeSet<NodeId>) -> String {
 
 /// Whether a member of the cluster says that this node, with this data directory, was removed; waits for the
 /// broker, without which nobody can be asked.
+///
+/// A member that is behind this node's log may not know that this node was added again: it is not believed.
 pub async fn was_removed(handle: &Handle, network: &Network) -> bool {
     let me = network.identity().node;
+    let belongs_since = handle.known_members_index();
     let members = handle.known_members().disks.into_keys();
     let asked = members.filter(|node| *node != me).map(async |node| {
         let answer = network.call_connected(node, HELLO, HELLO_TIMEOUT).await;
         read_hello(node, &answer.ok()?).ok()
     });
     let hellos = join_all(asked).await;
-    hellos.iter().flatten().any(|hello| hello.removed_you)
+    hellos
+        .iter()
+        .flatten()
+        .any(|hello| hello.removed_you && hello.applied_index >= belongs_since)
 }
 
 /// The answers that came, each from the node that was asked.
@@ -374,6 +386,7 @@ mod tests {
             knows_you_as: None,
             cluster: None,
             removed_you: false,
+            applied_index: 0,
             founds_with: Some(peers.iter().copied().map(NodeId).collect()),
         }
     }

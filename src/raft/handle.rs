@@ -348,6 +348,12 @@ impl Handle {
         }
     }
 
+    /// The index of the newest entry that is known to be applied here; 0 before any.
+    pub(super) fn applied_index(&self) -> u64 {
+        let metrics = self.0.running().metrics.borrow_watched();
+        metrics.last_applied.map_or(0, |id| id.index)
+    }
+
     /// The newest entry that is known to be applied here, and who belongs as of then.
     pub(super) fn position(&self) -> (Option<LogId>, StoredMembership) {
         let metrics = self.0.running().metrics.borrow_watched();

@@ -120,6 +120,37 @@ async fn a_node_that_was_removed_while_it_was_away_ends_before_it_serves() {
     assert_eq!(joins(&cluster), before, "it came into the view");
 }
 
+/// What it remembers is a removal that was taken back while it was away.
+#[tokio::test]
+async fn a_member_that_is_behind_does_not_turn_away_a_node_that_was_added_again() {
+    let mut cluster = Cluster::start(Options {
+        nodes: 5,
+        ..Options::default()
+    })
+    .await;
+    let operator = cluster.client(Target::Any).await;
+    let leader = cluster.all_follow().await;
+    let mut others = (1..=5).filter(|node| *node != leader);
+    let (again, behind) = (others.next().expect("five"), others.next().expect("five"));
+    let third = others.next().expect("five");
+    remove(&operator, again).await;
+    cluster.end(again).await;
+    cluster.follows(behind).await;
+    cluster.kill(behind);
+    cluster.start_joining(again);
+    add(&operator, again).await;
+    for node in cluster.ids() {
+        if node != behind {
+            cluster.kill(node);
+        }
+    }
+    // A majority of five, which has no other.
+    for node in [behind, third, again] {
+        cluster.start_node(node);
+    }
+    cluster.leader().await;
+}
+
 #[tokio::test]
 async fn a_lost_disk_comes_back_under_a_new_id_only() {
     let mut cluster = Cluster::start(Options::default()).await;

@@ -67,6 +67,10 @@ end
 local function is_full()
   return bytes <= 0 or #shown / PARTS >= most
 end
+-- Whether the answer has room for this message. The first is shown however large it is.
+local function has_room(id)
+  return #shown == 0 or call('HSTRLEN', BODY, id) + call('HSTRLEN', ERRORS, id) <= bytes
+end
 local function show_wherever(id)
   for _, place in ipairs({{'in_flight', LEASED}, {'delayed', DELAYED}, {'dead', DEAD}}) do
     local at = call('ZSCORE', place[2], id)
@@ -104,10 +108,11 @@ if state == 'ready' then
     local from = math.max(cursor - passed, 0)
     if from < length and not is_full() then
       for _, entry in ipairs(call('LRANGE', key, from, from + most - #shown / PARTS - 1)) do
-        if bytes <= 0 then
+        local id = message_at(entry)
+        if id and not has_room(id) then
+          bytes = 0
           break
         end
-        local id = message_at(entry)
         if id then
           show(id, state, '0')
         end
@@ -119,7 +124,7 @@ if state == 'ready' then
 elseif state == 'all' then
   local numbers, last = numbers_above()
   for _, number in ipairs(numbers) do
-    if is_full() then
+    if is_full() or not has_room(text(number)) then
       last = number - 1
       break
     end
@@ -132,7 +137,7 @@ elseif state ~= '' then
   local found = call('ZRANGE', key, cursor, cursor + most - 1, 'WITHSCORES')
   passed = call('ZCARD', key)
   for i = 1, #found, 2 do
-    if bytes <= 0 then
+    if not has_room(found[i]) then
       break
     end
     show(found[i], state, found[i + 1])

@@ -75,7 +75,12 @@ if push_count > 0 then
       bury(victim, info_of(victim), 'overflow')
     end
     burials_left = burials_left - #victims
-    length = length - #victims + more
+    length = length - #victims
+    -- Too many entries stood for no message: they are gone now, and the next call gets on.
+    if #victims < places then
+      return false
+    end
+    length = length + more
     return true
   end
 

@@ -105,6 +105,13 @@ impl Handle {
         metrics.membership_config.membership().into()
     }
 
+    /// The index of that entry; 0 without any.
+    pub fn known_members_index(&self) -> u64 {
+        let metrics = self.0.running().metrics.borrow_watched();
+        let entry = metrics.membership_config.log_id().as_ref();
+        entry.map_or(0, |id| id.index)
+    }
+
     /// Returns once this node, which had a vote, has none any more, as agreed.
     pub async fn voted_out(&self) {
         let mut voted_out = self.0.voted_out.subscribe();

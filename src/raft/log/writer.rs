@@ -344,7 +344,9 @@ impl Shared {
     /// Goes on in a new file that has room for a frame of `bytes`.
     fn next_file(&self, writer: &mut Writer, bytes: u64) -> io::Result<()> {
         let size = writer.segment_bytes.max(HEADER_BYTES + bytes);
-        let spare = writer.spare.take().map(join).transpose()?;
+        let spare = writer.spare.take().map(join);
+        // One that could not be made, as on a disk that was full then, is tried again.
+        let spare = spare.and_then(Result::ok);
         let blank = match spare.filter(|blank| blank.size() >= size) {
             Some(blank) => blank,
             None => Blank::create(&writer.dir, size)?,
@@ -391,7 +393,12 @@ impl Writer {
         let (dir, size) = (self.dir.clone(), self.segment_bytes);
         let made = thread::Builder::new()
             .name("raft log file".to_owned())
-            .spawn(move || Blank::create(&dir, size));
+            .spawn(move || {
+                Blank::create(&dir, size).inspect_err(|error| {
+                    let dir = dir.display();
+                    tracing::warn!(%error, %dir, "cannot make the next file of the log ahead");
+                })
+            });
         // Without a thread the file is made when it is needed.
         self.spare = made.ok();
     }
