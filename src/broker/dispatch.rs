@@ -160,6 +160,7 @@ impl Dispatch {
                 Ok(Some((tenant, _))) => Some(tenant.clone()),
                 Ok(None) | Err(_) => None,
             },
+            handed: matches!(came, Came::Handed(_)),
             trace: trace.clone(),
             ..ReplyTo::new(subject, encoding)
         };
@@ -182,7 +183,6 @@ impl Dispatch {
                         Came::Handed(way) => way.until,
                         Came::Again(deadline) => *deadline,
                     },
-                    handed: matches!(came, Came::Handed(_)),
                     seat,
                 };
                 match self.executor(&request) {
@@ -385,7 +385,6 @@ impl Dispatch {
             operation,
             received: received.at,
             deadline: received.deadline,
-            handed: received.handed,
             seat: received.seat,
         };
         let any = |consistency| consistency == protocol::cache::Consistency::Any;
@@ -445,17 +444,19 @@ impl Dispatch {
         result: Result<&T, Refusal>,
     ) {
         let asks_leader = timing.0.is_some_and(is_read_of_leader);
-        let ask_node = if asks_leader {
-            self.handle.leader().filter(|leader| *leader != self.me)
-        } else {
-            None
+        let from = match asks_leader {
+            true => {
+                let leader = self.handle.leader();
+                self.replier
+                    .from(leader.filter(|leader| *leader != self.me))
+            }
+            false => self.replier.as_asked(to),
         };
         let result: Result<&T, &ErrorReply> = match &result {
             Ok(body) => Ok(*body),
             Err(refusal) => Err(refusal),
         };
-        self.replier
-            .send(to, self.replier.from(ask_node), timing, result);
+        self.replier.send(to, from, timing, result);
     }
 }
 

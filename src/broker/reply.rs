@@ -56,6 +56,11 @@ impl Replier {
         }
     }
 
+    /// Who answers a request that this node executes, wherever it was asked.
+    pub fn as_asked(&self, to: &ReplyTo) -> From {
+        self.from(to.handed.then_some(self.me))
+    }
+
     /// Answers with what an operation gives, or why it does not.
     pub fn send<T: serde::Serialize>(
         &self,
@@ -149,7 +154,7 @@ impl queue::service::Answers for Replier {
         (operation, received): (Operation, Instant),
         result: Result<&Body, &ErrorReply>,
     ) {
-        self.send(to, self.from(None), (Some(operation), received), result);
+        self.send(to, self.as_asked(to), (Some(operation), received), result);
     }
 
     fn answer_if_it_fits(
@@ -159,7 +164,7 @@ impl queue::service::Answers for Replier {
         body: &Body,
         return_to: Option<String>,
     ) -> Answered {
-        let from = self.from(None);
+        let from = self.as_asked(to);
         let answer = written(to, from, Ok(body));
         if answer.0.bytes() > self.broker.payload_max() {
             return Answered::TooLarge;
@@ -253,7 +258,7 @@ impl cache::service::Answers for Replier {
     }
 
     fn answer(&self, ask: Ask, answer: Found) {
-        let from = self.from(ask.handed.then_some(self.me));
+        let from = self.as_asked(&ask.to);
         let asked = Some((ask.operation, ask.received.elapsed()));
         let answer = cache::answer::rendered(&ask.to, from, answer);
         self.publish((&ask.to, from), asked, answer);

@@ -71,8 +71,6 @@ pub struct Ask {
     pub operation: protocol::Operation,
     pub received: Instant,
     pub deadline: Instant,
-    /// Whether another node handed it on.
-    pub handed: bool,
     /// Held until it is answered.
     pub seat: Seat,
 }

@@ -9,11 +9,7 @@ use super::Name;
 use super::claim::{Grip, Wants};
 use crate::ids::Token;
 pub use crate::protocol::lock::DeadlockPolicy;
-use crate::protocol::{ReplyTo, Tenant};
-
-/// A wait ends so long before its client's time is up: the end is an entry of the log, made up to a tenth of
-/// a second late.
-const WAIT_ENDS_BEFORE: Duration = Duration::from_millis(250);
+use crate::protocol::{ReplyTo, Tenant, WAIT_ENDS_BEFORE};
 
 /// A command of the replicated lock table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

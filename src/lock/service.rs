@@ -115,13 +115,11 @@ impl Query {
     }
 }
 
-/// When a request came, how long its client waits, and by which way it came.
+/// When a request came, and how long its client waits.
 #[derive(Clone, Debug)]
 pub struct Received {
     pub at: Instant,
     pub deadline: Instant,
-    /// Whether another node handed it on: then this one is faster to ask.
-    pub handed: bool,
     /// Held until it is answered.
     pub seat: Seat,
 }

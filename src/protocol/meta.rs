@@ -1,5 +1,6 @@
 //! `meta`: a JSON object that a client gives to be shown to others.
 
+use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::value::RawValue;
 
@@ -41,6 +42,14 @@ impl Meta {
 
     pub fn as_json(&self) -> &str {
         &self.0
+    }
+}
+
+/// What stands in a reply that always has the field.
+pub(super) fn or_empty<S: Serializer>(meta: &Option<Meta>, to: S) -> Result<S::Ok, S::Error> {
+    match meta {
+        Some(meta) => meta.serialize(to),
+        None => to.serialize_map(Some(0))?.end(),
     }
 }
 

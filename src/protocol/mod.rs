@@ -8,6 +8,8 @@
 //! Limits: integers are below 2^53, names are 1 to 256 bytes; what each field takes is beside the
 //! request's type.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 pub mod admin;
@@ -56,6 +58,10 @@ pub const TIMEOUT_MS_DEFAULT: u64 = 5_000;
 /// The longest `timeout_ms`: brokers drop replies that come later than two minutes.
 pub const TIMEOUT_MS_MAX: u64 = 120_000;
 
+/// A wait for a lock or for messages ends this long before the time of its request is up, so that the client hears
+/// of the end: that of a wait for a lock is an entry of the log, made up to a tenth of a second late.
+pub const WAIT_ENDS_BEFORE: Duration = Duration::from_millis(250);
+
 /// Items in an answer that lists something, when the request does not say: at most [`LIMIT_MAX`].
 pub const LIMIT_DEFAULT: u64 = 100;
 /// The most items in an answer; one also ends before the broker's greatest message.
@@ -81,6 +87,10 @@ pub struct ReplyTo {
     pub encoding: Encoding,
     /// Whose names the answer shows as the tenant knows them.
     pub tenant: Option<Tenant>,
+    /// Whether another node was asked and handed the request on: the answer then names this node, which is
+    /// faster to ask. Neither sent nor replicated.
+    #[serde(skip)]
+    pub handed: bool,
     /// Which trace the request belongs to, at this node: it is not sent and not replicated.
     #[serde(skip)]
     pub trace: Traced,
@@ -93,6 +103,7 @@ impl ReplyTo {
             subject: subject.into(),
             encoding,
             tenant: None,
+            handed: false,
             trace: Traced::default(),
         }
     }

@@ -105,7 +105,7 @@ pub enum Told {
     Extended(Vec<(Receipt, u64)>),
     /// The token of the receipts, and the messages.
     Popped(String, Vec<PoppedMessage>),
-    /// A pop that does not wait, of a topic that is paused.
+    /// A pop that got nothing, since the topic is paused.
     Paused,
     /// The call did nothing, or nobody knows; of a pop that waited, the newest that looked for it.
     Refused(Arc<ErrorReply>),
@@ -347,15 +347,16 @@ impl<T> Owner<T> {
             let is_reached = at < reached;
             waiter.look = match &call.spare {
                 Some(refusal) => Look::Refused(refusal.clone()),
-                None if is_reached => Look::InVain,
-                None => Look::Missing,
+                None if !is_reached => Look::Missing,
+                None if reply.paused => Look::Paused,
+                None => Look::InVain,
             };
             if waiter.client.is_none() {
                 self.hand_back(&waiter, &messages);
             } else if !is_reached || messages.is_empty() && waiter.wanted.until_ms > now_ms {
                 self.waiting.enter(waiter);
             } else {
-                told.extend(waiter.end(messages, reply.paused));
+                told.extend(waiter.end(messages));
             }
         }
         self.wake |= reply.ready_left > 0 && !reply.paused;
@@ -386,7 +387,7 @@ impl<T> Owner<T> {
             if !all && !matches!(waiter.behind, Behind::Ack) && waits {
                 self.waiting.enter(waiter);
             } else {
-                told.extend(waiter.end(Vec::new(), false));
+                told.extend(waiter.end(Vec::new()));
             }
         }
         self.wake_at_ms = now_ms + SWEEP_MS;
@@ -415,7 +416,7 @@ impl<T> Owner<T> {
             .waiting
             .take(|waiter| !waiter.is_new() && waiter.wanted.until_ms <= now_ms);
         over.into_iter()
-            .filter_map(|waiter| waiter.end(Vec::new(), false))
+            .filter_map(|waiter| waiter.end(Vec::new()))
             .collect()
     }
 
@@ -433,7 +434,7 @@ impl<T> Owner<T> {
             .take(|waiter| waiter.client.as_ref().is_some_and(&which));
         let dismissed = out.into_iter().filter_map(|waiter| match waiter.behind {
             Behind::Acked(_) => {
-                let (client, told) = waiter.end(Vec::new(), false)?;
+                let (client, told) = waiter.end(Vec::new())?;
                 Some(Dismissed::Done(client, told))
             }
             _ => Some(Dismissed::Waits(waiter.client?, waiter.wanted)),

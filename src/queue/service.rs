@@ -20,7 +20,9 @@ use crate::broker::relay::{Incoming, Keeper, Letter, Relay};
 use crate::ids::{Incarnation, NodeId};
 use crate::protocol::queue::{Demand, Push, Receipt, Receipts, Request, Verdict};
 use crate::protocol::status::Durability;
-use crate::protocol::{Code, Encoding, ErrorReply, Operation, Outcome, Prefix, Refusal, ReplyTo};
+use crate::protocol::{
+    Code, Encoding, ErrorReply, Operation, Outcome, Prefix, Refusal, ReplyTo, WAIT_ENDS_BEFORE,
+};
 use crate::queue::keys::Keyspace;
 use crate::queue::owner::{Ask, Owner, PENDING_MAX, Return, WAITERS_MAX, Wanted};
 use crate::queue::script::NewMessage;
@@ -391,12 +393,13 @@ impl Shared {
         self.started.elapsed().as_millis() as u64
     }
 
-    /// What a pop asks for; it waits as long as it says, and no longer than its client.
+    /// What a pop asks for; it waits as long as it says, and ends before its client gives up.
     fn wanted(&self, topic: &str, demand: Demand, origin: &Origin<'_>) -> Wanted {
         let left = origin.deadline.saturating_duration_since(time::now());
-        let until_ms = match demand.wait_ms {
+        let left_ms = left.saturating_sub(WAIT_ENDS_BEFORE).as_millis() as u64;
+        let until_ms = match demand.wait_ms.min(left_ms) {
             0 => 0,
-            wait_ms => self.now_ms() + wait_ms.min(left.as_millis() as u64),
+            wait_ms => self.now_ms() + wait_ms,
         };
         // Base64 and the fields around each message take their part.
         let bytes_max = self.parts.answers.payload_max() as u64;

@@ -135,7 +135,12 @@ async fn a_member_that_is_behind_does_not_turn_away_a_node_that_was_added_again(
     let third = others.next().expect("five");
     remove(&operator, again).await;
     cluster.end(again).await;
-    cluster.follows(behind).await;
+    let removed_at = cluster.status(leader).await.expect("it runs").commit_index;
+    wait::until("the removal is applied", async || {
+        let status = cluster.status(behind).await?;
+        (status.applied_index >= removed_at).then_some(())
+    })
+    .await;
     cluster.kill(behind);
     cluster.start_joining(again);
     add(&operator, again).await;

@@ -200,7 +200,7 @@ async fn a_majority_whose_leader_is_heard_again_serves_again() {
     })
     .await;
     assert!(
-        [leader, left].contains(&leads),
+        [leader, left].contains(&leads.0),
         "node {leads} leads, which is dead"
     );
     let acquire = format!("mufakat.node.{left}.lock.acquire");

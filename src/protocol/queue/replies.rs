@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::NodeId;
 use crate::protocol::Encoding;
-use crate::protocol::meta::Meta;
+use crate::protocol::meta::{self, Meta};
 use crate::protocol::status::{Durability, DurabilitySource};
 use crate::protocol::value::{InFields, Kind, Plain, Value};
 
@@ -53,7 +53,8 @@ pub struct Delivered {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     payload_base64: Option<String>,
     encoding: Kind,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// An empty object when it was pushed without any.
+    #[serde(default, serialize_with = "meta::or_empty")]
     pub headers: Option<Meta>,
     /// Stands for this delivery in `ack`, `nack` and `extend`.
     pub receipt: String,
@@ -207,7 +208,7 @@ pub struct Shown {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload_base64: Option<String>,
     pub encoding: Kind,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, serialize_with = "meta::or_empty")]
     pub headers: Option<Meta>,
     pub pushed_at_ms: u64,
     /// Of a delayed message.

@@ -14,6 +14,8 @@ pub(super) enum Look {
     /// No call has looked for it, or the newest that carried it did not get to it. It does not end before one has.
     Missing,
     InVain,
+    /// The topic is paused.
+    Paused,
     /// The call failed, and nobody knows whether there is something.
     Refused(Arc<ErrorReply>),
 }
@@ -45,7 +47,7 @@ impl<T> Waiter<T> {
     }
 
     /// What its client is told, if there is one.
-    pub fn end(self, messages: Vec<PoppedMessage>, paused: bool) -> Option<(T, Told)> {
+    pub fn end(self, messages: Vec<PoppedMessage>) -> Option<(T, Told)> {
         let token = self.wanted.token;
         let told = match (self.behind, self.look) {
             // What was acknowledged is told, or its client would take it for undone.
@@ -54,7 +56,7 @@ impl<T> Waiter<T> {
             }
             (Behind::Acked(results), _) => Told::Acked(results, Some((token, messages))),
             (_, Look::Refused(refusal)) if messages.is_empty() => Told::Refused(refusal),
-            _ if paused && messages.is_empty() => Told::Paused,
+            (_, Look::Paused) if messages.is_empty() => Told::Paused,
             _ => Told::Popped(token, messages),
         };
         Some((self.client?, told))

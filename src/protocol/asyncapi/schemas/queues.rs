@@ -196,7 +196,7 @@ fn payload() -> Vec<(&'static str, Value)> {
         ("payload?", any),
         ("payload_base64?", text()),
         ("encoding", one_of(&["text", "json", "binary"])),
-        ("headers?", json!({"type": "object"})),
+        ("headers", json!({"type": "object"})),
         ("deliveries", integer()),
         ("pushed_at_ms", integer()),
     ]
