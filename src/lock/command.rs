@@ -62,6 +62,15 @@ pub enum Command {
     },
 }
 
+/// What a leader grants to holders at the beginning of its term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grace {
+    /// No lease ends within this time.
+    pub ms: u64,
+    /// Whether leases that are over, but whose turn to be ended has not come, stay over.
+    pub keeps_over: bool,
+}
+
 /// What a refusal says of its request, beside the outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Asked {

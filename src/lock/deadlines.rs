@@ -21,6 +21,10 @@ pub(super) struct Deadlines {
     /// No lease and no session ends before this moment, whatever its own deadline says. One number
     /// instead of a walk over all leases at the start of a term.
     lease_floor_ms: u64,
+    /// Leases and sessions with a deadline before this moment were over when a term began: the floor does not bring
+    /// them back.
+    #[serde(default)]
+    over_before_ms: u64,
 }
 
 /// Something whose time has come. At the same deadline waits come first, so that a wait which
@@ -100,9 +104,30 @@ impl Deadlines {
         self.lease_floor_ms = self.lease_floor_ms.max(floor_ms);
     }
 
+    /// What is over at `now_ms` stays over, although the floor is raised next. To be called before.
+    pub(super) fn keep_over(&mut self, now_ms: u64) {
+        // Else nothing is over: all of it ends at the floor or later.
+        if self.lease_floor_ms <= now_ms {
+            self.over_before_ms = now_ms + 1;
+        }
+    }
+
     /// When a lease or a session with this deadline really ends.
     pub(super) fn lease_end_ms(&self, deadline_ms: u64) -> u64 {
-        deadline_ms.max(self.lease_floor_ms)
+        match deadline_ms < self.over_before_ms {
+            true => deadline_ms,
+            false => deadline_ms.max(self.lease_floor_ms),
+        }
+    }
+
+    /// The same moments, of nothing yet.
+    #[cfg(test)]
+    pub(super) fn emptied(&self) -> Self {
+        Deadlines {
+            lease_floor_ms: self.lease_floor_ms,
+            over_before_ms: self.over_before_ms,
+            ..Deadlines::default()
+        }
     }
 
     /// The earliest end of anything.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Name;
 use super::claim::{Claim, Grip, Wants};
-use super::command::{Acquire, Command, Wait};
+use super::command::{Acquire, Command, Grace, Wait};
 use super::deadlines::{Deadlines, Over};
 use super::endings::Endings;
 use super::event::Effect;
@@ -152,12 +152,15 @@ impl Table {
         self.endings.trim(now_ms);
     }
 
-    /// A leader begins its term: no lease ends within `grace_ms`, since holders could not renew
-    /// while there was no leader. Waits are not prolonged.
-    pub fn start_term(&mut self, now_ms: u64, grace_ms: u64) {
+    /// A leader begins its term: no lease ends within the grace, since holders could not renew while
+    /// there was no leader. Waits are not prolonged.
+    pub fn start_term(&mut self, now_ms: u64, grace: Grace) {
         self.terms += 1;
+        if grace.keeps_over {
+            self.deadlines.keep_over(now_ms);
+        }
         self.deadlines
-            .raise_lease_floor(now_ms.saturating_add(grace_ms));
+            .raise_lease_floor(now_ms.saturating_add(grace.ms));
     }
 
     /// When the next lease, wait, session or lock delay ends: an entry is due then, if there is no

@@ -107,8 +107,7 @@ impl Table {
     }
 
     fn assert_deadlines_consistent(&self) {
-        let mut deadlines = super::deadlines::Deadlines::default();
-        deadlines.raise_lease_floor(self.deadlines.lease_end_ms(0));
+        let mut deadlines = self.deadlines.emptied();
         for (token, hold) in &self.holds {
             if let Some(deadline_ms) = hold.deadline_ms {
                 deadlines.add_lease(deadline_ms, *token);

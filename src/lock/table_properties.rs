@@ -63,7 +63,13 @@ fn same_as_the_model(steps: &[Step]) {
             Step::Pass { ms } => now_ms += ms,
             Step::Term { grace_ms } => {
                 for table in [&mut table, &mut replica] {
-                    table.start_term(now_ms, *grace_ms);
+                    table.start_term(
+                        now_ms,
+                        Grace {
+                            ms: *grace_ms,
+                            keeps_over: true,
+                        },
+                    );
                 }
                 model.start_term(*grace_ms);
             }

@@ -13,7 +13,8 @@
 //! - `cancel RESOURCE OWNER [id=ID] [session=ID]`, `give-back TOKEN`, `force RESOURCE [TOKEN] [reason=why]`
 //! - `open SESSION [ttl=10000] [delay=0] [name=…]`, `keep SESSION …`, `close SESSION [reason=…]`
 //! - `get RESOURCE`, `list [prefix=…] [cursor=…] [limit=100]`, `graph`, `deadlocks [limit=100]`,
-//!   `session ID`, `sessions [prefix=…]`, `counts`, `next`, `endings`, `term grace=MS`
+//!   `session ID`, `sessions [prefix=…]`, `counts`, `next`, `endings`, `term grace=MS [revives]` (as leaders of
+//!   earlier versions began one)
 //! - `stall NOW`: time goes on, but nothing ends by itself, as after a mass expiry
 //! - `limits FIELD=N …`: a new table with these limits
 //! - `restore`: the table goes through its snapshot form
@@ -69,8 +70,11 @@ impl Runner for Script {
                 String::new()
             }
             "term" => {
-                let grace_ms = number(args.take_key("grace"))?;
-                self.table.start_term(self.now_ms, grace_ms);
+                let grace = Grace {
+                    ms: number(args.take_key("grace"))?,
+                    keeps_over: args.next_pos().is_none(),
+                };
+                self.table.start_term(self.now_ms, grace);
                 String::new()
             }
             "limits" => {

@@ -92,7 +92,9 @@ pub(super) fn cycle_through(table: &Table, start: Place, now_ms: u64) -> Option<
         search.scope.among = Some(stuck);
         while !search.has_closed() && search.step() {}
     }
-    Some(search.cycle())
+    // The new wait may only stand behind a cycle: a new term of an earlier version could bring back leases that were
+    // over, and with them a cycle that was none when it closed.
+    search.has_closed().then(|| search.cycle())
 }
 
 /// What a search looks at.

@@ -22,6 +22,9 @@ pub enum Command {
     /// not renew while there was no leader.
     TermStarted {
         grace_ms: u64,
+        /// See [`Grace`](lock::command::Grace). Entries of earlier versions do not say so, and do as they did.
+        #[serde(default)]
+        keeps_over: bool,
     },
 }
 

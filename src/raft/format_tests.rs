@@ -60,7 +60,10 @@ fn acquire(resource: &str, owner: &str, wait: bool) -> Command {
 /// One command of each kind that a state is made of.
 fn commands() -> Vec<Proposed> {
     let commands = [
-        Command::TermStarted { grace_ms: 1_000 },
+        Command::TermStarted {
+            grace_ms: 1_000,
+            keeps_over: true,
+        },
         Command::View(view::Command::Join {
             node: NodeId(1),
             boot: BootId(11),

@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::ids::{ClusterId, DiskId, NodeId};
 use crate::lock;
+use crate::lock::command::Grace;
 use crate::queue;
 use crate::raft::command::{Command, Proposed};
 use crate::view;
@@ -135,8 +136,15 @@ impl State {
                 self.marks.apply(reports);
                 Outcome::Marked
             }
-            Command::TermStarted { grace_ms } => {
-                self.locks.start_term(now_ms, *grace_ms);
+            Command::TermStarted {
+                grace_ms,
+                keeps_over,
+            } => {
+                let grace = Grace {
+                    ms: *grace_ms,
+                    keeps_over: *keeps_over,
+                };
+                self.locks.start_term(now_ms, grace);
                 Outcome::TermStarted
             }
         };

@@ -106,8 +106,11 @@ impl Inner {
             desk.clock = leads.then(|| LeaderClock::new(self.state.lock().now_ms(), now));
             if leads {
                 let grace_ms = self.timing.grace.as_millis() as u64;
-                desk.proposals
-                    .start_term(Command::TermStarted { grace_ms }, now);
+                let started = Command::TermStarted {
+                    grace_ms,
+                    keeps_over: true,
+                };
+                desk.proposals.start_term(started, now);
             }
             leads
         };

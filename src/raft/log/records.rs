@@ -229,7 +229,10 @@ mod tests {
             boot: BootId(2),
             number: 3,
         };
-        let grace = Command::TermStarted { grace_ms: 250 };
+        let grace = Command::TermStarted {
+            grace_ms: 250,
+            keeps_over: true,
+        };
         let commands = vec![
             Proposed {
                 origin: None,

@@ -64,7 +64,10 @@ fn entry_of(term: u64, index: u64, commands: usize) -> Entry {
         boot: BootId(9),
         number: index,
     };
-    let command = Command::TermStarted { grace_ms: index };
+    let command = Command::TermStarted {
+        grace_ms: index,
+        keeps_over: true,
+    };
     let proposed = Proposed {
         origin: None,
         command,

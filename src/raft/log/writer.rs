@@ -433,6 +433,7 @@ impl Log {
 
     pub fn truncate(&mut self, first: u64) {
         records::put_truncated(&mut self.frame.bytes, first);
+        self.frame.entries.retain(|(index, _)| *index < first);
         self.index.truncate(first);
     }
 

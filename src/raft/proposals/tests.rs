@@ -321,7 +321,13 @@ fn a_refused_batch_goes_again_within_its_term() {
     submit(&mut from, 1, now);
     take(&mut node, &forward(&mut from, now).unwrap(), now);
     submit(&mut node, 2, now);
-    node.start_term(Command::TermStarted { grace_ms: 5 }, now);
+    node.start_term(
+        Command::TermStarted {
+            grace_ms: 5,
+            keeps_over: true,
+        },
+        now,
+    );
     let (_, batch) = propose(&mut node, now).unwrap();
     node.refused(batch.number);
     node.refused(batch.number);
@@ -353,7 +359,13 @@ fn a_batch_refused_after_the_term_leaves_forwards_to_their_sender() {
 fn the_start_of_a_lost_term_goes_to_no_other_leader() {
     let now = now();
     let mut node = proposals(ME, leader(1));
-    node.start_term(Command::TermStarted { grace_ms: 5 }, now);
+    node.start_term(
+        Command::TermStarted {
+            grace_ms: 5,
+            keeps_over: true,
+        },
+        now,
+    );
     node.set_role(follower(2));
     assert!(forward(&mut node, now).is_none());
 }

@@ -360,7 +360,10 @@ pub fn batch(proposer: u64, number: u64, bytes: usize) -> Batch {
     };
     let command = Proposed {
         origin: None,
-        command: Command::TermStarted { grace_ms: number },
+        command: Command::TermStarted {
+            grace_ms: number,
+            keeps_over: true,
+        },
     };
     let each = rmp_serde::to_vec(&command).unwrap().len();
     Batch::new(stamp, vec![command; bytes / each + 1])
