@@ -62,6 +62,7 @@ pub mod table;
 
 mod converting;
 mod deadlines;
+mod dependants;
 mod holding;
 mod operators;
 mod owners;
