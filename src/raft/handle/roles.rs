@@ -195,7 +195,7 @@ impl Observer for Inner {
     fn installed(&self, term: u64) {
         let mut due = Vec::new();
         self.view_changes.send_modify(|count| *count += 1);
-        self.desk().proposals.installed(&mut due);
+        self.desk().proposals.give_up_sent(&mut due);
         self.applied_term.fetch_max(term, Ordering::Relaxed);
         if self.running.get().is_some() {
             self.deliver(due);
