@@ -99,7 +99,7 @@ pub(super) struct WantedArgs {
     #[arg(long, value_name = "JSON", value_parser = meta)]
     meta: Option<Meta>,
     /// Which request fails if waiting would close a cycle of waits.
-    #[arg(long, value_enum, default_value = "requester")]
+    #[arg(long, value_enum, value_name = "POLICY", default_value = "requester")]
     on_deadlock: PolicyArg,
 }
 
@@ -208,7 +208,7 @@ pub(super) struct ConvertArgs {
     #[command(flatten)]
     hold: HoldArgs,
     /// The mode to change to.
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, value_name = "MODE")]
     to: ConvertMode,
     /// How long to wait for other holders, at most 60s; 0s: try once.
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = length_ms)]

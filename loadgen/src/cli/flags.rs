@@ -180,11 +180,10 @@ pub struct EchoFlags {
 
 #[derive(Args)]
 pub struct RedisFlags {
-    #[command(flatten)]
-    pub pace: PaceFlags,
     /// URL of Redis
     #[arg(
         long,
+        value_name = "URL",
         env = "REDIS_URL",
         hide_env_values = true,
         default_value = "redis://127.0.0.1:6379"
@@ -193,6 +192,8 @@ pub struct RedisFlags {
     /// Size of a value in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=900_000))]
     pub value_bytes: u32,
+    #[command(flatten)]
+    pub pace: PaceFlags,
 }
 
 #[derive(Args)]

@@ -27,7 +27,7 @@ pub use flags::{
 pub use shapes::{CacheShape, LocksShape, QueueShape};
 pub use values::{EncodingName, Target};
 
-/// Put load on a Mufakat cluster and measure it.
+/// Put load on a Mufakat cluster and measure it
 ///
 /// Tables go to stdout, progress and notes to stderr. Ctrl-C ends a run early and prints what was recorded.
 #[derive(Parser)]
