@@ -8,8 +8,8 @@ use mufakat::config;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-/// Small pieces are allocated and freed by the million here; the system's allocator spent a quarter
-/// of a node's time on that.
+/// A node allocates and frees small pieces by the million. The allocator of the system spent a quarter of a node's
+/// time on that.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -32,17 +32,19 @@ fn main() -> ExitCode {
     }
 }
 
-/// Logs go to stderr: `MUFAKAT_LOG`, else `RUST_LOG`, else errors of the broker's client library and
-/// everything from `info` of ours. Nothing of the Raft library: it calls it an error when a quorum is
-/// gone or a node stops, twice a second; what stops Raft we say ourselves.
+/// Starts logging to stderr.
 ///
-/// They are text on a terminal and of commands, and one JSON object a line of a service, whose log others
-/// collect; `MUFAKAT_LOG_FORMAT` is `text` or `json` for whoever wants it otherwise.
+/// The filter is `MUFAKAT_LOG`, else `RUST_LOG`. By default it passes our own messages from `info`, errors of the NATS
+/// client library, and nothing of the Raft library: that logs an error twice a second while a quorum is missing or a
+/// node stops. We report ourselves what stops Raft.
+///
+/// The format is one JSON object per line for a service without a terminal, and text otherwise. `MUFAKAT_LOG_FORMAT`
+/// (`text` or `json`) overrides this.
 fn start_logging(is_service: bool) -> Result<(), String> {
     let of_variable = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
     let filter = match of_variable("MUFAKAT_LOG") {
         Some(text) => filter(&text)?,
-        // It is meant for other programs too.
+        // This variable is for other programs too, so that a wrong value is ignored.
         None => of_variable("RUST_LOG")
             .and_then(|text| EnvFilter::try_new(text).ok())
             .unwrap_or_else(|| EnvFilter::new("warn,mufakat=info,async_nats=error,openraft=off")),
@@ -53,11 +55,15 @@ fn start_logging(is_service: bool) -> Result<(), String> {
         "json" => true,
         "text" => false,
         "" => is_service && !on_terminal,
-        _ => return Err(format!("MUFAKAT_LOG_FORMAT is text or json, not {format}")),
+        _ => {
+            return Err(format!(
+                "MUFAKAT_LOG_FORMAT must be text or json, not {format}"
+            ));
+        }
     };
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        // What cannot be written is lost: saying so on stderr, which fails too, would be a panic.
+        // A message that cannot be written is lost: reporting that on stderr would fail too, and panic.
         .log_internal_errors(false)
         .with_writer(io::stderr);
     if as_json {
@@ -68,13 +74,13 @@ fn start_logging(is_service: bool) -> Result<(), String> {
     Ok(())
 }
 
-/// What is logged, by the words of `MUFAKAT_LOG`. A word alone is a level or one of ours: any other would be
-/// taken for a part of the program, of which there is none, and nothing would be logged.
+/// Parses `MUFAKAT_LOG`. A single word must be a level or one of our targets: any other word would be taken for a target
+/// that does not exist, and nothing would be logged.
 fn filter(text: &str) -> Result<EnvFilter, String> {
     const PARTS: [&str; 3] = ["mufakat", "async_nats", "openraft"];
     let refused = |why: &str| {
         format!(
-            "MUFAKAT_LOG: {text:?} {why}; right would be debug, mufakat=debug or \
+            "MUFAKAT_LOG: {text:?} {why}; for example debug, mufakat=debug or \
              info,mufakat::request=debug"
         )
     };
@@ -84,10 +90,10 @@ fn filter(text: &str) -> Result<EnvFilter, String> {
             && !is_part
             && word.parse::<LevelFilter>().is_err()
         {
-            return Err(refused(&format!("has `{word}`, which is no level")));
+            return Err(refused(&format!("contains `{word}`, which is not a level")));
         }
     }
-    EnvFilter::try_new(text).map_err(|error| refused(&format!("cannot be read: {error}")))
+    EnvFilter::try_new(text).map_err(|error| refused(&format!("is not a log filter: {error}")))
 }
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ use crate::config::{self, ConfigError};
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "NATS connection")]
 pub struct NatsOptions {
-    /// Servers to connect to, separated by commas [default: nats://127.0.0.1:4222]. NATS_URL_FILE names a
-    /// file to read them from instead.
+    /// Servers, separated by commas; NATS_URL_FILE names a file with them
+    /// [default: nats://127.0.0.1:4222].
     #[arg(
         id = "nats",
         long,
@@ -26,42 +26,47 @@ pub struct NatsOptions {
         global = true
     )]
     pub url: Option<String>,
-    /// User name; without a password it is taken as a token, as the NATS command line does.
+    /// User name; without a password it is used as a token, as in the NATS command line.
     #[arg(
         id = "nats-user",
         long,
         env = "NATS_USER",
         value_name = "NAME",
         hide_env_values = true,
+        hide_short_help = true,
         global = true
     )]
     pub user: Option<String>,
-    /// Password. NATS_PASSWORD_FILE names a file to read it from instead.
+    /// Password; NATS_PASSWORD_FILE names a file with it.
     #[arg(
         id = "nats-password",
         long,
         env = "NATS_PASSWORD",
         value_name = "PASSWORD",
         hide_env_values = true,
+        hide_short_help = true,
         global = true
     )]
     pub password: Option<String>,
-    /// Token. NATS_TOKEN_FILE names a file to read it from instead.
+    /// Token; NATS_TOKEN_FILE names a file with it.
     #[arg(
         id = "nats-token",
         long,
         env = "NATS_TOKEN",
         value_name = "TOKEN",
         hide_env_values = true,
+        hide_short_help = true,
         global = true
     )]
     pub token: Option<String>,
-    /// File with a user's JWT and seed.
+    /// Credentials file with the JWT and the seed of a user.
     #[arg(
         id = "nats-creds",
         long,
         env = "NATS_CREDS",
         value_name = "FILE",
+        hide_env_values = true,
+        hide_short_help = true,
         global = true
     )]
     pub creds: Option<PathBuf>,
@@ -71,6 +76,8 @@ pub struct NatsOptions {
         long,
         env = "NATS_NKEY",
         value_name = "FILE",
+        hide_env_values = true,
+        hide_short_help = true,
         global = true
     )]
     pub nkey: Option<PathBuf>,
@@ -80,6 +87,8 @@ pub struct NatsOptions {
         long,
         env = "NATS_CERT",
         value_name = "FILE",
+        hide_env_values = true,
+        hide_short_help = true,
         global = true
     )]
     pub cert: Option<PathBuf>,
@@ -89,6 +98,8 @@ pub struct NatsOptions {
         long,
         env = "NATS_KEY",
         value_name = "FILE",
+        hide_env_values = true,
+        hide_short_help = true,
         global = true
     )]
     pub key: Option<PathBuf>,
@@ -98,25 +109,30 @@ pub struct NatsOptions {
         long,
         env = "NATS_CA",
         value_name = "FILE",
+        hide_env_values = true,
+        hide_short_help = true,
         global = true
     )]
     pub ca: Option<PathBuf>,
-    /// First tokens of the subjects that answers come to, where the broker lets each user read only
-    /// its own [default: _INBOX].
+    /// First tokens of reply subjects, for a broker that lets each user read only its own
+    /// [default: _INBOX].
     #[arg(
         id = "nats-inbox-prefix",
         long,
         env = "NATS_INBOX_PREFIX",
         value_name = "PREFIX",
+        hide_env_values = true,
+        hide_short_help = true,
         global = true
     )]
     pub inbox_prefix: Option<String>,
-    /// Context of the NATS command line, from ~/.config/nats/context; what is given otherwise wins.
+    /// Context of the NATS command line, from ~/.config/nats/context; other settings beat it.
     #[arg(
         id = "nats-context",
         long,
         env = "NATS_CONTEXT",
         value_name = "NAME",
+        hide_env_values = true,
         global = true
     )]
     pub context: Option<String>,

@@ -1,9 +1,9 @@
-//! What commands write: data to stdout, the rest to stderr.
+//! The output of commands: data to stdout, the rest to stderr.
 
 use std::fmt::Display;
 use std::io::{self, Write};
 
-/// Writes lines to stdout; false when whoever reads has seen enough, as `head` does.
+/// Writes lines to stdout. False once the reader has closed the pipe, as `head` does.
 pub(crate) fn write_out(mut out: String) -> io::Result<bool> {
     if !out.ends_with('\n') {
         out.push('\n');
@@ -14,8 +14,8 @@ pub(crate) fn write_out(mut out: String) -> io::Result<bool> {
     }
 }
 
-/// Says a line on stderr. Where it cannot be written, with a full disk or nobody who reads, all that the
-/// line is about is done all the same.
+/// Writes a line to stderr. A failure (a full disk, a closed pipe) is ignored: it must not stop what the line is
+/// about.
 pub(crate) fn say(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }

@@ -91,7 +91,7 @@ async fn a_backup_becomes_a_new_cluster_that_goes_on_where_the_old_one_stood() {
         [4, 1, 1]
     );
     let again = ["backup", file.to_str().unwrap()];
-    assert!(fails(&cluster, &again, 1).await.contains("there already"));
+    assert!(fails(&cluster, &again, 1).await.contains("already exists"));
     // What comes after it is not in it, but its token is not granted again.
     let after = json!({"resource": "b.after", "owner": "after", "ttl_ms": 600_000});
     let after = number(&ok(&nats, "lock.acquire", after).await, "token");
