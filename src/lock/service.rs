@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use crate::ids::{BootId, NodeId, Token};
+use crate::ids::{BootId, NodeId};
 use crate::lock::Name;
 use crate::lock::claim::{Grip, Want, Wants};
 use crate::lock::command;
