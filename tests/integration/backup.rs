@@ -226,6 +226,19 @@ async fn a_damaged_backup_and_a_used_directory_are_refused() {
     }
     let absent = file.with_extension("absent");
     assert!(restore(&absent, &new).await.contains("No such file"));
+
+    // As a volume is, or what systemd makes of a state directory.
+    let disk = used.with_file_name("disk");
+    fs::create_dir_all(disk.join("lost+found")).expect("it can be made");
+    std::os::unix::fs::symlink(&disk, &new).expect("it can be made");
+    let words = ["restore", file.to_str().unwrap(), "--id", "1", "--data-dir"];
+    let words = [&words[..], &[new.to_str().unwrap()]].concat();
+    done(&cluster, &words).await;
+    fs::rename(&used, used.with_file_name("old")).expect("nobody uses it");
+    fs::rename(&new, &used).expect("nobody uses it");
+    cluster.start_node(1);
+    cluster.all_follow().await;
+    assert_eq!(locks::get(&nats, "d").await.holders[0].owner, "holder");
 }
 
 /// Messages stay in Redis; whose they are is in the backup.
