@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::builder::Resettable;
 use clap::{Arg, Args, Parser, Subcommand};
+use rustix::fs::Mode;
 use serde::Serialize;
 
 use crate::broker::options::{NatsOptions, NatsOptionsError};
@@ -352,7 +353,10 @@ pub async fn run(cli: Cli) -> ExitStatus {
             args.connection.conclude(done)
         }
         Command::Backup(args) => conclude_run(backup::back_up(&args).await),
-        Command::Restore(args) => conclude_run(backup::restore(&args).await),
+        Command::Restore(args) => {
+            write_for_own_user();
+            conclude_run(backup::restore(&args).await)
+        }
         Command::Status(args) => {
             let done = status::status(&args).await;
             args.connection.conclude(done)
@@ -361,13 +365,25 @@ pub async fn run(cli: Cli) -> ExitStatus {
             let done = status::metrics(&args).await;
             args.connection.conclude(done)
         }
-        Command::Node(command) => conclude_run(run_node(*command).await),
+        Command::Node(command) => {
+            write_for_own_user();
+            conclude_run(run_node(*command).await)
+        }
         Command::Config(command) => conclude_run(settings::run(command)),
         Command::Completions(args) => conclude_run(settings::completions(&args)),
         Command::Man(args) => conclude_run(settings::man(&args)),
         Command::Healthcheck(args) => conclude_run(healthcheck::run(&args).await),
-        Command::Dev(args) => conclude_run(dev::run(args, config::environment()).await),
+        Command::Dev(args) => {
+            write_for_own_user();
+            conclude_run(dev::run(args, config::environment()).await)
+        }
     }
+}
+
+/// From now on what this process creates is for its own user alone: logs and snapshots name owners and hold
+/// what these attached.
+fn write_for_own_user() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
 
 async fn run_node(command: NodeCommand) -> anyhow::Result<()> {

@@ -1,6 +1,7 @@
 //! The replicated state in a file, and a new cluster that begins with it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use mufakat::client::Target;
@@ -57,6 +58,23 @@ async fn grow(cluster: &mut Cluster) {
     cluster.all_follow().await;
 }
 
+/// Of a directory and all in it.
+fn only_its_user_reads(dir: &Path) {
+    let mut left = vec![dir.to_owned()];
+    while let Some(path) = left.pop() {
+        // A node that runs makes and deletes files.
+        let Ok(found) = fs::metadata(&path) else {
+            continue;
+        };
+        let mode = found.permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{} {mode:o}", path.display());
+        if found.is_dir() {
+            let files = fs::read_dir(&path).expect("it can be read");
+            left.extend(files.map(|file| file.expect("it can be read").path()));
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_backup_becomes_a_new_cluster_that_goes_on_where_the_old_one_stood() {
     let mut cluster = Cluster::start(Options::default()).await;
@@ -100,6 +118,9 @@ async fn a_backup_becomes_a_new_cluster_that_goes_on_where_the_old_one_stood() {
     assert_eq!(restored["cluster"], told["cluster"]);
     assert_ne!(restored["new_cluster"], told["cluster"]);
     grow(&mut cluster).await;
+    for node in [1, 2] {
+        only_its_user_reads(&cluster.data_dir(node));
+    }
     let identity =
         fs::read_to_string(cluster.data_dir(2).join("identity.json")).expect("it has one");
     let new_cluster = restored["new_cluster"].as_str().expect("an id");
