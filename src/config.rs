@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use command_line::{parse, parse_from};
+pub(crate) use endpoint::without_secrets;
 pub use endpoint::{ClusterServers, Endpoint, Sentinels, TlsFiles};
 pub use layers::secret;
 use layers::{Layer, SETTINGS, Setting, given};

@@ -113,7 +113,7 @@ impl fmt::Display for Endpoint {
 
 /// A URL without user, password and parameters. If it is ambiguous where they end, as with an `@` after a `?`, only
 /// the scheme is left.
-fn without_secrets(url: &str) -> String {
+pub(crate) fn without_secrets(url: &str) -> String {
     let (scheme, rest) = match url.split_once("://") {
         Some((scheme, rest)) => (format!("{scheme}://"), rest),
         None => (String::new(), url),
