@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use mufakat::cli::{self, Cli};
 use mufakat::config;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, ParseError};
 
 /// A node allocates and frees small pieces by the million. The allocator of the system spent a quarter of a node's
 /// time on that.
@@ -32,11 +32,15 @@ fn main() -> ExitCode {
     }
 }
 
+/// What is logged of the libraries unless the filter names them: errors of the NATS client library, and nothing of the
+/// Raft library. That logs an error twice a second while a quorum is missing or a node stops. We report ourselves what
+/// stops Raft.
+const OF_LIBRARIES: &str = "async_nats=error,openraft=off";
+
 /// Starts logging to stderr.
 ///
-/// The filter is `MUFAKAT_LOG`, else `RUST_LOG`. By default it passes our own messages from `info`, errors of the NATS
-/// client library, and nothing of the Raft library: that logs an error twice a second while a quorum is missing or a
-/// node stops. We report ourselves what stops Raft.
+/// The filter is `MUFAKAT_LOG`, else `RUST_LOG`, else it passes our own messages from `info`; [`OF_LIBRARIES`] comes
+/// before it.
 ///
 /// The format is one JSON object per line for a service without a terminal, and text otherwise. `MUFAKAT_LOG_FORMAT`
 /// (`text` or `json`) overrides this.
@@ -46,8 +50,8 @@ fn start_logging(is_service: bool) -> Result<(), String> {
         Some(text) => filter(&text)?,
         // This variable is for other programs too, so that a wrong value is ignored.
         None => of_variable("RUST_LOG")
-            .and_then(|text| EnvFilter::try_new(text).ok())
-            .unwrap_or_else(|| EnvFilter::new("warn,mufakat=info,async_nats=error,openraft=off")),
+            .and_then(|text| with_libraries(&text).ok())
+            .unwrap_or_else(|| with_libraries("warn,mufakat=info").expect("it is a filter")),
     };
     let on_terminal = io::stderr().is_terminal();
     let format = std::env::var("MUFAKAT_LOG_FORMAT").unwrap_or_default();
@@ -93,12 +97,33 @@ fn filter(text: &str) -> Result<EnvFilter, String> {
             return Err(refused(&format!("contains `{word}`, which is not a level")));
         }
     }
-    EnvFilter::try_new(text).map_err(|error| refused(&format!("is not a log filter: {error}")))
+    with_libraries(text).map_err(|error| refused(&format!("is not a log filter: {error}")))
+}
+
+/// What comes later wins, so that a library that is named is logged.
+fn with_libraries(text: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::try_new(format!("{OF_LIBRARIES},{text}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn libraries_are_as_quiet_as_by_default_unless_they_are_named() {
+        for (text, of_raft) in [
+            ("info", "openraft=off"),
+            ("info,mufakat::request=debug", "openraft=off"),
+            ("openraft=debug,info", "openraft=debug"),
+        ] {
+            let filter = filter(text).expect("a filter").to_string();
+            let directives: Vec<&str> = filter.split(',').collect();
+            let of_raft_found = directives.iter().filter(|one| one.starts_with("openraft"));
+            assert_eq!(of_raft_found.collect::<Vec<_>>(), [&of_raft], "{filter}");
+            assert!(directives.contains(&"async_nats=error"), "{filter}");
+            assert!(directives.contains(&"info"), "{filter}");
+        }
+    }
 
     #[test]
     fn what_would_log_nothing_is_refused() {
