@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fmt, fs, io};
 
 use async_nats::{ConnectOptions, ServerAddr};
+use nkeys::KeyPair;
 use serde::Deserialize;
 
 use crate::broker::pem::{self, PemError};
@@ -150,6 +151,9 @@ pub enum NatsOptionsError {
         path: PathBuf,
         reason: io::Error,
     },
+    /// The text is not repeated, since it may be a seed all but for a letter.
+    #[error("--nats-nkey or NATS_NKEY: {}: holds no seed of an NKey", path.display())]
+    Seed { path: PathBuf },
     #[error(transparent)]
     Secret(#[from] ConfigError),
     #[error(transparent)]
@@ -265,7 +269,9 @@ impl NatsOptions {
             options = options.token(token.clone());
         }
         if let Some(path) = &self.nkey {
-            options = options.nkey(read("the NKey seed", path)?);
+            let seed = read("the NKey seed", path)?;
+            KeyPair::from_seed(&seed).map_err(|_| NatsOptionsError::Seed { path: path.clone() })?;
+            options = options.nkey(seed);
         }
         if let Some(path) = &self.creds {
             // The library's parser wants the last line ended.
@@ -284,8 +290,10 @@ impl NatsOptions {
         }
         match (&self.cert, &self.key) {
             (Some(cert), Some(key)) => {
-                pem::check_certificates("--nats-cert or NATS_CERT", cert)?;
-                pem::check_key("--nats-key or NATS_KEY", key)?;
+                pem::check_identity(
+                    ("--nats-cert or NATS_CERT", cert),
+                    ("--nats-key or NATS_KEY", key),
+                )?;
                 let options = options.add_client_certificate(cert.clone(), key.clone());
                 Ok(options.require_tls(true))
             }

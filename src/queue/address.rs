@@ -154,8 +154,10 @@ impl RedisAddress {
             pem::check_certificates("--redis-ca or REDIS_CA", ca)?;
         }
         if let Some((cert, key)) = &self.tls.identity {
-            pem::check_certificates("--redis-cert or REDIS_CERT", cert)?;
-            pem::check_key("--redis-key or REDIS_KEY", key)?;
+            pem::check_identity(
+                ("--redis-cert or REDIS_CERT", cert),
+                ("--redis-key or REDIS_KEY", key),
+            )?;
         }
         match self.seeds()? {
             Some(seeds) => seeds
