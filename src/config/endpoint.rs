@@ -26,7 +26,8 @@ pub struct TlsFiles {
 impl Endpoint {
     /// Accepts NATS servers, separated by commas: `[scheme://][user:password@]host[:port]`.
     pub(super) fn nats(text: &str) -> Result<Self, String> {
-        for server in text.split(',') {
+        let servers: Vec<&str> = text.split(',').map(str::trim).collect();
+        for server in &servers {
             let (scheme, rest) = server.split_once("://").unwrap_or(("nats", server));
             if !["nats", "tls", "ws", "wss"].contains(&scheme) {
                 return Err(format!(
@@ -37,7 +38,7 @@ impl Endpoint {
             authority(rest, "nats://127.0.0.1:4222")?;
         }
         Ok(Self {
-            text: text.to_owned(),
+            text: servers.join(","),
             separator: Some(','),
         })
     }
@@ -267,6 +268,7 @@ mod tests {
             "nats://a:4222",
             "a",
             "a:4222,b:4223",
+            "nats://a:4222, nats://b:4222",
             "tls://u:p@[::1]:4222",
             "nats://h/",
             "wss://h",
@@ -317,6 +319,8 @@ mod tests {
             .expect("valid")
             .to_string();
         assert_eq!(shown, "nats://***@a:1,***@b");
+        let spaced = Endpoint::nats(" a:1 , tls://b").expect("valid");
+        assert_eq!(spaced.expose(), "a:1,tls://b");
         let shown = Endpoint::redis("redis+sentinel://u:pw@a,b/m?sentinel_password=pw")
             .expect("valid")
             .to_string();
