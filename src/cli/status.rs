@@ -8,7 +8,7 @@ use clap::Args;
 use futures_util::future::join_all;
 use serde::Serialize;
 
-use crate::cli::output::write_out;
+use crate::cli::output::{clear_screen, write_out};
 use crate::cli::reader::while_read;
 use crate::cli::{Connection, ExitStatus, Failure, node_id, target};
 use crate::client::Client;
@@ -19,8 +19,6 @@ use crate::protocol::status::{DurabilitySource, RedisState, Status};
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// How long a node may take to answer; one that takes longer counts as silent.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
-/// Clears the terminal and goes to its first line.
-const CLEAR: &str = "\x1b[2J\x1b[H";
 
 /// Show the state of all nodes, or of one
 ///
@@ -85,7 +83,7 @@ pub(super) async fn status(args: &StatusArgs) -> Result<ExitStatus, Failure> {
     let watched = while_read(async {
         loop {
             if !connection.json && std::io::stdout().is_terminal() {
-                write_out(CLEAR.to_owned())?;
+                clear_screen()?;
             }
             if !show(args, &client).await? {
                 return Ok(());
