@@ -266,7 +266,7 @@ impl QueueService {
 
     fn push(&self, push: Push, origin: &Origin<'_>) -> Result<(), Refusal> {
         if let Some(wanted) = push.require_durability {
-            let reached = self.0.store_status(&push.topic)?.durability;
+            let reached = self.0.route(&push.topic)?.status().durability;
             if reached.rank() < wanted.rank() {
                 return Err(confirming::unavailable(wanted, reached));
             }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::running::refusal_of;
 use super::{Shared, lock, reconfiguring};
 use crate::protocol::Refusal;
 use crate::protocol::error::{Code, ErrorReply};
@@ -19,10 +20,11 @@ impl Shared {
         })
     }
 
-    /// What is known of the server that has a topic.
-    pub(super) fn store_status(&self, topic: &str) -> Result<Arc<RedisStatus>, Refusal> {
+    /// The way to the server that has a topic.
+    pub(super) fn route(&self, topic: &str) -> Result<Route, Refusal> {
         let keyspace = self.keyspace().ok_or_else(reconfiguring)?;
-        Ok(self.store()?.status_for(&keyspace.of_topic(topic)[0]))
+        let route = self.store()?.route(&keyspace.of_topic(topic)[0]);
+        Ok(route.map_err(|error| refusal_of(&error))?)
     }
 
     /// Runs a script on a topic's keys, with arguments that begin with those of `caller`, and returns the
