@@ -35,10 +35,16 @@ impl QueueService {
                 return;
             };
             let done = tokio::time::timeout_at(deadline, shared.done_by(admin, &to)).await;
-            let result = done.unwrap_or_else(|_| {
+            let mut result = done.unwrap_or_else(|_| {
                 let message = "the deadline passed while the request was running";
                 Err(ErrorReply::new(Code::Indeterminate, message).into())
             });
+            if let (Err(refusal), true) = (&mut result, timing.0.only_reads())
+                && refusal.code == Code::Indeterminate
+            {
+                // It changes nothing, done or not.
+                **refusal = ErrorReply::new(Code::Timeout, std::mem::take(&mut refusal.message));
+            }
             let result = result.as_ref().map_err(|refusal| &**refusal);
             shared.parts.answers.answer(&to, timing, result);
         });
