@@ -45,7 +45,6 @@ scripts! {
     Redrive: "scripts" "redrive";
     Purge: "scripts" "purge";
     Inspect: "scripts" "inspect";
-    FindDead: "scripts" "find_dead";
     /// Keeps what a write of a cached key leaves.
     CacheKeep: "../cache/scripts" "keep";
     /// Says what is kept of a cached key.

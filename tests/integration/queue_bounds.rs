@@ -74,7 +74,7 @@ impl Topic {
         reply.outcome().expect("an outcome").expect("not fenced")
     }
 
-    async fn run(&self, script: Script, own: &[&str]) -> Done {
+    pub async fn run(&self, script: Script, own: &[&str]) -> Done {
         let mut args = Caller::default().args();
         for arg in own {
             args.text(arg);
@@ -142,13 +142,32 @@ impl Topic {
         contains: &str,
         from: &[u64; 2],
     ) -> (u64, [u64; 2]) {
-        let [at, seq] = from.map(|number| number.to_string());
-        let own = [mode, most, contains, "0", "0", "0", &at, &seq, "0"];
-        let mut done = self.run(Script::Redrive, &own).await;
+        let from = [from[0], from[1], 0];
+        let (moved, [at, seq, _]) = self.redrive_some((mode, most, contains), from, &[]).await;
+        (moved, [at, seq])
+    }
+
+    /// The same of those with these ids, up to a time of death.
+    async fn redrive_some(
+        &self,
+        (mode, most, contains): (&str, &str, &str),
+        from: [u64; 3],
+        ids: &[&str],
+    ) -> (u64, [u64; 3]) {
+        let [at, seq, until] = from.map(|number| number.to_string());
+        let count = ids.len().to_string();
+        let place = [&*at, &*seq, &*until, &*count];
+        let own = [
+            &[mode, most, contains, "0", "0", "0"],
+            &place[..],
+            ids,
+            &["0"],
+        ];
+        let mut done = self.run(Script::Redrive, &own.concat()).await;
         let moved = done.number().expect("a count");
         done.number().expect("how many are dead");
         done.list().expect("what is shown");
-        (moved, [(); 2].map(|()| done.number().expect("a place")))
+        (moved, [(); 3].map(|()| done.number().expect("a place")))
     }
 }
 
@@ -286,6 +305,57 @@ async fn queue_redrive_looks_at_a_bounded_number_of_failures_in_one_call() {
         (3_000, [0; 2])
     );
     assert_eq!(topic.redrive("1", "20", "", &[0; 2]).await, (20, [0; 2]));
+}
+
+#[tokio::test]
+async fn queue_redrive_by_ids_looks_at_a_bounded_number_of_messages_in_one_call() {
+    let mut topic = Topic::start().await;
+    let mut each: Vec<Message> = small(3_000);
+    for message in each.iter_mut().step_by(2) {
+        message.id = Some("same".to_owned());
+        message.dedup_ms = Some(0);
+    }
+    for part in each.chunks(1_000) {
+        topic.push(part).await;
+        topic.bury(1_000, "no").await;
+        topic.pass(1);
+    }
+    let ids = ["same", "seq-2", "seq-3"];
+    for mode in ["1", "0"] {
+        let (mut calls, mut found, mut from) = (0, 0, [0; 3]);
+        loop {
+            let wanted = (mode, "1000", "");
+            let (count, next) = topic.redrive_some(wanted, from, &ids).await;
+            assert!(count <= 501, "{count} in one call");
+            (calls, found) = (calls + 1, found + count);
+            if next[1] == 0 {
+                break;
+            }
+            from = next;
+        }
+        assert_eq!(found, 1_501, "the third has an id of its own");
+        assert!(calls <= 4, "{calls}");
+    }
+    assert_eq!(topic.counts().await, [1_501, 0, 0, 1_499]);
+    let popped = topic.pop(&[(5, 60_000, BYTES)]).await;
+    assert_eq!(seqs(&popped), [1, 2, 3, 5, 7]);
+}
+
+#[tokio::test]
+async fn queue_redrive_moves_none_that_died_after_it_had_begun() {
+    let mut topic = Topic::start().await;
+    topic.push(&small(6)).await;
+    topic.bury(6, "no").await;
+    let wanted = ("0", "4", "");
+    let (moved, next) = topic.redrive_some(wanted, [0; 3], &[]).await;
+    assert_eq!(moved, 4);
+    topic.pass(1);
+    topic.bury(4, "again").await;
+    let (moved, next) = topic.redrive_some(wanted, next, &[]).await;
+    assert_eq!((moved, &next[..2]), (2, &[0; 2][..]));
+    assert_eq!(topic.counts().await, [2, 0, 0, 4]);
+    let (count, _) = topic.redrive_some(("1", "100", ""), next, &[]).await;
+    assert_eq!(count, 0, "what died before that time is ready");
 }
 
 #[tokio::test]

@@ -185,7 +185,7 @@ impl Pair {
             }
             1 if self.dice.below(4) == 0 => {
                 let mut args = Args::default();
-                for arg in ["0", "1000", "", "0", "0", "0", "0", "0", "0"] {
+                for arg in ["0", "1000", "", "0", "0", "0", "0", "0", "0", "0", "0"] {
                     args.text(arg);
                 }
                 let moved = self.run(Script::Redrive, args).await.number();
