@@ -18,20 +18,20 @@ use crate::wait;
 const TOPIC: &str = "a";
 const DAY_MS: u64 = 86_400_000;
 
-struct Topic {
+pub struct Topic {
     _server: RedisServer,
     _keep: watch::Sender<bool>,
     store: Store,
-    raw: redis::Connection,
-    keys: Vec<String>,
+    pub raw: redis::Connection,
+    pub keys: Vec<String>,
     now_ms: u64,
 }
 
 /// A pop: how many, visibility, bytes.
-type Pop = (u64, u64, u64);
+pub type Pop = (u64, u64, u64);
 
 impl Topic {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let server = RedisServer::start().await;
         let (keep, shutdown) = watch::channel(false);
         let store = Store::start(server.address(), shutdown).expect("an address");
@@ -52,7 +52,7 @@ impl Topic {
         topic
     }
 
-    fn pass(&mut self, ms: u64) {
+    pub fn pass(&mut self, ms: u64) {
         self.now_ms += ms;
         let () = self
             .raw
@@ -60,7 +60,7 @@ impl Topic {
             .expect("Redis answers");
     }
 
-    fn set(&mut self, setting: &str, value: &str) {
+    pub fn set(&mut self, setting: &str, value: &str) {
         let () = self
             .raw
             .hset(&self.keys[11], setting, value)
@@ -83,7 +83,7 @@ impl Topic {
         self.call(script, &args).await
     }
 
-    async fn batch(
+    pub async fn batch(
         &self,
         nacks: &[Receipt],
         (reason, pushes): (&str, &[Message]),
@@ -103,16 +103,16 @@ impl Topic {
         BatchReply::read(done).expect("a reply of a batch")
     }
 
-    async fn push(&self, messages: &[Message]) -> BatchReply {
+    pub async fn push(&self, messages: &[Message]) -> BatchReply {
         self.batch(&[], ("", messages), &[]).await
     }
 
-    async fn pop(&self, pops: &[Pop]) -> BatchReply {
+    pub async fn pop(&self, pops: &[Pop]) -> BatchReply {
         self.batch(&[], ("", &[]), pops).await
     }
 
     /// Sends the first that are ready to the dead state, all in one call.
-    async fn bury(&self, count: u64, reason: &str) {
+    pub async fn bury(&self, count: u64, reason: &str) {
         let popped = self.pop(&[(count, 60_000, BYTES)]).await.popped;
         assert_eq!(popped.len() as u64, count);
         let receipts: Vec<Receipt> = popped.iter().map(|message| receipt(message.seq)).collect();
@@ -120,7 +120,7 @@ impl Topic {
     }
 
     /// Ready, delayed, in flight, dead.
-    async fn counts(&self) -> [u64; 4] {
+    pub async fn counts(&self) -> [u64; 4] {
         let mut done = self.run(Script::Inspect, &["", "0", "0", "0"]).await;
         done.number().expect("the time");
         [(); 4].map(|()| done.number().expect("a count"))
@@ -171,13 +171,13 @@ impl Topic {
     }
 }
 
-const BYTES: u64 = 1 << 20;
+pub const BYTES: u64 = 1 << 20;
 
 fn token() -> String {
     Receipt::token(TOPIC, 1)
 }
 
-fn receipt(seq: u64) -> Receipt {
+pub fn receipt(seq: u64) -> Receipt {
     Receipt {
         seq,
         delivery: 1,
@@ -185,11 +185,11 @@ fn receipt(seq: u64) -> Receipt {
     }
 }
 
-fn small(count: usize) -> Vec<Message> {
+pub fn small(count: usize) -> Vec<Message> {
     vec![Message::new(Value::text("x")); count]
 }
 
-fn seqs(reply: &BatchReply) -> Vec<u64> {
+pub fn seqs(reply: &BatchReply) -> Vec<u64> {
     reply.popped.iter().map(|message| message.seq).collect()
 }
 
@@ -211,14 +211,14 @@ async fn queue_one_call_passes_over_a_bounded_number_of_expired_messages() {
         let reply = topic.pop(&[(1, 60_000, BYTES)]).await;
         calls += 1;
         let ended = before - topic.counts().await[0];
-        assert!(ended <= 1_501, "{ended} in one call");
+        assert!(ended <= 3_001, "{ended} in one call");
         if reply.pops_left == 0 {
             break reply;
         }
         assert_eq!((reply.pops_left, reply.popped.len()), (1, 0));
     };
     assert_eq!(seqs(&popped), [4_001]);
-    assert!(calls > 2, "{calls}");
+    assert!(calls > 1, "{calls}");
     assert_eq!(topic.counts().await, [0, 0, 1, 0]);
 }
 
