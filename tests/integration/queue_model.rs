@@ -241,6 +241,7 @@ impl Pair {
         states.rotate_left(first);
         let mut args = Args::default();
         args.number(100_000);
+        args.number(0);
         args.number(states.len() as u64);
         for state in &states {
             args.text(state);

@@ -168,10 +168,11 @@ impl Shared {
     }
 
     async fn purge(self: &Arc<Self>, topic: &Arc<str>, states: &[State]) -> Result<Body, Refusal> {
-        let mut count = 0;
+        let (mut count, mut groups_scanned) = (0, "0".to_owned());
         loop {
             let mut args = Args::default();
             args.number(PURGE_STEP);
+            args.text(&groups_scanned);
             args.number(states.len() as u64);
             for state in states {
                 args.text(state.name());
@@ -182,6 +183,8 @@ impl Shared {
             if more_left == 0 {
                 return Ok(Body::Purged(Purged { count }));
             }
+            let scanned = done.rest.next().and_then(|scanned| scanned.text());
+            groups_scanned = scanned.ok_or_else(nonsense)?;
         }
     }
 }
