@@ -95,15 +95,15 @@ impl Batch {
         Batch(caller.args())
     }
 
-    /// A call that carries nothing: what is due happens.
-    pub fn nothing(caller: Caller) -> Self {
-        let mut batch = Batch::new(caller);
+    /// The own arguments of a call that carries nothing: what is due happens.
+    pub fn nothing() -> Args {
+        let mut batch = Batch(Args::default());
         batch.acks("", std::iter::empty());
         batch.nacks(std::iter::empty());
         batch.extends(std::iter::empty());
         batch.pushes(&[]);
         batch.pops(std::iter::empty());
-        batch
+        batch.0
     }
 
     pub fn acks<'a>(&mut self, topic: &str, receipts: impl ExactSizeIterator<Item = &'a Receipt>) {

@@ -48,19 +48,13 @@ if ack_count > 0 then
     if is_done[id] == token then
       result = 2
     elseif deliveries then
-      if spare and (has_info == 'i' or not call('ZSCORE', LEASED, id)) then
-        result = 3
-      else
-        is_done[id] = token
-        done[#done + 1] = id
-        if has_info == 'i' then
-          with_info[#with_info + 1] = id
-        end
-        if not spare then
-          remember_ack(id, token, deliveries, has_info, bits)
-        end
-        result = 1
+      is_done[id] = token
+      done[#done + 1] = id
+      if has_info == 'i' then
+        with_info[#with_info + 1] = id
       end
+      remember_ack(id, token, deliveries, has_info, bits)
+      result = 1
     else
       result = is_acked(id, token, delivery) and 2 or 0
     end
@@ -91,8 +85,6 @@ if ack_count > 0 then
       variadic('BITFIELD', key, sets)
       call('PEXPIRE', key, ACKED_MS)
     end
-    if not spare then
-      call('HINCRBY', META, 'acked', text(#done))
-    end
+    call('HINCRBY', META, 'acked', text(#done))
   end
 end

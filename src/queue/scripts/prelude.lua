@@ -6,7 +6,7 @@
 -- ARGV[1]       epoch of the owner; a lower one than the stored is refused
 -- ARGV[2]       operation sequence that the owner knows to be acknowledged; a lower stored one is a loss
 -- ARGV[3]       sequence number that is taken at least, after a loss
--- ARGV[4]       1: only commands that a Redis without memory takes
+-- ARGV[4]       1: Redis has no memory; what makes room is done all the same
 -- ARGV[5]       1: the bytes of the topic's bodies are counted
 -- ARGV[6..]     by transition
 --
@@ -75,8 +75,11 @@ local touched = false
 -- To be called before the first write. It is one that a Redis without memory refuses, so that
 -- nothing is done by halves; but not behind a removal: Redis lets a script that has written go on.
 local function touch()
-  if not touched and not spare then
+  if not touched then
     touched = true
+    if spare then
+      call('HDEL', META, '-')
+    end
     opseq = opseq + 1
     call('HSET', META, 'epoch', ARGV[1], 'opseq', text(opseq), 'now', now_text)
   end
@@ -125,10 +128,9 @@ local function length_of(id)
   return counts_bytes and call('HSTRLEN', BODY, id) or 0
 end
 
--- Bodies came, or are gone. A Redis without memory writes no numbers: what goes then is counted until the
--- topic is empty.
+-- Bodies came, or are gone.
 local function add_bytes(more)
-  if counts_bytes and more ~= 0 and not spare then
+  if counts_bytes and more ~= 0 then
     kept_bytes = math.max(0, kept_bytes + more)
     if more < 0 and call('HLEN', BODY) == 0 then
       kept_bytes = 0

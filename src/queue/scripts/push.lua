@@ -10,11 +10,9 @@
 --   for each of a request that does not fit in the topic, -1
 local push_results = {}
 local push_count = take_number()
-if not spare then
-  -- After what ends messages, since a receipt is good as long as nobody else got its message; before what takes their
-  -- places and ids.
-  sweep()
-end
+-- After what ends messages, since a receipt is good as long as nobody else got its message; before what takes their
+-- places and ids.
+sweep()
 if push_count > 0 then
   touch()
   local bodies, came, ready, length = {}, 0, {}, nil

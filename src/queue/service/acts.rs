@@ -14,6 +14,7 @@ use crate::protocol::queue::{
 };
 use crate::protocol::{Refusal, ReplyTo};
 use crate::queue::script::{Args, Caller, Denied, Done, Reply, Script, Stored};
+use crate::queue::store::CallError;
 
 /// Messages that one call of a purge removes: Redis does nothing else meanwhile.
 const PURGE_STEP: u64 = 1_000;
@@ -103,9 +104,7 @@ impl Shared {
             noted.map_err(|error| refusal_of(&error))?;
         }
         let caller = self.caller(topic, &placement);
-        let done = self
-            .run_script(topic, script, (caller, caller.with(own)))
-            .await?;
+        let done = self.run_script(topic, script, (caller, own)).await?;
         self.note_done(topic, (done.opseq, done.seq, done.bytes));
         // What it made ready may be what a pop waits for.
         if let Some(waiting) = lock(&self.topics).get_mut(topic) {
@@ -115,16 +114,29 @@ impl Shared {
         Ok(done)
     }
 
+    /// Runs a script with these arguments of its own.
     pub(super) async fn run_script(
         &self,
         topic: &Arc<str>,
         script: Script,
-        (caller, args): (Caller, Args),
+        (caller, own): (Caller, Args),
     ) -> Result<Done, Refusal> {
         let keyspace = self.keyspace().ok_or_else(reconfiguring)?;
         let keys = keyspace.of_topic(topic);
         self.store()?;
-        let called = self.call((topic, &keys), caller, (script, &args.0)).await;
+        let run = async |caller: Caller| {
+            let args = caller.with(own.clone()).0;
+            self.call((topic, &keys), caller, (script, &args), None)
+                .await
+        };
+        let mut called = run(caller).await;
+        if script.makes_room() && matches!(called, Err(CallError::OutOfMemory)) {
+            let spare = Caller {
+                spare: true,
+                ..caller
+            };
+            called = run(spare).await;
+        }
         let (reply, _) = called.map_err(|error| refusal_of(&error))?;
         match reply.outcome() {
             Some(Ok(done)) => Ok(done),
