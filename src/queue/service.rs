@@ -103,6 +103,8 @@ struct Shared {
     road: OnceLock<Arc<dyn Road>>,
     recent: Mutex<Recent>,
     scrapes: Scrapes,
+    /// When the clock of Redis was last warned of; 0: never.
+    clock_warned_ms: AtomicU64,
 }
 
 /// A topic while there is something to do or to wait for.
@@ -205,6 +207,7 @@ impl QueueService {
             road: OnceLock::new(),
             recent: Mutex::default(),
             scrapes: Scrapes::default(),
+            clock_warned_ms: AtomicU64::new(0),
         }))
     }
 

@@ -386,7 +386,8 @@ async fn queue_a_topic_far_above_its_limit_comes_down_to_it_and_takes_pushes_mea
 async fn queue_the_oldest_message_is_the_one_pushed_first_wherever_it_stands() {
     let mut topic = Topic::start().await;
     assert_eq!(topic.oldest_ms().await, None);
-    topic.push(&small(1)).await;
+    let reply = topic.push(&small(1)).await;
+    assert!(reply.clock_behind_ms > DAY_MS / 2, "it stands still");
     topic.pass(1_000);
     topic.push(&small(1)).await;
     topic.pass(500);

@@ -225,6 +225,8 @@ pub struct BatchReply {
     pub buried: Vec<(u64, String)>,
     /// Perhaps more is due than a call deals with.
     pub more_due: bool,
+    /// How far the server's clock was set back behind the newest time that the topic has seen.
+    pub clock_behind_ms: u64,
 }
 
 impl BatchReply {
@@ -268,6 +270,7 @@ impl BatchReply {
             popped,
             buried,
             more_due: done.number()? == 1,
+            clock_behind_ms: done.number()?,
         })
     }
 }

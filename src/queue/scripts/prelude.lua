@@ -64,7 +64,8 @@ end
 seq = math.max(seq, tonumber(ARGV[3]))
 local time = call('TIME')
 -- Never earlier than any call before: the server's clock may be set back.
-local now = math.max(time[1] * 1000 + math.floor(time[2] / 1000), tonumber(meta[4] or 0))
+local clock = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = math.max(clock, tonumber(meta[4] or 0))
 local now_text = text(now)
 local used, paused, ghosts = meta[5] or '', meta[6], tonumber(meta[7] or 0)
 local spare = ARGV[4] == '1'

@@ -1,6 +1,7 @@
 //! The tasks of a topic: calls to Redis, and the time of those that wait.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::json;
@@ -21,6 +22,9 @@ const RUNNERS_MAX: usize = 2;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Said to requests whose time is over while Redis does other things, or nothing.
 const TOO_LATE: &str = "Redis did not answer in time";
+/// A clock of Redis that is further behind is warned of, so often: no setting of it by a time service makes up more.
+const CLOCK_BEHIND_MS: u64 = 1_000;
+const CLOCK_WARNED_EVERY_MS: u64 = 60_000;
 /// Words of the broker that nobody got an answer, not yet looked at.
 const GONE_MAX: usize = 4_096;
 
@@ -221,6 +225,9 @@ impl Shared {
         (mut reply, route): (BatchReply, Route),
     ) {
         self.note_done(name, (reply.opseq, reply.seq, reply.bytes));
+        if reply.clock_behind_ms > CLOCK_BEHIND_MS {
+            self.warn_of_clock(name, reply.clock_behind_ms);
+        }
         let buried = std::mem::take(&mut reply.buried);
         let died = buried.len() as u64;
         let (told, some_missed) = {
@@ -239,6 +246,21 @@ impl Shared {
         if some_missed {
             // However many short calls it takes to get to them.
             self.refuse_late(name, time::now());
+        }
+    }
+
+    /// Once in a while: the clock is that of many topics.
+    fn warn_of_clock(&self, name: &Arc<str>, behind_ms: u64) {
+        let (last, now_ms) = (&self.clock_warned_ms, self.now_ms().max(1));
+        let before = last.load(Ordering::Relaxed);
+        if before == 0 || now_ms - before >= CLOCK_WARNED_EVERY_MS {
+            last.store(now_ms, Ordering::Relaxed);
+            tracing::warn!(
+                topic = %name,
+                behind_ms,
+                "the clock of Redis was set back: until it has caught up, no visibility, delay, \
+                 lifetime or deduplication window of this topic ends"
+            );
         }
     }
 
