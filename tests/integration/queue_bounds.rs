@@ -69,7 +69,7 @@ impl Topic {
 
     async fn call(&self, script: Script, args: &[bytes::Bytes]) -> Done {
         let route = self.store.route(&self.keys[0]).expect("connected");
-        let reply = route.run(script, &self.keys, args).await;
+        let reply = route.run(script, &self.keys, args, None).await;
         let reply = reply.expect("Redis answers");
         reply.outcome().expect("an outcome").expect("not fenced")
     }

@@ -10,9 +10,10 @@ use tokio::sync::watch;
 use super::{Known, QueueService, Shared, Ticket, Topic, lock, reconfiguring};
 use crate::broker::{SharedBroker, SubscribeError};
 use crate::protocol::error::{Code, ErrorReply, Outcome};
+use crate::protocol::queue::Receipt;
 use crate::queue::owner::Call;
 use crate::queue::script::{BatchReply, Caller, Denied, Reply, Script};
-use crate::queue::store::{CallError, Route};
+use crate::queue::store::{CallError, Late, Route};
 use crate::stats::TopicStats;
 use crate::time::{self, Instant};
 
@@ -111,16 +112,17 @@ impl Shared {
     }
 
     async fn execute(
-        &self,
+        self: &Arc<Self>,
         name: &Arc<str>,
         call: &mut Call<Ticket>,
         (keys, caller): (&[String], Caller),
     ) -> Result<(Reply, Route), CallError> {
         let args = call.args(name, caller).into_args().0;
         let began = time::now();
+        let late = self.late(name, call);
         let execution = async {
             self.note_topic(name).await?;
-            self.call((name, keys), caller, (Script::Batch, &args))
+            self.call((name, keys), caller, (Script::Batch, &args), late.as_ref())
                 .await
         };
         let result = self.meanwhile(name, call, execution).await;
@@ -146,8 +148,31 @@ impl Shared {
             ..caller
         };
         let args = call.args(name, spare).into_args().0;
-        let execution = self.call((name, keys), spare, (Script::Batch, &args));
+        // Nothing is handed out.
+        let execution = self.call((name, keys), spare, (Script::Batch, &args), None);
         self.meanwhile(name, call, execution).await
+    }
+
+    /// Hands back what a call handed out whose answer came after its pops had been told that there was none.
+    fn late(self: &Arc<Self>, name: &Arc<str>, call: &Call<Ticket>) -> Option<Late> {
+        let tokens = call.tokens();
+        if tokens.is_empty() {
+            return None;
+        }
+        let (shared, name) = (self.clone(), name.clone());
+        Some(Arc::new(move |reply: Reply| {
+            let done = reply.outcome().and_then(Result::ok);
+            let popped = done.and_then(BatchReply::read).map(|reply| reply.popped);
+            let receipts = popped.iter().flatten().map(|message| Receipt {
+                seq: message.seq,
+                delivery: message.deliveries,
+                token: tokens[message.pop].clone(),
+            });
+            let receipts: Vec<Receipt> = receipts.collect();
+            if !receipts.is_empty() {
+                shared.hand_back(&name, receipts);
+            }
+        }))
     }
 
     /// Waits for a call. If it takes long, requests are answered when their time is over, though what becomes of them
