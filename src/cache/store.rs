@@ -94,7 +94,7 @@ impl Shared {
             args.number(route.number());
             args.number(self.count.load(Ordering::Acquire));
             args.0.extend_from_slice(&rest.0);
-            match route.run(script, &keys, &args.0).await {
+            match route.run(script, &keys, &args.0, None).await {
                 Err(CallError::Moved) if self.redis.settle(began).await => {}
                 Err(error) => return Err(error),
                 Ok(reply) => {

@@ -45,13 +45,20 @@ scripts! {
     Redrive: "scripts" "redrive";
     Purge: "scripts" "purge";
     Inspect: "scripts" "inspect";
-    FindDead: "scripts" "find_dead";
     /// Keeps what a write of a cached key leaves.
     CacheKeep: "../cache/scripts" "keep";
     /// Says what is kept of a cached key.
     CacheBring: "../cache/scripts" "bring";
     /// Lets cached values that match count no more.
     CacheVoid: "../cache/scripts" "void";
+}
+
+impl Script {
+    /// Whether a Redis without memory is to execute it: what makes room must go on, or memory would stay full for
+    /// ever. Of a batch only a part does, which is for its caller to choose.
+    pub fn makes_room(self) -> bool {
+        matches!(self, Script::Batch | Script::Cancel | Script::Purge)
+    }
 }
 
 /// What Redis answered.
@@ -73,7 +80,7 @@ pub struct Caller {
     pub seq_floor: u64,
     /// Losses that had been told; no script hears of it.
     pub losses: u64,
-    /// Redis has no memory: only removals.
+    /// Redis has no memory: only what makes room.
     pub spare: bool,
     /// The bytes of the topic's messages are counted.
     pub counts_bytes: bool,

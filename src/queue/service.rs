@@ -103,6 +103,8 @@ struct Shared {
     road: OnceLock<Arc<dyn Road>>,
     recent: Mutex<Recent>,
     scrapes: Scrapes,
+    /// When the clock of Redis was last warned of; 0: never.
+    clock_warned_ms: AtomicU64,
 }
 
 /// A topic while there is something to do or to wait for.
@@ -205,6 +207,7 @@ impl QueueService {
             road: OnceLock::new(),
             recent: Mutex::default(),
             scrapes: Scrapes::default(),
+            clock_warned_ms: AtomicU64::new(0),
         }))
     }
 
@@ -266,7 +269,7 @@ impl QueueService {
 
     fn push(&self, push: Push, origin: &Origin<'_>) -> Result<(), Refusal> {
         if let Some(wanted) = push.require_durability {
-            let reached = self.0.store_status(&push.topic)?.durability;
+            let reached = self.0.route(&push.topic)?.status().durability;
             if reached.rank() < wanted.rank() {
                 return Err(confirming::unavailable(wanted, reached));
             }

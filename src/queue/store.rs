@@ -25,7 +25,7 @@ mod copies;
 mod link;
 mod masters;
 
-pub use calls::CallError;
+pub use calls::{CallError, Late};
 use link::{Connected, Counts, RedisLink};
 pub use link::{RedisStatus, Server};
 use masters::{Look, Masters};

@@ -70,6 +70,45 @@ async fn queue_says_interval_when_redis_syncs_every_second() {
     queue.ok("queue.push", modest).await;
 }
 
+/// Redis executes a call that nobody waits for any more.
+#[tokio::test]
+async fn queue_what_a_call_given_up_handed_out_comes_back_at_once() {
+    let (cluster, queue) = start(1).await;
+    queue.push("a", json!(1)).await;
+    cluster.pause_redis();
+    let body = json!({"topic": "a", "consumer": "c", "visibility_ms": 600_000});
+    let answer = queue.ask("queue.pop", body).await;
+    assert_eq!(wire::code(&answer), "indeterminate", "{answer}");
+    cluster.resume_redis();
+    serves(&queue).await;
+    wait::until("it was handed out and is back", async || {
+        let popped = queue.pop("a", 1).await;
+        (popped.first()?["deliveries"] == 2).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn queue_a_demanding_push_is_not_told_of_durability_while_redis_is_away() {
+    let (mut cluster, queue) = start(1).await;
+    cluster.kill_redis();
+    let demanding = json!({"topic": "a", "payload": 1, "require_durability": "fsync"});
+    for _ in 0..3 {
+        let refused = queue.ask("queue.push", demanding.clone()).await;
+        let code = wire::code(&refused);
+        // A call that was under way is not known to have done nothing.
+        assert!(
+            ["store_unavailable", "indeterminate"].contains(&code),
+            "{refused}"
+        );
+    }
+    wait::until("the node knows", async || {
+        let refused = queue.ask("queue.push", demanding.clone()).await;
+        (wire::code(&refused) == "store_unavailable").then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn queue_raises_the_alarm_when_redis_lost_what_it_acknowledged() {
     let (cluster, queue) = start(1).await;

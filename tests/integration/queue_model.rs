@@ -37,7 +37,7 @@ impl Pair {
     async fn run(&self, script: Script, args: Args) -> mufakat::queue::script::Done {
         let all = caller().with(args);
         let route = self.store.route(&self.keys[0]).expect("connected");
-        let reply = route.run(script, &self.keys, &all.0).await;
+        let reply = route.run(script, &self.keys, &all.0, None).await;
         let reply = reply.expect("Redis answers");
         reply.outcome().expect("an outcome").expect("not fenced")
     }
@@ -45,7 +45,7 @@ impl Pair {
     async fn batch(&self, batch: Batch) -> BatchReply {
         let args = batch.into_args().0;
         let route = self.store.route(&self.keys[0]).expect("connected");
-        let reply = route.run(Script::Batch, &self.keys, &args).await;
+        let reply = route.run(Script::Batch, &self.keys, &args, None).await;
         let reply = reply.expect("Redis answers");
         let done = reply.outcome().expect("an outcome").expect("not fenced");
         BatchReply::read(done).expect("a reply of a batch")
@@ -185,7 +185,7 @@ impl Pair {
             }
             1 if self.dice.below(4) == 0 => {
                 let mut args = Args::default();
-                for arg in ["0", "1000", "", "0", "0", "0", "0", "0", "0"] {
+                for arg in ["0", "1000", "", "0", "0", "0", "0", "0", "0", "0", "0"] {
                     args.text(arg);
                 }
                 let moved = self.run(Script::Redrive, args).await.number();
@@ -241,6 +241,7 @@ impl Pair {
         states.rotate_left(first);
         let mut args = Args::default();
         args.number(100_000);
+        args.number(0);
         args.number(states.len() as u64);
         for state in &states {
             args.text(state);

@@ -27,6 +27,12 @@ async fn queue_is_emptied_by_acks_when_redis_has_no_memory() {
         queue.push("a", json!(n)).await;
     }
     let popped = queue.pop("a", 2).await;
+    let message =
+        |n: u64| json!({"payload": n, "id": n.to_string(), "group": "g", "ttl_ms": 60_000});
+    let messages: Vec<Value> = (0..6).map(message).collect();
+    let push = json!({"topic": "b", "messages": messages});
+    queue.ok("queue.push", push).await;
+    let with_options = queue.pop("b", 2).await;
     command(&mut redis, "CONFIG SET maxmemory 1");
     let refused = push_answer(&queue, "a").await;
     assert_eq!(wire::code(&refused), "store_unavailable");
@@ -45,9 +51,20 @@ async fn queue_is_emptied_by_acks_when_redis_has_no_memory() {
         let answer = queue.ok("queue.ack", ack).await;
         assert!(answer.get("messages").is_none(), "{answer}");
     }
+    let receipt = &with_options[0]["receipt"];
+    assert_eq!(queue.ack("b", receipt).await, "acked");
+    assert_eq!(queue.ack("b", receipt).await, "already_acked");
+    let cancel = json!({"topic": "b", "id": "2"});
+    assert_eq!(queue.ok("queue.cancel", cancel).await["cancelled"], true);
+    let purge = json!({"topic": "b", "states": ["ready"], "confirm": "b"});
+    assert_eq!(queue.ok("admin.queue.purge", purge).await["count"], 4);
+    assert_eq!(queue.stats("b").await["acked"], 1);
     command(&mut redis, "CONFIG SET maxmemory 0");
-    queue.push("a", json!(3)).await;
+    for topic in ["a", "b"] {
+        queue.push(topic, json!(3)).await;
+    }
     assert_eq!(queue.counts("a").await, [2, 0, 0, 0]);
+    assert_eq!(queue.counts("b").await, [1, 0, 0, 0]);
 }
 
 /// redis/redis#7105: a restart made a consumer group forget what it had delivered and acknowledged.

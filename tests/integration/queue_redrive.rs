@@ -123,7 +123,7 @@ async fn queue_redrive_to_another_topic_moves_what_was_pushed() {
         shown,
         [
             [json!("own"), json!("x"), json!({"h": "v"}), json!(1)],
-            [json!("a/2"), json!({"n": 1.0}), Value::Null, json!(1)],
+            [json!("a/2"), json!({"n": 1.0}), json!({}), json!(1)],
         ]
     );
     assert!(popped[0]["last_error"].is_null());

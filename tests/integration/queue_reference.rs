@@ -140,6 +140,7 @@ impl Model {
         let id = message.id.clone().filter(|_| message.dedup_id.is_some());
         let id = id.and_then(|id| match self.known(&id) {
             Some(of) if self.messages.contains_key(&of) => None,
+            Some(_) if till == -1 => Some((till, id)),
             Some(_) => Some((till.max(self.ids[&id].1), id)),
             None => Some((till, id)),
         });

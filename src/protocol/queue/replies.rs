@@ -146,8 +146,6 @@ pub enum ReceiptResult {
     Extended,
     /// The message is somebody else's, gone, or back in the queue.
     StaleReceipt,
-    /// Redis has no memory, and more than a removal would have to be done.
-    NotNow,
 }
 
 impl ReceiptResult {
@@ -157,7 +155,6 @@ impl ReceiptResult {
         "returned",
         "extended",
         "stale_receipt",
-        "not_now",
     ];
 
     /// The result as it stands in a reply.

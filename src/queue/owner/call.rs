@@ -13,6 +13,12 @@ impl<T> Call<T> {
         self.items.len() + self.pops.len() - self.joined.len()
     }
 
+    /// The tokens of its pops, in their order.
+    pub fn tokens(&self) -> Vec<String> {
+        let each = self.pops.iter();
+        each.map(|pop| pop.wanted.token.clone()).collect()
+    }
+
     /// The arguments of the script.
     pub fn args(&self, topic: &str, caller: Caller) -> Batch {
         let mut batch = Batch::new(caller);

@@ -95,15 +95,15 @@ impl Batch {
         Batch(caller.args())
     }
 
-    /// A call that carries nothing: what is due happens.
-    pub fn nothing(caller: Caller) -> Self {
-        let mut batch = Batch::new(caller);
+    /// The own arguments of a call that carries nothing: what is due happens.
+    pub fn nothing() -> Args {
+        let mut batch = Batch(Args::default());
         batch.acks("", std::iter::empty());
         batch.nacks(std::iter::empty());
         batch.extends(std::iter::empty());
         batch.pushes(&[]);
         batch.pops(std::iter::empty());
-        batch
+        batch.0
     }
 
     pub fn acks<'a>(&mut self, topic: &str, receipts: impl ExactSizeIterator<Item = &'a Receipt>) {
@@ -225,6 +225,8 @@ pub struct BatchReply {
     pub buried: Vec<(u64, String)>,
     /// Perhaps more is due than a call deals with.
     pub more_due: bool,
+    /// How far the server's clock was set back behind the newest time that the topic has seen.
+    pub clock_behind_ms: u64,
 }
 
 impl BatchReply {
@@ -268,6 +270,7 @@ impl BatchReply {
             popped,
             buried,
             more_due: done.number()? == 1,
+            clock_behind_ms: done.number()?,
         })
     }
 }

@@ -1,8 +1,37 @@
 -- Acknowledges messages: they are done and gone.
 --
 -- ARGV: count, then for each: sequence number, token, delivery, or 0 if the token was not made for this topic
--- Result, by runs with step 0: for each 1 (acked), 2 (was acked before), 0 (the receipt is stale) or 3 (not
---   while Redis has no memory: more than a removal is to be done)
+-- Result, by runs with step 0: for each 1 (acked), 2 (was acked before) or 0 (the receipt is stale)
+local ACKED_MS = 3600000    -- how long an acknowledgement is remembered
+local BITS = 65536          -- acknowledgements of one bitmap
+
+-- A message that was never handed out but once and had no options is remembered by a bit: it has had one receipt,
+-- which says itself that it is of this topic. The others, which may have had several receipts of one delivery, are
+-- remembered by their receipt.
+local function remember_ack(id, token, deliveries, has_info, bits)
+  if deliveries == 1 and has_info == '-' then
+    local number = tonumber(id)
+    local bit = number % BITS
+    local chunk = (number - bit) / BITS
+    local sets = bits[chunk] or {}
+    bits[chunk] = sets
+    local n = #sets
+    sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', text(bit), '1'
+  else
+    call('SET', EXTRA .. 'acked:' .. id .. ':' .. token, 1, 'PX', ACKED_MS)
+  end
+end
+
+local function is_acked(id, token, delivery)
+  if delivery == '1' then
+    local chunk = math.floor(id / BITS)
+    if call('GETBIT', EXTRA .. 'acked:' .. chunk, id % BITS) == 1 then
+      return true
+    end
+  end
+  return call('EXISTS', EXTRA .. 'acked:' .. id .. ':' .. token) == 1
+end
+
 local ack_results = {}
 local ack_count = take_number()
 if ack_count > 0 then
@@ -19,19 +48,13 @@ if ack_count > 0 then
     if is_done[id] == token then
       result = 2
     elseif deliveries then
-      if spare and (has_info == 'i' or not call('ZSCORE', LEASED, id)) then
-        result = 3
-      else
-        is_done[id] = token
-        done[#done + 1] = id
-        if has_info == 'i' then
-          with_info[#with_info + 1] = id
-        end
-        if not spare then
-          remember_ack(id, token, deliveries, has_info, bits)
-        end
-        result = 1
+      is_done[id] = token
+      done[#done + 1] = id
+      if has_info == 'i' then
+        with_info[#with_info + 1] = id
       end
+      remember_ack(id, token, deliveries, has_info, bits)
+      result = 1
     else
       result = is_acked(id, token, delivery) and 2 or 0
     end
@@ -62,8 +85,6 @@ if ack_count > 0 then
       variadic('BITFIELD', key, sets)
       call('PEXPIRE', key, ACKED_MS)
     end
-    if not spare then
-      call('HINCRBY', META, 'acked', text(#done))
-    end
+    call('HINCRBY', META, 'acked', text(#done))
   end
 end

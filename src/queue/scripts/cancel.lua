@@ -3,7 +3,7 @@
 -- ARGV: id, and the sequence number that it stands for if no push gave it, or 0
 -- Result: {'ok', operation sequence, sequence, bytes, 1 or 0}
 local function stands(id)
-  return id and call('HEXISTS', BODY, id) == 1 and not call('ZSCORE', LEASED, id) and not call('ZSCORE', DEAD, id)
+  return id and is_kept(id) and not call('ZSCORE', LEASED, id) and not call('ZSCORE', DEAD, id)
 end
 -- The name is free again: what was taken back was never delivered.
 local function free(name, id)
@@ -18,6 +18,7 @@ local function take_back(id)
   remove(id, info)
   free(info.i, id)
   free(info.k, id)
+  trim()
 end
 local name, number = take(), take()
 local cancelled = 0

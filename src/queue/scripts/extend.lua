@@ -17,4 +17,3 @@ for i = 1, extend_count do
     extend_results[i] = now + visibility
   end
 end
-trim()

@@ -24,9 +24,6 @@ local function is_ready_or_in_flight(id)
   local due = call('ZSCORE', DELAYED, id)
   return not (due and tonumber(due) > now) and not call('ZSCORE', DEAD, id)
 end
-local function is_there(id)
-  return call('HEXISTS', BODY, id) == 1
-end
 local function note_oldest(entries, counts)
   for _, entry in ipairs(entries) do
     local number = tonumber(number_in(entry))
@@ -41,7 +38,7 @@ elseif ready + in_flight > 0 then
   for priority in string.gmatch(used, '%d') do
     note_oldest(call('LRANGE', KEYS[14 + priority], 0, OLD_MAX - 1), message_at)
   end
-  note_oldest(call('ZRANGE', LEASED, 0, OLD_MAX - 1), is_there)
+  note_oldest(call('ZRANGE', LEASED, 0, OLD_MAX - 1), is_kept)
 end
 local oldest_body = oldest and call('HGET', BODY, text(oldest))
 local oldest_at = oldest_body and tonumber(string.sub(oldest_body, 1, 13)) or 0

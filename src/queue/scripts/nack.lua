@@ -49,4 +49,3 @@ for i = nack_count, 1, -1 do
     end
   end
 end
-trim()

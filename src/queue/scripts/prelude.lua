@@ -6,7 +6,7 @@
 -- ARGV[1]       epoch of the owner; a lower one than the stored is refused
 -- ARGV[2]       operation sequence that the owner knows to be acknowledged; a lower stored one is a loss
 -- ARGV[3]       sequence number that is taken at least, after a loss
--- ARGV[4]       1: only commands that a Redis without memory takes
+-- ARGV[4]       1: Redis has no memory; what makes room is done all the same
 -- ARGV[5]       1: the bytes of the topic's bodies are counted
 -- ARGV[6..]     by transition
 --
@@ -17,14 +17,13 @@ local EXTRA = KEYS[24]
 local call, args, format = redis.call, ARGV, string.format
 local next_arg = 6
 local CHUNK = 1000          -- arguments of one variadic command; Lua's stack ends near 8,000
-local SWEEP_MAX = 500       -- expiries that one call deals with; more are found by the next
+local SWEEP_MAX = 2 * CHUNK -- expiries that one call deals with: more than one call brings; more are found by the next
 local PASSED_MAX = 1000     -- ghosts and expired messages that the pops, or the pushes, of one call pass over
-local TRIM_MAX = 1000       -- ghosts that one call takes off an end of a list
+local TRIM_MAX = 3 * CHUNK  -- ghosts that one call takes off the ends of lists of ready ones: more than it leaves there
 local HISTORY_MAX = 10      -- failures of a message that are kept, the newest
-local ACKED_MS = 3600000    -- how long an acknowledgement is remembered
-local BITS = 65536          -- acknowledgements of one bitmap
 local ENDED = '0'           -- instead of the token in a lease that its holder ended
 local LEFT = EXTRA .. 'left' -- how often a message has left a list of ready ones from within
+local STUCK = EXTRA .. 'stuck' -- groups whose next message is not found yet
 local FIRST_LEASE = ':1:0:-:' -- between token and consumer, of a message without info that never came back
 
 -- A whole number as text, as it goes into commands and replies. A number itself is printed by `redis.call`
@@ -65,7 +64,8 @@ end
 seq = math.max(seq, tonumber(ARGV[3]))
 local time = call('TIME')
 -- Never earlier than any call before: the server's clock may be set back.
-local now = math.max(time[1] * 1000 + math.floor(time[2] / 1000), tonumber(meta[4] or 0))
+local clock = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = math.max(clock, tonumber(meta[4] or 0))
 local now_text = text(now)
 local used, paused, ghosts = meta[5] or '', meta[6], tonumber(meta[7] or 0)
 local spare = ARGV[4] == '1'
@@ -74,10 +74,13 @@ local buried = {}
 local touched = false
 
 -- To be called before the first write. It is one that a Redis without memory refuses, so that
--- nothing is done by halves.
+-- nothing is done by halves; but not behind a removal: Redis lets a script that has written go on.
 local function touch()
-  if not touched and not spare then
+  if not touched then
     touched = true
+    if spare then
+      call('HDEL', META, '-')
+    end
     opseq = opseq + 1
     call('HSET', META, 'epoch', ARGV[1], 'opseq', text(opseq), 'now', now_text)
   end
@@ -126,10 +129,9 @@ local function length_of(id)
   return counts_bytes and call('HSTRLEN', BODY, id) or 0
 end
 
--- Bodies came, or are gone. A Redis without memory writes no numbers: what goes then is counted until the
--- topic is empty.
+-- Bodies came, or are gone.
 local function add_bytes(more)
-  if counts_bytes and more ~= 0 and not spare then
+  if counts_bytes and more ~= 0 then
     kept_bytes = math.max(0, kept_bytes + more)
     if more < 0 and call('HLEN', BODY) == 0 then
       kept_bytes = 0
@@ -196,10 +198,14 @@ local function number_in(entry)
   return string.match(entry, '^%d+')
 end
 
+local function is_kept(id)
+  return call('HEXISTS', BODY, id) == 1
+end
+
 -- The message that an entry stands for; nothing if it is a ghost.
 local function message_at(entry)
   local id = number_in(entry)
-  if call('HEXISTS', BODY, id) == 1 and entry == entry_now(id) then
+  if is_kept(id) and entry == entry_now(id) then
     return id
   end
 end
@@ -223,6 +229,31 @@ local function forget_left(ids)
   end
 end
 
+-- Takes ghosts off both ends of a list, so many at most; `stands` says which entries are none. Returns how many.
+local function trim_list(key, stands, most)
+  local taken = 0
+  for _, side in ipairs({{'LPOP', 0}, {'RPOP', -1}}) do
+    local entry = call('LINDEX', key, side[2])
+    while entry and taken < most and not stands(entry) do
+      touch()
+      call(side[1], key)
+      taken = taken + 1
+      entry = call('LINDEX', key, side[2])
+    end
+  end
+  return taken
+end
+
+-- Else a list of ready ones that nobody pops from would grow with every message that expires, is taken back, or comes
+-- back and is taken out.
+local function trim()
+  local taken = 0
+  for priority in string.gmatch(ghosts > 0 and used or '', '%d') do
+    taken = taken + trim_list(KEYS[14 + priority], message_at, TRIM_MAX - taken)
+  end
+  add_ghosts(-taken)
+end
+
 -- Puts a message that stands behind none of its group where it waits.
 local function place(id, info)
   if (info.due or 0) > now then
@@ -232,22 +263,31 @@ local function place(id, info)
   end
 end
 
--- A message of a group ended: the next one of the group takes its place.
+local function list_of(group)
+  return EXTRA .. 'group:' .. group
+end
+
+-- A message of a group ended: the next one of the group takes its place. Behind too many ghosts it is looked for by the
+-- next call, and the group has no first message meanwhile.
+local group_ghosts_left = PASSED_MAX
+local is_stuck = false
 local function advance_group(group)
-  local list = EXTRA .. 'group:' .. group
-  while true do
-    local id = call('LPOP', list)
+  repeat
+    local id = call('LPOP', list_of(group))
     if not id then
       call('HDEL', GROUPS, group)
       return
     end
-    if call('HEXISTS', BODY, id) == 1 then
-      local info = info_of(id)
+    if is_kept(id) then
       call('HSET', GROUPS, group, id)
-      place(id, info)
+      place(id, info_of(id))
       return
     end
-  end
+    group_ghosts_left = group_ghosts_left - 1
+  until group_ghosts_left <= 0
+  call('HSET', GROUPS, group, '')
+  call('SADD', STUCK, group)
+  is_stuck = true
 end
 
 local function is_expired(info)
@@ -292,7 +332,9 @@ local function remove(id, info)
   call('HDEL', ERRORS, id)
   forget_left({id})
   local counted = call('ZREM', DELAYED, id) + call('ZREM', DEAD, id)
-  if counted == 0 and not behind then
+  if counted == 0 and behind then
+    group_ghosts_left = group_ghosts_left - trim_list(list_of(info.g), is_kept, group_ghosts_left)
+  elseif counted == 0 then
     add_ghosts(1)
   end
   if info.dead then
@@ -418,51 +460,23 @@ local function sweep()
     variadic('ZREM', DEDUP_UNTIL, forgotten)
     for _, name in ipairs(forgotten) do
       local of = number_in(call('HGET', DEDUP, name) or '')
-      if not of or call('HEXISTS', BODY, of) == 0 then
+      if not of or not is_kept(of) then
         call('HDEL', DEDUP, name)
       end
     end
   end
-end
-
--- A message that was never handed out but once and had no options is remembered by a bit: it has had one receipt,
--- which says itself that it is of this topic. The others, which may have had several receipts of one delivery, are
--- remembered by their receipt.
-local function remember_ack(id, token, deliveries, has_info, bits)
-  if deliveries == 1 and has_info == '-' then
-    local number = tonumber(id)
-    local bit = number % BITS
-    local chunk = (number - bit) / BITS
-    local sets = bits[chunk] or {}
-    bits[chunk] = sets
-    local n = #sets
-    sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', text(bit), '1'
-  else
-    call('SET', EXTRA .. 'acked:' .. id .. ':' .. token, 1, 'PX', ACKED_MS)
-  end
-end
-
-local function is_acked(id, token, delivery)
-  if delivery == '1' then
-    local chunk = math.floor(id / BITS)
-    if call('GETBIT', EXTRA .. 'acked:' .. chunk, id % BITS) == 1 then
-      return true
+  local stuck = call('SRANDMEMBER', STUCK, SWEEP_MAX)
+  for _, group in ipairs(stuck) do
+    if group_ghosts_left <= 0 then
+      break
     end
+    touch()
+    call('SREM', STUCK, group)
+    advance_group(group)
   end
-  return call('EXISTS', EXTRA .. 'acked:' .. id .. ':' .. token) == 1
-end
-
--- The next instant at which time alone makes a message ready; 0 if there is none.
-local function next_due()
-  local first = 0
-  for _, key in ipairs({DELAYED, LEASED}) do
-    local head = call('ZRANGE', key, 0, 0, 'WITHSCORES')
-    local at = tonumber(head[2])
-    if at and (first == 0 or at < first) then
-      first = at
-    end
-  end
-  return first
+  is_stuck = #stuck > 0 and call('EXISTS', STUCK) == 1
+  some_due = some_due or is_stuck
+  trim()
 end
 
 local function ready_length()

@@ -10,11 +10,9 @@
 --   for each of a request that does not fit in the topic, -1
 local push_results = {}
 local push_count = take_number()
-if not spare then
-  -- After what ends messages, since a receipt is good as long as nobody else got its message; before what takes their
-  -- places and ids.
-  sweep()
-end
+-- After what ends messages, since a receipt is good as long as nobody else got its message; before what takes their
+-- places and ids.
+sweep()
 if push_count > 0 then
   touch()
   local bodies, came, ready, length = {}, 0, {}, nil
@@ -132,17 +130,17 @@ if push_count > 0 then
   end
 
   -- How long the id of a message that is known by something else stands for it, too: not while it stands for another
-  -- one that is there, and no shorter than it is known for one that is gone.
+  -- one that is there, and, unless until it is done, no shorter than it is known for one that is gone.
   local function id_window_of(options)
-    local of = known(options.i)
+    local window, of = window_of(options), known(options.i)
     if not of then
-      return window_of(options)
+      return window
     end
-    if of > seq_before or call('HEXISTS', BODY, text(of)) == 1 then
+    if of > seq_before or is_kept(text(of)) then
       return
     end
     local till = string.match(call('HGET', DEDUP, options.i), '-?%d+$')
-    return math.max(window_of(options), tonumber(till) - now)
+    return window < 0 and window or math.max(window, tonumber(till) - now)
   end
 
   local function keep_with_options(body, options)

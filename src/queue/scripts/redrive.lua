@@ -3,21 +3,33 @@
 --
 -- ARGV: 0 to make them ready, 1 to count, 2 to show, 3 to remove; most messages, text that the last failure
 --   must contain or '', dead since (ms, 0 for ever), how many may become ready in a second or 0, how many were
---   made ready before, the place behind which to begin (time of death and sequence number, or 0 and 0), count of
---   sequence numbers or 0 for all, the numbers; to show also: bytes at most, of which one message may have more
+--   made ready before, the place behind which to begin (time of death and sequence number, or 0 and 0), the last time
+--   of death or 0 for now, count of ids or 0 for all, the ids (of a message that was pushed without, `seq-` and its
+--   number), count of sequence numbers or 0 for all, the numbers; to show also: bytes at most, of which one message may
+--   have more
 -- Result: {'ok', operation sequence, sequence, bytes, how many, dead that are left, shown, the place behind which
---   to go on, or 0 and 0 when nothing is left to look at}; shown has for each: sequence number, what is kept of
---   it, priority, group or '', time of death
+--   to go on, or 0 and 0 when nothing is left to look at, the last time of death}; shown has for each: sequence number,
+--   what is kept of it, priority, group or '', time of death
 local LOOK_MAX = 1000       -- dead messages whose failures one call looks at
 local SAME_MAX = 20000      -- that died at one instant and are put in order; of more than these not all are
 local COUNT, MOVE, SHOW, REMOVE = '1', '0', '2', '3'
-local mode, most, contains, since, rate, moved_before, from_at, from_number, chosen_count =
+local mode, most, contains, since, rate, moved_before, from_at, from_number, last_at =
   take(), take_number(), take(), take_number(), take_number(), take_number(), take_number(), take_number(), take_number()
+if last_at == 0 then
+  last_at = now
+end
+-- The ids that are meant; nothing if all are.
+local wanted
+for _ = 1, take_number() do
+  wanted = wanted or {}
+  wanted[take()] = true
+end
+local chosen_count = take_number()
 local candidates, some_left = {}, false
 
 local function add(id, at)
   local number = tonumber(id)
-  if at >= since and (at > from_at or at == from_at and number > from_number) then
+  if at >= since and at <= last_at and (at > from_at or at == from_at and number > from_number) then
     candidates[#candidates + 1] = {id = id, at = at, number = number}
   end
 end
@@ -40,7 +52,7 @@ local function add_next()
     from = '(' .. text(from_at)
   end
   some_left = #candidates >= LOOK_MAX
-  local cut_at = not some_left and add_between(from, '+inf', LOOK_MAX)
+  local cut_at = not some_left and add_between(from, text(last_at), LOOK_MAX)
   if cut_at then
     some_left = true
     while #candidates > 0 and candidates[#candidates].at == tonumber(cut_at) do
@@ -50,7 +62,7 @@ local function add_next()
   end
 end
 
-local is_plain_count = mode == COUNT and contains == '' and chosen_count == 0
+local is_plain_count = mode == COUNT and contains == '' and not wanted and chosen_count == 0
 for _ = 1, chosen_count do
   local id = take()
   local at = call('ZSCORE', DEAD, id)
@@ -66,7 +78,23 @@ table.sort(candidates, function(a, b)
 end)
 local bytes_left = mode == SHOW and take_number() or 0
 
+-- What the first candidates that this call looks at are named.
+local function names()
+  local ids, names = {}, {}
+  for nth = 1, math.min(#candidates, LOOK_MAX) do
+    ids[nth] = candidates[nth].id
+  end
+  for nth, info in ipairs(fields(INFO, ids)) do
+    names[ids[nth]] = info and cmsgpack.unpack(info).i or 'seq-' .. ids[nth]
+  end
+  return names
+end
+local name_of = wanted and names()
+
 local function is_meant(id)
+  if wanted and not wanted[name_of[id]] then
+    return false
+  end
   if contains == '' then
     return true
   end
@@ -98,7 +126,7 @@ end
 
 local count, shown = 0, {}
 if is_plain_count then
-  count = math.min(call('ZCOUNT', DEAD, text(since), '+inf'), most)
+  count = math.min(call('ZCOUNT', DEAD, text(since), text(last_at)), most)
 end
 local last
 for nth, candidate in ipairs(candidates) do
@@ -131,4 +159,4 @@ for nth, candidate in ipairs(candidates) do
 end
 local goes_on = some_left and last
 return {'ok', opseq, seq, kept_bytes, count, call('ZCARD', DEAD), shown,
-  goes_on and text(last.at) or '0', goes_on and last.id or '0'}
+  goes_on and text(last.at) or '0', goes_on and last.id or '0', text(last_at)}

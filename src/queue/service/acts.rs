@@ -14,6 +14,7 @@ use crate::protocol::queue::{
 };
 use crate::protocol::{Refusal, ReplyTo};
 use crate::queue::script::{Args, Caller, Denied, Done, Reply, Script, Stored};
+use crate::queue::store::CallError;
 
 /// Messages that one call of a purge removes: Redis does nothing else meanwhile.
 const PURGE_STEP: u64 = 1_000;
@@ -35,10 +36,16 @@ impl QueueService {
                 return;
             };
             let done = tokio::time::timeout_at(deadline, shared.done_by(admin, &to)).await;
-            let result = done.unwrap_or_else(|_| {
+            let mut result = done.unwrap_or_else(|_| {
                 let message = "the deadline passed while the request was running";
                 Err(ErrorReply::new(Code::Indeterminate, message).into())
             });
+            if let (Err(refusal), true) = (&mut result, timing.0.only_reads())
+                && refusal.code == Code::Indeterminate
+            {
+                // It changes nothing, done or not.
+                **refusal = ErrorReply::new(Code::Timeout, std::mem::take(&mut refusal.message));
+            }
             let result = result.as_ref().map_err(|refusal| &**refusal);
             shared.parts.answers.answer(&to, timing, result);
         });
@@ -97,9 +104,7 @@ impl Shared {
             noted.map_err(|error| refusal_of(&error))?;
         }
         let caller = self.caller(topic, &placement);
-        let done = self
-            .run_script(topic, script, (caller, caller.with(own)))
-            .await?;
+        let done = self.run_script(topic, script, (caller, own)).await?;
         self.note_done(topic, (done.opseq, done.seq, done.bytes));
         // What it made ready may be what a pop waits for.
         if let Some(waiting) = lock(&self.topics).get_mut(topic) {
@@ -109,16 +114,29 @@ impl Shared {
         Ok(done)
     }
 
+    /// Runs a script with these arguments of its own.
     pub(super) async fn run_script(
         &self,
         topic: &Arc<str>,
         script: Script,
-        (caller, args): (Caller, Args),
+        (caller, own): (Caller, Args),
     ) -> Result<Done, Refusal> {
         let keyspace = self.keyspace().ok_or_else(reconfiguring)?;
         let keys = keyspace.of_topic(topic);
         self.store()?;
-        let called = self.call((topic, &keys), caller, (script, &args.0)).await;
+        let run = async |caller: Caller| {
+            let args = caller.with(own.clone()).0;
+            self.call((topic, &keys), caller, (script, &args), None)
+                .await
+        };
+        let mut called = run(caller).await;
+        if script.makes_room() && matches!(called, Err(CallError::OutOfMemory)) {
+            let spare = Caller {
+                spare: true,
+                ..caller
+            };
+            called = run(spare).await;
+        }
         let (reply, _) = called.map_err(|error| refusal_of(&error))?;
         match reply.outcome() {
             Some(Ok(done)) => Ok(done),
@@ -162,10 +180,11 @@ impl Shared {
     }
 
     async fn purge(self: &Arc<Self>, topic: &Arc<str>, states: &[State]) -> Result<Body, Refusal> {
-        let mut count = 0;
+        let (mut count, mut groups_scanned) = (0, "0".to_owned());
         loop {
             let mut args = Args::default();
             args.number(PURGE_STEP);
+            args.text(&groups_scanned);
             args.number(states.len() as u64);
             for state in states {
                 args.text(state.name());
@@ -176,6 +195,8 @@ impl Shared {
             if more_left == 0 {
                 return Ok(Body::Purged(Purged { count }));
             }
+            let scanned = done.rest.next().and_then(|scanned| scanned.text());
+            groups_scanned = scanned.ok_or_else(nonsense)?;
         }
     }
 }

@@ -85,7 +85,6 @@ impl Shared {
                         ReceiptResult::StaleReceipt,
                         ReceiptResult::Acked,
                         ReceiptResult::AlreadyAcked,
-                        ReceiptResult::NotNow,
                     ],
                 );
                 self.tell_messages(topic, &ticket, Some(results), popped);

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::running::refusal_of;
 use super::{Shared, lock, reconfiguring};
 use crate::protocol::Refusal;
 use crate::protocol::error::{Code, ErrorReply};
 use crate::queue::script::{Caller, Reply, Script};
-use crate::queue::store::{CallError, RedisStatus, Route, Store};
+use crate::queue::store::{CallError, Late, Route, Store};
 use crate::time;
 
 impl Shared {
@@ -19,19 +20,22 @@ impl Shared {
         })
     }
 
-    /// What is known of the server that has a topic.
-    pub(super) fn store_status(&self, topic: &str) -> Result<Arc<RedisStatus>, Refusal> {
+    /// The way to the server that has a topic.
+    pub(super) fn route(&self, topic: &str) -> Result<Route, Refusal> {
         let keyspace = self.keyspace().ok_or_else(reconfiguring)?;
-        Ok(self.store()?.status_for(&keyspace.of_topic(topic)[0]))
+        let route = self.store()?.route(&keyspace.of_topic(topic)[0]);
+        Ok(route.map_err(|error| refusal_of(&error))?)
     }
 
     /// Runs a script on a topic's keys, with arguments that begin with those of `caller`, and returns the
-    /// way that it took. While the topic's slot moves, the call is made again.
+    /// way that it took. While the topic's slot moves, the call is made again. An answer that comes too late goes to
+    /// `late`.
     pub(super) async fn call(
         &self,
         (topic, keys): (&str, &[String]),
         caller: Caller,
         (script, args): (Script, &[Bytes]),
+        late: Option<&Late>,
     ) -> Result<(Reply, Route), CallError> {
         let store = self.parts.redis.as_ref().ok_or(CallError::Disconnected)?;
         let began = time::now();
@@ -44,7 +48,7 @@ impl Shared {
                     return Err(CallError::Unclaimed);
                 }
             }
-            match route.run(script, keys, args).await {
+            match route.run(script, keys, args, late).await {
                 Err(CallError::Moved) if store.settle(began).await => {}
                 result => return result.map(|reply| (reply, route)),
             }

@@ -108,9 +108,9 @@ impl Shared {
         args.number(limit);
         args.number(cursor);
         args.number(self.parts.answers.payload_max() as u64 / 2);
-        let args = (Caller::READER, Caller::READER.with(args));
         let look = async || {
-            let done = self.run_script(topic, Script::Inspect, args.clone());
+            let reader = (Caller::READER, args.clone());
+            let done = self.run_script(topic, Script::Inspect, reader);
             Inspected::read(done.await?).ok_or_else(nonsense)
         };
         let found = look().await?;
@@ -119,7 +119,7 @@ impl Shared {
         }
         match self.pass_time(topic).await {
             Ok(Passed::All | Passed::Some) => look().await,
-            // Where it cannot be, as with a Redis without memory, what is there is told all the same.
+            // Where it cannot be, as with a Redis that refuses writes, what is there is told all the same.
             Ok(Passed::NotHere) | Err(_) => Ok(found),
         }
     }

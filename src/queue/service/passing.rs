@@ -34,8 +34,7 @@ impl Shared {
             return Ok(Passed::NotHere);
         }
         let caller = self.caller(topic, &placement);
-        let nothing = Batch::nothing(caller).into_args();
-        let done = self.run_script(topic, Script::Batch, (caller, nothing));
+        let done = self.run_script(topic, Script::Batch, (caller, Batch::nothing()));
         let mut reply = BatchReply::read(done.await?).ok_or_else(nonsense)?;
         self.note_done(topic, (reply.opseq, reply.seq, reply.bytes));
         let buried = std::mem::take(&mut reply.buried);

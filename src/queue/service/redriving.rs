@@ -19,7 +19,7 @@ use super::{Body, Shared, reconfiguring};
 use crate::protocol::error::{Code, ErrorReply, Outcome};
 use crate::protocol::queue::{Act, Message, Push, Pushed, Redriven};
 use crate::protocol::{Encoding, NAME_BYTES_MAX, Operation, Refusal, Tenant, reply};
-use crate::queue::script::{Args, Caller, Reply, Script, Stored};
+use crate::queue::script::{Args, Reply, Script, Stored};
 
 /// Messages that one call moves: Redis does nothing else meanwhile.
 const STEP: u64 = 1_000;
@@ -49,11 +49,14 @@ enum Mode {
     Remove,
 }
 
-/// Behind which of the dead messages, in the order in which they died, a call begins.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+/// Which of the dead messages, in the order in which they died, a call looks at.
+#[derive(Clone, Copy, Default)]
 struct Place {
+    /// Behind this one it begins.
     died_at_ms: u64,
     seq: u64,
+    /// What dies later is not meant: else a redrive would not end where messages die again at once. 0: now.
+    until_ms: u64,
 }
 
 /// What one call did.
@@ -62,15 +65,18 @@ struct Step {
     /// That are left in the dead state.
     dead: u64,
     shown: Vec<Reply>,
-    /// None: everything was looked at.
-    next: Option<Place>,
+    /// Where the next call goes on.
+    next: Place,
+    is_last: bool,
 }
 
 /// Which dead messages are meant.
 #[derive(Default)]
 struct Choice {
-    /// None: all.
-    seqs: Option<Vec<u64>>,
+    /// None given: all.
+    ids: Vec<String>,
+    /// None given: all.
+    seqs: Vec<u64>,
     reason_contains: String,
     dead_since_ms: u64,
     per_second: u64,
@@ -88,8 +94,13 @@ impl Choice {
         args.number(moved);
         args.number(from.died_at_ms);
         args.number(from.seq);
-        args.number(self.seqs.as_ref().map_or(0, |seqs| seqs.len() as u64));
-        for seq in self.seqs.iter().flatten() {
+        args.number(from.until_ms);
+        args.number(self.ids.len() as u64);
+        for id in &self.ids {
+            args.text(id);
+        }
+        args.number(self.seqs.len() as u64);
+        for seq in &self.seqs {
             args.number(*seq);
         }
         args
@@ -131,13 +142,9 @@ impl Shared {
         else {
             unreachable!("it is asked for a redrive");
         };
-        let seqs = self.dead_by_ids(topic, &ids).await?;
-        if seqs.as_ref().is_some_and(Vec::is_empty) {
-            let dead = self.stats(topic).await?.dead;
-            return Ok(Body::Redriven(Redriven { moved: 0, dead }));
-        }
         let choice = Choice {
-            seqs,
+            ids,
+            seqs: Vec::new(),
             reason_contains,
             dead_since_ms,
             per_second,
@@ -166,12 +173,14 @@ impl Shared {
         let next = Place {
             died_at_ms: done.number().ok_or_else(nonsense)?,
             seq: done.number().ok_or_else(nonsense)?,
+            until_ms: done.number().ok_or_else(nonsense)?,
         };
         Ok(Step {
             count,
             dead,
             shown,
-            next: (next != Place::default()).then_some(next),
+            next,
+            is_last: next.seq == 0,
         })
     }
 
@@ -190,17 +199,16 @@ impl Shared {
             };
             let args = choice.args(mode, most, (from, moved));
             let step = self.step(topic, args).await;
-            let Step {
-                count, dead, next, ..
-            } = step.map_err(|refusal| match mode {
+            let step = step.map_err(|refusal| match mode {
                 Mode::Count => refusal,
                 _ => after(moved, refusal),
             })?;
-            moved += count;
-            match next {
-                Some(next) if moved < limit => from = next,
-                _ => return Ok(Redriven { moved, dead }),
+            moved += step.count;
+            if step.is_last || moved >= limit {
+                let dead = step.dead;
+                return Ok(Redriven { moved, dead });
             }
+            from = step.next;
         }
     }
 
@@ -228,17 +236,22 @@ impl Shared {
                 pushed.map_err(|refusal| after(moved, refusal))?;
                 moved += count;
                 let pushed = Choice {
-                    seqs: Some(seqs),
+                    seqs,
                     ..Choice::default()
                 };
-                let args = pushed.args(Mode::Remove, count, Default::default());
+                // What was made ready meanwhile and died again is another death.
+                let died = Place {
+                    until_ms: step.next.until_ms,
+                    ..Place::default()
+                };
+                let args = pushed.args(Mode::Remove, count, (died, 0));
                 let removed = self.step(topic, args).await;
                 dead = removed.map_err(|refusal| after(moved, refusal))?.dead;
             }
-            match step.next {
-                Some(next) if moved < limit => from = next,
-                _ => return Ok(Redriven { moved, dead }),
+            if step.is_last || moved >= limit {
+                return Ok(Redriven { moved, dead });
             }
+            from = step.next;
         }
     }
 
@@ -283,38 +296,6 @@ impl Shared {
         let answer = answer.map_err(|why| ErrorReply::new(Code::Internal, why))?;
         // One that is known there already came by this very move, in an earlier try.
         answer.result.map(drop)
-    }
-
-    /// Sequence numbers of the dead messages with these ids; none when no ids are given.
-    async fn dead_by_ids(
-        self: &Arc<Self>,
-        topic: &Arc<str>,
-        ids: &[String],
-    ) -> Result<Option<Vec<u64>>, Refusal> {
-        if ids.is_empty() {
-            return Ok(None);
-        }
-        let mut chosen = Vec::new();
-        // To the end: several messages may have the same id.
-        for from in (0..).step_by(STEP as usize) {
-            let mut args = Args::default();
-            args.number(from);
-            args.number(STEP);
-            args.number(ids.len() as u64);
-            for id in ids {
-                args.text(id);
-            }
-            let args = Caller::READER.with(args);
-            let looked = self.run_script(topic, Script::FindDead, (Caller::READER, args));
-            let mut looked = looked.await?;
-            let found = looked.list().ok_or_else(nonsense)?;
-            let found = found.iter().map(Reply::number).collect::<Option<Vec<_>>>();
-            chosen.extend(found.ok_or_else(nonsense)?);
-            if looked.number() != Some(1) {
-                break;
-            }
-        }
-        Ok(Some(chosen))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The tasks of a topic: calls to Redis, and the time of those that wait.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::json;
@@ -9,9 +10,10 @@ use tokio::sync::watch;
 use super::{Known, QueueService, Shared, Ticket, Topic, lock, reconfiguring};
 use crate::broker::{SharedBroker, SubscribeError};
 use crate::protocol::error::{Code, ErrorReply, Outcome};
+use crate::protocol::queue::Receipt;
 use crate::queue::owner::Call;
 use crate::queue::script::{BatchReply, Caller, Denied, Reply, Script};
-use crate::queue::store::{CallError, Route};
+use crate::queue::store::{CallError, Late, Route};
 use crate::stats::TopicStats;
 use crate::time::{self, Instant};
 
@@ -21,6 +23,9 @@ const RUNNERS_MAX: usize = 2;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Said to requests whose time is over while Redis does other things, or nothing.
 const TOO_LATE: &str = "Redis did not answer in time";
+/// A clock of Redis that is further behind is warned of, so often: no setting of it by a time service makes up more.
+const CLOCK_BEHIND_MS: u64 = 1_000;
+const CLOCK_WARNED_EVERY_MS: u64 = 60_000;
 /// Words of the broker that nobody got an answer, not yet looked at.
 const GONE_MAX: usize = 4_096;
 
@@ -107,16 +112,17 @@ impl Shared {
     }
 
     async fn execute(
-        &self,
+        self: &Arc<Self>,
         name: &Arc<str>,
         call: &mut Call<Ticket>,
         (keys, caller): (&[String], Caller),
     ) -> Result<(Reply, Route), CallError> {
         let args = call.args(name, caller).into_args().0;
         let began = time::now();
+        let late = self.late(name, call);
         let execution = async {
             self.note_topic(name).await?;
-            self.call((name, keys), caller, (Script::Batch, &args))
+            self.call((name, keys), caller, (Script::Batch, &args), late.as_ref())
                 .await
         };
         let result = self.meanwhile(name, call, execution).await;
@@ -142,8 +148,31 @@ impl Shared {
             ..caller
         };
         let args = call.args(name, spare).into_args().0;
-        let execution = self.call((name, keys), spare, (Script::Batch, &args));
+        // Nothing is handed out.
+        let execution = self.call((name, keys), spare, (Script::Batch, &args), None);
         self.meanwhile(name, call, execution).await
+    }
+
+    /// Hands back what a call handed out whose answer came after its pops had been told that there was none.
+    fn late(self: &Arc<Self>, name: &Arc<str>, call: &Call<Ticket>) -> Option<Late> {
+        let tokens = call.tokens();
+        if tokens.is_empty() {
+            return None;
+        }
+        let (shared, name) = (self.clone(), name.clone());
+        Some(Arc::new(move |reply: Reply| {
+            let done = reply.outcome().and_then(Result::ok);
+            let popped = done.and_then(BatchReply::read).map(|reply| reply.popped);
+            let receipts = popped.iter().flatten().map(|message| Receipt {
+                seq: message.seq,
+                delivery: message.deliveries,
+                token: tokens[message.pop].clone(),
+            });
+            let receipts: Vec<Receipt> = receipts.collect();
+            if !receipts.is_empty() {
+                shared.hand_back(&name, receipts);
+            }
+        }))
     }
 
     /// Waits for a call. If it takes long, requests are answered when their time is over, though what becomes of them
@@ -221,6 +250,9 @@ impl Shared {
         (mut reply, route): (BatchReply, Route),
     ) {
         self.note_done(name, (reply.opseq, reply.seq, reply.bytes));
+        if reply.clock_behind_ms > CLOCK_BEHIND_MS {
+            self.warn_of_clock(name, reply.clock_behind_ms);
+        }
         let buried = std::mem::take(&mut reply.buried);
         let died = buried.len() as u64;
         let (told, some_missed) = {
@@ -239,6 +271,21 @@ impl Shared {
         if some_missed {
             // However many short calls it takes to get to them.
             self.refuse_late(name, time::now());
+        }
+    }
+
+    /// Once in a while: the clock is that of many topics.
+    fn warn_of_clock(&self, name: &Arc<str>, behind_ms: u64) {
+        let (last, now_ms) = (&self.clock_warned_ms, self.now_ms().max(1));
+        let before = last.load(Ordering::Relaxed);
+        if before == 0 || now_ms - before >= CLOCK_WARNED_EVERY_MS {
+            last.store(now_ms, Ordering::Relaxed);
+            tracing::warn!(
+                topic = %name,
+                behind_ms,
+                "the clock of Redis was set back: until it has caught up, no visibility, delay, \
+                 lifetime or deduplication window of this topic ends"
+            );
         }
     }
 

@@ -4,13 +4,22 @@
 //! or without an answer in time, may have been executed, or may still be.
 
 use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
 use super::Route;
 use crate::queue::script::{Reply, Script};
 use crate::queue::slots::Place;
+
+/// A call whose answer comes later has an unknown result: longer than an fsync that a disk is slow at.
+const CALL_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Who is told the answer to a call that was given up meanwhile, if one comes.
+pub type Late = Arc<dyn Fn(Reply) + Send + Sync>;
 
 /// Why a call has no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,7 +48,7 @@ pub enum CallError {
 }
 
 impl Route {
-    /// Runs a script on the keys of one topic.
+    /// Runs a script on the keys of one topic. An answer that comes too late goes to `late`.
     ///
     /// # Errors
     /// Each of [`CallError`].
@@ -48,19 +57,20 @@ impl Route {
         script: Script,
         keys: &[String],
         args: &[Bytes],
+        late: Option<&Late>,
     ) -> Result<Reply, CallError> {
         let name = match self.link.name(script) {
             Some(name) => name,
             None => self.load(script).await?,
         };
-        let mut result = self.send(&evaluation(&name, keys, args)).await;
+        let mut result = self.send(evaluation(&name, keys, args), late).await;
         if result
             .as_ref()
             .is_err_and(|e| is_kind(e, ServerErrorKind::NoScript))
         {
             // Redis forgets its scripts when it restarts or is told to.
             let name = self.load(script).await?;
-            result = self.send(&evaluation(&name, keys, args)).await;
+            result = self.send(evaluation(&name, keys, args), late).await;
         }
         result.map(reply).map_err(|error| self.failed(&error))
     }
@@ -68,7 +78,7 @@ impl Route {
     pub(super) async fn note_topic(&self, set: &str, topic: &str) -> Result<(), CallError> {
         let mut command = redis::cmd("SADD");
         command.arg(set).arg(topic);
-        self.query(&command).await.map(drop)
+        self.query(command).await.map(drop)
     }
 
     pub(super) async fn topics(
@@ -81,7 +91,7 @@ impl Route {
         loop {
             let mut command = redis::cmd("SSCAN");
             command.arg(set).arg(cursor).arg("COUNT").arg(1_000);
-            let Reply::List(mut parts) = reply(self.query(&command).await?) else {
+            let Reply::List(mut parts) = reply(self.query(command).await?) else {
                 return Err(CallError::Refused("no list of topics".to_owned()));
             };
             let names = match parts.pop() {
@@ -97,21 +107,35 @@ impl Route {
         }
     }
 
-    async fn send(&self, command: &Cmd) -> Result<Value, RedisError> {
+    async fn send(&self, command: Cmd, late: Option<&Late>) -> RedisResult<Value> {
         let mut connection = self.connected.connection.clone();
-        let sent = connection.send_packed_command(command).await;
-        sent.and_then(Value::extract_error)
+        let mut sent = Box::pin(async move {
+            let sent = connection.send_packed_command(&command).await;
+            sent.and_then(Value::extract_error)
+        });
+        if let Ok(answer) = tokio::time::timeout(CALL_TIMEOUT, &mut sent).await {
+            return answer;
+        }
+        if let Some(late) = late.cloned() {
+            // It keeps the connection, though the link may be given up.
+            tokio::spawn(async move {
+                if let Ok(answer) = sent.await {
+                    late(reply(answer));
+                }
+            });
+        }
+        Err(io::Error::from(io::ErrorKind::TimedOut).into())
     }
 
-    async fn query(&self, command: &Cmd) -> Result<Value, CallError> {
-        let answer = self.send(command).await;
+    async fn query(&self, command: Cmd) -> Result<Value, CallError> {
+        let answer = self.send(command, None).await;
         answer.map_err(|error| self.failed(&error))
     }
 
     async fn load(&self, script: Script) -> Result<String, CallError> {
         let mut command = redis::cmd("SCRIPT");
         command.arg("LOAD").arg(script.source());
-        let name = reply(self.query(&command).await?).text();
+        let name = reply(self.query(command).await?).text();
         let name = name.ok_or_else(|| CallError::Refused("a script has no name".to_owned()))?;
         self.link.set_name(script, name.clone());
         Ok(name)

@@ -42,8 +42,9 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const CONNECT_MAX: Duration = Duration::from_secs(6);
 /// A reply later than this counts as lost; an fsync on a busy disk takes less.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// A call whose answer comes later has an unknown result: longer than an fsync that a disk is slow at.
-const CALL_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a connection keeps a place for the answer to a call: that of a server that was stopped may come late, and
+/// on this connection alone.
+const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// Between two pings.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// So many lost pings in a row end the link: one may be a hiccup, and commands in flight on a link
@@ -295,7 +296,7 @@ impl Link {
                         asker: asker.clone(),
                         number: self.counts.change(),
                     };
-                    offered.connection.set_response_timeout(CALL_TIMEOUT);
+                    offered.connection.set_response_timeout(ANSWER_MAX);
                     self.offer.send_replace(Some(offered));
                     self.watch(&mut connection, &asker).await
                 }
