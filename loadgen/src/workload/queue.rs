@@ -14,7 +14,7 @@ use rand::RngExt;
 use tokio::time::Instant;
 
 use super::resource::RunName;
-use super::{Failure, PAUSE_AFTER_FAILURE, Random, Seat, Turn, Workload, milliseconds};
+use super::{Failure, PAUSE_AFTER_FAILURE, Random, Seat, Turn, Workload, milliseconds, timeout_ms};
 use crate::check::Shared;
 use crate::check::queue::{Got, Pushing, QueueCheck, payload};
 use crate::recorder::Operation;
@@ -213,7 +213,7 @@ impl Topics {
             let mut pop = self.pop(&topic, "emptying".to_owned());
             pop.demand.max = EMPTYING_MAX;
             pop.demand.wait_ms = EMPTYING_WAIT.as_millis() as u64;
-            pop.timeout_ms = milliseconds(self.timeout + EMPTYING_WAIT);
+            pop.timeout_ms = timeout_ms(self.timeout + EMPTYING_WAIT);
             let begun = Instant::now();
             let mut empty_since = None;
             loop {
