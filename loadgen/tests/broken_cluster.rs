@@ -20,6 +20,8 @@ enum Fault {
     ReversesMessages,
     ServesOldValues,
     LosesIncrements,
+    /// Loses what was handed out when it refuses its acknowledgement.
+    LosesUnacknowledged,
 }
 
 /// One node that knows locks, queues and a cache.
@@ -83,11 +85,15 @@ impl StandIn {
                 let messages = (0..max).map_while(|_| self.pop(text("topic")));
                 json!({"messages": messages.collect::<Vec<_>>()})
             }
+            "queue.ack" if self.fault == Fault::LosesUnacknowledged => {
+                return refusal("bad_request", 400);
+            }
             "queue.ack" => {
                 let receipts = request["receipts"].as_array().cloned().unwrap_or_default();
                 let one = |receipt| json!({"receipt": receipt, "result": "acked"});
                 json!({"results": receipts.into_iter().map(one).collect::<Vec<_>>()})
             }
+            "queue.peek" => json!({"messages": []}),
             "cache.get" => self.get(&text("key")),
             "cache.set" => {
                 self.cache
@@ -256,6 +262,7 @@ async fn a_broken_queue_is_found() {
     )
     .await;
     is_found(Fault::ReversesMessages, QUEUE, "for the first time").await;
+    is_found(Fault::LosesUnacknowledged, QUEUE, "is lost").await;
 }
 
 #[tokio::test]
