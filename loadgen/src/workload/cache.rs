@@ -146,7 +146,7 @@ impl Workload for Cache {
 impl Cache {
     async fn write(&self, user: &mut User, key: String, intended: Instant, turn: &Turn) {
         let bytes = user.random.random_range(self.value_bytes.clone());
-        let number = self.check.tell(|check, now| check.writes(now, &key));
+        let number = self.check.tell(|check, now| check.writes(now, &key, bytes));
         let text = match number {
             Some(number) => value(number, bytes),
             None => "x".repeat(bytes),
