@@ -182,7 +182,7 @@ impl Cache {
                 Ok(counted) => check.counted(now, key, counting, counted.value),
                 Err(error) => {
                     let fault = error.fault();
-                    check.not_counted(now, key, fault.code, fault.unknown);
+                    check.not_counted(now, key, counting, fault.code, fault.unknown);
                 }
             });
         }
