@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::wire::{self, Answer, Job, Join, Told, What};
 use crate::cli::CoordinateFlags;
+use crate::console;
 use crate::progress::Progress;
 use crate::run::{self, Conclusion, Recording, Setup, Share};
 use crate::timeline::Timeline;
@@ -91,7 +92,9 @@ impl Coordinator {
             .queue_subscribe(join_subject(group), "coordinators".to_owned())
             .await?;
         nats.flush().await?;
-        eprintln!("Waiting for {workers} workers of the group {group}.");
+        console::note(format_args!(
+            "Waiting for {workers} workers of the group {group}."
+        ));
         let mut places = BTreeMap::new();
         while (places.len() as u32) < workers {
             let request = joins.next().await.context("the broker is gone")?;
@@ -110,7 +113,7 @@ impl Coordinator {
                 })
             } else {
                 let (theirs, ours) = (join.version, wire::version());
-                eprintln!("Refused a worker of version {theirs}.");
+                console::note(format_args!("Refused a worker of version {theirs}."));
                 Answer::Refused(format!("the coordinator has version {ours}"))
             };
             nats.publish(reply, wire::write(&answer)).await?;

@@ -17,6 +17,7 @@ use super::wire::{self, Answer, IntervalOnWire, Job, Join, ShareOnWire, Told, Wh
 use super::{Place, Role};
 use crate::cli::{Cli, WorkerFlags};
 use crate::commands;
+use crate::console;
 use crate::recorder::Interval;
 use crate::run::Share;
 use crate::workload::resource::RunName;
@@ -34,13 +35,16 @@ pub async fn work(flags: &WorkerFlags, nats: &NatsOptions) -> Result<()> {
     let resolved = nats.resolve()?;
     let client = resolved.options.connect(resolved.servers).await?;
     loop {
-        eprintln!("Waiting for a coordinator of the group {}.", flags.group);
+        console::note(format_args!(
+            "Waiting for a coordinator of the group {}.",
+            flags.group
+        ));
         let job = join(&client, &flags.group).await?;
         let (place, of, words) = (job.index + 1, job.of, job.words.join(" "));
-        eprintln!("Worker {place} of {of}: loadgen {words}");
+        console::note(format_args!("Worker {place} of {of}: loadgen {words}"));
         let done = run(&client, job, nats).await;
         if let Err(error) = &done {
-            eprintln!("The job failed: {error:#}");
+            console::note(format_args!("The job failed: {error:#}"));
         }
         if flags.once {
             return done;
@@ -90,8 +94,11 @@ async fn execute(link: Link, job: &Job, nats: &NatsOptions) -> Result<()> {
     // How to reach the broker is each machine's own matter.
     cli.nats = nats.clone();
     let name = RunName::from(job.name.clone());
-    commands::execute(&cli, Role::Worker(link), name).await?;
-    Ok(())
+    let (report, _) = commands::execute(&cli, Role::Worker(link), name).await?;
+    match report.failure {
+        Some(failure) => bail!("{failure}"),
+        None => Ok(()),
+    }
 }
 
 /// What a worker hears of its coordinator, and tells it.

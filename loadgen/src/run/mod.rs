@@ -78,6 +78,8 @@ pub struct Recording {
     pub marks: Vec<Mark>,
     /// Whether the user stopped the run before its end.
     pub stopped: bool,
+    /// Why the run was not all that it was to be, if so; what it recorded counts.
+    pub failure: Option<anyhow::Error>,
 }
 
 impl Recording {
@@ -150,12 +152,12 @@ pub async fn run<W: Workload>(
     progress.end();
     // A job that was stopped goes on with no other run.
     let stopped = stop.load(Ordering::Relaxed);
-    let marks = match chaos {
+    let (marks, done) = match chaos {
         Some(chaos) => {
             stop.store(true, Ordering::Relaxed);
-            chaos.await.context("the chaos panicked")??
+            chaos.await.context("the chaos panicked")?
         }
-        None => Vec::new(),
+        None => (Vec::new(), Ok(())),
     };
     let shares: Result<Vec<_>> = crew.into_iter().map(Hand::join).collect();
     let shares = shares?;
@@ -169,7 +171,9 @@ pub async fn run<W: Workload>(
         marks,
         stopped,
     };
-    Ok(conclusion.recording(&*workload, timeline))
+    let mut recording = conclusion.recording(&*workload, timeline);
+    recording.failure = done.err();
+    Ok(recording)
 }
 
 /// How a run ended.
@@ -219,6 +223,7 @@ impl Conclusion<'_> {
             cpu,
             marks,
             stopped,
+            failure: None,
         }
     }
 }
