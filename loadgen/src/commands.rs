@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use async_nats::Subject;
 use bytes::Bytes;
 use mufakat::client::Client;
+use mufakat::protocol::lock::{Acquire, Release};
 
 use crate::batching::Batches;
 use crate::chaos::Chaos;
@@ -40,6 +41,9 @@ use crate::workload::status::Status;
 mod settings;
 
 use settings::settings;
+
+/// The time in which a cluster that was broken grants a lock again.
+const RECOVERY_MS_MAX: u64 = 30_000;
 
 /// Runs the command and returns its figures, and the recordings that they come from. A coordinator and its workers run
 /// the same command under the same name.
@@ -130,7 +134,7 @@ impl Call<'_> {
                 unreachable!("these consist of other commands, or make no run")
             }
         }
-        Ok(())
+        self.recovers().await
     }
 
     async fn reference(&mut self, flags: &ReferenceFlags) -> Result<()> {
@@ -287,6 +291,22 @@ impl Call<'_> {
     async fn empty(&self, topics: &Topics) -> Result<()> {
         let emptied = topics.empty(&self.client).await;
         emptied.context("cannot tell what is left in the topics")
+    }
+
+    /// After the chaos, which mended all that it broke, the cluster grants a lock again.
+    async fn recovers(&self) -> Result<()> {
+        if self.setup.chaos.is_none() {
+            return Ok(());
+        }
+        let mut acquire = Acquire::new(self.name.with("after-chaos"));
+        acquire.timeout_ms = Some(RECOVERY_MS_MAX);
+        let granted = async {
+            let acquired = self.client.acquire(&acquire).await?;
+            self.client.release(&Release::of(&acquired)).await?;
+            Ok(())
+        };
+        let granted: Result<()> = granted.await;
+        granted.context("the cluster does not recover from the chaos")
     }
 
     /// Unless it is left out. Returns whether the run was stopped early.
