@@ -20,6 +20,7 @@ use crate::cli::{
     RedisFlags, ReferenceFlags, ResponderFlags, Target,
 };
 use crate::crew::Role;
+use crate::interrupt::unless_interrupted;
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::report::environment::Environment;
@@ -289,7 +290,7 @@ impl Call<'_> {
 
     /// Takes what is left in topics that are checked.
     async fn empty(&self, topics: &Topics) -> Result<()> {
-        let emptied = topics.empty(&self.client).await;
+        let emptied = unless_interrupted(topics.empty(&self.client)).await;
         emptied.context("cannot tell what is left in the topics")
     }
 
@@ -305,7 +306,7 @@ impl Call<'_> {
             self.client.release(&Release::of(&acquired)).await?;
             Ok(())
         };
-        let granted: Result<()> = granted.await;
+        let granted = unless_interrupted(granted).await;
         granted.context("the cluster does not recover from the chaos")
     }
 

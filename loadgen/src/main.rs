@@ -23,6 +23,7 @@ mod commands;
 mod console;
 mod cpu;
 mod crew;
+mod interrupt;
 mod pacer;
 mod progress;
 mod recorder;

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -350,6 +351,21 @@ async fn what_was_measured_and_found_is_told_when_topics_cannot_be_emptied() {
         let violations = report["check"]["violations"].as_u64();
         assert_eq!(violations > Some(0), expected == 70, "{text}");
     }
+}
+
+#[tokio::test]
+async fn topics_are_emptied_until_the_user_has_enough() {
+    let mut cluster = Cluster::start(Fault::LosesMessages).await;
+    let child = cluster.load("queue --topics 40");
+    let pid = Pid::from_raw(child.id().expect("it runs") as i32).expect("not zero");
+    let emptying = cluster.emptying.wait_for(|emptying| *emptying);
+    let emptying = tokio::time::timeout(LONG, emptying).await;
+    emptying.expect("in time").expect("it is told");
+    kill_process(pid, Signal::INT).expect("it runs");
+    let (code, text) = ended(child).await;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("queue cycles: "), "the table: {text}");
+    assert!(text.contains("interrupted"), "{text}");
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::wire::{self, Answer, Job, Join, Told, What};
 use crate::cli::CoordinateFlags;
 use crate::console;
+use crate::interrupt::unless_interrupted;
 use crate::progress::Progress;
 use crate::run::{self, Conclusion, Recording, Setup, Share};
 use crate::timeline::Timeline;
@@ -138,7 +139,7 @@ impl Coordinator {
     }
 
     /// Lets all workers run this part of the command, and adds up what they record. As a run by itself it ends with
-    /// its plan or at Ctrl-C.
+    /// its plan or at Ctrl-C, here or at a worker.
     ///
     /// # Errors
     /// A worker failed or is lost. The others are told to stop.
@@ -161,7 +162,7 @@ impl Coordinator {
         setup: &Setup,
         progress: &mut Progress,
     ) -> Result<Recording> {
-        let ready = tokio::time::timeout(CONNECT_MAX, self.all_ready());
+        let ready = tokio::time::timeout(CONNECT_MAX, unless_interrupted(self.all_ready()));
         ready.await.context("not all workers get connected")??;
         let start = self.job.order(Order::Start).await?;
         let plan = &setup.plan;
@@ -186,7 +187,15 @@ impl Coordinator {
                             progress.add(&interval);
                             timeline.add(&interval);
                         }
-                        What::Ended(share) => shares[worker] = Some(share.read()),
+                        What::Ended { share, interrupted } => {
+                            shares[worker] = Some(share.read());
+                            // What the others went on to do would be another load.
+                            if interrupted && !stopped {
+                                console::note(format_args!("Worker {} was stopped.", worker + 1));
+                                stopped = true;
+                                self.job.order(Order::Stop).await?;
+                            }
+                        }
                         What::Failed(why) => bail!("worker {}: {why}", worker + 1),
                         What::Ready(_) => bail!("worker {} is in another run", worker + 1),
                     }
@@ -230,7 +239,7 @@ impl Coordinator {
                 }
                 What::Failed(why) => bail!("worker {}: {why}", told.worker + 1),
                 // What is left of an earlier run.
-                What::Ready(_) | What::Interval(_) | What::Ended(_) => {}
+                What::Ready(_) | What::Interval(_) | What::Ended { .. } => {}
             }
         }
         self.runs += 1;
