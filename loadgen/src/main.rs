@@ -145,7 +145,7 @@ fn execute(cli: &cli::Cli, workers: Option<&cli::CoordinateFlags>) -> Result<u8>
         let Some(flags) = workers else {
             return commands::execute(cli, Role::Alone, name).await;
         };
-        let coordinator = Coordinator::gather(&cli.nats, flags, &name).await?;
+        let coordinator = Coordinator::gather(cli, flags, &name).await?;
         let job = coordinator.job().clone();
         let done = commands::execute(cli, Role::Coordinator(coordinator), name).await;
         // Whatever came of it: nobody is to wait for more.

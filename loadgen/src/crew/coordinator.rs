@@ -6,11 +6,10 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, bail, ensure};
 use async_nats::{Client, Subscriber};
 use futures_util::StreamExt;
-use mufakat::broker::options::NatsOptions;
 use tokio::time::Instant;
 
 use super::wire::{self, Answer, Job, Join, Told, What};
-use crate::cli::CoordinateFlags;
+use crate::cli::{Cli, CoordinateFlags};
 use crate::console;
 use crate::interrupt::unless_interrupted;
 use crate::progress::Progress;
@@ -78,13 +77,9 @@ impl Coordinator {
     ///
     /// # Errors
     /// The broker cannot be reached, or a request for a place cannot be read.
-    pub async fn gather(
-        nats: &NatsOptions,
-        flags: &CoordinateFlags,
-        name: &RunName,
-    ) -> Result<Self> {
+    pub async fn gather(command: &Cli, flags: &CoordinateFlags, name: &RunName) -> Result<Self> {
         let (group, workers) = (&flags.group, flags.workers);
-        let resolved = nats.resolve()?;
+        let resolved = command.nats.resolve()?;
         let nats = resolved.options.connect(resolved.servers).await?;
         let job = name.as_str().to_owned();
         let told = nats.subscribe(format!("{job}.told")).await?;
@@ -109,7 +104,7 @@ impl Coordinator {
                     subject: job.clone(),
                     index,
                     of: workers,
-                    words: flags.command.clone(),
+                    words: command.for_another_machine(&flags.command),
                     name: name.as_str().to_owned(),
                 })
             } else {
