@@ -1,14 +1,14 @@
-//! The configuration of one node: flag, then environment, then file, then a context of the NATS command
-//! line for the servers of NATS, then default.
+//! The configuration of one node. A flag beats the environment, which beats the file, which beats the default. For the
+//! NATS servers, a context of the NATS command line ranks between the file and the default.
 //!
-//! `layers::SETTINGS` lists every setting with its name in the file and in the environment; the flag is
-//! the file's name with dashes. The layers are merged by name before anything is checked, so that
-//! a flag which repeats a default still beats the environment. The environment is passed in, which
-//! keeps this module free of process-wide state, but for the parsing of command lines.
+//! `layers::SETTINGS` lists every setting with its name in the file and in the environment. Its flag is the name in
+//! the file with dashes. The layers are merged by name before anything is checked, so that a flag that repeats a
+//! default still beats the environment. The environment is passed in. Only the parsing of command lines reads the
+//! process-wide one.
 //!
-//! Limits: an empty environment variable counts as not set, since Compose writes `NAME=` for a
-//! variable that nobody gave. Unknown keys in the file are refused; unknown environment variables
-//! are not, since orchestrators add their own under a service's name.
+//! Limits: an empty environment variable counts as not set, since Compose writes `NAME=` for a variable without a
+//! value. Unknown keys in the file are refused. Unknown environment variables are not, since orchestrators add
+//! variables under the name of a service.
 
 mod check;
 mod command_line;
@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use command_line::{parse, parse_from};
+pub(crate) use endpoint::without_secrets;
 pub use endpoint::{ClusterServers, Endpoint, Sentinels, TlsFiles};
 pub use layers::secret;
 use layers::{Layer, SETTINGS, Setting, given};
@@ -38,36 +39,35 @@ pub use token::AdminToken;
 
 use crate::ids::NodeId;
 
-/// What stands for a secret, or for the secret part of a URL, where it is shown.
+/// Shown in place of a secret, or of the secret part of a URL.
 const HIDDEN: &str = "***";
 
-/// The environment variable that names the file, below `--config`.
+/// The environment variable that names the file; `--config` beats it.
 const CONFIG_ENV: &str = "MUFAKAT_CONFIG";
 
-/// The flags of `mufakat node`. What is absent here is looked for in the environment, then in
-/// the file, then has its default.
+/// The flags of `mufakat node`. A setting without a flag comes from the environment, then the file, then its default.
 #[derive(Args, Clone, Debug, Default, Serialize)]
 pub struct NodeArgs {
-    /// Number of this node, one of --peers unless it joins [env: MUFAKAT_ID]
+    /// Id of this node, one of --peers unless it joins [env: MUFAKAT_ID]
     #[arg(long, value_name = "ID")]
     pub id: Option<u64>,
-    /// Numbers of the nodes that found the cluster, this one included [env: MUFAKAT_PEERS]
+    /// Ids of all nodes that found the cluster, including this one [env: MUFAKAT_PEERS]
     #[arg(long, value_name = "ID,ID,…", value_delimiter = ',')]
     pub peers: Option<Vec<u64>>,
-    /// Found no cluster but wait to be added to the one that runs, instead of --peers: --join or --join=off [env: MUFAKAT_JOIN] [default: off]
+    /// Wait to be added to a running cluster instead of founding one with --peers [env: MUFAKAT_JOIN] [default: off]
     #[arg(long, value_name = "ON|OFF", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
     pub join: Option<String>,
-    /// NATS servers, with commas between them: `--nats`, which all commands share.
+    /// NATS servers, separated by commas: the flag `--nats`, which all commands share.
     #[arg(skip)]
     pub nats: Option<String>,
-    /// The context of the NATS command line, `--nats-context`, and the NATS servers that it names.
+    /// The context of the NATS command line (`--nats-context`) and the NATS servers that it names.
     #[arg(skip)]
     #[serde(skip)]
     pub nats_context: Option<(String, String)>,
-    /// Redis, as redis://, rediss:// for TLS, redis+sentinel:// or redis+cluster://; without one the node runs without Redis [env: REDIS_URL, REDIS_URL_FILE]
+    /// URL of Redis: redis://, rediss:// (TLS), redis+sentinel:// or redis+cluster:// [env: REDIS_URL, REDIS_URL_FILE] [default: no Redis, and so no queues]
     #[arg(long, value_name = "URL")]
     pub redis: Option<String>,
-    /// Certificate authority to trust for Redis, in PEM; needs a rediss:// URL [env: REDIS_CA]
+    /// Certificate authority to trust for Redis, in PEM; needs a rediss:// URL [env: REDIS_CA] [default: the system's]
     #[arg(long, value_name = "FILE")]
     pub redis_ca: Option<PathBuf>,
     /// TLS certificate of this node for Redis, in PEM; needs --redis-key [env: REDIS_CERT]
@@ -76,80 +76,80 @@ pub struct NodeArgs {
     /// TLS private key of this node for Redis, in PEM; needs --redis-cert [env: REDIS_KEY]
     #[arg(long, value_name = "FILE")]
     pub redis_key: Option<PathBuf>,
-    /// What a write to Redis survives, of a Redis that does not show its settings: fsync, os or interval [env: MUFAKAT_REDIS_DURABILITY_ASSERTED]
+    /// Durability to assume if Redis hides its settings: fsync, os or interval [env: MUFAKAT_REDIS_DURABILITY_ASSERTED]
     #[arg(long, value_name = "LEVEL")]
     pub redis_durability_asserted: Option<String>,
-    /// Directory of this node alone: its identity, log and snapshots [env: MUFAKAT_DATA_DIR]
+    /// Directory for the identity, log and snapshots of this node alone [env: MUFAKAT_DATA_DIR]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Address of the HTTP server; without one there is none [env: MUFAKAT_HTTP]
+    /// Address of the HTTP server (health, metrics, dashboard) [env: MUFAKAT_HTTP] [default: no server]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub http: Option<String>,
-    /// First tokens of every subject: `--prefix`, which all commands share.
+    /// First tokens of every subject: the flag `--prefix`, which all commands share.
     #[arg(skip)]
     pub prefix: Option<String>,
-    /// Time between two heartbeats of a leader [env: MUFAKAT_HEARTBEAT] [default: 100ms]
-    #[arg(long, value_name = "TIME")]
+    /// Time between two heartbeats of the leader [env: MUFAKAT_HEARTBEAT] [default: 100ms]
+    #[arg(long, value_name = "DURATION")]
     pub heartbeat: Option<String>,
     /// Shortest silence after which a follower stands for election [env: MUFAKAT_ELECTION_MIN] [default: 400ms]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "DURATION")]
     pub election_min: Option<String>,
     /// Longest silence after which a follower stands for election [env: MUFAKAT_ELECTION_MAX] [default: 800ms]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "DURATION")]
     pub election_max: Option<String>,
-    /// Silence after which a node leaves the cluster view [env: MUFAKAT_SUSPICION] [default: 1s]
-    #[arg(long, value_name = "TIME")]
+    /// How long a node may be silent before it is asked, and removed from the view unless it answers [env: MUFAKAT_SUSPICION] [default: 1s]
+    #[arg(long, value_name = "DURATION")]
     pub suspicion: Option<String>,
-    /// How long a node may act on the view that it read [env: MUFAKAT_VIEW_LEASE] [default: 2s]
-    #[arg(long, value_name = "TIME")]
+    /// How long a node may serve its cache after reading the view; others wait this long for a dead node [env: MUFAKAT_VIEW_LEASE] [default: 2s]
+    #[arg(long, value_name = "DURATION")]
     pub view_lease: Option<String>,
-    /// Memory that the cache of this node may take, in bytes [env: MUFAKAT_CACHE_BYTES] [default: 67108864]
+    /// Memory limit of the cache of this node, in bytes [env: MUFAKAT_CACHE_BYTES] [default: 67108864]
     #[arg(long, value_name = "BYTES")]
     pub cache_bytes: Option<u64>,
-    /// Whether each key's second node keeps its value in case the first is lost: on or off [env: MUFAKAT_CACHE_BACKUPS] [default: on]
+    /// Whether a second node keeps each value in case its home is lost; the same on all nodes [env: MUFAKAT_CACHE_BACKUPS] [default: on]
     #[arg(long, value_name = "ON|OFF")]
     pub cache_backups: Option<String>,
-    /// Where values are kept behind the memory of all nodes, alike on all nodes: none, or redis, which needs --redis [env: MUFAKAT_CACHE_STORE] [default: none]
+    /// Store behind the memory of the nodes: none, or redis (needs --redis); the same on all nodes [env: MUFAKAT_CACHE_STORE] [default: none]
     #[arg(long, value_name = "NONE|REDIS")]
     pub cache_store: Option<String>,
-    /// Secret that the dashboard asks for before it changes anything; without one it only shows [env: MUFAKAT_ADMIN_TOKEN, MUFAKAT_ADMIN_TOKEN_FILE]
+    /// Secret that the dashboard asks for before it changes anything [env: MUFAKAT_ADMIN_TOKEN, MUFAKAT_ADMIN_TOKEN_FILE] [default: none, the dashboard is read-only]
     #[arg(long, value_name = "TOKEN")]
     pub admin_token: Option<String>,
-    /// Requests per second that one tenant may send to this node; 0: any number [env: MUFAKAT_TENANT_RATE] [default: 10000]
-    #[arg(long, value_name = "COUNT")]
+    /// Maximum requests per second of one tenant at this node; 0: no limit [env: MUFAKAT_TENANT_RATE] [default: 10000]
+    #[arg(long, value_name = "N")]
     pub tenant_rate: Option<u64>,
-    /// Bytes that the messages of one tenant may take in queues, alike on all nodes; 0: any number [env: MUFAKAT_TENANT_QUEUE_BYTES] [default: 1073741824]
+    /// Maximum bytes of one tenant's messages in queues; 0: no limit; the same on all nodes [env: MUFAKAT_TENANT_QUEUE_BYTES] [default: 1073741824]
     #[arg(long, value_name = "BYTES")]
     pub tenant_queue_bytes: Option<u64>,
-    /// A snapshot each so many log entries, by the node's id up to a fifth earlier [env: MUFAKAT_SNAPSHOT_ENTRIES] [default: 10000]
-    #[arg(long, value_name = "COUNT")]
+    /// Log entries between snapshots; each node starts up to 20 % earlier, depending on its id [env: MUFAKAT_SNAPSHOT_ENTRIES] [default: 10000]
+    #[arg(long, value_name = "N")]
     pub snapshot_entries: Option<u64>,
-    /// Entries kept in the log after a snapshot [env: MUFAKAT_SNAPSHOT_KEEP_ENTRIES] [default: 1000]
-    #[arg(long, value_name = "COUNT")]
+    /// Log entries to keep after a snapshot, for followers that are a little behind [env: MUFAKAT_SNAPSHOT_KEEP_ENTRIES] [default: 1000]
+    #[arg(long, value_name = "N")]
     pub snapshot_keep_entries: Option<u64>,
-    /// TOML file with the same settings, named as the flags with `_` for `-` [env: MUFAKAT_CONFIG]
+    /// TOML file with settings, named as the flags with `_` for `-` [env: MUFAKAT_CONFIG]
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
 }
 
-/// What a node was told, checked: every value here is one that works.
+/// The checked configuration of a node: every value here is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// This node; one of `peers`, if there are any.
+    /// This node; one of `peers`, unless it joins.
     pub id: NodeId,
-    /// The nodes that found the cluster, in ascending order, without repeats; none of a node that
-    /// joins. Who belongs to a cluster that was founded is in its log alone.
+    /// The nodes that found the cluster, in ascending order, each once. Empty for a node that joins. Once the cluster
+    /// is founded, its log alone has its members.
     pub peers: Vec<NodeId>,
-    /// Whether an empty data directory waits to be added to a cluster that runs.
+    /// Whether a node with an empty data directory waits to be added to a running cluster.
     pub join: bool,
-    /// NATS servers as one URL or several with commas between them.
+    /// NATS servers: one URL, or several separated by commas.
     pub nats: Endpoint,
     /// Redis, if this cluster has one.
     pub redis: Option<Endpoint>,
-    /// For TLS to Redis; empty without a `rediss://` URL.
+    /// Files for TLS to Redis; empty without a `rediss://` URL.
     pub redis_tls: TlsFiles,
-    /// What a write survives where Redis does not say.
+    /// Durability to assume if Redis hides its settings.
     pub redis_durability_asserted: Option<Asserted>,
     /// The directory of this node alone.
     pub data_dir: PathBuf,
@@ -157,60 +157,61 @@ pub struct Config {
     pub http: Option<SocketAddr>,
     /// First tokens of every subject, without a dot at either end.
     pub prefix: String,
-    /// Time between two heartbeats of a leader; below `election_min`.
+    /// Time between two heartbeats of the leader; below `election_min`.
     pub heartbeat: Duration,
     /// Shortest election timeout; below `election_max`.
     pub election_min: Duration,
     /// Longest election timeout.
     pub election_max: Duration,
-    /// Silence after which a node leaves the view; at least two heartbeats.
+    /// Silence after which a node is removed from the view unless it answers; at least two heartbeats.
     pub suspicion: Duration,
-    /// Length of a node's right to act on a view; at least two heartbeats.
+    /// How long a node may act on a view after reading it; at least two heartbeats.
     pub view_lease: Duration,
-    /// The most that the cache may take, 64 KiB to 1 TiB.
+    /// Memory limit of the cache, 64 KiB to 1 TiB.
     pub cache_bytes: u64,
-    /// Whether a key's second node keeps its value in case its home is lost.
+    /// Whether a second node keeps each value in case its home is lost.
     pub cache_backups: bool,
-    /// Where values are kept behind the memory of all nodes.
+    /// The store behind the memory of all nodes.
     pub cache_store: CacheStore,
-    /// What the dashboard asks for before it changes anything, if it may.
+    /// The secret that the dashboard asks for before it changes anything; without one it is read-only.
     pub admin_token: Option<AdminToken>,
-    /// Requests per second of one tenant at this node, up to 10^9; 0: any number.
+    /// Maximum requests per second of one tenant at this node, up to 10^9; 0: no limit.
     pub tenant_rate: u64,
-    /// What the messages of one tenant may take in queues, up to 2^50 bytes; 0: any number.
+    /// Maximum bytes of one tenant's messages in queues, up to 2^50; 0: no limit.
     pub tenant_queue_bytes: u64,
-    /// A snapshot each so many log entries, 1 to 10^9; by the id of a node up to a fifth earlier.
+    /// Log entries between snapshots, 1 to 10^9. Each node starts up to a fifth earlier, depending on its id, so that
+    /// nodes rarely snapshot at once.
     pub snapshot_entries: u64,
-    /// Entries kept after a snapshot, for followers that are a little behind; 0 to 10^9.
+    /// Log entries to keep after a snapshot, for followers that are a little behind; 0 to 10^9.
     pub snapshot_keep_entries: u64,
 }
 
-/// Where the cache keeps values behind the memory of all nodes.
+/// The store of the cache behind the memory of all nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CacheStore {
     None,
-    /// In the Redis of the queue, which is there then.
+    /// The Redis of the queues; it is configured then.
     Redis,
 }
 
-/// What an operator may say that a write to Redis survives.
+/// The durability of Redis that an operator asserts: what a write survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asserted {
-    /// The end of power.
+    /// A power failure.
     Fsync,
-    /// The end of the process.
+    /// A crash of the Redis process.
     Os,
-    /// Perhaps not the newest seconds.
+    /// A crash, but perhaps not the writes of the last seconds.
     Interval,
 }
 
-/// Why a configuration is refused. Every message names the setting as it was written.
+/// Why a configuration is refused. Every message names the setting as it was given.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ConfigError {
-    /// A value that cannot be used, and what would be right.
+    /// A value that cannot be used, and what is allowed.
     #[error("{setting}: {message}")]
     Invalid { setting: String, message: String },
-    /// A setting without default that nobody gave.
+    /// A setting without a default that is missing.
     #[error(
         "{key} is missing: give {flag}, {env} in the environment or `{key}` in the file",
         flag = flag(.key)
@@ -219,12 +220,12 @@ pub enum ConfigError {
         key: &'static str,
         env: &'static str,
     },
-    /// A key that does not exist.
+    /// An unknown key in the file.
     #[error("{file}: unknown key `{key}`{}; known keys are {known}", did_you_mean(*.similar))]
     UnknownKey {
         file: String,
         key: String,
-        /// The known key that looks most like it, if one does.
+        /// The known key that is most similar, if any is.
         similar: Option<&'static str>,
         known: String,
     },
@@ -266,7 +267,7 @@ struct Merged {
 impl Config {
     /// Merges flags, environment and file over the defaults and checks the result.
     ///
-    /// Errors name the first setting that is wrong, in the spelling of the layer it came from.
+    /// Errors name the first invalid setting as the layer spells it that it came from.
     pub fn load(
         args: NodeArgs,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -274,8 +275,8 @@ impl Config {
         checked(&layered(&args, environment)?)
     }
 
-    /// Every setting in force, each with the layer that it comes from, as TOML. What is secret is left
-    /// out: of a URL that part, of others all.
+    /// Every setting in force as TOML, each with the layer that it comes from. Secrets are left out: the secret part of
+    /// a URL, other secrets entirely.
     ///
     /// # Errors
     /// As those of [`Config::load`].
@@ -308,7 +309,7 @@ impl Config {
         Ok(out)
     }
 
-    /// What is allowed but seldom meant; for the log, once it is open.
+    /// Settings that are allowed but rarely meant; for the log, once it is open.
     pub fn warnings(&self) -> Vec<String> {
         let count = self.peers.len();
         let mut warnings = Vec::new();
@@ -322,14 +323,14 @@ impl Config {
             && !http.ip().is_loopback()
         {
             warnings.push(format!(
-                "the admin token travels to {http} without TLS: put a proxy with TLS before it"
+                "the admin token travels to {http} without TLS: put a TLS proxy in front of it"
             ));
         }
         warnings
     }
 }
 
-/// The layers, each over the one below.
+/// All layers, merged in their order.
 fn layered(
     args: &NodeArgs,
     environment: impl IntoIterator<Item = (String, String)>,
@@ -361,15 +362,15 @@ fn did_you_mean(similar: Option<&str>) -> String {
     similar.map_or_else(String::new, |key| format!(", did you mean `{key}`?"))
 }
 
-/// The environment of this process, without what is not UTF-8 (no setting is).
+/// The environment of this process, without variables that are not UTF-8 (no setting is one).
 pub fn environment() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
 }
 
-/// Only a file can hold a value of a wrong type: flags and environment are typed before. Of a secret it
-/// is not repeated.
+/// The error for a value of the wrong type. Only a file can have one: flags and environment are typed before. The
+/// message does not repeat a secret.
 fn wrong_type(error: figment::Error) -> ConfigError {
     let file = error
         .metadata
@@ -380,7 +381,7 @@ fn wrong_type(error: figment::Error) -> ConfigError {
     ConfigError::Invalid {
         setting: format!("{key} in {file}"),
         message: match is_secret {
-            true => "is not text in quotes".to_owned(),
+            true => "must be text in quotes".to_owned(),
             false => error.kind.to_string(),
         },
     }

@@ -1,13 +1,12 @@
 //! `mufakat dev`: a broker, a Redis and a few nodes on this machine, started and stopped together.
 //!
-//! Everything it starts listens on 127.0.0.1 alone, keeps its data and its log under one
-//! directory, and is stopped when this process is told to: nodes first, so that they can hand
-//! over and drain, then Redis, then the broker. What dies on the way is reported and not started
-//! again, since a cluster that heals in secret teaches nothing; who wants to see it fail and heal
-//! gives orders ([`control`]).
+//! All its processes listen on 127.0.0.1 alone and keep data and logs under one directory. They are stopped with this
+//! process: nodes first, so that they can hand over and drain, then Redis, then the broker. A process that dies is
+//! reported but not restarted, since a cluster that heals in secret teaches nothing. To make it fail and heal, give
+//! orders ([`control`]).
 //!
-//! Limits: at most [`NODES_MAX`] nodes. A SIGKILL of this process ends its children too where the
-//! `setpriv` program of util-linux is installed, as on every Debian; elsewhere they stay behind.
+//! Limits: at most [`NODES_MAX`] nodes. A SIGKILL of this process ends its children only if the `setpriv` program of
+//! util-linux is installed, as on every Debian; otherwise they stay behind.
 
 mod commands;
 pub mod control;
@@ -29,21 +28,21 @@ use tokio::net::UnixStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::output::{say, write_out};
-use crate::time::{Instant, now};
+use crate::time::now;
 use commands::Commands;
 use control::{Answer, Control, State};
 use ports::Ports;
 use processes::{Process, Processes};
 use programs::Search;
 
-/// Most nodes of one `mufakat dev`: enough to try every failure, few enough for a laptop.
+/// Maximum number of nodes of one `mufakat dev`: enough to try every failure, few enough for a laptop.
 pub const NODES_MAX: u8 = 9;
 
-/// The broker and Redis answer within milliseconds; Redis may first load what it kept.
+/// The broker and Redis answer within milliseconds, but Redis may first load its data.
 const SERVER_START_MAX: Duration = Duration::from_secs(20);
-/// How often a starting cluster is asked whether it is ready, and a running one who died.
+/// How often a starting cluster is asked whether it is ready, and a running one is checked for dead processes.
 const POLL: Duration = Duration::from_millis(100);
-/// How often a cluster that is not ready yet says who is missing.
+/// How often a cluster that is not ready yet reports the missing nodes.
 const REMIND: Duration = Duration::from_secs(10);
 /// Time for the nodes to hand over, finish and drain before they are killed.
 const NODES_STOP_MAX: Duration = Duration::from_secs(15);
@@ -53,14 +52,14 @@ const SERVER_STOP_MAX: Duration = Duration::from_secs(5);
 /// The flags of `mufakat dev`.
 #[derive(Args, Clone, Debug)]
 pub struct DevArgs {
-    /// How many nodes to start
-    #[arg(long, value_name = "COUNT", default_value_t = 3,
+    /// Number of nodes to start
+    #[arg(long, value_name = "N", default_value_t = 3,
           value_parser = clap::value_parser!(u8).range(1..=i64::from(NODES_MAX)))]
     pub nodes: u8,
-    /// Directory for all data and logs; another number of nodes needs another directory
+    /// Directory for all data and logs; use another one for another number of nodes
     #[arg(long, value_name = "DIR", default_value = ".data/dev")]
     pub data_dir: PathBuf,
-    /// Added to every port: 4222 (NATS), 6379 (Redis) and 5001, 5002, … (HTTP of the nodes)
+    /// Number to add to every port: 4222 (NATS), 6379 (Redis), 5001, 5002, … (HTTP of the nodes)
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub port_base: u16,
     /// The nats-server program, 2.12 or newer [env: MUFAKAT_NATS_SERVER] [default: .tools/bin, then PATH]
@@ -71,9 +70,10 @@ pub struct DevArgs {
     pub redis_server: Option<PathBuf>,
 }
 
-/// Starts everything, says when the cluster is ready, and stops everything at SIGINT, SIGTERM or
-/// SIGHUP. Ends with `Ok` when it was told to stop, with an error when it could not start or when
-/// no node is left.
+/// Starts everything, reports when the cluster is ready, and stops everything at SIGINT, SIGTERM or SIGHUP.
+///
+/// # Errors
+/// The cluster could not start, or no node is left.
 pub async fn run(args: DevArgs, environment: BTreeMap<String, String>) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen()?;
     let cluster = Cluster::prepare(&args, &environment)?;
@@ -86,7 +86,7 @@ pub async fn run(args: DevArgs, environment: BTreeMap<String, String>) -> anyhow
     say("Stopping.");
     tokio::select! {
         biased;
-        () = signals.received() => say("Told twice: killing what is left."),
+        () = signals.received() => say("Second signal: killing the remaining processes."),
         () = stop(&mut processes) => {}
     }
     processes.kill().await;
@@ -128,12 +128,12 @@ impl StopSignals {
     }
 }
 
-/// What is checked and found before the first process starts.
+/// A cluster whose requirements were checked before its first process starts.
 struct Cluster {
     ports: Ports,
     commands: Commands,
     data_dir: PathBuf,
-    /// Held while this process lives, so that no second one uses the same data.
+    /// Held while this process lives, so that no other one uses the same data.
     _lock: File,
 }
 
@@ -169,7 +169,7 @@ impl Cluster {
         })
     }
 
-    /// Runs until no node is left; stopping is the caller's.
+    /// Runs until no node is left. The caller stops what still runs.
     async fn serve(&self, processes: &mut Processes) -> anyhow::Result<()> {
         let started = now();
         let Self {
@@ -201,12 +201,13 @@ impl Cluster {
         }
     }
 
-    /// A cluster without it, as where the directory's path is longer than a socket's may be, is one all the same.
+    /// The socket for orders. The cluster runs without one if it cannot be made, for example because the path of the
+    /// directory is too long for a socket.
     fn control(&self) -> Option<Control> {
         let control = Control::listen(&self.data_dir);
         if let Err(error) = &control {
             say(format_args!(
-                "No orders can be given to this cluster: {error}"
+                "This cluster takes no orders (`loadgen --chaos` needs them): {error}"
             ));
         }
         control.ok()
@@ -227,7 +228,7 @@ impl Cluster {
         control::answer(&mut stream, &answer).await;
     }
 
-    /// Waits for the server that was started last.
+    /// Waits until the server that was started last answers.
     async fn server_ready(
         &self,
         processes: &mut Processes,
@@ -240,14 +241,14 @@ impl Cluster {
                 bail!("{ended}\n{}", ended.last_lines());
             }
             if now() > until {
-                bail!("nothing answers on port {port} after {SERVER_START_MAX:?}");
+                bail!("no answer on port {port} after {SERVER_START_MAX:?}");
             }
             tokio::time::sleep(POLL).await;
         }
         Ok(())
     }
 
-    /// Waits until every node that still runs says that it is ready.
+    /// Waits until every node that still runs is ready.
     async fn nodes_ready(&self, processes: &mut Processes) -> anyhow::Result<()> {
         let mut remind_at = now() + REMIND;
         loop {
@@ -263,14 +264,14 @@ impl Cluster {
             }
             if now() > remind_at {
                 remind(&missing, &self.data_dir);
-                remind_at = Instant::now() + REMIND;
+                remind_at = now() + REMIND;
             }
             tokio::time::sleep(POLL).await;
         }
     }
 }
 
-/// The next who has an order; never anybody without a socket, and nobody when the connection failed.
+/// The next connection with an order, or none if it failed. Without a socket, never returns.
 async fn asked(control: Option<&Control>) -> Option<UnixStream> {
     match control {
         Some(control) => control.asked().await.ok(),
@@ -282,11 +283,14 @@ fn remind(missing: &[u8], data_dir: &Path) {
     let nodes: Vec<String> = missing.iter().map(u8::to_string).collect();
     let (nodes, logs) = (nodes.join(", "), data_dir.display());
     say(format_args!(
-        "Not ready yet: node {nodes}. The logs are in {logs}"
+        "Not ready yet: node {nodes}. Logs are in {logs}."
     ));
 }
 
-/// Says what ended since the last call; an error when no node is left.
+/// Reports the processes that ended since the last call.
+///
+/// # Errors
+/// No node is left.
 fn report_ended(processes: &mut Processes) -> anyhow::Result<()> {
     for ended in processes.ended() {
         say(format_args!("{ended}\n{}", ended.last_lines()));

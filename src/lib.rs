@@ -6,33 +6,33 @@
 //! low, the service that uses it is high (`LAYERS` in `tests/tidy`, which checks every import):
 //!
 //! - [`ids`], [`time`], [`config`], [`stats`], [`trace`]: newtypes, the only reader of real time, one
-//!   `Config`, what is counted, and which trace a request belongs to
+//!   `Config`, the counters, and the trace that a request belongs to
 //! - [`protocol`]: what clients and nodes say to each other, in types
 //! - [`lock`], [`view`], [`cache`]: the plain code that decides, and the services that use it
 //! - [`broker`]: the way in and out, over NATS
-//! - [`queue`]: queues, in the Redis that they rest on
+//! - [`queue`]: queues, in Redis
 //! - [`client`]: the typed client
 //! - [`raft`]: one log of commands, the same on every node
 //! - [`monitor`]: HTTP and metrics
 //! - [`node`]: the only place that builds things and hands them out
-//! - [`cli`], [`dev`]: the command line, and a whole cluster on one machine
+//! - [`cli`], [`dev`]: the command line, and a cluster on one machine
 //!
 //! # The journey of a request
 //!
 //! ```text
 //!   client ── NATS ──► broker::listen      a message, from one of the subscriptions
-//!                      protocol            decoded; what is wrong is answered by name
+//!                      protocol            decoded; an invalid request is answered here
 //!                      broker::dispatch    one match, one arm for each operation
-//!                      lock::service       a command, complete with its defaults
+//!                      lock::service       turned into a command, complete with its defaults
 //!                      raft::handle        collected into a batch, or forwarded to the leader
 //!                      raft::{log, network}   on the disks of a majority
-//!                      raft::state_machine    applied, on every node alike
+//!                      raft::state_machine    applied, the same on every node
 //!                      lock::table         decided, in plain code (with lock::wait_graph)
-//!   client ◄─ NATS ─── broker::reply       answered by the leader, wherever the client had asked
+//!   client ◄─ NATS ─── broker::reply       answered by the leader, whichever node was asked
 //! ```
 //!
-//! Nothing on this road waits except in the log. What is decided reads no clock: the leader stamps each
-//! entry. Broker, disk, clock and draws stand behind seams, so that
+//! A wait for a lock is in the log and nowhere else. The code that decides reads no clock: the leader
+//! stamps each entry. Broker, disk, clock and random numbers stand behind seams, so that
 //! `tests/simulation/` runs whole clusters of the same code in virtual time, from a seed.
 
 pub mod ids;

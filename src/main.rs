@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use mufakat::cli::{self, Cli};
 use mufakat::config;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, ParseError};
 
-/// Small pieces are allocated and freed by the million here; the system's allocator spent a quarter
-/// of a node's time on that.
+/// A node allocates and frees small pieces by the million. The allocator of the system spent a quarter of a node's
+/// time on that.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -32,20 +32,26 @@ fn main() -> ExitCode {
     }
 }
 
-/// Logs go to stderr: `MUFAKAT_LOG`, else `RUST_LOG`, else errors of the broker's client library and
-/// everything from `info` of ours. Nothing of the Raft library: it calls it an error when a quorum is
-/// gone or a node stops, twice a second; what stops Raft we say ourselves.
+/// What is logged of the libraries unless the filter names them: errors of the NATS client library, and nothing of the
+/// Raft library. That logs an error twice a second while a quorum is missing or a node stops. We report ourselves what
+/// stops Raft.
+const OF_LIBRARIES: &str = "async_nats=error,openraft=off";
+
+/// Starts logging to stderr.
 ///
-/// They are text on a terminal and of commands, and one JSON object a line of a service, whose log others
-/// collect; `MUFAKAT_LOG_FORMAT` is `text` or `json` for whoever wants it otherwise.
+/// The filter is `MUFAKAT_LOG`, else `RUST_LOG`, else it passes our own messages from `info`; [`OF_LIBRARIES`] comes
+/// before it.
+///
+/// The format is one JSON object per line for a service without a terminal, and text otherwise. `MUFAKAT_LOG_FORMAT`
+/// (`text` or `json`) overrides this.
 fn start_logging(is_service: bool) -> Result<(), String> {
     let of_variable = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
     let filter = match of_variable("MUFAKAT_LOG") {
         Some(text) => filter(&text)?,
-        // It is meant for other programs too.
+        // This variable is for other programs too, so that a wrong value is ignored.
         None => of_variable("RUST_LOG")
-            .and_then(|text| EnvFilter::try_new(text).ok())
-            .unwrap_or_else(|| EnvFilter::new("warn,mufakat=info,async_nats=error,openraft=off")),
+            .and_then(|text| with_libraries(&text).ok())
+            .unwrap_or_else(|| with_libraries("warn,mufakat=info").expect("it is a filter")),
     };
     let on_terminal = io::stderr().is_terminal();
     let format = std::env::var("MUFAKAT_LOG_FORMAT").unwrap_or_default();
@@ -53,11 +59,15 @@ fn start_logging(is_service: bool) -> Result<(), String> {
         "json" => true,
         "text" => false,
         "" => is_service && !on_terminal,
-        _ => return Err(format!("MUFAKAT_LOG_FORMAT is text or json, not {format}")),
+        _ => {
+            return Err(format!(
+                "MUFAKAT_LOG_FORMAT must be text or json, not {format}"
+            ));
+        }
     };
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        // What cannot be written is lost: saying so on stderr, which fails too, would be a panic.
+        // A message that cannot be written is lost: reporting that on stderr would fail too, and panic.
         .log_internal_errors(false)
         .with_writer(io::stderr);
     if as_json {
@@ -68,13 +78,13 @@ fn start_logging(is_service: bool) -> Result<(), String> {
     Ok(())
 }
 
-/// What is logged, by the words of `MUFAKAT_LOG`. A word alone is a level or one of ours: any other would be
-/// taken for a part of the program, of which there is none, and nothing would be logged.
+/// Parses `MUFAKAT_LOG`. A single word must be a level or one of our targets: any other word would be taken for a target
+/// that does not exist, and nothing would be logged.
 fn filter(text: &str) -> Result<EnvFilter, String> {
     const PARTS: [&str; 3] = ["mufakat", "async_nats", "openraft"];
     let refused = |why: &str| {
         format!(
-            "MUFAKAT_LOG: {text:?} {why}; right would be debug, mufakat=debug or \
+            "MUFAKAT_LOG: {text:?} {why}; for example debug, mufakat=debug or \
              info,mufakat::request=debug"
         )
     };
@@ -84,15 +94,36 @@ fn filter(text: &str) -> Result<EnvFilter, String> {
             && !is_part
             && word.parse::<LevelFilter>().is_err()
         {
-            return Err(refused(&format!("has `{word}`, which is no level")));
+            return Err(refused(&format!("contains `{word}`, which is not a level")));
         }
     }
-    EnvFilter::try_new(text).map_err(|error| refused(&format!("cannot be read: {error}")))
+    with_libraries(text).map_err(|error| refused(&format!("is not a log filter: {error}")))
+}
+
+/// What comes later wins, so that a library that is named is logged.
+fn with_libraries(text: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::try_new(format!("{OF_LIBRARIES},{text}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn libraries_are_as_quiet_as_by_default_unless_they_are_named() {
+        for (text, of_raft) in [
+            ("info", "openraft=off"),
+            ("info,mufakat::request=debug", "openraft=off"),
+            ("openraft=debug,info", "openraft=debug"),
+        ] {
+            let filter = filter(text).expect("a filter").to_string();
+            let directives: Vec<&str> = filter.split(',').collect();
+            let of_raft_found = directives.iter().filter(|one| one.starts_with("openraft"));
+            assert_eq!(of_raft_found.collect::<Vec<_>>(), [&of_raft], "{filter}");
+            assert!(directives.contains(&"async_nats=error"), "{filter}");
+            assert!(directives.contains(&"info"), "{filter}");
+        }
+    }
 
     #[test]
     fn what_would_log_nothing_is_refused() {

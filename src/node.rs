@@ -410,10 +410,10 @@ impl Node {
         tracing::info!(
             "stopping: handing over leadership and topics, finishing requests in flight"
         );
-        let deadline = time::now() + DRAIN_MAX;
         let cache = self.core.dispatch.cache.clone();
         self.insight.serving.store(false, Ordering::Relaxed);
         self.core.leave_view().await;
+        let deadline = time::now() + DRAIN_MAX;
         cache.dismiss();
         self.handle
             .hand_over(|| self.core.staying(), time::now() + HAND_OVER_MAX)

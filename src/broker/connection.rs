@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, Event, HeaderMap};
+use async_nats::{Client, ConnectError, Event, HeaderMap};
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::StreamExt;
 
-use crate::broker::options::{NatsOptions, Resolved};
+use crate::broker::options::{NatsOptions, NatsOptionsError, Resolved, addresses};
 use crate::broker::{
     Broker, Headers, Message, Outgoing, PublishError, SubscribeError, Subscription,
 };
@@ -129,25 +129,44 @@ impl Watch {
     }
 
     /// Says why there is no connection. The client library tells the kind of failure alone (an error of
-    /// input and output, say); a try of our own tells the reason (whose certificate is not trusted).
+    /// input and output, say), and of several servers that of the last one; a try of our own tells the reason
+    /// of each (whose certificate is not trusted).
     async fn explain(self: Arc<Self>) {
         let connection = self.label();
-        let attempt = async {
-            let Resolved {
-                servers, options, ..
-            } = self.options.resolve()?;
-            let options = options.connection_timeout(CONNECT_TIMEOUT);
-            options.connect(servers).await?;
-            anyhow::Ok(())
-        };
-        if let Err(error) = attempt.await {
-            tracing::warn!(connection, %error, "cannot connect to NATS; trying again");
+        match why_unreachable(&self.options).await {
+            Ok(servers) => {
+                for (server, error) in servers {
+                    tracing::warn!(connection, server, %error, "cannot connect to NATS; trying again");
+                }
+            }
+            Err(error) => {
+                tracing::warn!(connection, %error, "cannot connect to NATS; trying again");
+            }
         }
     }
 
     fn label(&self) -> &'static str {
         Connection::LABELS[self.which as usize]
     }
+}
+
+/// Tries one server after the other: host and port of each, and why it cannot be reached. None if one can.
+async fn why_unreachable(
+    options: &NatsOptions,
+) -> Result<Vec<(String, ConnectError)>, NatsOptionsError> {
+    let Resolved {
+        servers, options, ..
+    } = options.resolve()?;
+    let options = options.connection_timeout(CONNECT_TIMEOUT);
+    let mut unreachable = Vec::new();
+    for server in servers {
+        let name = addresses(std::slice::from_ref(&server));
+        match options.clone().connect(server).await {
+            Ok(_) => return Ok(Vec::new()),
+            Err(error) => unreachable.push((name, error)),
+        }
+    }
+    Ok(unreachable)
 }
 
 /// Whether it is time to say it again; if so, notes that it is said now.
@@ -245,5 +264,35 @@ impl Broker for NatsBroker {
 
     fn connects(&self) -> u64 {
         self.client.statistics().connects.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn each_server_that_cannot_be_reached_is_named_with_its_reason() {
+        // Nobody listens there: a port is free again once its listener is dropped.
+        let closed = || {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+            listener.local_addr().expect("it is bound").to_string()
+        };
+        // What listens there is no broker.
+        let other = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let other = other.expect("a port is free");
+        let address = other.local_addr().expect("it is bound").to_string();
+        tokio::spawn(async move { while other.accept().await.is_ok() {} });
+        let servers = [closed(), address, closed()];
+        let options = NatsOptions {
+            url: Some(format!("nats://u:hush@{}", servers.join(",nats://u:hush@"))),
+            ..NatsOptions::default()
+        };
+        let unreachable = why_unreachable(&options).await.expect("they are addresses");
+        let names: Vec<&String> = unreachable.iter().map(|(server, _)| server).collect();
+        assert_eq!(names, servers.each_ref());
+        let reason = |nth: usize| unreachable[nth].1.to_string();
+        assert!(reason(0).contains("refused"), "{}", reason(0));
+        assert_ne!(reason(1), reason(0));
     }
 }

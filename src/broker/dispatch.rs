@@ -18,7 +18,9 @@ use crate::protocol::request::Envelope;
 use crate::protocol::status::StateHashChoice;
 use crate::protocol::subject::Address;
 use crate::protocol::tenant::seat::Seat;
-use crate::protocol::{self, ErrorReply, Operation, Prefix, Refusal, ReplyTo, Request, tenant};
+use crate::protocol::{
+    self, Code, Encoding, ErrorReply, Operation, Outcome, Prefix, Refusal, ReplyTo, Request, tenant,
+};
 use crate::queue::service::{Origin, QueueService};
 use crate::raft::backup::Backups;
 use crate::raft::handle::Handle;
@@ -153,7 +155,14 @@ impl Dispatch {
         let trace = operation.map_or_else(Traced::default, |operation| {
             Traced::begin(operation.name(), self.me, incoming.traceparent)
         });
-        let (encoding, request) = Request::decode(operation, envelope, incoming.payload);
+        let (encoding, request) = match &guest {
+            Ok(_) => Request::decode(operation, envelope, incoming.payload),
+            // What is refused anyway costs as little as can be: the body is not looked at.
+            Err(refusal) => {
+                let encoding = Encoding::of_request(incoming.content_type, incoming.payload);
+                (encoding.unwrap_or_default(), Err(refusal.clone()))
+            }
+        };
         trace.note_id(request.as_ref().ok().and_then(Request::id));
         let to = ReplyTo {
             tenant: match &guest {
@@ -408,8 +417,17 @@ impl Dispatch {
         let dispatch = self.clone();
         tokio::spawn(async move {
             let _seat = received.seat;
-            let status = dispatch.insight.hashed_status().await;
-            dispatch.answer(&to, (Some(Operation::Status), received.at), Ok(&status));
+            let status = dispatch.insight.hashed_status(received.deadline).await;
+            let status = status.ok_or_else(|| {
+                let message = "other hashes of the state were made until the deadline";
+                let late = ErrorReply::new(Code::Timeout, message);
+                late.with_outcome(Outcome::NotApplied).into()
+            });
+            let timing = (Some(Operation::Status), received.at);
+            match status {
+                Ok(status) => dispatch.answer(&to, timing, Ok(&status)),
+                Err(late) => dispatch.answer::<()>(&to, timing, Err(late)),
+            }
         });
     }
 

@@ -1,8 +1,8 @@
 //! The broker: how messages come to a node and leave it.
 //!
-//! Nodes and clients have nothing between them but a broker. What nodes need of it is the trait
-//! [`Broker`], so that a simulation has another one; what clients send comes in by [`listen`], which
-//! NATS alone does.
+//! Nodes and clients have nothing between them but a broker. Nodes use it through the trait
+//! [`Broker`], so that a simulation can have another one. Requests of clients come in by [`listen`],
+//! for which NATS is the only broker.
 //!
 //! ```text
 //!   clients ─► listen ─► dispatch ─► services ─► raft
@@ -19,30 +19,30 @@
 //!                  publish: handed over      publish: refused at once
 //! ```
 //!
-//! **Promises.** [`Broker::publish`] never waits. A message arrives at most once per publishing, and
-//! each subscription is an order of its own. A message that somebody answers to, and that nobody
-//! listens for, is answered by the broker at once.
+//! **Promises.** [`Broker::publish`] never waits. Each publish delivers a message at most once to a
+//! subscription, and each subscription has an order of its own. If nobody listens for a message that
+//! has a reply subject, the broker says so there at once.
 //!
-//! **What it does not promise.** That a message arrives; that it arrives soon (the client library
-//! sends what it had queued after it reconnects); order between two subscriptions. What must not be
-//! lost, repeated or reordered is numbered by whoever sends it.
+//! **Not promised.** That a message arrives; that it arrives soon (the client library sends what it
+//! had queued after it reconnects); order between two subscriptions. The sender numbers messages that
+//! must not be lost, repeated or reordered.
 //!
-//! **Bounds.** Each subscription has a capacity, chosen and explained where it is made; what does not
-//! fit is dropped. The queue to the broker is bounded too: [`PublishError::Full`].
+//! **Bounds.** Each subscription has a capacity, chosen and explained where it is made. A message that
+//! does not fit is dropped. The queue to the broker is bounded too: [`PublishError::Full`].
 //!
 //! In reading order:
 //!
 //! - [`seam`]: the trait, messages, subscriptions
 //! - [`options`], [`connection`]: NATS behind it
 //! - [`simulated`]: virtual time and a seed behind it
-//! - [`listen`]: what clients send
-//! - [`dispatch`]: one exhaustive list of what they can ask
-//! - [`own`]: what a node asks for those who look at it
-//! - [`relay`]: what another node has to execute
+//! - [`listen`]: requests of clients
+//! - [`dispatch`]: one exhaustive list of what clients can ask
+//! - [`own`]: requests of a node itself: for those who look at it, and from one of its parts to another node
+//! - [`relay`]: requests that another node has to execute
 //! - [`tenants`]: how much each tenant may ask
-//! - [`reply`]: the answers on their way back
-//! - [`unheard`]: what becomes of a grant that nobody heard of
-//! - [`discovery`]: what `nats service` is told
+//! - [`reply`]: answers on their way back
+//! - [`unheard`]: gives back grants that nobody heard of
+//! - [`discovery`]: answers for `nats service`
 
 pub mod connection;
 pub mod discovery;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fmt, fs, io};
 
 use async_nats::{ConnectOptions, ServerAddr};
+use nkeys::KeyPair;
 use serde::Deserialize;
 
 use crate::broker::pem::{self, PemError};
@@ -15,8 +16,8 @@ use crate::config::{self, ConfigError};
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "NATS connection")]
 pub struct NatsOptions {
-    /// Servers to connect to, separated by commas [default: nats://127.0.0.1:4222]. NATS_URL_FILE names a
-    /// file to read them from instead.
+    /// Servers, separated by commas; NATS_URL_FILE names a file with them
+    /// [default: nats://127.0.0.1:4222].
     #[arg(
         id = "nats",
         long,
@@ -26,42 +27,47 @@ pub struct NatsOptions {
         global = true
     )]
     pub url: Option<String>,
-    /// User name; without a password it is taken as a token, as the NATS command line does.
+    /// User name; without a password it is used as a token, as in the NATS command line.
     #[arg(
         id = "nats-user",
         long,
         env = "NATS_USER",
         value_name = "NAME",
         hide_env_values = true,
+        hide_short_help = true,
         global = true
     )]
     pub user: Option<String>,
-    /// Password. NATS_PASSWORD_FILE names a file to read it from instead.
+    /// Password; NATS_PASSWORD_FILE names a file with it.
     #[arg(
         id = "nats-password",
         long,
         env = "NATS_PASSWORD",
         value_name = "PASSWORD",
         hide_env_values = true,
+        hide_short_help = true,
         global = true
     )]
     pub password: Option<String>,
-    /// Token. NATS_TOKEN_FILE names a file to read it from instead.
+    /// Token; NATS_TOKEN_FILE names a file with it.
     #[arg(
         id = "nats-token",
         long,
         env = "NATS_TOKEN",
         value_name = "TOKEN",
         hide_env_values = true,
+        hide_short_help = true,
         global = true
     )]
     pub token: Option<String>,
-    /// File with a user's JWT and seed.
+    /// Credentials file with the JWT and the seed of a user.
     #[arg(
         id = "nats-creds",
         long,
         env = "NATS_CREDS",
         value_name = "FILE",
+        hide_env_values = true,
+        hide_short_help = true,
         global = true
     )]
     pub creds: Option<PathBuf>,
@@ -71,6 +77,8 @@ pub struct NatsOptions {
         long,
         env = "NATS_NKEY",
         value_name = "FILE",
+        hide_env_values = true,
+        hide_short_help = true,
         global = true
     )]
     pub nkey: Option<PathBuf>,
@@ -80,6 +88,8 @@ pub struct NatsOptions {
         long,
         env = "NATS_CERT",
         value_name = "FILE",
+        hide_env_values = true,
+        hide_short_help = true,
         global = true
     )]
     pub cert: Option<PathBuf>,
@@ -89,6 +99,8 @@ pub struct NatsOptions {
         long,
         env = "NATS_KEY",
         value_name = "FILE",
+        hide_env_values = true,
+        hide_short_help = true,
         global = true
     )]
     pub key: Option<PathBuf>,
@@ -98,25 +110,30 @@ pub struct NatsOptions {
         long,
         env = "NATS_CA",
         value_name = "FILE",
+        hide_env_values = true,
+        hide_short_help = true,
         global = true
     )]
     pub ca: Option<PathBuf>,
-    /// First tokens of the subjects that answers come to, where the broker lets each user read only
-    /// its own [default: _INBOX].
+    /// First tokens of reply subjects, for a broker that lets each user read only its own
+    /// [default: _INBOX].
     #[arg(
         id = "nats-inbox-prefix",
         long,
         env = "NATS_INBOX_PREFIX",
         value_name = "PREFIX",
+        hide_env_values = true,
+        hide_short_help = true,
         global = true
     )]
     pub inbox_prefix: Option<String>,
-    /// Context of the NATS command line, from ~/.config/nats/context; what is given otherwise wins.
+    /// Context of the NATS command line, from ~/.config/nats/context; other settings beat it.
     #[arg(
         id = "nats-context",
         long,
         env = "NATS_CONTEXT",
         value_name = "NAME",
+        hide_env_values = true,
         global = true
     )]
     pub context: Option<String>,
@@ -134,6 +151,9 @@ pub enum NatsOptionsError {
         path: PathBuf,
         reason: io::Error,
     },
+    /// The text is not repeated, since it may be a seed all but for a letter.
+    #[error("--nats-nkey or NATS_NKEY: {}: holds no seed of an NKey", path.display())]
+    Seed { path: PathBuf },
     #[error(transparent)]
     Secret(#[from] ConfigError),
     #[error(transparent)]
@@ -249,7 +269,9 @@ impl NatsOptions {
             options = options.token(token.clone());
         }
         if let Some(path) = &self.nkey {
-            options = options.nkey(read("the NKey seed", path)?);
+            let seed = read("the NKey seed", path)?;
+            KeyPair::from_seed(&seed).map_err(|_| NatsOptionsError::Seed { path: path.clone() })?;
+            options = options.nkey(seed);
         }
         if let Some(path) = &self.creds {
             // The library's parser wants the last line ended.
@@ -268,8 +290,10 @@ impl NatsOptions {
         }
         match (&self.cert, &self.key) {
             (Some(cert), Some(key)) => {
-                pem::check_certificates("--nats-cert or NATS_CERT", cert)?;
-                pem::check_key("--nats-key or NATS_KEY", key)?;
+                pem::check_identity(
+                    ("--nats-cert or NATS_CERT", cert),
+                    ("--nats-key or NATS_KEY", key),
+                )?;
                 let options = options.add_client_certificate(cert.clone(), key.clone());
                 Ok(options.require_tls(true))
             }

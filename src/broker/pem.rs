@@ -1,12 +1,15 @@
 //! Files of certificates and keys, looked at before anything connects with them: what is wrong is told
 //! with the setting and the file, which libraries that connect leave out.
 //!
-//! Limits: whether a certificate is trusted, and a key fits to it, shows at the connection.
+//! Limits: whether a certificate is trusted shows at the connection.
 
 use std::path::{Path, PathBuf};
 
+use async_nats::rustls::crypto::ring;
 use async_nats::rustls::pki_types::pem::{self, PemObject};
 use async_nats::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use async_nats::rustls::sign::CertifiedKey;
+use async_nats::rustls::{Error, InconsistentKeys};
 
 /// A file that is of no use where it is named.
 #[derive(Debug, thiserror::Error)]
@@ -22,22 +25,58 @@ pub struct PemError {
 /// # Errors
 /// With the setting as it is named here, and the reason.
 pub fn check_certificates(setting: &'static str, path: &Path) -> Result<(), PemError> {
+    certificates(setting, path).map(drop)
+}
+
+/// The same of a certificate, with those that vouch for it, and its private key, which have to match.
+///
+/// # Errors
+/// As [`check_certificates`].
+pub fn check_identity(
+    (cert_setting, cert): (&'static str, &Path),
+    (key_setting, key): (&'static str, &Path),
+) -> Result<(), PemError> {
+    let chain = certificates(cert_setting, cert)?;
+    let of_key = |reason: String| PemError {
+        setting: key_setting,
+        path: key.to_owned(),
+        reason,
+    };
+    match CertifiedKey::from_der(
+        chain,
+        private_key(key_setting, key)?,
+        &ring::default_provider(),
+    ) {
+        Ok(_) => Ok(()),
+        Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
+            let cert = cert.display();
+            Err(of_key(format!("does not match the certificate in {cert}")))
+        }
+        Err(Error::InvalidCertificate(_)) => Err(PemError {
+            setting: cert_setting,
+            path: cert.to_owned(),
+            reason: "the first certificate in it is broken inside".to_owned(),
+        }),
+        Err(_) => Err(of_key("holds no key that TLS can use".to_owned())),
+    }
+}
+
+fn certificates(
+    setting: &'static str,
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let found = CertificateDer::pem_file_iter(path).and_then(|found| {
         let found: Vec<_> = found.collect::<Result<_, _>>()?;
         match found.is_empty() {
             true => Err(pem::Error::NoItemsFound),
-            false => Ok(()),
+            false => Ok(found),
         }
     });
     found.map_err(|error| refused(setting, path, error, "holds no certificate in PEM"))
 }
 
-/// The same of a private key.
-///
-/// # Errors
-/// As [`check_certificates`].
-pub fn check_key(setting: &'static str, path: &Path) -> Result<(), PemError> {
-    let found = PrivateKeyDer::from_pem_file(path).map(drop);
+fn private_key(setting: &'static str, path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
+    let found = PrivateKeyDer::from_pem_file(path);
     found.map_err(|error| refused(setting, path, error, "holds no private key in PEM"))
 }
 
@@ -91,7 +130,7 @@ mod tests {
             fs::write(file.path(), &text).expect("it is writable");
             let checks = [
                 (check_certificates("--ca", file.path()), is_certificate),
-                (check_key("--ca", file.path()), is_key),
+                (private_key("--ca", file.path()).map(drop), is_key),
             ];
             for (checked, expected) in checks {
                 match (checked, expected) {
@@ -107,7 +146,7 @@ mod tests {
                 }
             }
         }
-        let absent = check_key("--key", Path::new("/nowhere")).unwrap_err();
+        let absent = private_key("--key", Path::new("/nowhere")).unwrap_err();
         assert_eq!(
             absent.to_string(),
             "--key: /nowhere: No such file or directory (os error 2)"

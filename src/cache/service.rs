@@ -269,6 +269,11 @@ impl CacheService {
         self.0.store.is_some()
     }
 
+    /// Whether other nodes have all that the newest change of the view is to give them from here.
+    pub fn has_moved(&self) -> bool {
+        !self.0.cache().is_moving()
+    }
+
     /// What is left of the right to act on the view.
     pub fn lease_ms(&self) -> u64 {
         let now_ms = self.0.clock.now_ms();

@@ -450,12 +450,17 @@ impl<T> Cache<T> {
         self.trim(now_ms);
     }
 
+    /// Whether values or results are on their way to other nodes since the view changes, or has changed.
+    pub fn is_moving(&self) -> bool {
+        self.moving.waits()
+    }
+
     /// Whether [`Cache::tick`] has anything to look after.
     pub fn waits(&self) -> bool {
         !self.parked.is_empty()
             || !self.writes.is_empty()
             || !self.fills.is_empty()
-            || self.moving.waits()
+            || self.is_moving()
             || self.sweeps.waits()
             || self.audits.waits()
             || self.copy_uses.waits()

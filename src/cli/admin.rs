@@ -1,4 +1,4 @@
-//! `mufakat admin …`: what operators may do against a client's will.
+//! `mufakat admin …`: what operators may do to the locks and sessions of clients.
 
 use clap::{Args, Subcommand};
 
@@ -18,10 +18,10 @@ pub(super) struct AdminArgs {
 
 #[derive(Subcommand)]
 enum AdminCommand {
-    /// Locks that others hold.
+    /// End holds of locks.
     #[command(subcommand)]
     Lock(AdminLockCommand),
-    /// Sessions of others.
+    /// End sessions.
     #[command(subcommand)]
     Session(AdminSessionCommand),
 }
@@ -36,10 +36,10 @@ enum AdminSessionCommand {
     Close(CloseArgs),
 }
 
-/// Take a lock from whoever holds it, or from the holder of one token.
+/// Release a lock that others hold: every hold, or the one with a token
 ///
-/// The reason goes into the event and the log. The former holder learns of it at its next renewal; what
-/// it does until then is kept out only by tokens.
+/// The reason goes into the event and the log. The former holder learns of the release at its next
+/// renewal. Until then only fencing tokens stop its work.
 ///
 /// Examples:
 ///   mufakat admin lock release orders.42 --reason hangs
@@ -50,25 +50,25 @@ struct ReleaseArgs {
     /// Name of the lock.
     #[arg(value_name = "RESOURCE")]
     resource: String,
-    /// Only this hold of it.
+    /// Release only the hold with this token.
     #[arg(long, value_name = "TOKEN", value_parser = token)]
     token: Option<Token>,
-    /// Why, for whoever looks into it later.
+    /// Reason, for whoever looks into it later.
     #[arg(long, value_name = "TEXT")]
     reason: String,
 }
 
-/// End a session with all that it holds and waits for.
+/// Close the session of another client, and end everything it holds and waits for
 ///
 /// Examples:
 ///   mufakat admin session close 3f7a --reason machine-lost
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 struct CloseArgs {
-    /// The session's id.
+    /// Id of the session.
     #[arg(value_name = "SESSION")]
     session: String,
-    /// Why, for whoever looks into it later.
+    /// Reason, for whoever looks into it later.
     #[arg(long, value_name = "TEXT")]
     reason: String,
 }

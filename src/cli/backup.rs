@@ -1,11 +1,11 @@
-//! `mufakat backup` and `mufakat restore`: the replicated state in a file, and a new cluster from it.
+//! `mufakat backup` writes the replicated state to a file; `mufakat restore` makes a new cluster from it.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use serde::Serialize;
 
@@ -17,33 +17,35 @@ use crate::raft::backup::{self, Contents};
 use crate::raft::restore::{self, Destination};
 use crate::raft::state::Topics;
 
-/// Who may read a backup: it names owners and what they attached.
+/// Only its owner may read a backup: it contains names of owners and their metadata.
 const MODE: u32 = 0o600;
-/// How long making a copy may take.
+/// How long a node may take to make a copy.
 const MAKE_MS: u64 = 60_000;
 
-/// Copy the replicated state of a running cluster into a file: locks, waits, sessions, tokens.
+/// Copy the replicated state of a running cluster to a file
 ///
-/// The copy has everything that was answered before the command began. It is checked before the file gets
-/// its name. Messages are in Redis and cached values in memory: neither is in it. Takes the operator's
-/// rights (`admin.cluster.backup`).
+/// The state is locks, waits, sessions, remembered request ids, tokens, and how far topics had come.
+/// The copy has everything that was answered before the command began. It is checked before the file
+/// gets its name. Messages (in Redis) and cached values (in memory) are not included. Needs the
+/// rights of an operator (`admin.cluster.backup`).
 ///
 /// Examples:
 ///   mufakat backup state.mufakat
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct BackupArgs {
-    #[command(flatten)]
-    pub(super) connection: Connection,
-    /// The new file; one that is there is not overwritten.
+    /// File to create; an existing file is not overwritten.
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    #[command(flatten)]
+    pub(super) connection: Connection,
 }
 
-/// Make a new cluster of one node from a backup; other nodes are added to it.
+/// Make a new cluster of one node from a backup
 ///
-/// Nothing of the old cluster may run any more. Tokens go on far above those of the old cluster; leases,
-/// waits and sessions have left what they had left when the backup was made. Needs no broker.
+/// Other nodes are added to it later. No node of the old cluster may run any more. Tokens continue
+/// far above those of the old cluster. Leases, waits and sessions keep the remaining time they had
+/// when the backup was made. Needs no broker.
 ///
 /// Examples:
 ///   mufakat restore state.mufakat --id 1 --data-dir /var/lib/mufakat
@@ -51,30 +53,30 @@ pub(super) struct BackupArgs {
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct RestoreArgs {
-    /// What `mufakat backup` wrote.
+    /// File that `mufakat backup` wrote.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The number of the first node.
+    /// Id of the first node.
     #[arg(long, value_name = "ID", value_parser = node_id)]
     id: NodeId,
-    /// Its data directory: one that is empty or does not exist.
+    /// Data directory of the node; it must be empty or not exist.
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
-    /// Own the topics of the old cluster in their Redis from now on; the old one is shut out of them.
-    /// Without it the new cluster has no topics.
+    /// Take over the topics of the old cluster in Redis, and lock the old cluster out of them;
+    /// without this flag the new cluster has no topics.
     #[arg(long)]
     adopt_queues: bool,
-    /// Print JSON, one line, also on a terminal.
+    /// Print one line of JSON, even on a terminal.
     #[arg(long)]
     json: bool,
 }
 
-/// What a file holds.
+/// The contents of a backup, for printing.
 #[derive(Serialize)]
 struct Told<'a> {
     file: &'a Path,
     bytes: u64,
-    /// The cluster that it was made of.
+    /// The cluster that was copied.
     cluster: Option<String>,
     term: u64,
     index: u64,
@@ -83,24 +85,24 @@ struct Told<'a> {
     waiting: u64,
     sessions: u64,
     topics: u64,
-    /// The cluster that it became.
+    /// The cluster that was made from it.
     #[serde(skip_serializing_if = "Option::is_none")]
     new_cluster: Option<String>,
 }
 
 pub(super) async fn back_up(args: &BackupArgs) -> Result<()> {
     if args.file.exists() {
-        bail!("{} is there already", args.file.display());
+        bail!("{} already exists", args.file.display());
     }
     let bytes = fetch(&args.connection).await?;
     let contents =
-        backup::examine(&bytes).map_err(|why| anyhow::anyhow!("what came is damaged: {why}"))?;
+        backup::examine(&bytes).map_err(|why| anyhow!("the received backup is damaged: {why}"))?;
     write(&args.file, &bytes).with_context(|| format!("{}", args.file.display()))?;
     let told = Told::new(&args.file, bytes.len() as u64, &contents);
     Ok(args.connection.print(&told, Told::line)?)
 }
 
-/// All parts of a copy, each from the node that made it.
+/// Fetches all parts of one copy from the node that made it.
 async fn fetch(connection: &Connection) -> Result<Vec<u8>> {
     let client = connection.client(Target::Any).await?;
     let begin = Request {
@@ -119,14 +121,14 @@ async fn fetch(connection: &Connection) -> Result<Vec<u8>> {
         let part = client.backup_part(&next).await?.data();
         let part = part.map_err(anyhow::Error::msg)?;
         if part.is_empty() {
-            bail!("node {} has less than it said", first.node);
+            bail!("node {} sent fewer bytes than it announced", first.node);
         }
         bytes.extend(part);
     }
     Ok(bytes)
 }
 
-/// The file has its name only once all of it is on disk.
+/// Writes the file; it gets its name only once all of it is on disk.
 fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(".part");
@@ -139,7 +141,7 @@ fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
         .open(&part)?;
     out.write_all(bytes)?;
     out.sync_all()?;
-    // Fails if a file of this name has come meanwhile.
+    // Fails if a file of this name was created meanwhile.
     fs::hard_link(&part, file)?;
     fs::remove_file(&part)?;
     let parent = file

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use crate::cli::{Connection, ExitStatus, Failure, length_ms, node_id};
+use crate::cli::{Connection, ExitStatus, Failure, length_ms, node_id, target};
 use crate::client::Target;
 use crate::ids::{NodeId, Token};
 use crate::protocol::Encoding;
@@ -40,7 +40,9 @@ pub(super) enum CacheCommand {
     Watch(WatchArgs),
 }
 
-/// Print the value of a key, or of several. A key without a value ends with exit code 1.
+/// Print the value of a key, or of several
+///
+/// Exits with 1 if any key has no value.
 ///
 /// Examples:
 ///   mufakat cache get user.42
@@ -49,24 +51,24 @@ pub(super) enum CacheCommand {
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct GetArgs {
-    /// A key of 1 to 256 bytes without control characters.
+    /// Key of 1 to 256 bytes without control characters.
     #[arg(value_name = "KEY")]
     key: String,
-    /// More keys, read together with it.
+    /// More keys to read together with the first one.
     #[arg(value_name = "KEY", conflicts_with = "claim")]
     more: Vec<String>,
-    /// Take whatever the asked node has, also when it may be old.
+    /// Accept the copy of the node that answers, which may be stale.
     #[arg(long)]
     any: bool,
-    /// If there is no value, claim the right to load it, for so long; `set --claim` brings it.
-    #[arg(long, value_name = "LENGTH", value_parser = length_ms)]
+    /// If there is no value, claim the right to load it for this long; see `set --claim`.
+    #[arg(long, value_name = "DURATION", value_parser = length_ms)]
     claim: Option<u64>,
-    /// How long to wait for the value if somebody else has claimed it.
-    #[arg(long, value_name = "LENGTH", value_parser = length_ms, requires = "claim")]
+    /// How long to wait for the value if another client has claimed it.
+    #[arg(long, value_name = "DURATION", value_parser = length_ms, requires = "claim")]
     wait: Option<u64>,
 }
 
-/// Put a value in place of the one before, and print its version.
+/// Set the value of a key, and print its version
 ///
 /// Examples:
 ///   mufakat cache set user.42 Ada
@@ -76,26 +78,28 @@ pub(super) struct GetArgs {
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct SetArgs {
+    /// Key of the value.
     #[arg(value_name = "KEY")]
     key: String,
+    /// The value: text, or JSON with --as-json.
     #[arg(value_name = "VALUE")]
     value: String,
-    /// The value is JSON, not text.
+    /// Read VALUE as JSON.
     #[arg(long)]
     as_json: bool,
-    /// How long it lives.
-    #[arg(long, value_name = "LENGTH", value_parser = length_ms)]
+    /// Lifetime of the value [default: until it is evicted].
+    #[arg(long, value_name = "DURATION", value_parser = length_ms)]
     ttl: Option<u64>,
-    /// How long it lives without being read.
-    #[arg(long, value_name = "LENGTH", value_parser = length_ms)]
+    /// How long the value lives without being read.
+    #[arg(long, value_name = "DURATION", value_parser = length_ms)]
     idle: Option<u64>,
-    /// A name under which `cache invalidate` finds it; may be given several times.
+    /// Tag by which `cache invalidate` finds the value; may be given several times.
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
-    /// Only while this lock is held under this token, and no newer one has written the key.
+    /// Write only if this token holds this lock and no newer token has written the key.
     #[arg(long, value_name = "RESOURCE=TOKEN", value_parser = fence)]
     fence: Option<Fence>,
-    /// The claim that `get --claim` gave: not if the key was written or invalidated since.
+    /// Claim from `get --claim`; refused if the key has changed since.
     #[arg(long, value_name = "CLAIM")]
     claim: Option<String>,
     #[command(flatten)]
@@ -104,13 +108,16 @@ pub(super) struct SetArgs {
     repeat: RepeatArgs,
 }
 
-/// Remove a value; exit code 1 if there was none.
+/// Delete the value of a key
+///
+/// Exits with 1 if there was none.
 ///
 /// Examples:
 ///   mufakat cache delete user.42
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct DeleteArgs {
+    /// Key of the value.
     #[arg(value_name = "KEY")]
     key: String,
     #[command(flatten)]
@@ -119,7 +126,7 @@ pub(super) struct DeleteArgs {
     repeat: RepeatArgs,
 }
 
-/// Add to an integer and print the sum.
+/// Add to an integer, and print the sum
 ///
 /// Examples:
 ///   mufakat cache increment visits --by 3 --initial 100
@@ -127,38 +134,42 @@ pub(super) struct DeleteArgs {
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct IncrementArgs {
+    /// Key of the value.
     #[arg(value_name = "KEY")]
     key: String,
-    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    /// How much to add.
+    #[arg(long, value_name = "N", default_value_t = 1)]
     by: u64,
-    /// What to add to when there is no value.
-    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    /// What to add to if there is no value.
+    #[arg(long, value_name = "N", default_value_t = 0)]
     initial: u64,
-    /// How long it lives from now on.
-    #[arg(long, value_name = "LENGTH", value_parser = length_ms)]
+    /// Lifetime from now on [default: unchanged].
+    #[arg(long, value_name = "DURATION", value_parser = length_ms)]
     ttl: Option<u64>,
     #[command(flatten)]
     repeat: RepeatArgs,
 }
 
-/// Let a value live so long from now on.
+/// Set the remaining lifetime of a value
 ///
 /// Examples:
 ///   mufakat cache touch user.42 --ttl 10m
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct TouchArgs {
+    /// Key of the value.
     #[arg(value_name = "KEY")]
     key: String,
-    #[arg(long, value_name = "LENGTH", value_parser = length_ms)]
+    /// Lifetime from now on.
+    #[arg(long, value_name = "DURATION", value_parser = length_ms)]
     ttl: u64,
     #[command(flatten)]
     repeat: RepeatArgs,
 }
 
-/// Remove the values with a tag, those under a prefix, or all, and print how many there were.
+/// Remove the values with a tag, under a prefix, or all, and print their number
 ///
-/// When it is done, nobody reads a value that was there before.
+/// Once the command returns, no node serves a value from before it.
 ///
 /// Examples:
 ///   mufakat cache invalidate --tag author.42
@@ -167,56 +178,57 @@ pub(super) struct TouchArgs {
 #[command(verbatim_doc_comment)]
 #[group(required = true, multiple = false)]
 pub(super) struct InvalidateArgs {
-    /// Values that were set with this tag.
+    /// Remove the values that were set with this tag.
     #[arg(long, value_name = "TAG")]
     tag: Option<String>,
-    /// Keys that begin so.
-    #[arg(long, value_name = "TEXT")]
+    /// Remove the values whose keys start with this.
+    #[arg(long, value_name = "PREFIX")]
     prefix_of: Option<String>,
-    /// Everything.
+    /// Remove all values.
     #[arg(long)]
     all: bool,
 }
 
-/// Print what a node knows of a key: its home, and what the node itself has.
+/// Show which node is the home of a key, and what one node has of it
 ///
 /// Examples:
 ///   mufakat cache explain user.42 --node 2
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct ExplainArgs {
+    /// Key of the value.
     #[arg(value_name = "KEY")]
     key: String,
-    /// Ask this node; otherwise any node answers.
+    /// Node to ask [default: any].
     #[arg(long, value_name = "ID", value_parser = node_id)]
     node: Option<NodeId>,
 }
 
-/// Compare copies of a node with what their homes have.
+/// Compare the copies on a node with the authoritative values of their homes
 ///
-/// Exit code 1 if any copy is old, which is a defect.
+/// Exits with 1 if any copy is stale, which would be a defect.
 ///
 /// Examples:
 ///   mufakat cache audit --node 2 --sample 1000
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct AuditArgs {
-    /// How many copies to compare, at most 10,000.
-    #[arg(long, value_name = "NUMBER")]
+    /// Number of copies to compare, at most 10,000 [default: 100].
+    #[arg(long, value_name = "N")]
     sample: Option<u64>,
-    /// Ask this node; otherwise any node answers.
+    /// Node to ask [default: any].
     #[arg(long, value_name = "ID", value_parser = node_id)]
     node: Option<NodeId>,
 }
 
-/// Print what the cache of a node has and has counted.
+/// Show the contents and the counters of one node's cache
 ///
 /// Examples:
 ///   mufakat cache stats --node 1
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct StatsArgs {
-    /// Ask this node; otherwise any node answers.
+    /// Node to ask [default: any].
     #[arg(long, value_name = "ID", value_parser = node_id)]
     node: Option<NodeId>,
 }
@@ -229,7 +241,7 @@ pub(super) async fn run(
         CacheCommand::Get(args) => get(connection, args).await,
         CacheCommand::Set(args) => {
             let value = match args.as_json {
-                true => Value::json(&args.value).map_err(invalid)?,
+                true => Value::json(&args.value).map_err(not_json)?,
                 false => Value::text(args.value),
             };
             let set = Set {
@@ -262,7 +274,7 @@ pub(super) async fn run(
                 true => "deleted".to_owned(),
                 false => "there was no value".to_owned(),
             })?;
-            Ok(of_success(deleted.existed))
+            Ok(ExitStatus::of_finding(deleted.existed))
         }
         CacheCommand::Increment(args) => {
             let increment = Increment {
@@ -323,7 +335,7 @@ pub(super) async fn run(
             let client = connection.client(target(args.node)).await?;
             let audited = client.cache_audit(&audit).await?;
             connection.print(&audited, report)?;
-            Ok(of_success(audited.mismatches == 0))
+            Ok(ExitStatus::of_finding(audited.mismatches == 0))
         }
         CacheCommand::Stats(args) => {
             let stats = connection
@@ -352,7 +364,7 @@ async fn get(connection: &Connection, args: GetArgs) -> Result<ExitStatus, Failu
         };
         let found = client.cache_get(&get).await?.written_for(Encoding::Json);
         connection.print(&found, line)?;
-        return Ok(of_success(found.status == Status::Hit));
+        return Ok(ExitStatus::of_finding(found.status == Status::Hit));
     }
     let get = GetMany {
         keys: [vec![args.key], args.more].concat(),
@@ -373,7 +385,7 @@ async fn get(connection: &Connection, args: GetArgs) -> Result<ExitStatus, Failu
         .results
         .iter()
         .all(|found| found.status == Status::Hit);
-    Ok(of_success(all))
+    Ok(ExitStatus::of_finding(all))
 }
 
 /// A lock and the token under which it is held.
@@ -387,22 +399,11 @@ fn fence(text: &str) -> Result<Fence, String> {
     })
 }
 
-fn of_success(is_so: bool) -> ExitStatus {
-    match is_so {
-        true => ExitStatus::Done,
-        false => ExitStatus::Refused,
-    }
+fn not_json(why: String) -> Failure {
+    Failure::Usage(format!("the value is not valid JSON: {why}"))
 }
 
-fn target(node: Option<NodeId>) -> Target {
-    node.map_or(Target::Any, Target::Node)
-}
-
-fn invalid(why: String) -> Failure {
-    Failure::Output(std::io::Error::new(std::io::ErrorKind::InvalidInput, why))
-}
-
-/// The value as text, or where it is binary its length.
+/// The value as text; of a binary value its length.
 fn line(found: &Found) -> String {
     match found.value() {
         Ok(Some(value)) => match std::str::from_utf8(value.bytes()) {

@@ -1,4 +1,4 @@
-//! `mufakat cluster …`: who belongs, and changes of it.
+//! `mufakat cluster …`: the members of the cluster, and changes of them.
 
 use std::fmt::Write;
 
@@ -20,16 +20,17 @@ pub(super) struct ClusterArgs {
 
 #[derive(Subcommand)]
 enum ClusterCommand {
-    /// Who belongs, as the leader knows it.
+    /// List the members as the leader knows them.
     Members,
     Add(AddArgs),
     Remove(RemoveArgs),
     Transfer(TransferArgs),
 }
 
-/// Give a node a vote that was started with `mufakat node --id ID --join …`.
+/// Add a node that was started with `mufakat node --id ID --join …`, and give it a vote
 ///
-/// Returns once its log has caught up and it votes. One change at a time; may be repeated.
+/// Returns once the log of the node has caught up and it votes. Only one change runs at a time.
+/// The command may be repeated.
 ///
 /// Examples:
 ///   mufakat cluster add 4
@@ -40,9 +41,11 @@ struct AddArgs {
     change: Change,
 }
 
-/// Remove a node: one that runs hands over, answers its last clients and ends; a dead one is let go.
+/// Remove a node for good, running or dead
 ///
-/// Its number stays with its data directory: a machine that lost its disk comes back under a new one.
+/// A running node hands over, answers its last clients and exits. A dead node is removed after at
+/// most 10 s. An id belongs to one data directory: a machine that lost its disk comes back under a
+/// new id. The command may be repeated.
 ///
 /// Examples:
 ///   mufakat cluster remove 4
@@ -53,7 +56,7 @@ struct RemoveArgs {
     change: Change,
 }
 
-/// Have another node lead: the named one, or the one whose log is furthest.
+/// Move the leadership to a node, or to the one whose log is most complete
 ///
 /// Examples:
 ///   mufakat cluster transfer
@@ -61,7 +64,7 @@ struct RemoveArgs {
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 struct TransferArgs {
-    /// Who shall lead.
+    /// Id of the node that is to lead.
     #[arg(value_name = "ID", value_parser = node_id)]
     node: Option<NodeId>,
     #[command(flatten)]
@@ -70,7 +73,7 @@ struct TransferArgs {
 
 #[derive(Args)]
 struct Change {
-    /// The node's number.
+    /// Id of the node.
     #[arg(value_name = "ID", value_parser = node_id)]
     node: NodeId,
     #[command(flatten)]
@@ -79,14 +82,15 @@ struct Change {
 
 #[derive(Args)]
 struct Patience {
-    /// How long to wait for it, at most 2m; a change that takes longer goes on.
-    #[arg(long, value_name = "TIME", value_parser = length_ms, default_value = "1m")]
+    /// How long to wait for the change, at most 2m; a change that takes longer goes on.
+    #[arg(long, value_name = "DURATION", value_parser = timeout_ms, default_value = "1m")]
     timeout: u64,
 }
 
-impl Patience {
-    fn ms(&self) -> u64 {
-        self.timeout.clamp(1, TIMEOUT_MS_MAX)
+fn timeout_ms(text: &str) -> Result<u64, String> {
+    match length_ms(text)? {
+        ms @ 1..=TIMEOUT_MS_MAX => Ok(ms),
+        _ => Err("a timeout is between 1ms and 2m".to_owned()),
     }
 }
 
@@ -98,15 +102,17 @@ pub(super) async fn run(args: &ClusterArgs) -> Result<(), Failure> {
             return connection.print(&client.members().await?, members);
         }
         ClusterCommand::Add(AddArgs { change }) => {
-            client.add_node(change.node, change.patience.ms()).await?
+            client
+                .add_node(change.node, change.patience.timeout)
+                .await?
         }
         ClusterCommand::Remove(RemoveArgs { change }) => {
             client
-                .remove_node(change.node, change.patience.ms())
+                .remove_node(change.node, change.patience.timeout)
                 .await?
         }
         ClusterCommand::Transfer(args) => {
-            let transferred = client.transfer_leadership(args.node, args.patience.ms());
+            let transferred = client.transfer_leadership(args.node, args.patience.timeout);
             transferred.await?
         }
     };
@@ -159,6 +165,14 @@ mod tests {
     use crate::ids::Epoch;
     use crate::protocol::cluster::Member;
     use crate::protocol::status::Role;
+
+    #[test]
+    fn a_timeout_out_of_range_is_refused() {
+        assert_eq!(timeout_ms("2m"), Ok(TIMEOUT_MS_MAX));
+        for wrong in ["0s", "121s", "10m"] {
+            assert!(timeout_ms(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn members_are_a_table() {

@@ -1,4 +1,4 @@
-//! Events that somebody watches, as lines for people.
+//! Events that are watched, as lines for people.
 
 use std::fmt::Write;
 
@@ -11,18 +11,17 @@ use crate::cli::{Connection, Failure};
 use crate::client::ClientError;
 use crate::client::events::{Event, Events};
 
-/// What a watcher asked for; nothing asks for all.
+/// The filter of a watcher. Empty fields let everything pass.
 pub(super) struct Wanted<'a, K> {
     pub names: &'a [String],
-    /// How names begin.
+    /// Prefixes of names.
     pub prefixes: &'a [String],
     /// Named as the events, without the service.
     pub kinds: &'a [K],
 }
 
 impl<K: ValueEnum> Wanted<'_, K> {
-    /// Whether to show an event about these names. One that is about none is shown whatever names are
-    /// asked for.
+    /// Whether to show an event about these names. An event that is about no name passes any choice of names.
     pub(super) fn has<'a>(&self, event: &Event, about: impl Iterator<Item = &'a Value>) -> bool {
         let (_, name) = event.event.split_once('.').unwrap_or_default();
         let is = |kind: &K| {
@@ -41,8 +40,8 @@ impl<K: ValueEnum> Wanted<'_, K> {
     }
 }
 
-/// Prints the events that are wanted, until the connection ends or nobody reads. What an event is about
-/// is in its field `subject`.
+/// Prints the wanted events until the connection ends or nobody reads. The name that an event is about is in its
+/// field `subject`.
 pub(super) async fn watch(
     connection: &Connection,
     mut events: Events,
@@ -60,7 +59,7 @@ pub(super) async fn watch(
     .await
 }
 
-/// An event for people: its kind, then what it is about, which is in the field `subject`, then the rest.
+/// An event for people: its kind, the name in its field `subject`, then all other fields.
 fn line(event: &Event, subject: &str) -> String {
     let kind = event
         .event
@@ -90,7 +89,7 @@ fn line(event: &Event, subject: &str) -> String {
         };
     }
     if event.missed > 0 {
-        let _ = write!(line, " (missed {} before)", event.missed);
+        let _ = write!(line, " ({} missed before)", event.missed);
     }
     line
 }
@@ -128,7 +127,7 @@ pub(super) mod tests {
         set.missed = 4;
         assert_eq!(
             line(&set, "key"),
-            "set       k version=3-1 (missed 4 before)"
+            "set       k version=3-1 (4 missed before)"
         );
     }
 }

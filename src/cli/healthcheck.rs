@@ -1,4 +1,4 @@
-//! `mufakat healthcheck`: asks the node beside it whether it serves, for containers and supervisors.
+//! `mufakat healthcheck`: asks a node on this machine whether it is ready, for containers and supervisors.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -10,14 +10,15 @@ use tokio::net::TcpStream;
 
 use crate::cli::output::write_out;
 
-/// A node answers from memory; one that takes longer does not serve.
+/// A node answers from memory; one that takes longer is not ready.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Status line, headers and one line of reason are far shorter.
 const ANSWER_BYTES_MAX: u64 = 8 * 1024;
 
-/// Ask a node over HTTP whether it serves clients.
+/// Check over HTTP whether a node is ready, for containers and supervisors
 ///
-/// Prints what `/readyz` says. Exit codes: 0 it serves, 1 it does not, or does not answer within 2 s.
+/// Prints the answer of `/readyz`. Exits with 1 if the node is not ready or does not answer within
+/// 2 s.
 ///
 /// Examples:
 ///   mufakat healthcheck
@@ -25,29 +26,30 @@ const ANSWER_BYTES_MAX: u64 = 8 * 1024;
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct HealthcheckArgs {
-    /// The node's own --http; where that is every address (0.0.0.0), this machine's is asked.
+    /// The node's own --http; for every address (0.0.0.0) the loopback address is asked.
     #[arg(
         long,
         env = "MUFAKAT_HTTP",
+        hide_env_values = true,
         value_name = "ADDRESS:PORT",
         default_value = "127.0.0.1:5001"
     )]
     http: SocketAddr,
 }
 
-/// Returns what a node that serves says.
+/// Prints the answer of a node that is ready.
 ///
 /// # Errors
-/// Why it does not serve, or that it does not answer.
+/// The node is not ready, or does not answer.
 pub(super) async fn run(args: &HealthcheckArgs) -> Result<()> {
     let address = reachable(args.http);
     let asked = tokio::time::timeout(ANSWER_MAX, ask(address)).await;
     let answer = asked
-        .with_context(|| format!("{address} does not answer within {ANSWER_MAX:?}"))?
-        .with_context(|| format!("no node answers at {address}"))?;
+        .with_context(|| format!("{address} did not answer within {ANSWER_MAX:?}"))?
+        .with_context(|| format!("cannot reach a node at {address}"))?;
     let (head, body) = answer
         .split_once("\r\n\r\n")
-        .with_context(|| format!("what answers at {address} does not speak HTTP"))?;
+        .with_context(|| format!("the server at {address} does not speak HTTP"))?;
     let body = body.trim_end().to_owned();
     match head.split(' ').nth(1) {
         Some("200") => {

@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use crate::cli::output::write_out;
 use crate::cli::run::{self, RunArgs};
 use crate::cli::{Connection, ExitStatus, Failure, length_ms};
 use crate::client::Target;
@@ -34,6 +35,7 @@ pub(super) enum LockCommand {
     Convert(ConvertArgs),
     Check(CheckArgs),
     Get(GetArgs),
+    #[command(visible_alias = "list")]
     Ls(LsArgs),
     Cancel(CancelArgs),
     Graph(GraphArgs),
@@ -42,9 +44,10 @@ pub(super) enum LockCommand {
     Run(RunArgs),
 }
 
-/// Take a lock and print its token. It ends with its lease unless it is renewed.
+/// Acquire a lock and print its token
 ///
-/// Several names are taken together: all of them or none.
+/// The lock ends with its lease unless it is renewed. Several locks are acquired together: all of
+/// them or none.
 ///
 /// Examples:
 ///   mufakat lock acquire orders.42
@@ -57,46 +60,46 @@ pub(super) enum LockCommand {
 pub(super) struct AcquireArgs {
     #[command(flatten)]
     pub(super) what: WantedArgs,
-    /// Repeats with the same id attach to the same place; made up when absent.
+    /// Id of this request; a repeat with the same id attaches to it [default: made up].
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 }
 
-/// What `acquire` and `run` have in common.
+/// The arguments that `acquire` and `run` share.
 #[derive(Args)]
 pub(super) struct WantedArgs {
-    /// Names of locks, 1 to 256 bytes without control characters.
+    /// Names of the locks, each 1 to 256 bytes without control characters.
     #[arg(value_name = "RESOURCE", required = true, num_args = 1..=RESOURCES_MAX)]
     resources: Vec<String>,
-    /// One holder, any number of shared ones, or so many permits [default: exclusive].
+    /// exclusive: one holder; shared: any number; permit: N of --limit [default: exclusive].
     #[arg(long, value_enum)]
     mode: Option<ModeArg>,
-    /// Any number of holders, all shared: short for `--mode shared`.
+    /// Short for `--mode shared`.
     #[arg(long, conflicts_with_all = ["mode", "permits"])]
     shared: bool,
-    /// Take so many of the permits: short for `--mode permit`.
+    /// Number of permits to take; implies `--mode permit`.
     #[arg(long, value_name = "N", requires = "limit")]
     permits: Option<u32>,
-    /// How many permits there are; the same for all who use the lock.
+    /// Number of permits that exist; all requests for the lock must agree on it.
     #[arg(long, value_name = "N")]
     limit: Option<u32>,
-    /// One thread of control; made up when absent.
+    /// Name of the owner; one per thread of control [default: made up].
     #[arg(long, value_name = "NAME")]
     owner: Option<String>,
-    /// The lock ends with this session at the latest; `session open` prints the id.
+    /// Session to hold the lock with: the lock ends with it at the latest (see `session open`).
     #[arg(long, value_name = "SESSION")]
     pub(super) session: Option<String>,
-    /// Length of the lease, 100ms to 1day [default: 30s, or as long as the session].
-    #[arg(long, value_name = "LENGTH", value_parser = length_ms)]
+    /// Length of the lease, 100ms to 1day [default: 30s, or the length of the session].
+    #[arg(long, value_name = "DURATION", value_parser = length_ms)]
     ttl: Option<u64>,
-    /// How long to wait in the queue, as long as you like. Without it: one try.
-    #[arg(long, value_name = "LENGTH", default_value = "0s", value_parser = length_ms)]
+    /// How long to wait for other holders, without an upper limit; 0s: try once.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = length_ms)]
     wait: u64,
-    /// A JSON object of at most 1 KiB, shown to whoever asks about the lock.
+    /// JSON object of at most 1 KiB, shown to everyone who inspects the lock.
     #[arg(long, value_name = "JSON", value_parser = meta)]
     meta: Option<Meta>,
-    /// Who gives way if waiting would close a cycle: this request, or the youngest owner of it.
-    #[arg(long, value_enum, default_value = "requester")]
+    /// Which request fails if waiting would close a cycle of waits.
+    #[arg(long, value_enum, value_name = "POLICY", default_value = "requester")]
     on_deadlock: PolicyArg,
 }
 
@@ -157,11 +160,13 @@ impl From<ModeArg> for Mode {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum PolicyArg {
+    /// This request fails.
     Requester,
+    /// The request of the youngest owner in the cycle fails.
     Youngest,
 }
 
-/// Give a lock back, or with `--set` all that were taken together.
+/// Release a lock, or with `--set` all locks that were taken together
 ///
 /// Examples:
 ///   mufakat lock release orders.42 17
@@ -173,7 +178,7 @@ pub(super) struct ReleaseArgs {
     hold: HoldOrSetArgs,
 }
 
-/// Let the lease of a lock begin anew, or with `--set` of all that were taken together.
+/// Renew the lease of a lock, or with `--set` of locks taken together
 ///
 /// Examples:
 ///   mufakat lock renew orders.42 17
@@ -183,16 +188,16 @@ pub(super) struct ReleaseArgs {
 pub(super) struct RenewArgs {
     #[command(flatten)]
     hold: HoldOrSetArgs,
-    /// Another length of the lease: 100ms to 1day.
-    #[arg(long, value_name = "LENGTH", value_parser = length_ms)]
+    /// New length of the lease, 100ms to 1day [default: unchanged].
+    #[arg(long, value_name = "DURATION", value_parser = length_ms)]
     ttl: Option<u64>,
 }
 
-/// Change the mode of a hold in one step, and print the new token.
+/// Change the mode of a held lock in one step, and print the new token
 ///
-/// An exclusive hold becomes shared at once. A shared one becomes exclusive when nobody else holds the
-/// lock, before all who wait for it; the second who asks for that is refused, as both would wait for
-/// ever.
+/// An exclusive lock becomes shared at once. A shared lock becomes exclusive when no other holder is
+/// left, before all waiters. If two holders ask for exclusive, the second is refused, since both
+/// would wait forever.
 ///
 /// Examples:
 ///   mufakat lock convert orders.42 17 --to shared
@@ -203,10 +208,10 @@ pub(super) struct ConvertArgs {
     #[command(flatten)]
     hold: HoldArgs,
     /// The mode to change to.
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, value_name = "MODE")]
     to: ConvertMode,
-    /// How long to wait for other holders, at most 60s. Without it: one try.
-    #[arg(long, value_name = "LENGTH", default_value = "0s", value_parser = length_ms)]
+    /// How long to wait for other holders, at most 60s; 0s: try once.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = length_ms)]
     wait: u64,
 }
 
@@ -216,7 +221,9 @@ enum ConvertMode {
     Shared,
 }
 
-/// Ask whether a token is that of a live hold; exit code 1 if it is not.
+/// Check whether a token belongs to a live hold of a lock
+///
+/// Exits with 1 if it does not.
 ///
 /// Examples:
 ///   mufakat lock check orders.42 17
@@ -233,22 +240,23 @@ struct HoldArgs {
     /// Name of the lock.
     #[arg(value_name = "RESOURCE")]
     resource: String,
-    /// The token that `acquire` printed.
-    #[arg(value_name = "TOKEN", env = "MUFAKAT_TOKEN", value_parser = token)]
+    /// Token that `acquire` printed.
+    #[arg(value_name = "TOKEN", env = "MUFAKAT_TOKEN", hide_env_values = true)]
+    #[arg(value_parser = token)]
     token: Token,
 }
 
-/// One hold, of one resource or of several that were taken together.
+/// One hold, of one lock or of several that were taken together.
 #[derive(Args)]
 struct HoldOrSetArgs {
     /// Name of the lock.
     #[arg(value_name = "RESOURCE", required_unless_present = "set")]
     resource: Option<String>,
-    /// The token that `acquire` printed.
-    #[arg(value_name = "TOKEN", env = "MUFAKAT_TOKEN", value_parser = token)]
-    #[arg(required_unless_present = "set")]
+    /// Token that `acquire` printed.
+    #[arg(value_name = "TOKEN", env = "MUFAKAT_TOKEN", hide_env_values = true)]
+    #[arg(value_parser = token, required_unless_present = "set")]
     token: Option<Token>,
-    /// The token of locks that were taken together, instead of RESOURCE and TOKEN.
+    /// Token of locks that were taken together, instead of RESOURCE and TOKEN.
     #[arg(long, value_name = "TOKEN", value_parser = token, conflicts_with = "resource")]
     set: Option<Token>,
 }
@@ -260,7 +268,7 @@ impl HoldOrSetArgs {
     }
 }
 
-/// Show who holds a lock and who waits for it.
+/// Show who holds a lock and who waits for it
 ///
 /// Examples:
 ///   mufakat lock get orders.42
@@ -271,12 +279,12 @@ pub(super) struct GetArgs {
     /// Name of the lock.
     #[arg(value_name = "RESOURCE")]
     resource: String,
-    /// What any node knows at once, perhaps out of date.
+    /// Read the answering node's own copy, which may be stale.
     #[arg(long)]
     stale: bool,
 }
 
-/// List locks that are held or waited for, by name.
+/// List locks that are held or waited for, by name
 ///
 /// Examples:
 ///   mufakat lock ls
@@ -284,8 +292,8 @@ pub(super) struct GetArgs {
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct LsArgs {
-    /// Only locks whose name begins so.
-    #[arg(value_name = "BEGINNING")]
+    /// Only locks whose names start with this.
+    #[arg(value_name = "PREFIX")]
     beginning: Option<String>,
     #[command(flatten)]
     page: PageArgs,
@@ -294,10 +302,10 @@ pub(super) struct LsArgs {
 /// Which part of a long list.
 #[derive(Args)]
 pub(super) struct PageArgs {
-    /// At most so many, 1 to 1000 [default: 100].
+    /// Maximum number of results, 1 to 1000 [default: 100].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub(super) limit: Option<u64>,
-    /// Go on where the answer before ended.
+    /// Continue after the previous page, which printed this cursor.
     #[arg(long, value_name = "CURSOR")]
     pub(super) cursor: Option<String>,
 }
@@ -312,7 +320,9 @@ impl PageArgs {
     }
 }
 
-/// End a wait; exit code 1 if there was none.
+/// End the wait of a request for a lock
+///
+/// Exits with 1 if no such request was waiting.
 ///
 /// Examples:
 ///   mufakat lock cancel orders.42 --owner worker-7
@@ -323,18 +333,18 @@ pub(super) struct CancelArgs {
     /// Name of the lock.
     #[arg(value_name = "RESOURCE")]
     resource: String,
-    /// Whose wait.
+    /// Owner whose wait is to end.
     #[arg(long, value_name = "NAME", required_unless_present = "request_id")]
     owner: Option<String>,
-    /// The wait of the request with this id.
+    /// Id of the request whose wait is to end.
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
-    /// Only the wait of a request that named this session.
+    /// Only if the request named this session.
     #[arg(long, value_name = "SESSION")]
     session: Option<String>,
 }
 
-/// Show who waits for whom.
+/// Show who waits for whom
 ///
 /// Examples:
 ///   mufakat lock graph
@@ -342,12 +352,12 @@ pub(super) struct CancelArgs {
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct GraphArgs {
-    /// In the language of Graphviz; a dashed edge is a place in a queue.
+    /// Print the graph for Graphviz; a dashed edge is a wait for an earlier waiter.
     #[arg(long)]
     dot: bool,
 }
 
-/// Show the deadlocks that were found lately, newest first.
+/// Show recent deadlocks, newest first
 ///
 /// Examples:
 ///   mufakat lock deadlocks
@@ -355,7 +365,7 @@ pub(super) struct GraphArgs {
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct DeadlocksArgs {
-    /// At most so many, 1 to 1000 [default: 100].
+    /// Maximum number of results, 1 to 1000 [default: 100].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
     limit: Option<u64>,
 }
@@ -364,7 +374,7 @@ pub(super) async fn run(
     connection: &Connection,
     command: LockCommand,
 ) -> Result<ExitStatus, Failure> {
-    // A command that asks once gains nothing from learning who leads.
+    // A command that sends one request gains nothing from learning who leads.
     let client = match command {
         LockCommand::Run(args) => return run::run(connection, args).await,
         LockCommand::Watch(args) => {
@@ -380,13 +390,22 @@ pub(super) async fn run(
             connection.print(&client.acquire(&request).await?, lines::acquired)?;
         }
         LockCommand::Release(ReleaseArgs { hold }) => {
-            let mut request = Release::new("", hold.token());
-            request.resource = hold.resource;
+            let request = Release {
+                token: hold.token(),
+                resource: hold.resource,
+                in_subject: false,
+                timeout_ms: None,
+            };
             connection.print(&client.release(&request).await?, |_| "released".to_owned())?;
         }
         LockCommand::Renew(RenewArgs { hold, ttl }) => {
-            let mut request = Renew::new("", hold.token());
-            (request.resource, request.ttl_ms) = (hold.resource, ttl);
+            let request = Renew {
+                token: hold.token(),
+                resource: hold.resource,
+                in_subject: false,
+                ttl_ms: ttl,
+                timeout_ms: None,
+            };
             connection.print(&client.renew(&request).await?, |renewed| {
                 format!(
                     "renewed, expires in {}",
@@ -422,10 +441,11 @@ pub(super) async fn run(
         }
         LockCommand::Cancel(args) => {
             let request = Cancel {
+                resource: args.resource,
                 owner: args.owner,
                 request_id: args.request_id,
                 session: args.session,
-                ..Cancel::of_owner(args.resource, "")
+                timeout_ms: None,
             };
             let cancelled = client.cancel(&request).await?;
             connection.print(&cancelled, lines::cancelled)?;
@@ -434,7 +454,7 @@ pub(super) async fn run(
         LockCommand::Graph(args) => {
             let found = client.graph(&Graph::default()).await?;
             match args.dot {
-                true => connection.print_text(graph::dot(&found))?,
+                true => drop(write_out(graph::dot(&found))?),
                 false => connection.print(&found, graph::lines)?,
             }
         }
@@ -445,7 +465,7 @@ pub(super) async fn run(
             };
             connection.print(&client.deadlocks(&request).await?, graph::deadlocks)?;
         }
-        LockCommand::Run(_) | LockCommand::Watch(_) => unreachable!("they have returned above"),
+        LockCommand::Run(_) | LockCommand::Watch(_) => unreachable!("these returned above"),
     }
     Ok(ExitStatus::Done)
 }

@@ -1,13 +1,14 @@
 //! The command line: flags in, one call of the client, data to stdout and the rest to stderr.
 //!
-//! Answers are lines for people on a terminal and one line of JSON otherwise or with `--json`.
-//! What each exit code says is in [`ExitStatus`] and in the help.
+//! On a terminal, answers are text for people. Into a pipe, or with `--json`, each answer is one line of JSON.
+//! [`ExitStatus`] and the help list the exit codes.
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::builder::Resettable;
 use clap::{Arg, Args, Parser, Subcommand};
+use rustix::fs::Mode;
 use serde::Serialize;
 
 use crate::broker::options::{NatsOptions, NatsOptionsError};
@@ -38,14 +39,15 @@ mod work;
 const AFTER_HELP: &str = "\
 Exit codes:
   0    done
-  1    refused; `lock check` found the token not valid, `lock cancel` no wait, `cache get` and
-       `delete` no value
+  1    refused, or a negative answer: the token is not valid (`lock check`), nothing was waiting
+       (`lock cancel`, `queue cancel`), a key has no value (`cache get`, `cache delete`), or a copy
+       is stale (`cache audit`)
   2    wrong usage
   69   no broker, no node or no leader answered
   75   the lock was not acquired: held, waited too long, or a deadlock
   76   the lock was lost while the command of `lock run` was running
-  126  the command of `lock run` cannot be executed (127: not found)
-  `lock run` otherwise returns the exit code of its command, 128 + N after signal N.
+  126  the command of `lock run` or `queue work` cannot be executed (127: not found)
+  `lock run` otherwise returns the exit code of its command, or 128 + N if signal N ended it.
 
 Examples:
   mufakat status
@@ -65,7 +67,7 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// Whether it runs a node, whose log others collect.
+    /// Whether this command line runs a node, whose log other programs collect.
     pub fn is_service(&self) -> bool {
         matches!(self.command, Command::Node(_))
     }
@@ -73,49 +75,48 @@ impl Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Take, keep, give back and look at locks.
+    /// Acquire, renew, release and inspect locks.
     Lock(lock::LockArgs),
-    /// Push, take and settle messages; look at topics; run a command for each message.
+    /// Push, receive and acknowledge messages, and manage topics.
     Queue(queue::QueueArgs),
-    /// Read and write values in the memory of the nodes.
+    /// Read, write and invalidate cached values.
     Cache(cache::CacheArgs),
-    /// Open, keep and end sessions, which many locks can live with.
+    /// Open, keep alive and close sessions, each of which can hold many locks.
     Session(session::SessionArgs),
-    /// End locks and sessions of others.
+    /// As an operator, end the locks and sessions of others.
     Admin(admin::AdminArgs),
-    /// Add and remove nodes, and choose who leads.
+    /// List, add and remove nodes, and move the leadership.
     Cluster(cluster::ClusterArgs),
     Backup(backup::BackupArgs),
     Restore(backup::RestoreArgs),
-    /// What a node says about itself and the cluster.
     Status(status::StatusArgs),
-    /// The metrics of a node, in the text format of Prometheus.
     Metrics(status::MetricsArgs),
     /// Run one node of a cluster.
     Node(Box<NodeCommand>),
-    /// Check or print the configuration that a node would have.
+    /// Check or print the configuration that a node would use.
     #[command(subcommand)]
     Config(settings::ConfigCommand),
-    /// Ask a node on this machine over HTTP whether it serves, for containers and supervisors.
     Healthcheck(healthcheck::HealthcheckArgs),
-    /// Run a whole cluster on this machine, with its broker and Redis, until Ctrl-C.
+    /// Run a whole cluster on this machine, with broker and Redis, until Ctrl-C.
     Dev(DevArgs),
     Completions(settings::CompletionsArgs),
     Man(settings::ManArgs),
 }
 
-/// The flags of one node, with what all commands share. Its settings come from the environment below
-/// flags and above the file, so that of those the command line itself takes flags alone.
+/// The flags of one node, with those that all commands share.
+///
+/// The configuration of a node reads the environment itself, below flags and above the file. The command line
+/// therefore takes only flags for its settings.
 #[derive(Args)]
 #[command(mut_arg("nats", flag_alone))]
 struct NodeCommand {
     #[command(flatten)]
     args: NodeArgs,
-    #[command(flatten)]
-    nats: NatsOptions,
     /// First tokens of every subject of the cluster [env: MUFAKAT_PREFIX] [default: mufakat]
     #[arg(long, value_name = "PREFIX")]
     prefix: Option<Prefix>,
+    #[command(flatten)]
+    nats: NatsOptions,
 }
 
 fn flag_alone(servers: Arg) -> Arg {
@@ -125,7 +126,7 @@ fn flag_alone(servers: Arg) -> Arg {
 }
 
 impl NodeCommand {
-    /// The flags as the configuration takes them, and what a context that they name says.
+    /// The flags in the form that the configuration takes, with the servers of the context if one is named.
     fn settings(self) -> Result<NodeArgs, NatsOptionsError> {
         let servers = self.nats.servers_of_context()?;
         Ok(NodeArgs {
@@ -137,16 +138,25 @@ impl NodeCommand {
     }
 }
 
+/// The heading of the flags in [`Connection`] beside those of NATS.
+const CLUSTER_AND_OUTPUT: &str = "Cluster and output";
+
 /// How to reach the cluster and how to print.
 #[derive(Args)]
 struct Connection {
     #[command(flatten)]
     nats: NatsOptions,
     /// First tokens of every subject of the cluster [default: mufakat].
-    #[arg(long, env = "MUFAKAT_PREFIX", value_name = "PREFIX", global = true)]
+    #[arg(
+        long,
+        env = "MUFAKAT_PREFIX",
+        hide_env_values = true,
+        value_name = "PREFIX"
+    )]
+    #[arg(global = true, help_heading = CLUSTER_AND_OUTPUT)]
     prefix: Option<Prefix>,
-    /// Print JSON, one line, also on a terminal.
-    #[arg(long, global = true)]
+    /// Print one line of JSON, even on a terminal.
+    #[arg(long, global = true, help_heading = CLUSTER_AND_OUTPUT)]
     json: bool,
 }
 
@@ -155,8 +165,8 @@ impl Connection {
         self.client_in(Encoding::Json, target).await
     }
 
-    /// A client for what carries payloads or values: binary ones travel as they are, and so fit where
-    /// their base64 would not.
+    /// A client for requests that carry payloads or values. Binary ones travel unencoded and so may be larger than
+    /// their base64 could be.
     async fn client_of_values(&self, target: Target) -> Result<Client, Failure> {
         self.client_in(Encoding::MessagePack, target).await
     }
@@ -174,7 +184,7 @@ impl Connection {
         Ok(client)
     }
 
-    /// Prints an answer: JSON, or what `lines` makes of it for people.
+    /// Prints an answer: as JSON, or as the text that `lines` makes of it.
     fn print<T: Serialize>(
         &self,
         answer: &T,
@@ -183,18 +193,13 @@ impl Connection {
         self.print_to_reader(answer, lines).map(drop)
     }
 
-    /// The same of one of many answers: false once nobody reads any more, as behind `head`.
+    /// Prints one of many answers. False once nobody reads stdout any more, as behind `head`.
     fn print_to_reader<T: Serialize>(
         &self,
         answer: &T,
         lines: impl FnOnce(&T) -> String,
     ) -> Result<bool, Failure> {
         print(self.json, answer, lines)
-    }
-
-    fn print_text(&self, out: String) -> Result<(), Failure> {
-        write_out(out)?;
-        Ok(())
     }
 
     fn conclude(&self, done: Result<ExitStatus, Failure>) -> ExitStatus {
@@ -205,7 +210,7 @@ impl Connection {
     }
 }
 
-/// Prints as [`Connection::print`] does, for commands without a connection.
+/// Prints an answer of a command without a connection, as [`Connection::print_to_reader`] does.
 fn print<T: Serialize>(
     json: bool,
     answer: &T,
@@ -218,14 +223,16 @@ fn print<T: Serialize>(
     Ok(write_out(out)?)
 }
 
-/// What the exit code of the process says.
+/// What the exit code of the process means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitStatus {
     Done,
     Refused,
-    /// As sysexits.h has it: a service is unavailable.
+    /// Clap's code for a command line that it rejects.
+    WrongUsage,
+    /// EX_UNAVAILABLE of sysexits.h.
     Unavailable,
-    /// As sysexits.h has it: try again later.
+    /// EX_TEMPFAIL of sysexits.h: try again later.
     NotAcquired,
     Lost,
     NotExecutable,
@@ -235,7 +242,7 @@ pub enum ExitStatus {
 }
 
 impl ExitStatus {
-    /// Of a question whose answer is a yes or a no.
+    /// The exit code of a question whose answer is yes or no.
     fn of_finding(found: bool) -> Self {
         match found {
             true => ExitStatus::Done,
@@ -249,6 +256,7 @@ impl From<ExitStatus> for ExitCode {
         ExitCode::from(match status {
             ExitStatus::Done => 0,
             ExitStatus::Refused => 1,
+            ExitStatus::WrongUsage => 2,
             ExitStatus::Unavailable => 69,
             ExitStatus::NotAcquired => 75,
             ExitStatus::Lost => 76,
@@ -259,7 +267,7 @@ impl From<ExitStatus> for ExitCode {
     }
 }
 
-/// Why a command did not do what it was asked for.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
@@ -268,6 +276,9 @@ enum Failure {
     Client(#[from] ClientError),
     #[error(transparent)]
     Output(#[from] io::Error),
+    /// An argument, or the payload on stdin, is not what its flags declare.
+    #[error("{0}")]
+    Usage(String),
 }
 
 impl Failure {
@@ -275,6 +286,7 @@ impl Failure {
         match self {
             Failure::Connect(ConnectError::Options(_) | ConnectError::Unanswered { .. })
             | Failure::Output(_) => ExitStatus::Refused,
+            Failure::Usage(_) => ExitStatus::WrongUsage,
             Failure::Connect(_) => ExitStatus::Unavailable,
             Failure::Client(error) => match error.code() {
                 Some(Code::LockHeld | Code::WaitTimeout | Code::Deadlock) => {
@@ -294,7 +306,7 @@ impl Failure {
         }
     }
 
-    /// One line for people; the whole error as JSON where answers are JSON.
+    /// Reports the failure on stderr: as text, or with `--json` the whole error as one line of JSON.
     fn report(&self, connection: &Connection) {
         if let (true, Failure::Client(ClientError::Refused(error))) = (connection.json, self) {
             let text = serde_json::to_string(error).expect("an error that was JSON is JSON again");
@@ -307,7 +319,7 @@ impl Failure {
                 say(format_args!("  {line}"));
             }
             if error.outcome() == Outcome::Unknown {
-                say("  it is not known whether the request took effect");
+                say("  the request may or may not have taken effect");
             }
         }
     }
@@ -341,7 +353,10 @@ pub async fn run(cli: Cli) -> ExitStatus {
             args.connection.conclude(done)
         }
         Command::Backup(args) => conclude_run(backup::back_up(&args).await),
-        Command::Restore(args) => conclude_run(backup::restore(&args).await),
+        Command::Restore(args) => {
+            write_for_own_user();
+            conclude_run(backup::restore(&args).await)
+        }
         Command::Status(args) => {
             let done = status::status(&args).await;
             args.connection.conclude(done)
@@ -350,13 +365,25 @@ pub async fn run(cli: Cli) -> ExitStatus {
             let done = status::metrics(&args).await;
             args.connection.conclude(done)
         }
-        Command::Node(command) => conclude_run(run_node(*command).await),
+        Command::Node(command) => {
+            write_for_own_user();
+            conclude_run(run_node(*command).await)
+        }
         Command::Config(command) => conclude_run(settings::run(command)),
         Command::Completions(args) => conclude_run(settings::completions(&args)),
         Command::Man(args) => conclude_run(settings::man(&args)),
         Command::Healthcheck(args) => conclude_run(healthcheck::run(&args).await),
-        Command::Dev(args) => conclude_run(dev::run(args, config::environment()).await),
+        Command::Dev(args) => {
+            write_for_own_user();
+            conclude_run(dev::run(args, config::environment()).await)
+        }
     }
+}
+
+/// From now on what this process creates is for its own user alone: logs and snapshots name owners and hold
+/// what these attached.
+fn write_for_own_user() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
 
 async fn run_node(command: NodeCommand) -> anyhow::Result<()> {
@@ -365,7 +392,7 @@ async fn run_node(command: NodeCommand) -> anyhow::Result<()> {
     node::run(config, nats).await
 }
 
-/// A node or a cluster ends well when it was told to stop, a check when the node serves.
+/// Success means that a node or a cluster was told to stop, or that a check found a node ready.
 fn conclude_run(ran: anyhow::Result<()>) -> ExitStatus {
     match ran {
         Ok(()) => ExitStatus::Done,
@@ -379,11 +406,16 @@ fn conclude_run(ran: anyhow::Result<()>) -> ExitStatus {
 fn node_id(text: &str) -> Result<NodeId, String> {
     match text.parse::<u32>() {
         Ok(id) if id > 0 => Ok(NodeId(id.into())),
-        _ => Err(format!("a node's id is a number from 1 to {}", u32::MAX)),
+        _ => Err(format!("a node id is a number from 1 to {}", u32::MAX)),
     }
 }
 
-/// A length such as `30s`, `1m 30s` or `250ms`, in whole milliseconds.
+/// Asks one node, or any if none is named.
+fn target(node: Option<NodeId>) -> Target {
+    node.map_or(Target::Any, Target::Node)
+}
+
+/// A duration such as `30s`, `1m 30s` or `250ms`, in whole milliseconds.
 fn length_ms(text: &str) -> Result<u64, String> {
     let length = humantime::parse_duration(text)
         .map_err(|error| format!("{error}; write 250ms, 30s or 1m 30s"))?;
@@ -391,67 +423,4 @@ fn length_ms(text: &str) -> Result<u64, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    /// Every command with what its help says.
-    fn helps(command: &mut clap::Command, found: &mut Vec<String>) {
-        found.push(command.render_long_help().to_string());
-        for sub in command.get_subcommands_mut() {
-            helps(sub, found);
-        }
-    }
-
-    #[test]
-    fn every_example_in_the_help_is_understood() {
-        let mut found = Vec::new();
-        helps(&mut Cli::command(), &mut found);
-        let examples: Vec<&str> = found
-            .iter()
-            .flat_map(|help| help.lines())
-            .filter_map(|line| line.strip_prefix("  mufakat "))
-            .collect();
-        assert!(examples.len() >= 12, "{examples:?}");
-        for example in examples {
-            let before_pipe = example.split(" | ").next().unwrap().replace('\'', "");
-            let words = ["mufakat"].into_iter().chain(before_pipe.split(' '));
-            if let Err(error) = Cli::try_parse_from(words) {
-                panic!("{example}: {error}");
-            }
-        }
-    }
-
-    /// Lists of commands show it: one line, and another one for each command.
-    fn has_lines_of_their_own(command: &clap::Command) {
-        let about = |sub: &clap::Command| sub.get_about().expect("it has one").to_string();
-        let mut said = std::collections::BTreeSet::new();
-        for sub in command.get_subcommands() {
-            let line = about(sub);
-            assert!(!line.contains('\n'), "{}: {line}", sub.get_name());
-            assert!(said.insert(line), "{}: as another one", sub.get_name());
-            has_lines_of_their_own(sub);
-        }
-    }
-
-    #[test]
-    fn every_command_is_told_in_a_line_of_its_own() {
-        has_lines_of_their_own(&Cli::command());
-    }
-
-    #[test]
-    fn flags_of_the_connection_may_stand_after_the_verb() {
-        let line = "mufakat lock release a 7 --nats nats://x:1 --nats-token t --prefix p --json";
-        Cli::command().debug_assert();
-        assert!(Cli::try_parse_from(line.split(' ')).is_ok());
-    }
-
-    #[test]
-    fn lengths_have_units() {
-        assert_eq!(length_ms("250ms"), Ok(250));
-        assert_eq!(length_ms("1m 30s"), Ok(90_000));
-        assert!(length_ms("30").unwrap_err().contains("write 250ms"));
-        assert!(node_id("0").is_err());
-    }
-}
+mod tests;

@@ -5,7 +5,6 @@ use std::io::Read;
 use serde_json::{Value as Json, json};
 
 use crate::cli::lock::lines::{length, more};
-use crate::cli::output::say;
 use crate::cli::work;
 use crate::cli::{Connection, ExitStatus, Failure};
 use crate::client::{Client, Target};
@@ -38,10 +37,8 @@ pub(super) async fn run(
     let client = connection.client_of_values(Target::Any).await?;
     match command {
         QueueCommand::Push(args) => {
-            let Some(push) = push_of(args)? else {
-                return Ok(ExitStatus::Refused);
-            };
-            connection.print(&client.push(&push).await?, pushed_line)?;
+            let pushed = client.push(&push_of(args)?).await?;
+            connection.print(&pushed, pushed_line)?;
         }
         QueueCommand::Pop(args) => {
             let demand = Demand {
@@ -76,12 +73,29 @@ pub(super) async fn run(
             let verdict = Verdict::Extend { visibility_ms };
             settle(connection, &client, args.which, verdict).await?;
         }
+        QueueCommand::Cancel(args) => return cancel(connection, &client, args).await,
         other => operate(connection, &client, other).await?,
     }
     Ok(ExitStatus::Done)
 }
 
-/// What operators do.
+async fn cancel(
+    connection: &Connection,
+    client: &Client,
+    CancelArgs { topic, id }: CancelArgs,
+) -> Result<ExitStatus, Failure> {
+    let body = json!({"topic": topic, "id": id});
+    let done: Cancelled = client
+        .ask_queue(Operation::QueueCancel, &topic, &body)
+        .await?;
+    connection.print(&done, |done| match done.cancelled {
+        true => "cancelled".to_owned(),
+        false => "not cancelled: no such message is waiting".to_owned(),
+    })?;
+    Ok(ExitStatus::of_finding(done.cancelled))
+}
+
+/// Inspects and manages topics.
 async fn operate(
     connection: &Connection,
     client: &Client,
@@ -101,6 +115,9 @@ async fn operate(
             connection.print(&listed, |listed| {
                 let each = listed.topics.iter();
                 let mut lines: String = each.map(|topic| stats_line(topic) + "\n").collect();
+                if listed.topics.is_empty() {
+                    lines.push_str("no topics\n");
+                }
                 more(&mut lines, listed.cursor.as_deref());
                 lines
             })
@@ -119,17 +136,7 @@ async fn operate(
             let done: Redriven = client.ask_queue(operation, &args.topic, &body).await?;
             let verb = if args.dry_run { "would move" } else { "moved" };
             connection.print(&done, |done| {
-                format!("{verb} {}, {} dead", done.moved, done.dead)
-            })
-        }
-        QueueCommand::Cancel(CancelArgs { topic, id }) => {
-            let body = json!({"topic": topic, "id": id});
-            let done: Cancelled = client
-                .ask_queue(Operation::QueueCancel, &topic, &body)
-                .await?;
-            connection.print(&done, |done| match done.cancelled {
-                true => "cancelled".to_owned(),
-                false => "there is no such message that waits".to_owned(),
+                format!("{verb} {}, {} left dead", done.moved, done.dead)
             })
         }
         QueueCommand::Configure(args) => {
@@ -153,8 +160,9 @@ async fn operate(
         | QueueCommand::Ack(_)
         | QueueCommand::Nack(_)
         | QueueCommand::Extend(_)
+        | QueueCommand::Cancel(_)
         | QueueCommand::Tail(_)
-        | QueueCommand::Work(_) => unreachable!("these have their own road"),
+        | QueueCommand::Work(_) => unreachable!("`run` handles these"),
     }
 }
 
@@ -171,10 +179,8 @@ async fn settle(
         timeout_ms: None,
     };
     connection.print(&client.settle(&request).await?, |results: &Results| {
-        let lines = results.results.iter().map(|one| {
-            let result = serde_json::to_string(&one.result).expect("a result is JSON");
-            format!("{} {}", one.receipt, result.trim_matches('"'))
-        });
+        let results = results.results.iter();
+        let lines = results.map(|one| format!("{} {}", one.receipt, one.result.name()));
         lines.collect::<Vec<String>>().join("\n")
     })
 }
@@ -215,8 +221,8 @@ async fn show(
     })
 }
 
-/// None when the payload is not what it is said to be, which is printed.
-fn push_of(args: PushArgs) -> Result<Option<Push>, Failure> {
+/// The request of `queue push`, whose payload may come from stdin.
+fn push_of(args: PushArgs) -> Result<Push, Failure> {
     let bytes = match args.payload {
         Some(payload) => payload.into_bytes(),
         None => {
@@ -226,20 +232,13 @@ fn push_of(args: PushArgs) -> Result<Option<Push>, Failure> {
         }
     };
     let text = |bytes| String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned());
-    let payload = match args.kind {
-        KindArg::Text => text(bytes).map(Value::text),
-        KindArg::Json => text(bytes).and_then(|text| Value::json(&text)),
-        KindArg::Binary => Ok(Value::binary(bytes)),
+    let (kind, payload) = match args.kind {
+        KindArg::Text => ("text", text(bytes).map(Value::text)),
+        KindArg::Json => ("JSON", text(bytes).and_then(|text| Value::json(&text))),
+        KindArg::Binary => ("binary", Ok(Value::binary(bytes))),
     };
-    let payload = match payload {
-        Ok(payload) => payload,
-        Err(why) => {
-            say(format_args!(
-                "mufakat: the payload is not of its kind: {why}"
-            ));
-            return Ok(None);
-        }
-    };
+    let payload =
+        payload.map_err(|why| Failure::Usage(format!("the payload is not valid {kind}: {why}")))?;
     let message = Message {
         id: args.id,
         delay_ms: args.delay,
@@ -249,22 +248,22 @@ fn push_of(args: PushArgs) -> Result<Option<Push>, Failure> {
         headers: args.headers,
         ..Message::new(payload)
     };
-    Ok(Some(Push::one(args.topic, message)))
+    Ok(Push::one(args.topic, message))
 }
 
 fn pushed_line(pushed: &Pushed) -> String {
     let id = pushed.id.as_deref().unwrap_or_default();
     let known = match pushed.duplicate {
-        Some(true) => ", known already",
+        Some(true) => ", duplicate",
         _ => "",
     };
-    let level = format!("{:?}", pushed.durability.level).to_lowercase();
+    let level = pushed.durability.level.name();
     format!("{id}{known}, durability {level}")
 }
 
 fn popped_lines(popped: &Popped) -> String {
     if popped.messages.is_empty() {
-        return "no message".to_owned();
+        return "no messages".to_owned();
     }
     let lines = popped
         .messages
@@ -273,7 +272,7 @@ fn popped_lines(popped: &Popped) -> String {
     lines.collect::<Vec<String>>().join("\n")
 }
 
-/// A payload for people; of a binary one its length.
+/// The payload as text; of a binary payload its length.
 fn payload_text(payload: Result<Value, String>) -> String {
     match payload {
         Ok(payload) if payload.kind() != Kind::Binary => {
@@ -285,7 +284,7 @@ fn payload_text(payload: Result<Value, String>) -> String {
 }
 
 fn stats_line(stats: &Stats) -> String {
-    let waiting = stats.waiters.map(|count| format!(", {count} waiting pops"));
+    let waiting = stats.waiters.map(|count| format!(", {count} pops waiting"));
     let waiting = waiting.unwrap_or_default();
     let rates = stats.rates.map(|rates| {
         let Rates {
@@ -293,7 +292,7 @@ fn stats_line(stats: &Stats) -> String {
             delivered,
             acked,
         } = rates;
-        format!(", per second {pushed} pushed, {delivered} delivered, {acked} acknowledged")
+        format!(", per second: {pushed} pushed, {delivered} delivered, {acked} acknowledged")
     });
     let rates = rates.unwrap_or_default();
     let oldest = match stats.ready + stats.in_flight {
@@ -301,7 +300,8 @@ fn stats_line(stats: &Stats) -> String {
         _ => format!(", the oldest {} old", length(stats.oldest_age_ms)),
     };
     format!(
-        "{}: {} ready, {} delayed, {} in flight, {} dead{oldest}{waiting}{rates}, marked_seq {}{}",
+        "{}: {} ready, {} delayed, {} in flight, {} dead{oldest}{waiting}{rates}, known to the log \
+         up to seq {}{}",
         stats.topic,
         stats.ready,
         stats.delayed,

@@ -1,5 +1,4 @@
-//! Whoever reads what is printed: commands that show what happens until Ctrl-C end with their reader, too,
-//! as `head` has seen enough.
+//! Ends commands that would print until Ctrl-C once nobody reads their output, as behind `head`.
 
 use std::future::pending;
 use std::io;
@@ -11,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::Failure;
 
-/// Shows what happens until that ends by itself, or the reader of stdout is gone.
+/// Runs `show` until it ends by itself, or the reader of stdout is gone.
 pub(super) async fn while_read(
     show: impl Future<Output = Result<(), Failure>>,
 ) -> Result<(), Failure> {
@@ -21,13 +20,13 @@ pub(super) async fn while_read(
     }
 }
 
-/// Returns once nobody can read what is written to stdout any more. A file has no reader that could go.
+/// Returns once nobody can read stdout any more. A file has no reader, so it never returns for one.
 async fn reader_gone() {
     let (gone, told) = oneshot::channel();
-    // A thread that ends with the process at the latest: it only waits.
+    // The thread only waits; it ends with the process at the latest.
     thread::spawn(move || {
         let stdout = io::stdout();
-        // Asked for nothing, the system tells of errors and ends.
+        // Without any requested event, poll still reports errors and hang-ups.
         let mut asked = [PollFd::new(&stdout, PollFlags::empty())];
         let found = loop {
             match poll(&mut asked, None) {
@@ -36,7 +35,7 @@ async fn reader_gone() {
             }
         };
         if found.is_ok() {
-            // Nobody waits for it when the command has ended by itself.
+            // The receiver is gone if the command has ended by itself.
             let _ = gone.send(());
         }
     });

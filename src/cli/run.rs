@@ -1,11 +1,11 @@
-//! `mufakat lock run`: a command that runs only while a lock is held.
+//! `mufakat lock run`: runs a command only while a lock is held.
 //!
-//! The command is stopped before the lease can be over as this machine's clock has it: SIGTERM,
-//! then SIGKILL, to its whole process group. On a terminal it shares our group, so that it can
-//! read from the terminal; then only the command itself is signalled.
+//! The command is stopped before its lease can end by this machine's clock: SIGTERM, then SIGKILL, to its whole
+//! process group. On a terminal the command shares our group so that it can read from the terminal. Then only the
+//! command itself is signalled.
 //!
-//! Limit: when this process itself is killed with SIGKILL the command goes on without a lock.
-//! `MUFAKAT_TOKEN` is there so that what it writes to can refuse the older token.
+//! Limit: if this process is killed with SIGKILL, the command goes on without a lock. It has its token in
+//! `MUFAKAT_TOKEN`, so that whatever it writes to can refuse the older token.
 
 use std::io::{self, IsTerminal};
 use std::os::unix::process::ExitStatusExt;
@@ -25,11 +25,11 @@ use crate::client::{Client, ClientError, Lease, LeaseLost, Target};
 use crate::protocol::lock::{Acquire, Acquired};
 use crate::time::{self, Instant};
 
-/// The command has this long after SIGTERM, or a quarter of the lease if that is shorter.
+/// How long the command has after SIGTERM, or a quarter of the lease if that is shorter.
 pub(super) const STOP_MAX: Duration = Duration::from_secs(5);
-/// The same when the lock is lost already and somebody else may have it.
+/// The same when the lock is already lost and may have another holder.
 const STOP_WHEN_LOST: Duration = Duration::from_millis(200);
-/// Signals that the command gets.
+/// Signals that are passed on to the command.
 const PASSED_ON: [Signal; 6] = [
     Signal::INT,
     Signal::TERM,
@@ -38,27 +38,33 @@ const PASSED_ON: [Signal; 6] = [
     Signal::USR1,
     Signal::USR2,
 ];
-/// SIGKILL comes this long before the lease's end, or a twentieth of the lease if that is shorter.
+/// How long before the end of the lease SIGKILL is sent, or a twentieth of the lease if that is shorter.
 const KILL_BEFORE_MAX: Duration = Duration::from_millis(100);
 
-/// Hold a lock while a command runs.
+/// Hold a lock while a command runs
 ///
-/// The command finds MUFAKAT_TOKEN, MUFAKAT_RESOURCE and MUFAKAT_OWNER in its environment. The lease
-/// is renewed for as long as it runs, through elections and restarts of the broker. If the lock
-/// cannot be kept all the same, the command gets SIGTERM a quarter of the lease before its end (5 s at
-/// most), then SIGKILL while the lock is still held. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and
-/// SIGUSR2 are passed on to it, but for those that are ignored already, as SIGHUP is under nohup; before
-/// it has started they end the wait for the lock. Off a terminal
-/// all this is for the command's process group, and so for what it has started. What still runs in the
-/// background when the command exits goes on without the lock.
+/// The command gets MUFAKAT_TOKEN, MUFAKAT_RESOURCE and MUFAKAT_OWNER in its environment.
+///
+/// The lease is renewed as long as the command runs, through elections and broker restarts. If the
+/// lock cannot be kept, the command gets SIGTERM when a quarter of the lease is left (5 s at most),
+/// and SIGKILL while the lock is still held.
+///
+/// Signals:
+///   - SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to the command and its
+///     process group. Before the command has started they end the wait for the lock.
+///   - With a terminal on stdin, only SIGTERM is passed on, and only to the command itself: the
+///     terminal sends the others.
+///   - A signal that is ignored at the start, as SIGHUP under nohup, stays ignored.
+///
+/// Processes that the command leaves in the background when it exits go on without the lock.
 ///
 /// Exit codes:
-///   the command's own, or 128 + N when signal N ended it
+///   the command's own, or 128 + N if signal N ended it
 ///   69   the cluster cannot be reached; the command did not run
 ///   75   the lock was not acquired: held, waited too long, or a deadlock; the command did not run
 ///   76   the lock was lost or could not be kept, and the command was stopped
 ///   126  the command cannot be executed (127: not found)
-///   128 + N when signal N came before the lock
+///   128 + N if signal N came before the lock
 ///
 /// Examples:
 ///   mufakat lock run nightly-report -- ./report.sh
@@ -132,7 +138,7 @@ fn spawn(command: &[String], lease: &Lease, own_group: bool) -> io::Result<Child
     command_line.spawn()
 }
 
-/// Takes the lock. A session is kept alive for as long as the lock is held, whoever opened it.
+/// Acquires the lock. A session is kept alive as long as the lock is held, whoever opened it.
 async fn acquire(client: &Client, request: &Acquire) -> Result<Lease, ClientError> {
     match &request.session {
         Some(session) => client.join_session(session).await?.acquire(request).await,
@@ -140,15 +146,15 @@ async fn acquire(client: &Client, request: &Acquire) -> Result<Lease, ClientErro
     }
 }
 
-/// What is held, with spaces between several.
+/// The names of the locks that are held, separated by spaces.
 fn names(acquired: &Acquired) -> String {
     let several = acquired.resources.iter().map(|held| held.resource.as_str());
     let sole = acquired.sole_resource();
     several.chain(sole.as_deref()).collect::<Vec<_>>().join(" ")
 }
 
-/// Gives up a wait. The same request without a wait ends it; if the lock was granted meanwhile it
-/// is given back. Should both fail, the grant ends with its lease.
+/// Gives up a wait: the same request without a wait ends it. If the lock was granted meanwhile, it is released.
+/// If that fails too, the grant ends with its lease.
 async fn abandon(client: &Client, request: &Acquire) {
     let mut request = request.clone();
     request.wait_ms = 0;
@@ -162,7 +168,7 @@ async fn release(lease: Lease) {
     let resource = names(lease.acquired());
     if let Err(error) = lease.release().await {
         say(format_args!(
-            "mufakat: {resource} was not released and ends with its lease: {error}"
+            "mufakat: {resource} was not released, and is held until its lease ends: {error}"
         ));
     }
 }
@@ -187,7 +193,7 @@ impl Running {
                     return Ok(status);
                 }
                 signal = signals.next() => {
-                    // In a shared group the terminal has told the command itself.
+                    // The terminal signals a shared group itself.
                     if self.own_group || signal == Signal::TERM {
                         self.signal(signal);
                     }
@@ -197,27 +203,27 @@ impl Running {
         }
     }
 
-    /// Ends the command while the lock is still surely held, or as soon as can be.
+    /// Stops the command while the lock is surely still held, or at once if it is lost.
     async fn stop(mut self, lost: Option<LeaseLost>) -> Result<ExitStatus, Failure> {
         self.signal(Signal::TERM);
         let resource = names(self.lease.acquired());
         let kill_at: Instant = match &lost {
             Some(why) => {
                 say(format_args!(
-                    "mufakat: {resource} is lost, stopping the command: {why}"
+                    "mufakat: {resource} was lost; stopping the command: {why}"
                 ));
                 time::now() + STOP_WHEN_LOST
             }
             None => {
                 say(format_args!(
-                    "mufakat: {resource} cannot be renewed, stopping the command"
+                    "mufakat: {resource} cannot be renewed; stopping the command"
                 ));
                 let left = self.lease.left();
                 time::now() + left.saturating_sub(KILL_BEFORE_MAX.min(self.ttl / 20))
             }
         };
         let exited = tokio::time::timeout_at(kill_at, self.child.wait()).await;
-        // Also after the command has ended: others of its group may not have.
+        // Other processes of the group may outlive the command.
         self.signal(Signal::KILL);
         if exited.is_err() {
             self.child.wait().await?;
@@ -232,19 +238,20 @@ impl Running {
         let Some(pid) = self.pid else { return };
         match self.own_group {
             true => signal_group(pid, signal),
-            // Once the command was waited for, its number may be another process's.
+            // Once the command has been waited for, its process id may belong to another process.
             false if self.child.id().is_none() => {}
             false => note(rustix::process::kill_process(pid, signal)),
         }
     }
 }
 
-/// Sends a signal to a command that has a process group of its own, and to what it has started.
+/// Sends a signal to the process group of a command that has one of its own.
 pub(super) fn signal_group(pid: Pid, signal: Signal) {
     note(rustix::process::kill_process_group(pid, signal));
 }
 
-/// The signals that this process ignores, the lowest bit for the first; none where the system does not tell.
+/// The signals that this process ignores, as a mask whose lowest bit is signal 1. Empty where the system has no
+/// `/proc`.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -252,14 +259,14 @@ fn ignored() -> u64 {
         .unwrap_or(0)
 }
 
-/// The command may have ended in this very moment.
+/// Logs a signal that could not be sent: the command may just have ended.
 fn note(sent: rustix::io::Result<()>) {
     if let Err(error) = sent {
         tracing::debug!(%error, "cannot signal the command");
     }
 }
 
-/// The exit code of the command, as a shell has it.
+/// The exit code of the command, as a shell would report it.
 fn of_command(status: process::ExitStatus) -> ExitStatus {
     match (status.code(), status.signal()) {
         (Some(code), _) => ExitStatus::OfCommand(code as u8),
@@ -272,11 +279,11 @@ fn after_signal(signal: i32) -> ExitStatus {
     ExitStatus::OfCommand((128 + signal) as u8)
 }
 
-/// Signals that this process takes instead of ending by them.
+/// Signals that this process handles instead of being ended by them.
 pub(super) struct Signals(Vec<(Signal, unix::Signal)>);
 
 impl Signals {
-    /// What this process was started to ignore, as `nohup` has it for SIGHUP, stays ignored.
+    /// A signal that was ignored at the start, as SIGHUP under `nohup`, stays ignored.
     pub(super) fn listen(signals: &[Signal]) -> io::Result<Self> {
         let ignored = ignored();
         let taken = signals.iter().filter(|signal| {

@@ -25,10 +25,13 @@ enum SessionCommand {
     Keepalive(KeepaliveArgs),
     Close(CloseArgs),
     Get(GetArgs),
+    #[command(visible_alias = "list")]
     Ls(LsArgs),
 }
 
-/// Open a session and print its id. It ends by itself unless it is kept alive.
+/// Open a session and print its id
+///
+/// The session expires unless it is kept alive.
 ///
 /// Examples:
 ///   mufakat session open --ttl 1m
@@ -36,57 +39,69 @@ enum SessionCommand {
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 struct OpenArgs {
-    /// How long it lives without being kept alive: 1s to 1day.
-    #[arg(long, value_name = "LENGTH", default_value = "30s", value_parser = length_ms)]
+    /// How long the session lives unless it is kept alive, 1s to 1day.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = length_ms)]
     ttl: u64,
-    /// For people.
+    /// Name to show to people.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// How long nobody gets a lock that the session lost by expiring, at most 10m.
-    #[arg(long, value_name = "LENGTH", default_value = "0s", value_parser = length_ms)]
+    /// How long locks stay blocked after the session expires, at most 10m.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = length_ms)]
     lock_delay: u64,
-    /// A JSON object of at most 1 KiB, shown to whoever asks about the session.
+    /// JSON object of at most 1 KiB, shown to everyone who inspects the session.
     #[arg(long, value_name = "JSON", value_parser = meta)]
     meta: Option<Meta>,
 }
 
-/// Let a session begin anew.
+/// Keep a session alive: its time to live starts again
 ///
 /// Examples:
 ///   mufakat session keepalive 3f7a
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 struct KeepaliveArgs {
-    /// The id that `session open` printed.
-    #[arg(value_name = "SESSION", env = "MUFAKAT_SESSION")]
+    /// Id that `session open` printed.
+    #[arg(
+        value_name = "SESSION",
+        env = "MUFAKAT_SESSION",
+        hide_env_values = true
+    )]
     session: String,
 }
 
-/// End a session with all that it holds and waits for.
+/// Close a session, and end everything it holds and waits for
 ///
 /// Examples:
 ///   mufakat session close 3f7a
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 struct CloseArgs {
-    /// The id that `session open` printed.
-    #[arg(value_name = "SESSION", env = "MUFAKAT_SESSION")]
+    /// Id that `session open` printed.
+    #[arg(
+        value_name = "SESSION",
+        env = "MUFAKAT_SESSION",
+        hide_env_values = true
+    )]
     session: String,
 }
 
-/// Show what a session holds and waits for.
+/// Show what a session holds and waits for
 ///
 /// Examples:
 ///   mufakat session get 3f7a
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 struct GetArgs {
-    /// The id that `session open` printed.
-    #[arg(value_name = "SESSION", env = "MUFAKAT_SESSION")]
+    /// Id that `session open` printed.
+    #[arg(
+        value_name = "SESSION",
+        env = "MUFAKAT_SESSION",
+        hide_env_values = true
+    )]
     session: String,
 }
 
-/// List sessions by id.
+/// List sessions by id
 ///
 /// Examples:
 ///   mufakat session ls
@@ -135,7 +150,7 @@ pub(super) async fn run(args: &SessionArgs) -> Result<(), Failure> {
 fn opened(opened: &Opened) -> String {
     let (ttl, keepalive) = (length(opened.ttl_ms), length(opened.keepalive_ms));
     let session = &opened.session;
-    format!("{session}: ends in {ttl} unless it is kept alive, best every {keepalive}")
+    format!("{session}: expires in {ttl} unless kept alive; keep it alive every {keepalive}")
 }
 
 pub(super) fn closed(closed: &Closed) -> String {
@@ -145,7 +160,7 @@ pub(super) fn closed(closed: &Closed) -> String {
         let _ = writeln!(lines, "{}, token {}", released.resource, released.token);
     }
     if closed.truncated {
-        lines += "and more\n";
+        lines += "… and more\n";
     }
     lines
 }
@@ -154,7 +169,7 @@ fn view(view: &View) -> String {
     let mut lines = String::new();
     let _ = writeln!(
         lines,
-        "{}{}: open since {}, expires in {}, holds {}, waits for {}",
+        "{}{}: open for {}, expires in {}, holds {}, waits for {}",
         view.session,
         named(view.name.as_deref()),
         length(view.open_ms),
@@ -165,7 +180,7 @@ fn view(view: &View) -> String {
     for hold in &view.holds {
         let _ = writeln!(
             lines,
-            "  {} ({}), owner {}, token {}, since {}, expires in {}",
+            "  {} ({}), owner {}, token {}, for {}, expires in {}",
             hold.resource,
             hold.mode.name(),
             hold.owner,
@@ -175,10 +190,10 @@ fn view(view: &View) -> String {
         );
     }
     for wait in &view.waits {
-        let (mode, since) = (wait.mode.name(), length(wait.waited_ms));
+        let (mode, waited) = (wait.mode.name(), length(wait.waited_ms));
         let _ = writeln!(
             lines,
-            "  {} waits for {} ({mode}), since {since}",
+            "  {} waits for {} ({mode}), for {waited}",
             wait.owner, wait.resource
         );
     }
@@ -199,7 +214,7 @@ fn listing(listing: &Listing) -> String {
         );
     }
     if listing.sessions.is_empty() {
-        lines.push_str("none\n");
+        lines.push_str("no sessions\n");
     }
     more(&mut lines, listing.cursor.as_deref());
     lines

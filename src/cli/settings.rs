@@ -1,5 +1,5 @@
-//! `mufakat config …`: what a node would be told, without starting it; and what a shell or a manual
-//! needs to know of the command line.
+//! `mufakat config …`: the configuration of a node without starting it. Also the shell completions and the manual
+//! pages.
 
 use anyhow::Context;
 use clap::{Args, CommandFactory, Subcommand};
@@ -16,11 +16,11 @@ pub(super) enum ConfigCommand {
     Print(Box<PrintArgs>),
 }
 
-/// Whether a node would start with these flags, this environment and this file.
+/// Check whether a node would start with these flags, variables and files
 ///
-/// Takes what `mufakat node` takes, and reads the files that are named, of credentials, certificates and keys.
-/// Connects to nothing.
-/// Exit code 1 and a message that names the setting, if not.
+/// Takes the flags of `mufakat node`, and also reads the credentials, certificates and keys that they
+/// name. Connects to nothing. If the node would not start, prints the setting that is wrong and exits
+/// with 1.
 ///
 /// Examples:
 ///   mufakat config check --config /etc/mufakat.toml
@@ -31,7 +31,7 @@ pub(super) struct CheckArgs {
     node: NodeCommand,
 }
 
-/// Every setting that would be in force, as TOML, and where it comes from; secrets are left out.
+/// Print every setting that a node would use, as TOML, and its source, without secrets
 ///
 /// Examples:
 ///   mufakat config print --id 1 --peers 1,2,3 --data-dir /var/lib/mufakat
@@ -42,19 +42,19 @@ pub(super) struct PrintArgs {
     node: NodeCommand,
 }
 
-/// Print a script that completes commands in a shell.
+/// Print a script for a shell to complete commands
 ///
 /// Examples:
 ///   mufakat completions bash
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct CompletionsArgs {
-    /// Whose script.
+    /// The shell.
     #[arg(value_enum, value_name = "SHELL")]
     shell: Shell,
 }
 
-/// Print the manual page of mufakat, or of one of its commands, in roff.
+/// Print a manual page in roff
 ///
 /// Examples:
 ///   mufakat man
@@ -62,7 +62,7 @@ pub(super) struct CompletionsArgs {
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct ManArgs {
-    /// Whose page: the command and what is under it; nothing for that of mufakat itself.
+    /// The command, such as `lock acquire` [default: the main page].
     #[arg(value_name = "SUBCOMMAND")]
     subcommand: Vec<String>,
 }

@@ -8,22 +8,22 @@ use clap::Args;
 use futures_util::future::join_all;
 use serde::Serialize;
 
+use crate::cli::output::{clear_screen, write_out};
 use crate::cli::reader::while_read;
-use crate::cli::{Connection, ExitStatus, Failure, node_id};
-use crate::client::{Client, Target};
+use crate::cli::{Connection, ExitStatus, Failure, node_id, target};
+use crate::client::Client;
 use crate::ids::NodeId;
-use crate::protocol::status::{RedisState, Status};
+use crate::protocol::status::{DurabilitySource, RedisState, Status};
 
 /// Between two looks of `--watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
-/// How long a node may take to tell its status; one that takes longer counts as silent.
+/// How long a node may take to answer; one that takes longer counts as silent.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
-/// Clears the terminal and goes to its first line.
-const CLEAR: &str = "\x1b[2J\x1b[H";
 
-/// Every node of the cluster in a table, or all that one node says about itself.
+/// Show the state of all nodes, or of one
 ///
-/// The nodes are those that whoever answers first knows of; who does not answer within 2 s is silent.
+/// The first node that answers names the members. A member that does not answer within 2 s is shown
+/// as silent.
 ///
 /// Examples:
 ///   mufakat status
@@ -32,30 +32,32 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct StatusArgs {
-    #[command(flatten)]
-    pub(super) connection: Connection,
-    /// Only this node, with all that it says.
+    /// Show this node in more detail; --json has every field.
     #[arg(long, value_name = "ID", value_parser = node_id)]
     node: Option<NodeId>,
-    /// Look again each second, until Ctrl-C.
+    /// Refresh every second, until Ctrl-C.
     #[arg(long)]
     watch: bool,
+    #[command(flatten)]
+    pub(super) connection: Connection,
 }
 
+/// Print the metrics of a node in the text format of Prometheus
+///
 /// Examples:
 ///   mufakat metrics | grep ^mufakat_
 ///   mufakat metrics --node 2 --json
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct MetricsArgs {
-    #[command(flatten)]
-    pub(super) connection: Connection,
-    /// Ask this node; otherwise any node answers.
+    /// Node to ask [default: any].
     #[arg(long, value_name = "ID", value_parser = node_id)]
     node: Option<NodeId>,
+    #[command(flatten)]
+    pub(super) connection: Connection,
 }
 
-/// A status with the name of its node, which on the wire stands in the envelope.
+/// A status with the id of its node, which on the wire is in the envelope.
 #[derive(Serialize)]
 struct Printed<'a> {
     node: NodeId,
@@ -63,7 +65,7 @@ struct Printed<'a> {
     status: &'a Status,
 }
 
-/// What the nodes of a cluster say.
+/// The states of all nodes of a cluster.
 #[derive(Serialize)]
 struct Cluster<'a> {
     nodes: Vec<Printed<'a>>,
@@ -81,7 +83,7 @@ pub(super) async fn status(args: &StatusArgs) -> Result<ExitStatus, Failure> {
     let watched = while_read(async {
         loop {
             if !connection.json && std::io::stdout().is_terminal() {
-                connection.print_text(CLEAR.to_owned())?;
+                clear_screen()?;
             }
             if !show(args, &client).await? {
                 return Ok(());
@@ -92,7 +94,7 @@ pub(super) async fn status(args: &StatusArgs) -> Result<ExitStatus, Failure> {
     watched.await.map(|()| ExitStatus::Done)
 }
 
-/// False when nobody reads.
+/// Prints one state. False once nobody reads.
 async fn show(args: &StatusArgs, client: &Client) -> Result<bool, Failure> {
     let connection = &args.connection;
     if args.node.is_some() {
@@ -104,7 +106,7 @@ async fn show(args: &StatusArgs, client: &Client) -> Result<bool, Failure> {
     connection.print_to_reader(&Cluster { nodes, silent }, table)
 }
 
-/// Every member's status, by node, and who is silent.
+/// The status of every member, and the members that are silent.
 async fn ask_all(client: &Client) -> Result<(Vec<Status>, Vec<NodeId>), Failure> {
     let first = client.status().await?;
     let members: Vec<NodeId> = first.members.iter().map(|member| member.node).collect();
@@ -134,18 +136,14 @@ pub(super) async fn metrics(args: &MetricsArgs) -> Result<ExitStatus, Failure> {
     let client = connection.client(target(args.node)).await?;
     if connection.json {
         let values = client.metric_values().await?;
-        connection.print(&values, |_| unreachable!("it is asked for JSON"))?;
+        connection.print(&values, |_| unreachable!("--json prints JSON"))?;
     } else {
-        connection.print_text(client.metrics().await?.metrics)?;
+        write_out(client.metrics().await?.metrics)?;
     }
     Ok(ExitStatus::Done)
 }
 
-fn target(node: Option<NodeId>) -> Target {
-    node.map_or(Target::Any, Target::Node)
-}
-
-/// The cluster, a line for each node.
+/// The cluster as a table with a line for each node.
 fn table(cluster: &Cluster<'_>) -> String {
     let statuses = || cluster.nodes.iter().map(|printed| printed.status);
     let committed = statuses()
@@ -189,12 +187,11 @@ fn redis(state: Option<&RedisState>) -> String {
     match state {
         None => "none".to_owned(),
         Some(state) if !state.connected => "not connected".to_owned(),
-        Some(state) => {
-            let level = serde_json::to_value(state.durability).expect("a level is text");
-            level.as_str().unwrap_or_default().to_owned()
-        }
+        Some(state) => state.durability.name().to_owned(),
     }
 }
+
+/// One node in detail.
 fn lines(status: &Status) -> String {
     let leader = match status.leader {
         Some(leader) => leader.to_string(),
@@ -202,12 +199,13 @@ fn lines(status: &Status) -> String {
     };
     let members: Vec<_> = status.members.iter().map(|m| m.node.to_string()).collect();
     let uptime = Duration::from_secs(status.uptime_ms / 1000);
-    format!(
+    let mut lines = format!(
         "node     {} ({}), version {}, up {}\n\
          leader   {leader} in term {}\n\
          members  {} in epoch {}\n\
          log      {} committed, {} applied\n\
          locks    {} held, {} waiting\n\
+         queue    {} topics in use\n\
          cache    {} entries, {} bytes, lease {} ms\n\
          nats     {}\n",
         status.node,
@@ -221,6 +219,7 @@ fn lines(status: &Status) -> String {
         status.applied_index,
         status.locks.held,
         status.locks.waiting,
+        status.queue.topics,
         status.cache.entries,
         status.cache.bytes,
         status.lease_ms,
@@ -229,5 +228,53 @@ fn lines(status: &Status) -> String {
         } else {
             "not connected"
         },
-    )
+    );
+    lines.push_str(&redis_lines(status.redis.as_ref()));
+    lines
+}
+
+/// The state of Redis, and a line for each warning.
+fn redis_lines(state: Option<&RedisState>) -> String {
+    let Some(state) = state else {
+        return "redis    none\n".to_owned();
+    };
+    let connected = match state.connected {
+        true => "connected",
+        false => "not connected",
+    };
+    let source = match state.source {
+        DurabilitySource::Inspected => "inspected",
+        DurabilitySource::Asserted => "asserted",
+        DurabilitySource::Confirmed => "confirmed",
+    };
+    let level = state.durability.name();
+    let mut lines = format!("redis    {connected}, durability {level} ({source})\n");
+    for warning in &state.warnings {
+        // Writing into a string cannot fail.
+        let _ = writeln!(lines, "         warning: {warning}");
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::status::Durability;
+
+    #[test]
+    fn redis_is_shown_with_its_warnings() {
+        assert_eq!(redis_lines(None), "redis    none\n");
+        let state = RedisState {
+            connected: true,
+            durability: Durability::Interval,
+            source: DurabilitySource::Inspected,
+            settings: [].into(),
+            warnings: vec!["appendfsync is everysec".to_owned()],
+        };
+        let expected = "\
+redis    connected, durability interval (inspected)
+         warning: appendfsync is everysec
+";
+        assert_eq!(redis_lines(Some(&state)), expected);
+    }
 }

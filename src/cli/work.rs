@@ -1,8 +1,9 @@
-//! `mufakat queue work`: a command for each message of a topic.
+//! `mufakat queue work`: runs a command for each message of a topic.
 //!
-//! The command gets the payload on stdin. While it runs the message is extended at a third of its
-//! visibility; when it exits with 0 the message is acknowledged, else handed back. A message that was
-//! lost to somebody else meanwhile (its extension is stale) ends the command: its work is not wanted.
+//! The command gets the payload on stdin. While it runs, the reservation of the message is extended at a third of its
+//! visibility timeout. When the command exits with 0 the message is acknowledged, otherwise it is returned. If the
+//! message was redelivered to another consumer meanwhile (extending it is stale), the command is killed: its work is
+//! not wanted.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -23,26 +24,37 @@ use crate::protocol::queue::{
     Delivered, Demand, Pop, Popped, Receipt, ReceiptResult, Receipts, Results, Verdict, WAIT_MS_MAX,
 };
 
-/// How long one pop waits; the next follows at once.
+/// How long one pop waits. The next one follows at once.
 const WAIT_MS: u64 = 20_000;
 const _: () = assert!(WAIT_MS <= WAIT_MS_MAX);
-/// After a pop that failed: the cluster is not there, and should not be flooded when it is.
+/// Pause after a pop that failed, so that a cluster that comes back is not flooded.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a command may stand still for the terminal before that is seen.
+/// How long a command may be stopped for the terminal before this is noticed.
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(10);
-/// Signals that end the work.
+/// Signals that end the worker.
 const ENDS: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
 
-/// Run a command for each message: payload on stdin, done if it exits with 0.
+/// Run a command for each message of a topic
 ///
-/// The command finds MUFAKAT_TOPIC, MUFAKAT_ID, MUFAKAT_SEQ and MUFAKAT_DELIVERIES in its environment.
-/// While it runs, the message is kept. Any other exit code hands the message back. On SIGTERM, SIGHUP,
-/// SIGQUIT or Ctrl-C (but for those that are ignored already, as SIGHUP is under nohup) no more messages are
-/// taken, and those that run are finished; the second time the commands get SIGTERM, after 5 s SIGKILL, and
-/// messages whose commands do not exit with 0 all the same are handed back. Each command has a process group of
-/// its own: Ctrl-C does not reach it, and one that wants to read from the terminal is stopped by the system,
-/// which ends it here, too.
+/// The command gets the payload on stdin, and MUFAKAT_TOPIC, MUFAKAT_ID, MUFAKAT_SEQ and
+/// MUFAKAT_DELIVERIES in its environment. While it runs, the message stays reserved. If it exits with
+/// 0 the message is acknowledged, otherwise it is returned to the queue.
+///
+/// SIGINT, SIGTERM, SIGHUP and SIGQUIT:
+///   - The first one: take no more messages, and finish those whose commands run.
+///   - The second one: send SIGTERM to the commands, and SIGKILL after 5 s. The message of a command
+///     that does not exit with 0 is returned.
+///   - A signal that is ignored at the start, as SIGHUP under nohup, stays ignored.
+///
+/// Each command has its own process group: Ctrl-C does not reach it. A command that reads from the
+/// terminal is killed, and its message is returned.
+///
+/// Exit codes:
+///   0    ended by a signal, or --until-empty found the topic empty
+///   1    a request for messages was refused
+///   69   the cluster cannot be reached at the start
+///   126  the command cannot be executed (127: not found); its message is returned
 ///
 /// Examples:
 ///   mufakat queue work mails -- ./send-mail
@@ -50,18 +62,20 @@ const ENDS: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT]
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct WorkArgs {
+    /// Name of the topic.
     #[arg(value_name = "TOPIC")]
     topic: String,
-    /// Commands at a time.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=256))]
+    /// Number of commands to run at once.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=256))]
     jobs: u64,
-    /// How long a message is kept before it has to be extended.
-    #[arg(long, value_name = "LENGTH", default_value = "30s", value_parser = length_ms)]
+    /// Visibility timeout of the messages; it is extended while the command runs.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = length_ms)]
     visibility: u64,
-    /// Who takes the messages; shown to operators.
+    /// Name of this consumer, shown to operators.
     #[arg(long, value_name = "NAME", default_value = "queue-work")]
     consumer: String,
-    /// End when the topic has nothing ready, instead of waiting. While the queue cannot be reached it is asked again.
+    /// Exit when no message is ready, instead of waiting; failed requests are still retried.
     #[arg(long)]
     until_empty: bool,
     /// The command and its arguments, after `--`.
@@ -69,13 +83,13 @@ pub(super) struct WorkArgs {
     command: Vec<String>,
 }
 
-/// How far the whole is on its way to its end.
+/// How far the worker is on its way to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     Works,
-    /// No more messages are taken.
+    /// It takes no more messages.
     Finishes,
-    /// Commands are stopped.
+    /// It stops the commands.
     Stops,
 }
 
@@ -101,7 +115,7 @@ pub(super) async fn run(connection: &Connection, args: WorkArgs) -> Result<ExitS
                 let (next, saying) = match *staged.borrow() {
                     Stage::Works => (
                         Stage::Finishes,
-                        "no more messages are taken; once more, and commands that run are stopped",
+                        "taking no more messages; a second signal stops the running commands",
                     ),
                     Stage::Finishes | Stage::Stops => (Stage::Stops, "stopping the commands"),
                 };
@@ -124,8 +138,8 @@ pub(super) async fn run(connection: &Connection, args: WorkArgs) -> Result<ExitS
 
 struct Worker {
     client: Client,
-    /// For pops alone: its inbox ends with the last one, so that no node gives this worker a message when it
-    /// takes none any more.
+    /// For pops alone. Its inbox is closed with the last pop, so that no node delivers a message to a worker that
+    /// takes no more.
     pops: Client,
     args: Arc<WorkArgs>,
     stage: watch::Receiver<Stage>,
@@ -134,16 +148,16 @@ struct Worker {
 /// How the command of a message ended.
 enum Ended {
     ByItself(std::io::Result<std::process::ExitStatus>),
-    /// Stopped, since the message is somebody else's.
+    /// Killed, since the message was redelivered to another consumer.
     Lost,
-    /// Stopped, since the whole is to end.
+    /// Stopped, since the worker ends.
     Stopped,
-    /// Stopped, since it would wait for ever for the terminal, which is not its own.
+    /// Killed, since it would wait forever for a terminal that it does not own.
     WantsTerminal,
 }
 
-/// Whether the system has stopped a command that would read from the terminal, or write to one that lets only
-/// its own group write.
+/// Whether the system has stopped a command that reads from the terminal, or writes to one on which only the
+/// foreground group may write.
 fn wants_the_terminal(command: Pid) -> bool {
     let look = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     let stopped = waitid(WaitId::Pid(command), look).ok().flatten();
@@ -178,7 +192,9 @@ impl Worker {
                     }
                 }
                 Err(error) if error.retryable() => {
-                    say(format_args!("mufakat: no messages now: {error}"));
+                    say(format_args!(
+                        "mufakat: cannot get messages, retrying: {error}"
+                    ));
                     let _ = tokio::time::timeout(PAUSE, self.reached(Stage::Finishes)).await;
                 }
                 Err(error) => {
@@ -189,17 +205,17 @@ impl Worker {
         }
     }
 
-    /// Waits until the whole is so far on its way to its end.
+    /// Waits until the worker has reached a stage.
     fn reached(&self, stage: Stage) -> impl Future<Output = ()> + use<> {
         let mut stages = self.stage.clone();
         async move {
-            // Should nobody be left to say so, it is at its end, too.
+            // Without a sender the worker is at its end, too.
             let _ = stages.wait_for(|now| *now >= stage).await;
         }
     }
 
-    /// What a pop answers; none when no more messages are to be taken. One that came all the same, while
-    /// the broker was told, goes back.
+    /// The answer to a pop; none once no more messages are to be taken. A message that still arrives while the broker
+    /// closes the inbox is returned.
     async fn pop(&mut self, pop: &Pop) -> Option<Result<Popped, ClientError>> {
         let popped = self.pops.pop(pop);
         tokio::pin!(popped);
@@ -212,14 +228,14 @@ impl Worker {
         let messages = popped.await.map_or(Vec::new(), |popped| popped.messages);
         for message in messages {
             if let Ok(receipt) = message.receipt.parse() {
-                let reason = "it came when no more messages were taken";
-                self.hand_back(receipt, Some(0), reason.to_owned()).await;
+                let reason = "it arrived when the worker took no more messages";
+                self.give_back(receipt, Some(0), reason.to_owned()).await;
             }
         }
         None
     }
 
-    /// One message. An error is a command that cannot be run at all: its message is handed back.
+    /// Handles one message. An error means that the command cannot be run at all; its message is returned.
     async fn one(&self, message: Delivered) -> Result<(), ExitStatus> {
         let Ok(receipt) = message.receipt.parse::<Receipt>() else {
             return Ok(());
@@ -232,7 +248,7 @@ impl Worker {
                     "mufakat: cannot run {}: {error}",
                     self.args.command[0]
                 ));
-                self.hand_back(receipt, None, format!("cannot run: {error}"))
+                self.give_back(receipt, None, format!("cannot run: {error}"))
                     .await;
                 return Err(match error.kind() {
                     std::io::ErrorKind::NotFound => ExitStatus::NotFound,
@@ -242,7 +258,7 @@ impl Worker {
         };
         let payload = message.payload().map(|value| value.into_bytes());
         let stdin = child.stdin.take();
-        // A command that does not read its input is no error.
+        // It is no error if the command does not read its input.
         let feeding = tokio::spawn(async move {
             if let (Some(mut stdin), Ok(payload)) = (stdin, payload) {
                 let _ = stdin.write_all(&payload).await;
@@ -252,31 +268,32 @@ impl Worker {
         feeding.abort();
         match ended {
             Ended::Lost => say(format_args!(
-                "mufakat: {} is somebody else's now",
+                "mufakat: lost message {}: another consumer has it now; its command was killed",
                 message.id
             )),
             Ended::ByItself(Ok(status)) if status.success() => {
                 let done = self.settle(receipt, Verdict::Ack { pop: None }).await;
                 if let Err(error) = done {
                     say(format_args!(
-                        "mufakat: {} is done, but that is not known: {error}",
+                        "mufakat: the command for {} succeeded, but the acknowledgement failed, so that \
+                         it may be delivered again: {error}",
                         message.id
                     ));
                 }
             }
-            Ended::ByItself(Ok(status)) => self.hand_back(receipt, None, status.to_string()).await,
-            Ended::ByItself(Err(error)) => self.hand_back(receipt, None, error.to_string()).await,
+            Ended::ByItself(Ok(status)) => self.give_back(receipt, None, status.to_string()).await,
+            Ended::ByItself(Err(error)) => self.give_back(receipt, None, error.to_string()).await,
             Ended::WantsTerminal => {
                 say(format_args!(
-                    "mufakat: the command for {} wants the terminal, which it cannot have",
+                    "mufakat: the command for {} wants the terminal, which it cannot have; it was killed",
                     message.id
                 ));
-                self.hand_back(receipt, None, "it wants a terminal".to_owned())
+                self.give_back(receipt, None, "the command wants a terminal".to_owned())
                     .await;
             }
             Ended::Stopped => {
                 let reason = "the command was stopped together with the worker";
-                self.hand_back(receipt, Some(0), reason.to_owned()).await;
+                self.give_back(receipt, Some(0), reason.to_owned()).await;
             }
         }
         Ok(())
@@ -290,13 +307,13 @@ impl Worker {
             .env("MUFAKAT_SEQ", message.seq.to_string())
             .env("MUFAKAT_DELIVERIES", message.deliveries.to_string())
             .stdin(Stdio::piped())
-            // Ctrl-C on a terminal is for the worker, which decides what it means for the command.
+            // Ctrl-C on a terminal is for the worker, which decides about its commands.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
     }
 
-    /// Waits for the command, and keeps the message until it has ended.
+    /// Waits for the command, and keeps the message reserved until it has ended.
     async fn until_end(&self, child: &mut Child, receipt: &Receipt) -> Ended {
         let pid = child.id().and_then(|id| Pid::from_raw(id as i32));
         let signal = |signal| pid.into_iter().for_each(|pid| signal_group(pid, signal));
@@ -319,13 +336,13 @@ impl Worker {
                 }
             }
         };
-        // Also after the command has ended: others of its group may not have.
+        // Other processes of the group may outlive the command.
         signal(Signal::KILL);
         let _ = child.wait().await;
         ended
     }
 
-    /// Keeps the message, until there is a reason to end its command.
+    /// Keeps the message reserved until there is a reason to end its command.
     async fn keep(&self, receipt: &Receipt, command: Option<Pid>) -> Ended {
         let visibility_ms = self.args.visibility;
         let extend_every = Duration::from_millis((visibility_ms / 3).max(10)).min(LOOK_EVERY_MAX);
@@ -335,7 +352,7 @@ impl Worker {
                 return Ended::WantsTerminal;
             }
             let extended = self.settle(receipt.clone(), Verdict::Extend { visibility_ms });
-            // What fails is tried again; the message is ours until it is somebody else's.
+            // A failed extension is retried: the message is ours until another consumer gets it.
             if let Ok(results) = extended.await
                 && results
                     .results
@@ -347,8 +364,8 @@ impl Worker {
         }
     }
 
-    /// Absent, the delay is the topic's backoff.
-    async fn hand_back(&self, receipt: Receipt, delay_ms: Option<u64>, reason: String) {
+    /// Returns a message to the queue. Without a delay, the topic's backoff applies.
+    async fn give_back(&self, receipt: Receipt, delay_ms: Option<u64>, reason: String) {
         let verdict = Verdict::Nack {
             delay_ms,
             dead: false,
@@ -356,7 +373,8 @@ impl Worker {
         };
         if let Err(error) = self.settle(receipt, verdict).await {
             say(format_args!(
-                "mufakat: a message was not handed back and comes again by itself: {error}"
+                "mufakat: a message could not be returned; it is redelivered when its visibility \
+                 timeout ends: {error}"
             ));
         }
     }

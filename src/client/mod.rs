@@ -25,7 +25,7 @@
 //! [`Session`]s keep any number of locks with one renewer; [`Lease::during`] stops work when its lock
 //! is lost.
 //!
-//! With [`Target::Leader`] the client learns from answers whom to ask, and asks any node again
+//! With [`Target::Leader`] the client learns from answers which node to ask, and goes back to any node
 //! when that one does not answer.
 
 use std::sync::{Arc, Mutex};

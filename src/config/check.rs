@@ -1,4 +1,4 @@
-//! The rules that a configuration has to meet, with messages that say what would be right.
+//! The rules that a configuration has to meet. The messages say what is allowed.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -13,22 +13,22 @@ use super::{
 };
 use crate::ids::NodeId;
 
-/// Timers below this are finer than a loaded machine keeps.
+/// A loaded machine does not keep shorter timers.
 const TIME_MIN: Duration = Duration::from_millis(10);
-/// Timers above this leave a cluster without a leader for longer than any client waits.
+/// Longer timers leave a cluster without a leader for longer than any client waits.
 const TIME_MAX: Duration = Duration::from_secs(60);
-/// More peers than this only slow every commit down; it bounds what is kept for each peer.
+/// More peers only slow down every commit. The limit also bounds what is kept for each peer.
 const PEERS_MAX: usize = 31;
-/// A billion entries are more than any disk holds between two snapshots.
+/// More entries than any disk holds between two snapshots.
 const ENTRIES_MAX: u64 = 1_000_000_000;
-/// Less cache is not worth its messages; more memory than that no machine has.
+/// A smaller cache is not worth its messages, and no machine has more memory.
 const CACHE_BYTES: RangeInclusive<u64> = 64 << 10..=1 << 40;
-/// More than a Redis holds.
+/// The upper limit is more than a Redis can hold.
 const TENANT_QUEUE_BYTES: RangeInclusive<u64> = 0..=1 << 50;
-/// A prefix stands in every subject; the broker's limit is on the whole subject.
+/// The prefix is part of every subject, whose length the broker limits.
 const PREFIX_BYTES_MAX: usize = 64;
 
-/// Checks merged values, and knows from the layers where each came from.
+/// Checks merged values. The layers tell where each value came from.
 pub(super) struct Check<'a> {
     figment: &'a Figment,
 }
@@ -92,7 +92,7 @@ impl<'a> Check<'a> {
         let (min, max) = right.into_inner();
         Err(self.invalid(
             key,
-            format!("{bytes} is out of range; right are {min} to {max}"),
+            format!("{bytes} is out of range; it must be from {min} to {max}"),
         ))
     }
 
@@ -128,8 +128,8 @@ impl<'a> Check<'a> {
         match (join, &peers) {
             (true, None) => return Ok(Vec::new()),
             (true, Some(_)) => {
-                let message = "a node that joins learns from the cluster who belongs to it; take one \
-                               of peers and join away";
+                let message = "a node that joins learns its peers from the cluster; give only one of \
+                               peers and join";
                 return Err(self.invalid("peers", message.to_owned()));
             }
             (false, _) => {}
@@ -139,7 +139,7 @@ impl<'a> Check<'a> {
             let count = peers.len();
             return Err(self.invalid(
                 "peers",
-                format!("{count} nodes are named; right are 1 to {PEERS_MAX}"),
+                format!("{count} nodes are named; it must be 1 to {PEERS_MAX}"),
             ));
         }
         for peer in &peers {
@@ -150,7 +150,7 @@ impl<'a> Check<'a> {
             let twice = pair[0];
             return Err(self.invalid(
                 "peers",
-                format!("{twice} is named twice; each node has a number of its own"),
+                format!("{twice} is named twice; each node needs an id of its own"),
             ));
         }
         Ok(peers.into_iter().map(NodeId).collect())
@@ -164,7 +164,7 @@ impl<'a> Check<'a> {
             let peers = peers.join(",");
             return Err(self.invalid(
                 "id",
-                format!("{id} is not one of the peers {peers}; the node itself is one of them"),
+                format!("{id} is not in the peers {peers}; they must include this node's own id"),
             ));
         }
         Ok(NodeId(id))
@@ -177,7 +177,7 @@ impl<'a> Check<'a> {
         let max = u32::MAX;
         Err(self.invalid(
             key,
-            format!("{number} is no number of a node; right are 1 to {max}"),
+            format!("{number} is not a valid node id; ids are 1 to {max}"),
         ))
     }
 
@@ -215,7 +215,7 @@ impl<'a> Check<'a> {
         if let Some((name, _)) = first
             && !redis.is_some_and(Endpoint::is_tls)
         {
-            let message = "is of use only with a URL of Redis that begins with rediss://";
+            let message = "needs a URL of Redis with TLS, such as rediss://127.0.0.1:6379";
             return Err(self.invalid(name, message.to_owned()));
         }
         let identity = match (cert, key) {
@@ -236,7 +236,7 @@ impl<'a> Check<'a> {
     fn data_dir(&self, directory: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
         let directory = present("data_dir", directory)?;
         if directory.as_os_str().is_empty() {
-            let message = "is empty; right would be /var/lib/mufakat";
+            let message = "is empty; expected a directory such as /var/lib/mufakat";
             return Err(self.invalid("data_dir", message.to_owned()));
         }
         Ok(directory)
@@ -247,7 +247,7 @@ impl<'a> Check<'a> {
         text.parse().map(Some).map_err(|_| {
             self.invalid(
                 "http",
-                format!("{text:?} is no address with a port; right would be 127.0.0.1:5001"),
+                format!("{text:?} is not ADDRESS:PORT, such as 127.0.0.1:5001"),
             )
         })
     }
@@ -266,8 +266,8 @@ impl<'a> Check<'a> {
         Err(self.invalid(
             "prefix",
             format!(
-                "{prefix:?} cannot begin a subject; right are lower-case letters, digits, `_` and \
-                 `-` in tokens with dots between them, at most {PREFIX_BYTES_MAX} bytes"
+                "{prefix:?} cannot begin a subject; it must be tokens of lower-case letters, digits, \
+                 `_` and `-`, joined by dots, at most {PREFIX_BYTES_MAX} bytes"
             ),
         ))
     }
@@ -276,7 +276,7 @@ impl<'a> Check<'a> {
         let time = humantime::parse_duration(text).map_err(|_| {
             self.invalid(
                 key,
-                format!("{text:?} is no length of time; right would be 100ms or 2s"),
+                format!("{text:?} is not a duration, such as 100ms or 2s"),
             )
         })?;
         if (TIME_MIN..=TIME_MAX).contains(&time) {
@@ -285,7 +285,10 @@ impl<'a> Check<'a> {
         let (min, max) = (show(TIME_MIN), show(TIME_MAX));
         Err(self.invalid(
             key,
-            format!("{} is out of range; right are {min} to {max}", show(time)),
+            format!(
+                "{} is out of range; it must be from {min} to {max}",
+                show(time)
+            ),
         ))
     }
 
@@ -295,7 +298,7 @@ impl<'a> Check<'a> {
         }
         Err(self.invalid(
             key,
-            format!("{count} is out of range; right are {min} to {ENTRIES_MAX}"),
+            format!("{count} is out of range; it must be from {min} to {ENTRIES_MAX}"),
         ))
     }
 
@@ -317,7 +320,7 @@ impl<'a> Check<'a> {
                 "election_min",
                 format!(
                     "{min} is not below the longest election timeout of {max}: without a range \
-                     between them nodes stand at the same moment"
+                     between them, nodes would stand for election at the same moment"
                 ),
             ));
         }
@@ -329,14 +332,17 @@ impl<'a> Check<'a> {
                 let (time, heartbeat) = (show(time), show(heartbeat));
                 return Err(self.invalid(
                     key,
-                    format!("{time} is less than two heartbeats of {heartbeat}: one lost message would count"),
+                    format!(
+                        "{time} is less than two heartbeats of {heartbeat}: one lost message would \
+                         be taken for a failure"
+                    ),
                 ));
             }
         }
         Ok(())
     }
 
-    /// The error for `key`, spelled as in the layer that its value came from.
+    /// The error for `key`, which is spelled as in the layer that its value came from.
     fn invalid(&self, key: &'static str, message: String) -> ConfigError {
         let from = self.figment.find_metadata(key).map(|from| &*from.name);
         let setting = match from {

@@ -1,4 +1,4 @@
-//! Command lines whose flags may also come from the environment.
+//! Parses command lines whose flags may also come from the environment.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -13,7 +13,7 @@ pub fn parse<T: Parser>() -> T {
     parse_from(env::args_os())
 }
 
-/// The same with these words, of which the first is the program's name.
+/// Parses these words, of which the first is the program's name, as [`parse`] does.
 pub fn parse_from<T: Parser>(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> T {
     let is_empty = |name: &OsStr| env::var_os(name).is_some_and(|value| value.is_empty());
     let mut matches = without_variables(T::command(), &is_empty).get_matches_from(words);
@@ -21,7 +21,7 @@ pub fn parse_from<T: Parser>(words: impl IntoIterator<Item = impl Into<OsString>
         .unwrap_or_else(|error| error.format(&mut T::command()).exit())
 }
 
-/// The same command, which does not look at these variables.
+/// The same command, but it ignores these variables.
 fn without_variables(command: Command, these: &impl Fn(&OsStr) -> bool) -> Command {
     command
         .mut_args(|arg| match arg.get_env().is_some_and(these) {

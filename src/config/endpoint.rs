@@ -5,48 +5,49 @@ use std::path::PathBuf;
 
 use super::HIDDEN;
 
-/// One URL of Redis, or several of NATS with commas between them. `Display` and `Debug` leave out user,
-/// password and parameters; [`Endpoint::expose`] is for the connection alone.
+/// One URL of Redis, or several of NATS separated by commas. `Display` and `Debug` leave out user, password and
+/// parameters; [`Endpoint::expose`] is for the connection alone.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint {
     text: String,
-    /// Between URLs; a URL of Redis may have a comma in its password.
+    /// Separates URLs; none for Redis, whose password may contain a comma.
     separator: Option<char>,
 }
 
 /// Files for TLS to a server, in PEM.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The authority to trust; without one, those that the system trusts.
+    /// The authority to trust; without one, those of the system.
     pub ca: Option<PathBuf>,
     /// Certificate and private key of this node, for a server that asks for them.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 impl Endpoint {
-    /// Accepts NATS servers: `[scheme://][user:password@]host[:port]`, several with commas between.
+    /// Accepts NATS servers, separated by commas: `[scheme://][user:password@]host[:port]`.
     pub(super) fn nats(text: &str) -> Result<Self, String> {
-        for server in text.split(',') {
+        let servers: Vec<&str> = text.split(',').map(str::trim).collect();
+        for server in &servers {
             let (scheme, rest) = server.split_once("://").unwrap_or(("nats", server));
             if !["nats", "tls", "ws", "wss"].contains(&scheme) {
                 return Err(format!(
                     "scheme `{scheme}` is not one of nats, tls, ws, wss; \
-                     right would be nats://127.0.0.1:4222"
+                     for example nats://127.0.0.1:4222"
                 ));
             }
             authority(rest, "nats://127.0.0.1:4222")?;
         }
         Ok(Self {
-            text: text.to_owned(),
+            text: servers.join(","),
             separator: Some(','),
         })
     }
 
-    /// Accepts sentinels with the name of what they watch, as
-    /// `redis+sentinel://` with the parts of [`Sentinels`], servers of a Redis Cluster as
-    /// `redis+cluster://` with the parts of [`ClusterServers`], or a Redis server:
-    /// `redis://[user:password@]host[:port][/database]`, the same with `rediss` for TLS, or the path of a
-    /// socket as `unix:///run/redis.sock`.
+    /// Accepts one of:
+    /// - a Redis server: `redis://[user:password@]host[:port][/database]`, with `rediss` for TLS;
+    /// - a socket: `unix:///run/redis.sock`;
+    /// - sentinels and the name of their service: `redis+sentinel://` with the parts of [`Sentinels`];
+    /// - servers of a Redis Cluster: `redis+cluster://` with the parts of [`ClusterServers`].
     pub(super) fn redis(text: &str) -> Result<Self, String> {
         const RIGHT: &str = "redis://127.0.0.1:6379";
         match text.split_once("://") {
@@ -60,7 +61,7 @@ impl Endpoint {
                 let (rest, database) = rest.split_once('/').unwrap_or((rest, ""));
                 if !database.bytes().all(|byte| byte.is_ascii_digit()) {
                     return Err(format!(
-                        "the part after / is a database's number; right would be {RIGHT}/0"
+                        "the part after / must be the number of a database; for example {RIGHT}/0"
                     ));
                 }
                 authority(rest, RIGHT)?;
@@ -68,9 +69,8 @@ impl Endpoint {
             Some(("unix" | "redis+unix", path)) if path.starts_with('/') => {}
             _ => {
                 return Err(format!(
-                    "is not a URL of Redis; right would be {RIGHT}, rediss:// for TLS, \
-                     redis+sentinel:// for sentinels, redis+cluster:// for Redis Cluster, or \
-                     unix:///run/redis.sock"
+                    "is not a URL of Redis, such as {RIGHT}, rediss:// for TLS, redis+sentinel:// for \
+                     sentinels, redis+cluster:// for Redis Cluster, or unix:///run/redis.sock"
                 ));
             }
         }
@@ -80,7 +80,7 @@ impl Endpoint {
         })
     }
 
-    /// Whether the connection is to be made with TLS by the URL's own word.
+    /// Whether the scheme of the URL asks for TLS.
     pub(super) fn is_tls(&self) -> bool {
         [
             "rediss://",
@@ -112,9 +112,9 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// A URL without user, password and parameters. Where it is not clear which of them ends where, as with
-/// an `@` after a `?`, nothing is left but the scheme.
-fn without_secrets(url: &str) -> String {
+/// A URL without user, password and parameters. If it is ambiguous where they end, as with an `@` after a `?`, only
+/// the scheme is left.
+pub(crate) fn without_secrets(url: &str) -> String {
     let (scheme, rest) = match url.split_once("://") {
         Some((scheme, rest)) => (format!("{scheme}://"), rest),
         None => (String::new(), url),
@@ -136,16 +136,16 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// What stands behind the scheme of a URL of sentinels:
+/// The part after the scheme in a URL of sentinels:
 /// `[user:password@]host[:port][,host[:port]…]/service[/database][?sentinel_username=…&sentinel_password=…]`.
-/// Each part is as it stands there, with its `%`.
+/// The parts are not percent-decoded.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Sentinels<'a> {
     /// For the servers: `user:password`.
     pub user: &'a str,
-    /// With commas between them.
+    /// Separated by commas.
     pub hosts: &'a str,
-    /// What the sentinels watch.
+    /// The name of the service that the sentinels watch.
     pub service: &'a str,
     /// A number.
     pub database: &'a str,
@@ -155,7 +155,7 @@ pub struct Sentinels<'a> {
 
 impl<'a> Sentinels<'a> {
     /// # Errors
-    /// With what is wrong; it holds no part of the text, since that may be a password in a wrong place.
+    /// The text is malformed. The message contains no part of it, since that may be a misplaced password.
     pub fn parse(rest: &'a str) -> Result<Self, String> {
         const RIGHT: &str = "redis+sentinel://127.0.0.1:26379/mymaster";
         let (rest, parameters) = rest.rsplit_once('?').unwrap_or((rest, ""));
@@ -164,12 +164,12 @@ impl<'a> Sentinels<'a> {
         let (service, database) = path.split_once('/').unwrap_or((path, "0"));
         if service.is_empty() {
             return Err(format!(
-                "the name of what the sentinels watch is missing; right would be {RIGHT}"
+                "the name of the sentinels' service is missing; for example {RIGHT}"
             ));
         }
         if database.is_empty() || !database.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(format!(
-                "the part after the name is a database's number; right would be {RIGHT}/0"
+                "the part after the service must be the number of a database; for example {RIGHT}/0"
             ));
         }
         let mut sentinels = Sentinels {
@@ -185,14 +185,14 @@ impl<'a> Sentinels<'a> {
                 Some(("sentinel_password", word)) => sentinels.sentinel_password = word,
                 _ => {
                     return Err(format!(
-                        "after ? come sentinel_username and sentinel_password; right would be \
+                        "only sentinel_username and sentinel_password may follow the ?; for example \
                          {RIGHT}?sentinel_password=…"
                     ));
                 }
             }
         }
         if !sentinels.sentinel_username.is_empty() && sentinels.sentinel_password.is_empty() {
-            return Err("sentinel_username comes with sentinel_password".to_owned());
+            return Err("sentinel_username needs sentinel_password".to_owned());
         }
         hosts
             .split(',')
@@ -201,26 +201,26 @@ impl<'a> Sentinels<'a> {
     }
 }
 
-/// What stands behind the scheme of a URL of a Redis Cluster: `[user:password@]host[:port][,host[:port]…]`,
-/// some of its servers. Each part is as it stands there, with its `%`.
+/// The part after the scheme in a URL of a Redis Cluster: `[user:password@]host[:port][,host[:port]…]`, some of its
+/// servers. The parts are not percent-decoded.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ClusterServers<'a> {
-    /// Of all servers: `user:password`.
+    /// For all servers: `user:password`.
     pub user: &'a str,
-    /// With commas between them.
+    /// Separated by commas.
     pub hosts: &'a str,
 }
 
 impl<'a> ClusterServers<'a> {
     /// # Errors
-    /// With what is wrong; it holds no part of the text, since that may be a password in a wrong place.
+    /// The text is malformed. The message contains no part of it, since that may be a misplaced password.
     pub fn parse(rest: &'a str) -> Result<Self, String> {
         const RIGHT: &str = "redis+cluster://127.0.0.1:7000,127.0.0.1:7001";
         let (user, hosts) = rest.rsplit_once('@').unwrap_or(("", rest));
         let hosts = hosts.strip_suffix('/').unwrap_or(hosts);
         if hosts.contains(['/', '?']) {
             return Err(format!(
-                "a Redis Cluster has no databases and the URL no parameters; right would be {RIGHT}"
+                "a Redis Cluster has no databases and the URL no parameters; for example {RIGHT}"
             ));
         }
         hosts
@@ -230,15 +230,15 @@ impl<'a> ClusterServers<'a> {
     }
 }
 
-/// Checks `[user:password@]host[:port]`; a host in brackets is an IPv6 address. Messages hold no
-/// part of the text, since that may be a password in a wrong place.
+/// Checks `[user:password@]host[:port]`; a host in brackets is an IPv6 address. Messages contain no part of the text,
+/// since that may be a misplaced password.
 fn authority(text: &str, right: &str) -> Result<(), String> {
     let text = text.strip_suffix('/').unwrap_or(text);
     let (_, server) = text.rsplit_once('@').unwrap_or(("", text));
     let (host, port) = if let Some(address) = server.strip_prefix('[') {
         let (address, rest) = address
             .split_once(']')
-            .ok_or_else(|| format!("a `[` without its `]`; right would be {right}"))?;
+            .ok_or_else(|| format!("has a `[` without its `]`; for example {right}"))?;
         (address, rest.strip_prefix(':'))
     } else {
         match server.split_once(':') {
@@ -248,12 +248,12 @@ fn authority(text: &str, right: &str) -> Result<(), String> {
     };
     let odd = |byte: u8| byte.is_ascii_whitespace() || byte.is_ascii_control() || byte == b'/';
     if host.is_empty() || host.bytes().any(odd) {
-        return Err(format!("names no host; right would be {right}"));
+        return Err(format!("has no valid host; for example {right}"));
     }
     match port.map(str::parse::<u16>) {
         None | Some(Ok(1..)) => Ok(()),
         _ => Err(format!(
-            "the port is not a number from 1 to 65535; right would be {right}"
+            "the port is not a number from 1 to 65535; for example {right}"
         )),
     }
 }
@@ -268,6 +268,7 @@ mod tests {
             "nats://a:4222",
             "a",
             "a:4222,b:4223",
+            "nats://a:4222, nats://b:4222",
             "tls://u:p@[::1]:4222",
             "nats://h/",
             "wss://h",
@@ -318,6 +319,8 @@ mod tests {
             .expect("valid")
             .to_string();
         assert_eq!(shown, "nats://***@a:1,***@b");
+        let spaced = Endpoint::nats(" a:1 , tls://b").expect("valid");
+        assert_eq!(spaced.expose(), "a:1,tls://b");
         let shown = Endpoint::redis("redis+sentinel://u:pw@a,b/m?sentinel_password=pw")
             .expect("valid")
             .to_string();

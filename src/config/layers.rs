@@ -9,23 +9,23 @@ use figment::{Metadata, Profile, Provider};
 
 use super::{ConfigError, NodeArgs};
 
-/// Most bytes of a configuration file or of a secret in a file: both are written by people.
+/// Maximum size of a configuration file, or of a file with a secret. People write both.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// How much two keys are alike, from 0 to 1, for one to be suggested in place of the other: by the metric
-/// of Jaro and Winkler, at which a letter too few or two that changed places are above 0.9.
+/// How similar (0 to 1, Jaro-Winkler) a known key must be to an unknown one to be suggested. A missing letter or two
+/// swapped letters give more than 0.9.
 const SIMILAR_MIN: f64 = 0.8;
 
 pub(super) const FLAGS: &str = "flags";
 pub(super) const ENVIRONMENT: &str = "environment";
 const DEFAULTS: &str = "defaults";
 
-/// How a setting is written where everything is text.
+/// The type of a setting whose source has only text, as the environment.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     Text,
     Number,
-    /// Numbers with commas between them.
+    /// Numbers separated by commas.
     Numbers,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct Setting {
     pub(super) key: &'static str,
     pub(super) env: &'static str,
     pub(super) kind: Kind,
-    /// May also be given as the path of a file, in the variable `<env>_FILE`.
+    /// Whether the variable `<env>_FILE` may name a file with the value.
     pub(super) secret: bool,
 }
 
@@ -99,8 +99,8 @@ pub(super) const SETTINGS: [Setting; 25] = [
     ),
 ];
 
-/// A secret from the variable `name`, or from the file that `<name>_FILE` names, without the
-/// white space at its end. Both given is an error, since one of them is then a mistake.
+/// A secret from the variable `name`, or from the file that `<name>_FILE` names, without trailing white space. It is
+/// an error to give both, since one of them must be a mistake.
 pub fn secret(
     environment: &BTreeMap<String, String>,
     name: &str,
@@ -158,7 +158,7 @@ impl Layer {
         }
     }
 
-    /// Where a context of the NATS command line says that the broker is.
+    /// The servers that a context of the NATS command line names.
     pub(super) fn nats_context(name: &str, servers: &str) -> Self {
         Self {
             name: format!("the NATS context {name}"),
@@ -174,7 +174,7 @@ impl Layer {
         };
         let text = read(path).map_err(refused)?;
         let values: Dict = Toml::from_str(&text).map_err(|error| {
-            // Without the line itself, which may have a secret in it.
+            // The message leaves out the line itself, which may contain a secret.
             let at = error.span().and_then(|span| text.get(..span.start));
             let line = at.map_or(1, |before| before.matches('\n').count() + 1);
             let message = error.message();
@@ -196,7 +196,7 @@ impl Layer {
         Ok(Self { name, values })
     }
 
-    /// What the environment says beside what `above` says: a variable that loses is not looked at.
+    /// The settings in the environment. A variable whose setting is in `above` is ignored, whatever its value.
     pub(super) fn environment(
         environment: &BTreeMap<String, String>,
         above: &Layer,
@@ -249,14 +249,14 @@ pub(super) fn given<'a>(environment: &'a BTreeMap<String, String>, name: &str) -
         .filter(|value| !value.is_empty())
 }
 
-/// A file's text, or why there is none.
+/// The text of a file, or why it cannot be read.
 fn read(path: &Path) -> Result<String, String> {
     let size = std::fs::metadata(path)
         .map_err(|error| error.to_string())?
         .len();
     if size > FILE_BYTES_MAX {
         return Err(format!(
-            "is {size} bytes long; at most {FILE_BYTES_MAX} are read"
+            "is {size} bytes long; the limit is {FILE_BYTES_MAX}"
         ));
     }
     std::fs::read_to_string(path).map_err(|error| error.to_string())
@@ -278,7 +278,7 @@ fn parsed(setting: &Setting, text: &str) -> Result<Value, ConfigError> {
             .map(number)
             .collect::<Result<Vec<u64>, _>>()
             .map(Value::from)
-            .map_err(|_| invalid("whole numbers with commas between them, such as 1,2,3")),
+            .map_err(|_| invalid("a list of whole numbers such as 1,2,3")),
     }
 }
 

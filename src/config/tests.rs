@@ -249,9 +249,12 @@ fn certificates_for_redis_need_tls_and_come_in_pairs() {
     for (line, blamed) in [
         (
             "--redis redis://a --redis-ca /ca",
-            "--redis-ca: is of use only",
+            "--redis-ca: needs a URL of Redis with TLS",
         ),
-        ("--redis-key /k", "--redis-key: is of use only"),
+        (
+            "--redis-key /k",
+            "--redis-key: needs a URL of Redis with TLS",
+        ),
         ("--redis rediss://a --redis-cert /c", "give --redis-key too"),
         ("--redis rediss://a --redis-key /k", "give --redis-cert too"),
     ] {
@@ -276,7 +279,8 @@ fn a_directory_has_a_name() {
     let path = file.path().display().to_string();
     let refused = Config::load(args(&format!("--config {path}")), env(&[]));
     let message = refused.expect_err("it is empty").to_string();
-    let expected = format!("data_dir in {path}: is empty; right would be /var/lib/mufakat");
+    let expected =
+        format!("data_dir in {path}: is empty; expected a directory such as /var/lib/mufakat");
     assert_eq!(message, expected);
 }
 
@@ -350,7 +354,10 @@ fn what_has_no_default_is_asked_for() {
 fn the_node_is_one_of_its_peers_and_peers_are_unique() {
     let load = |line: &str| Config::load(args(&format!("{line} --data-dir /d")), []);
     let refusal = |line: &str| load(line).expect_err("refused").to_string();
-    assert!(refusal("--id 4 --peers 1,2,3").starts_with("--id: 4 is not one of the peers 1,2,3"));
+    assert_eq!(
+        refusal("--id 4 --peers 1,2,3"),
+        "--id: 4 is not in the peers 1,2,3; they must include this node's own id"
+    );
     let joins = load("--id 4 --join").expect("valid");
     assert_eq!((joins.join, joins.peers.as_slice()), (true, [].as_slice()));
     assert!(joins.warnings().is_empty());
@@ -367,8 +374,8 @@ fn the_node_is_one_of_its_peers_and_peers_are_unique() {
     );
     assert!(refusal("--id 4 --join --peers 1,2").starts_with("--peers: a node that joins learns"));
     assert!(refusal("--id 1 --peers 1,2,1").starts_with("--peers: 1 is named twice"));
-    assert!(refusal("--id 0 --peers 0,1").starts_with("--peers: 0 is no number of a node"));
-    assert!(refusal("--id 1 --peers 1,4294967296").starts_with("--peers: 4294967296 is no number"));
+    assert!(refusal("--id 0 --peers 0,1").starts_with("--peers: 0 is not a valid node id"));
+    assert!(refusal("--id 1 --peers 1,4294967296").starts_with("--peers: 4294967296 is not a"));
 }
 
 #[test]
@@ -381,7 +388,7 @@ fn an_even_number_of_peers_is_a_warning() {
 
 #[test]
 fn errors_are_spelled_as_the_value_was_given() {
-    assert!(refusal("--http 5001", &[]).starts_with("--http: \"5001\" is no address"));
+    assert!(refusal("--http 5001", &[]).starts_with("--http: \"5001\" is not ADDRESS:PORT"));
     assert!(refusal("", &[("MUFAKAT_HTTP", "5001")]).starts_with("MUFAKAT_HTTP: \"5001\""));
     let file = file("http = '5001'");
     let path = file.path().display();
@@ -394,7 +401,7 @@ fn errors_are_spelled_as_the_value_was_given() {
         .expect_err("refused")
         .to_string();
     assert!(
-        message.starts_with("MUFAKAT_PEERS: \"1;2\" is not whole numbers"),
+        message.starts_with("MUFAKAT_PEERS: \"1;2\" is not a list of whole numbers"),
         "{message}"
     );
 }
@@ -442,11 +449,11 @@ fn times_are_checked_and_ordered() {
         ),
         (
             "--heartbeat soon",
-            "--heartbeat: \"soon\" is no length of time",
+            "--heartbeat: \"soon\" is not a duration",
         ),
         (
             "--heartbeat 1ms",
-            "--heartbeat: 1ms is out of range; right are 10ms to 1m",
+            "--heartbeat: 1ms is out of range; it must be from 10ms to 1m",
         ),
         (
             "--suspicion 150ms",

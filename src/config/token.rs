@@ -1,12 +1,12 @@
-//! The secret of those who may change things from the dashboard.
+//! The secret without which the dashboard changes nothing.
 
 use std::fmt;
 
-/// Shorter ones can be guessed.
+/// Shorter secrets can be guessed.
 const BYTES_MIN: usize = 16;
 const BYTES_MAX: usize = 256;
 
-/// A secret of 16 to 256 visible characters of ASCII. Never printed.
+/// A secret of 16 to 256 visible ASCII characters. It is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AdminToken(String);
 
@@ -16,12 +16,12 @@ impl AdminToken {
         match (BYTES_MIN..=BYTES_MAX).contains(&text.len()) && visible {
             true => Ok(AdminToken(text)),
             false => Err(format!(
-                "is not {BYTES_MIN} to {BYTES_MAX} visible characters of ASCII"
+                "must be {BYTES_MIN} to {BYTES_MAX} visible ASCII characters"
             )),
         }
     }
 
-    /// Whether the text is this token. Takes equally long for every text of its length.
+    /// Whether the text is this token. Takes the same time for every text of the same length.
     pub fn is(&self, text: &str) -> bool {
         let pairs = self.0.bytes().zip(text.bytes());
         let differing = pairs.fold(0, |differing, (a, b)| differing | (a ^ b));

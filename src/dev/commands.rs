@@ -1,4 +1,4 @@
-//! The command lines of what a local cluster consists of.
+//! The command lines of the processes of a local cluster.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,24 +11,24 @@ use super::ports::Ports;
 pub(super) const NATS: &str = "nats";
 pub(super) const REDIS: &str = "redis";
 
-/// The broker's configuration for a program that runs away from its project.
+/// The configuration of the broker, for a program that runs outside its project.
 const BROKER_CONFIGURATION: &str = include_str!("../../nats/dev.conf");
 
 /// A process to start.
 pub(super) struct Line {
     /// `nats`, `redis` or `node-<number>`.
     pub(super) name: String,
-    /// The node's number, if it is one.
+    /// The id of the node, if the process is one.
     pub(super) node: Option<u8>,
     /// Program and arguments as a person would type them.
     pub(super) words: Vec<String>,
-    /// What `words` are started by, so that the child ends with this process.
+    /// The program and arguments that start `words` so that the child ends with this process.
     pub(super) prefix: &'static [&'static str],
     pub(super) environment: BTreeMap<String, String>,
     pub(super) log: PathBuf,
 }
 
-/// All that command lines are made from.
+/// Everything that the command lines are made from.
 pub(super) struct Commands {
     pub(super) mufakat: PathBuf,
     pub(super) nats: PathBuf,
@@ -49,7 +49,7 @@ impl Commands {
         self.line(NATS.to_owned(), None, &self.nats, &words)
     }
 
-    /// Redis as the queue wants it: every write on disk before it is answered.
+    /// Redis as the queue needs it: every write is on disk before it is answered.
     pub(super) fn redis(&self, ports: &Ports) -> anyhow::Result<Line> {
         let port = ports.redis.to_string();
         let directory = self.directory(REDIS)?;
@@ -116,7 +116,7 @@ impl Commands {
     }
 }
 
-/// Writes the built-in configuration of the broker where it can be read and changed.
+/// Writes the built-in configuration of the broker to a file that can be read and changed.
 pub(super) fn write_broker_configuration(data_dir: &Path) -> anyhow::Result<PathBuf> {
     let path = data_dir.join("nats.conf");
     fs::write(&path, BROKER_CONFIGURATION)
@@ -124,8 +124,8 @@ pub(super) fn write_broker_configuration(data_dir: &Path) -> anyhow::Result<Path
     Ok(path)
 }
 
-/// The environment without settings of other clusters: a node here is described by its flags
-/// alone. What to log and the token of the dashboard stay, since they are the person's choice.
+/// The environment without the settings of other clusters: only its flags configure a node here. The log filter and
+/// the token of the dashboard stay, since the user chose them.
 pub(super) fn for_children(environment: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     const KEPT: [&str; 3] = [
         "MUFAKAT_LOG",
@@ -138,7 +138,7 @@ pub(super) fn for_children(environment: &BTreeMap<String, String>) -> BTreeMap<S
         .iter()
         .filter(|(name, _)| KEPT.contains(&name.as_str()) || !setting(name));
     let mut kept: BTreeMap<String, String> = kept.map(|(k, v)| (k.clone(), v.clone())).collect();
-    // Logs go to files, where colours are noise, and people read them.
+    // Logs go to files that people read, where colours are noise.
     kept.insert("NO_COLOR".to_owned(), "1".to_owned());
     kept.insert("MUFAKAT_LOG_FORMAT".to_owned(), "text".to_owned());
     kept

@@ -1,9 +1,11 @@
-//! How another program on this machine breaks a local cluster and mends it: `mufakat dev` takes orders on a Unix
-//! socket in its data directory. It carries them out itself, on processes that are its own children, so that nobody
-//! signals a number that has become somebody else's, and what is started again still ends with it.
+//! Orders to a local cluster: how another program on this machine breaks and mends it.
 //!
-//! A connection is one order and one answer, each a line of JSON: `{"act":"kill","process":"node-2"}`. Whoever may
-//! open the socket, which is its owner alone, may stop the cluster.
+//! `mufakat dev` takes orders on a Unix socket in its data directory. It carries them out on its own child processes.
+//! So nobody signals a process id that meanwhile belongs to another process, and a restarted process still ends with
+//! `mufakat dev`.
+//!
+//! A connection is one order and one answer, each a line of JSON: `{"act":"kill","process":"node-2"}`. Only the owner of
+//! the socket may open it.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -16,41 +18,41 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
-/// The socket's name in the data directory.
+/// The name of the socket in the data directory.
 const SOCKET: &str = "control";
-/// An order is shorter.
+/// Maximum size of an order or an answer.
 const LINE_BYTES_MAX: u64 = 16 * 1024;
-/// Time for an order to be read or an answer to be written, by somebody on this machine.
+/// Time to read an order or to write an answer, with a peer on this machine.
 const EXCHANGE_MAX: Duration = Duration::from_secs(1);
-/// Longer than a process that is told to stop is given.
+/// Longer than the time in which a process must stop.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
-/// What to do, and to which process: `nats`, `redis`, `node-1`, `node-2`, …
+/// An action, and the process it is for: `nats`, `redis`, `node-1`, `node-2`, …
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "act", content = "process", rename_all = "snake_case")]
 pub enum Order {
-    /// Nothing: the answer says what there is.
+    /// Do nothing; the answer lists the processes.
     List,
-    /// End it at once (SIGKILL).
+    /// Kill the process (SIGKILL).
     Kill(String),
-    /// Tell it to end (SIGTERM), and wait until it has.
+    /// Stop the process (SIGTERM), and wait until it has ended.
     Stop(String),
-    /// Start one that was killed or stopped by an order.
+    /// Start a process that an order killed or stopped.
     Start(String),
-    /// Let it stand still (SIGSTOP).
+    /// Pause the process (SIGSTOP).
     Pause(String),
-    /// Let one that stands still go on (SIGCONT).
+    /// Resume a paused process (SIGCONT).
     Resume(String),
 }
 
-/// What there is after an order.
+/// The processes after an order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// Where the broker listens on 127.0.0.1.
+    /// The port of the broker on 127.0.0.1.
     pub nats_port: u16,
-    /// The processes that run or stand still.
+    /// Processes that run or are paused.
     pub running: Vec<String>,
-    /// Those that an order killed or stopped.
+    /// Processes that an order killed or stopped.
     pub stopped: Vec<String>,
 }
 
@@ -64,7 +66,7 @@ pub(super) enum Answer {
 /// Gives an order to the `mufakat dev` of this data directory, and waits until it is carried out.
 ///
 /// # Errors
-/// None runs there, or it refuses: there is no such process.
+/// No `mufakat dev` uses this directory, or it refuses the order: there is no such process.
 pub async fn give(data_dir: &Path, order: &Order) -> anyhow::Result<State> {
     let shown = data_dir.display();
     let none = || format!("no `mufakat dev` runs with the data directory {shown}");
@@ -93,7 +95,8 @@ pub(super) struct Control {
 }
 
 impl Control {
-    /// Listens in the directory, whose lock the caller has: a socket that is there is of a process that is gone.
+    /// Listens in the directory. The caller holds its lock, so that an existing socket belongs to a process that has
+    /// ended.
     pub(super) fn listen(data_dir: &Path) -> anyhow::Result<Self> {
         let path = data_dir.join(SOCKET);
         if path.exists() {
@@ -104,7 +107,7 @@ impl Control {
         Ok(Self { listener, path })
     }
 
-    /// The next who wants something. Nothing is lost when this is given up.
+    /// The next connection. Cancelling this loses nothing.
     pub(super) async fn asked(&self) -> std::io::Result<UnixStream> {
         Ok(self.listener.accept().await?.0)
     }
@@ -112,12 +115,12 @@ impl Control {
 
 impl Drop for Control {
     fn drop(&mut self) {
-        // Whoever finds a socket that is left finds that nobody listens.
+        // Clients of a socket that stays behind find that nobody listens.
         let _left = fs::remove_file(&self.path);
     }
 }
 
-/// The order that a connection brings; what is none is answered here.
+/// The order of a connection. Anything else is refused here.
 pub(super) async fn order(stream: &mut UnixStream) -> Option<Order> {
     let line = timeout(EXCHANGE_MAX, read_line(stream)).await.ok()?.ok()?;
     match serde_json::from_str(&line) {
@@ -129,7 +132,7 @@ pub(super) async fn order(stream: &mut UnixStream) -> Option<Order> {
     }
 }
 
-/// Answers; that nobody listens any more is no matter.
+/// Answers. A client that has gone is ignored.
 pub(super) async fn answer(stream: &mut UnixStream, answer: &Answer) {
     let mut line = serde_json::to_string(answer).expect("an answer can be written as JSON");
     line.push('\n');

@@ -1,15 +1,15 @@
 //! Which CPU each node of a local cluster runs on.
 //!
-//! Broker, nodes and load wake each other all the time, and Linux puts whoever is woken where the one that
-//! woke it runs. It looks for an idle CPU meanwhile, but on a machine with few of them not once they are half
-//! busy (`nr_idle_scan` of the scheduler's SIS_UTIL): all nodes then wait for one CPU beside another that idles.
-//! Nodes on machines of their own never meet, so a local cluster keeps them apart.
+//! Broker, nodes and load wake each other all the time. Linux runs a woken process on the CPU of its waker unless it
+//! finds an idle one, and on a machine with few CPUs it stops looking once they are half busy (`nr_idle_scan` of the
+//! scheduler's SIS_UTIL). Then all nodes wait for one CPU while another one idles. Nodes on separate machines never
+//! share a CPU, so a local cluster keeps them apart.
 
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// Binds a process that has just started, and what it will start, to one of the CPUs of this process: nodes
-/// take them in turn. Where that is refused the process runs anywhere, as before.
+/// Binds a process that has just started, and its future children, to one of the CPUs of this process. Nodes take the
+/// CPUs in turn. If the system refuses, the process runs on any CPU.
 pub(super) fn bind(node: u8, process: Pid) {
     let Ok(allowed) = sched_getaffinity(None) else {
         return;
@@ -24,7 +24,7 @@ pub(super) fn bind(node: u8, process: Pid) {
     }
 }
 
-/// The CPU of node `node`, of those that are allowed.
+/// The CPU of node `node` among the allowed ones.
 fn turn(node: u8, allowed: &CpuSet) -> Option<usize> {
     let count = allowed.count() as usize;
     let place = usize::from(node).checked_rem(count)?;

@@ -1,4 +1,4 @@
-//! What `mufakat dev` prints when the cluster is ready: lines that work when pasted.
+//! The text that `mufakat dev` prints when the cluster is ready: lines to paste.
 
 use std::path::Path;
 
@@ -7,13 +7,13 @@ use super::ports::Ports;
 
 const USUAL_NATS_PORT: u16 = 4222;
 
-/// A few lines to try next. `here` is the directory they are pasted in.
+/// A few lines to try next. They are pasted in the directory `here`.
 pub(super) fn text(ports: &Ports, commands: &Commands, data_dir: &Path, here: &Path) -> String {
     let mufakat = match commands.mufakat.strip_prefix(here) {
         Ok(path) => format!("./{}", path.display()),
         Err(_) => commands.mufakat.display().to_string(),
     };
-    let mut lines = vec![String::from("Try in another terminal, here:")];
+    let mut lines = vec![String::from("Try in another terminal, in this directory:")];
     if ports.nats != USUAL_NATS_PORT {
         // Both programs read this variable, and the pasted lines stay the same.
         lines.push(format!("  export NATS_URL=nats://127.0.0.1:{}", ports.nats));
@@ -28,7 +28,7 @@ pub(super) fn text(ports: &Ports, commands: &Commands, data_dir: &Path, here: &P
         String::from("  nats req mufakat.cache.set.user.42 '{\"value\":\"Ada\",\"ttl_ms\":60000}'"),
         String::from("  nats req mufakat.cache.get.user.42 '{}'"),
         String::from("  nats req mufakat.status '{}'"),
-        String::from("or, without the nats program:"),
+        String::from("or, without the `nats` command line:"),
         format!("  {mufakat} lock acquire orders.43 --owner me --ttl 30s"),
         format!("  {mufakat} lock get orders.43"),
         format!("  {mufakat} lock run orders.44 -- sh -c 'echo \"token $MUFAKAT_TOKEN\"'"),
@@ -37,7 +37,7 @@ pub(super) fn text(ports: &Ports, commands: &Commands, data_dir: &Path, here: &P
         format!("  {mufakat} cache get user.42"),
         format!("  {mufakat} status"),
         format!(
-            "Dashboard: http://127.0.0.1:{}/ (figures: /metrics)",
+            "Dashboard: http://127.0.0.1:{}/ (metrics: /metrics)",
             ports.http(1)
         ),
         format!(

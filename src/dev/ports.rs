@@ -32,7 +32,7 @@ impl Ports {
         })
     }
 
-    /// The numbers of the nodes, from 1.
+    /// The ids of the nodes, from 1.
     pub(super) fn nodes(&self) -> impl Iterator<Item = u8> + use<> {
         1..=self.count
     }
@@ -42,7 +42,8 @@ impl Ports {
         self.http + u16::from(node)
     }
 
-    /// Names the first port that something listens on.
+    /// # Errors
+    /// A port is in use; the message names the first one.
     pub(super) fn all_free(&self) -> anyhow::Result<()> {
         free(self.nats, "the broker")?;
         free(self.redis, "Redis")?;
@@ -56,8 +57,8 @@ impl Ports {
 fn free(port: u16, wanted_for: &str) -> anyhow::Result<()> {
     if let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
         bail!(
-            "port {port}, wanted for {wanted_for}, is not free ({error}): stop what uses it, or \
-             move all ports with --port-base N"
+            "port {port}, wanted for {wanted_for}, is not free ({error}): stop the program that uses \
+             it, or move all ports with --port-base N"
         );
     }
     Ok(())

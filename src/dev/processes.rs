@@ -1,4 +1,4 @@
-//! The processes of a local cluster: their logs, their ends, and how they are stopped.
+//! The processes of a local cluster: how they are started and stopped, their logs, and how they ended.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -20,19 +20,19 @@ use super::{NODES_STOP_MAX, POLL};
 use crate::cli::output::say;
 use crate::time::now;
 
-/// Longest line of a log that is looked at as one; longer ones are copied in pieces.
+/// Longest line of a log that is handled as a whole; longer ones are copied in pieces.
 const LOG_LINE_BYTES_MAX: u64 = 16 * 1024;
-/// How much of a log's end is shown when its process ended by itself.
+/// How much of the end of a log is shown when its process has ended by itself.
 const LAST_BYTES: u64 = 2 * 1024;
 const LAST_LINES: usize = 5;
-/// What a killed process still has in its pipe is read within this time.
+/// How long the rest of a killed process's log may take to read from its pipe.
 const LOG_END_MAX: Duration = Duration::from_secs(1);
 
-/// What runs, in the order of its start.
+/// The processes, in the order in which they were started.
 #[derive(Default)]
 pub(super) struct Processes {
     running: Vec<Process>,
-    /// What an order killed or stopped, and another may start again.
+    /// Processes that an order killed or stopped, and another order may start again.
     stopped: Vec<Line>,
 }
 
@@ -44,14 +44,14 @@ pub(super) struct Process {
     log: Option<JoinHandle<()>>,
 }
 
-/// A process that ended without having been told to.
+/// A process that ended without being told to.
 pub(super) struct Ended {
     line: Line,
     status: ExitStatus,
 }
 
 impl Processes {
-    /// Starts a process with a log of its own; the log of the run before is kept as `*.log.old`.
+    /// Starts a process with a log of its own. The log of the previous run is kept as `*.log.old`.
     pub(super) fn start(&mut self, line: Line) -> anyhow::Result<()> {
         let log = new_log(&line.log)?;
         let mut words = line
@@ -67,7 +67,7 @@ impl Processes {
             .envs(&line.environment)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
-            // A Ctrl-C reaches the terminal's whole group; children are stopped in order instead.
+            // Ctrl-C must not reach the children with the terminal's group: they are stopped in order.
             .process_group(0)
             .kill_on_drop(true);
         match line.node {
@@ -86,7 +86,7 @@ impl Processes {
         Ok(())
     }
 
-    /// Those that ended since the last call.
+    /// The processes that ended since the last call.
     pub(super) fn ended(&mut self) -> Vec<Ended> {
         let (mut ended, mut running) = (Vec::new(), Vec::new());
         for mut process in self.running.drain(..) {
@@ -95,7 +95,7 @@ impl Processes {
                     line: process.line,
                     status,
                 }),
-                // A child that cannot be asked is taken to run; stopping it decides.
+                // A child whose state is unknown counts as running; stopping it decides.
                 Ok(None) | Err(_) => running.push(process),
             }
         }
@@ -103,18 +103,18 @@ impl Processes {
         ended
     }
 
-    /// The numbers of the nodes that run.
+    /// The ids of the running nodes.
     pub(super) fn nodes(&self) -> impl Iterator<Item = u8> {
         self.running.iter().filter_map(|process| process.line.node)
     }
 
-    /// Whether there is a node, even if an order has stopped it.
+    /// Whether any node is left, running or stopped by an order.
     pub(super) fn has_nodes(&self) -> bool {
         let stopped = self.stopped.iter().filter_map(|line| line.node);
         self.nodes().chain(stopped).next().is_some()
     }
 
-    /// The names of those that run.
+    /// The names of the running processes.
     pub(super) fn running(&self) -> Vec<String> {
         self.running
             .iter()
@@ -122,7 +122,7 @@ impl Processes {
             .collect()
     }
 
-    /// The names of those that an order has stopped.
+    /// The names of the processes that an order has stopped.
     pub(super) fn stopped(&self) -> Vec<String> {
         self.stopped.iter().map(|line| line.name.clone()).collect()
     }
@@ -153,7 +153,7 @@ impl Processes {
 
     fn find(&self, name: &str) -> anyhow::Result<&Process> {
         let found = self.running.iter().find(|process| process.name() == name);
-        found.with_context(|| format!("{name} does not run"))
+        found.with_context(|| format!("{name} is not running"))
     }
 
     fn take(&mut self, name: &str) -> anyhow::Result<Process> {
@@ -163,11 +163,11 @@ impl Processes {
             .position(|process| process.name() == name)
         {
             Some(place) => Ok(self.running.remove(place)),
-            None => bail!("{name} does not run"),
+            None => bail!("{name} is not running"),
         }
     }
 
-    /// Tells the chosen ones to end, waits for them, and kills what still runs after `max`.
+    /// Tells the chosen processes to end, waits for them, and kills those that still run after `max`.
     pub(super) async fn stop(&mut self, chosen: impl Fn(&Process) -> bool, max: Duration) {
         for process in self.running.iter().filter(|process| chosen(process)) {
             process.tell_to_end();
@@ -175,11 +175,11 @@ impl Processes {
         let until = now() + max;
         loop {
             for Ended { line, status } in self.ended() {
-                // A broker's exit code says nothing; a node's says whether it drained.
+                // The exit code of a node tells whether it drained; that of a broker tells nothing.
                 if line.node.is_some() && !status.success() {
                     let (name, log) = (line.name, line.log.display());
                     say(format_args!(
-                        "{name} did not stop in order ({status}); its log: {log}"
+                        "{name} did not stop cleanly ({status}); its log: {log}"
                     ));
                 }
             }
@@ -200,7 +200,7 @@ impl Processes {
         }
     }
 
-    /// Kills what is left.
+    /// Kills all remaining processes.
     pub(super) async fn kill(&mut self) {
         for process in self.running.drain(..) {
             let _ended = process.killed().await;
@@ -219,13 +219,13 @@ impl Process {
 
     fn signal(&self, signal: Signal) {
         if let Some(pid) = pid(&self.child) {
-            // The child is not yet waited for, so its number cannot belong to another process;
-            // that it has just ended is no error.
+            // The child has not been waited for, so its process id cannot belong to another process.
+            // It is no error if it has just ended.
             let _already_gone = kill_process(pid, signal);
         }
     }
 
-    /// One that stands still hears it when it goes on.
+    /// Tells it to end. A paused process is resumed so that it can.
     fn tell_to_end(&self) {
         self.signal(Signal::TERM);
         self.signal(Signal::CONT);
@@ -234,7 +234,7 @@ impl Process {
     /// Tells it to end, and kills it if it still runs after `max`.
     async fn ended_in_order(mut self, max: Duration) -> Line {
         self.tell_to_end();
-        // One that does not end is killed, one that ended is not hurt by that.
+        // A process that does not end is killed; killing one that has ended does nothing.
         let _ended = tokio::time::timeout(max, self.child.wait()).await;
         self.killed().await
     }
@@ -274,7 +274,7 @@ impl fmt::Display for Ended {
     }
 }
 
-/// Words as a shell reads them back.
+/// Quotes words for a shell.
 fn shell(words: &[String]) -> String {
     let plain = |word: &str| {
         let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:,=+@%".contains(&byte);
@@ -306,13 +306,13 @@ fn last_bytes(path: &Path) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The number of a child that was not yet waited for.
+/// The process id of a child that has not been waited for.
 fn pid(child: &Child) -> Option<Pid> {
     Pid::from_raw(i32::try_from(child.id()?).ok()?)
 }
 
-/// Copies a node's log to its file, and warnings and errors to this process's own output. Ends
-/// with the node. A full disk ends the copy; the node then sees a closed pipe.
+/// Copies the log of a node to its file, and warnings and errors also to stderr of this process. Ends with the node. A
+/// full disk ends the copy; the node then sees a closed pipe.
 async fn copy_log(pipe: impl AsyncRead + Unpin, mut file: File, name: String) {
     let mut pipe = BufReader::new(pipe);
     let mut line = Vec::new();

@@ -1,5 +1,5 @@
-//! Where the broker's and Redis's programs are: by flag, by environment, in what `make tools` put
-//! beside the project, on PATH.
+//! Where the programs of the broker and of Redis are. Searched in this order: the flag, the environment, the directory
+//! that `make tools` fills in the project, PATH.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -9,10 +9,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 
-/// The oldest broker that this is tested with.
+/// The oldest broker that Mufakat is tested with.
 const NATS_MIN: (u32, u32) = (2, 12);
 
-/// A program with the flag and the variable that name it.
+/// A program, with the flag and the variable that can name it.
 pub(super) struct Program {
     name: &'static str,
     flag: &'static str,
@@ -33,7 +33,7 @@ pub(super) const REDIS: Program = Program {
 /// The places to look in.
 pub(super) struct Search<'a> {
     environment: &'a BTreeMap<String, String>,
-    /// Directories whose ancestors may be the project, nearest first.
+    /// Directories at or below the project, if there is one; nearest first.
     starts: Vec<PathBuf>,
 }
 
@@ -50,7 +50,7 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// Finds a program; what a flag or the environment names must be there.
+    /// Finds a program. One that a flag or the environment names must exist.
     pub(super) fn program(
         &self,
         program: &Program,
@@ -73,11 +73,13 @@ impl<'a> Search<'a> {
                     flag,
                     variable,
                 } = program;
-                format!("found no {name}: run `make tools`, or name it by {flag} or {variable}")
+                format!(
+                    "cannot find {name}: run `make tools`, or name it with {flag} or {variable}"
+                )
             })
     }
 
-    /// The first file of this relative path in a directory above this program or the current one.
+    /// The first file with this relative path in a directory above this program or the current directory.
     pub(super) fn beside_the_project(&self, relative: &Path) -> Option<PathBuf> {
         let directories = self.starts.iter().flat_map(|start| start.ancestors());
         directories
@@ -92,7 +94,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Refuses a broker that is too old, as Debian's package is.
+/// Refuses a broker that is too old, such as the package of Debian.
 pub(super) fn new_enough(nats: &Path) -> anyhow::Result<()> {
     let shown = nats.display();
     let output = Command::new(nats)
@@ -105,12 +107,12 @@ pub(super) fn new_enough(nats: &Path) -> anyhow::Result<()> {
 
 fn judge(nats: &Path, told: &str) -> anyhow::Result<()> {
     let shown = nats.display();
-    let version = version(told).with_context(|| format!("{shown} does not tell its version"))?;
+    let version = version(told).with_context(|| format!("{shown} does not print its version"))?;
     if version < NATS_MIN {
         let ((major, minor), (need, need_minor)) = (version, NATS_MIN);
         bail!(
             "{shown} is version {major}.{minor}; {need}.{need_minor} or newer is needed: run \
-             `make tools`, or name another by {} or {}",
+             `make tools`, or name another one with {} or {}",
             NATS.flag,
             NATS.variable
         );
@@ -118,7 +120,7 @@ fn judge(nats: &Path, told: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The program that ends a child with its parent, where it is installed and can do that.
+/// Whether `setpriv`, which ends a child with its parent, is installed and can do that.
 pub(super) fn setpriv() -> bool {
     Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "--", "true"])

@@ -1,5 +1,5 @@
-//! Whether a server or a node answers as it should. Each question is one connection to this
-//! machine, with a short timeout, and any failure means: not yet.
+//! Whether a server or a node is ready. Each check is one connection to this machine with a short timeout. Any failure
+//! means that it is not ready yet.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -10,36 +10,36 @@ use tokio::time::timeout;
 
 /// A server on this machine that takes longer is not ready.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
-/// Far more than a node says when it is asked whether it is ready.
+/// Far more than the answer of `/readyz`.
 const ANSWER_BYTES_MAX: usize = 4096;
 
-/// A broker greets with its description.
+/// A broker greets each connection with its description.
 pub(super) async fn nats(port: u16) -> bool {
     answer(port, b"", b"INFO ".len())
         .await
         .is_some_and(|start| start == b"INFO ")
 }
 
-/// Redis answers an error while it loads, and to those it does not trust.
+/// Redis answers with an error while it loads its data, and to clients that it does not trust.
 pub(super) async fn redis(port: u16) -> bool {
     answer(port, b"PING\r\n", b"+PONG".len())
         .await
         .is_some_and(|start| start == b"+PONG")
 }
 
-/// A node is ready when `/readyz` says 200 and names nothing that it lacks: one that has no connection to
-/// Redis yet serves locks, but not all of what is printed for the user to try.
+/// A node is ready when `/readyz` answers 200 and names nothing that is missing. A node without a connection to Redis
+/// serves locks, but not all lines that are printed for the user to try.
 pub(super) async fn node(port: u16) -> bool {
     const GET: &[u8] = b"GET /readyz HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n";
     let answer = answer(port, GET, ANSWER_BYTES_MAX).await;
     answer.is_some_and(|answer| {
-        // Which version of HTTP an answer names is the server's choice.
+        // The server chooses the version of HTTP.
         let is_ok = answer.starts_with(b"HTTP/1.0 200 ") || answer.starts_with(b"HTTP/1.1 200 ");
         is_ok && answer.ends_with(b"\r\n\r\nready\n")
     })
 }
 
-/// The first `bytes` bytes of the answer, fewer if it ends before.
+/// The first `bytes` bytes of the answer, or fewer if it is shorter.
 async fn answer(port: u16, question: &[u8], bytes: usize) -> Option<Vec<u8>> {
     let exchange = async {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;

@@ -1,4 +1,4 @@
-//! Locks: leased, fenced by tokens, first come first served, with every deadlock found at once.
+//! Locks: leased, fenced by tokens, first come first served. Every deadlock is found at once.
 //!
 //! ```text
 //!                 free for it                          release, lease over
@@ -10,31 +10,36 @@
 //!                   └─ wait over, given up, victim of a deadlock ──▶ gone
 //! ```
 //!
-//! **Promises.** An exclusive holder is alone; shared ones are among themselves. Each grant has a
-//! token above all earlier ones, over all resources. Nobody overtakes: a request is granted when it
-//! is compatible with all holders and with everybody who waits before it, so readers that come
-//! after a waiting writer wait behind it, and readers that wait in a row are granted together. What
-//! becomes grantable is granted in the same step. No cycle of waits outlives the step that would
-//! close it, as long as owners are threads of control with one blocked request each.
+//! **Promises.**
 //!
-//! **Time** is an argument, in milliseconds, and never goes back. What ends at a moment is over at
-//! that moment: a renewal then comes too late, and a wait then is not granted.
+//! - An exclusive holder is alone. Shared holders are together with shared holders only.
+//! - Each grant has a token above all earlier ones, over all resources.
+//! - A request is granted when it is compatible with all holders and with every waiter before it. So
+//!   readers that come after a waiting writer wait behind it, and readers that wait in a row are
+//!   granted together. Nobody overtakes, except a holder that converts to exclusive: it is granted
+//!   before all others that wait.
+//! - A request that becomes grantable is granted in the same step.
+//! - A cycle of waits is broken in the step that would close it, as long as each owner is a thread of
+//!   control with one blocked request.
 //!
-//! **Bounds** are in [`limits`]. A lock that nobody holds and nobody waits for leaves no trace,
-//! except the ids of its requests for a while ([`requests`]).
+//! **Time** is an argument, in milliseconds, and never goes back. A lease or wait that ends at a
+//! moment is over at that moment: a renewal then comes too late, and the wait is not granted.
 //!
-//! **Limits of what it is.** A client that stalls past its lease may still act: only the resource
-//! that compares tokens can refuse it.
+//! **Bounds** are in [`limits`]. A lock without holders and waiters leaves no trace, except the ids of
+//! its requests for a while ([`requests`]).
+//!
+//! **Not promised.** A client that stalls past its lease may still act: only the resource can refuse
+//! it, by comparing tokens.
 //!
 //! In reading order:
 //!
-//! - [`claim`], [`command`], [`outcome`], [`event`]: what is asked and answered, as values
+//! - [`claim`], [`command`], [`outcome`], [`event`]: commands and their outcomes, as values
 //! - [`table`]: the lock table, one transition per command
 //! - `holding`, `waiting`, `converting`: how a hold or a wait starts, changes and ends
-//! - [`sessions`]: one lease for many of them
-//! - `operators`: what is done against a holder's will
-//! - `wait_graph`, `reduction`: who waits for whom, derived from the table, and who waits for ever
-//! - [`reads`], [`listing`]: what can be seen without changing anything
+//! - [`sessions`]: one lease for many holds and waits
+//! - `operators`: holds that are ended against their holder's will
+//! - `wait_graph`, `reduction`: who waits for whom, derived from the table, and which waits never end
+//! - [`reads`], [`listing`]: views of the table, which change nothing
 //! - `resource`, `deadlines`, `owners`, [`requests`], [`endings`], [`recent_deadlocks`]: the table's
 //!   parts
 //! - [`limits`]: its bounds
@@ -62,6 +67,7 @@ pub mod table;
 
 mod converting;
 mod deadlines;
+mod dependants;
 mod holding;
 mod operators;
 mod owners;

@@ -98,7 +98,11 @@ impl Lock {
 
     /// Everybody who waits, in the order of service.
     pub(super) fn waiters(&self) -> impl Iterator<Item = Place> {
-        let mut after = Place::FIRST;
+        self.waiters_behind(Place::FIRST)
+    }
+
+    /// Everybody who waits behind a place, in the order of service.
+    pub(super) fn waiters_behind(&self, mut after: Place) -> impl Iterator<Item = Place> {
         std::iter::from_fn(move || {
             let (place, _) = self.next_waiter(after)?;
             after = place;

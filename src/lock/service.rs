@@ -5,16 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
-use crate::ids::{BootId, NodeId, Token};
+use crate::ids::{BootId, NodeId};
 use crate::lock::Name;
 use crate::lock::claim::{Grip, Want, Wants};
 use crate::lock::command;
 use crate::lock::keepalives::Keepalives;
-use crate::lock::listing::Page;
-use crate::lock::outcome::{self, Check, LockView, Requesters};
 use crate::protocol::lock as wire;
 use crate::protocol::tenant::seat::Seat;
 use crate::protocol::{Code, ErrorReply, Outcome, Refusal, ReplyTo, Tenant, admin, session};
@@ -26,6 +23,11 @@ use crate::raft::proposals::{self, Submission, Ticket};
 use crate::time::{self, Instant};
 
 mod meant;
+mod query;
+mod turns;
+
+pub use query::{Found, Query};
+use turns::Turns;
 
 /// The kind of call that carries a [`Query`] to the leader.
 pub const QUERY: &str = "lock.query";
@@ -51,68 +53,8 @@ pub struct LockService {
     keepalives: Keepalives,
     /// Places for reads that look for an answer.
     reads: Semaphore,
-}
-
-/// A linearizable read, as it travels to the leader.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Query {
-    Check {
-        resource: String,
-        token: Token,
-    },
-    Get {
-        resource: String,
-    },
-    List(Page),
-    Graph {
-        tenant: Option<Tenant>,
-    },
-    Deadlocks {
-        limit: usize,
-        tenant: Option<Tenant>,
-    },
-    Session {
-        session: String,
-    },
-    Sessions {
-        page: Page,
-        tenant: Option<Tenant>,
-    },
-    /// Whose requests with this id wait for the resource, or hold it.
-    Requesters {
-        resource: Name,
-        request_id: Name,
-        session: Option<Name>,
-    },
-    /// Whether the token is that of a set all of which lies under the resource.
-    IsSetUnder {
-        resource: Name,
-        token: Token,
-    },
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Found {
-    Check(Check),
-    Get(LockView),
-    List(wire::Listing),
-    Graph(wire::WaitGraph),
-    Deadlocks(wire::RecentDeadlocks),
-    Session(Result<Box<session::View>, Box<outcome::Outcome>>),
-    Sessions(session::Listing),
-    /// Ask whoever leads now.
-    NotLeader,
-    Requesters(Requesters),
-    IsSetUnder(bool),
-    /// The leader is of an earlier version, which does not know the query.
-    Unknown,
-}
-
-impl Query {
-    /// Whether leaders of earlier versions do not know it.
-    fn is_new(&self) -> bool {
-        matches!(self, Query::Requesters { .. } | Query::IsSetUnder { .. })
-    }
+    /// Turns for those of them that list what may be much.
+    turns: Turns,
 }
 
 /// When a request came, and how long its client waits.
@@ -133,6 +75,7 @@ impl LockService {
             boot,
             owners: AtomicU64::new(0),
             reads: Semaphore::new(READS_MAX),
+            turns: Turns::new(),
         }
     }
 
@@ -292,6 +235,23 @@ impl LockService {
     fn make_up_owner(&self, tenant: Option<&Tenant>) -> Name {
         let count = self.owners.fetch_add(1, Ordering::Relaxed);
         inside(tenant, format!("anon-{:x}-{count}", self.boot.0))
+    }
+
+    /// A read for a client of this node. One that lists what may be much waits for its turn.
+    ///
+    /// # Errors
+    /// Those of [`LockService::find`]; `overloaded` and `timeout` of a list whose turn does not come.
+    pub async fn find_for(
+        &self,
+        tenant: Option<&Tenant>,
+        query: &Query,
+        deadline: Instant,
+    ) -> Result<Found, Refusal> {
+        let _turn = match query.lists() {
+            true => Some(self.turns.take(tenant, deadline).await?),
+            false => None,
+        };
+        self.find(query, deadline).await
     }
 
     /// A read at the leader's lease time, from here if this node leads, else asked of the leader.

@@ -26,6 +26,7 @@ use foldhash::fast::RandomState;
 use super::Name;
 use super::claim::{Grip, Want};
 use super::command::DeadlockPolicy;
+use super::dependants::Dependants;
 use super::outcome::{Because, CycleEdge, Deadlock};
 use super::reduction::never_served;
 use super::resource::Lock;
@@ -73,11 +74,12 @@ pub(super) struct Cycle<'a> {
 ///
 /// Breadth first, without recursion, and linear in the reachable part of the table: each resource
 /// remembers how far its holders and its queue have been looked at, so that a thousand waiters in
-/// one queue are not compared pair by pair. There is no other bound on the search; the number of
-/// waiters has one.
+/// one queue are not compared pair by pair. In turns with it goes a search for those who wait for the
+/// start: when there are no more of them, there is no cycle, however much the start depends on. There is no
+/// other bound on the search; the number of waiters has one.
 pub(super) fn cycle_through(table: &Table, start: Place, now_ms: u64) -> Option<Cycle<'_>> {
     let mut search = Search::new(table, start, now_ms);
-    while !search.has_closed() && search.step() {}
+    search.close_unless_spared(&mut Dependants::new(table, start));
     if !search.has_closed() {
         return None;
     }
@@ -156,6 +158,11 @@ impl<'a> Search<'a> {
     /// Whether the start has been reached from itself.
     fn has_closed(&self) -> bool {
         self.found[0].edge.is_some()
+    }
+
+    /// Goes on until the start is reached from itself, or cannot be.
+    fn close_unless_spared(&mut self, dependants: &mut Dependants<'a>) {
+        while !self.has_closed() && self.step() && dependants.step() {}
     }
 
     /// Looks at one more waiter; false when nobody is left.
@@ -390,6 +397,27 @@ mod tests {
         };
         assert_eq!(deadlock.cycle.len(), OWNERS);
         assert_eq!(deadlock.victim, "o0");
+    }
+
+    /// The start depends on thousands, and all that waits for it is one request that holds nothing.
+    #[test]
+    fn a_wait_for_which_hardly_anybody_waits_is_soon_known_to_close_nothing() {
+        const WAITERS: usize = 5_000;
+        let (mut table, mut effects) = (Table::default(), Vec::new());
+        table.apply(0, &acquire(0, 0, None), &mut effects);
+        for owner in 1..WAITERS {
+            table.apply(0, &acquire(owner, owner, None), &mut effects);
+            table.apply(0, &acquire(owner, owner - 1, Some(1)), &mut effects);
+        }
+        let (start, its, last) = (WAITERS + 1, WAITERS + 1, WAITERS - 1);
+        table.apply(0, &acquire(start, its, None), &mut effects);
+        table.apply(0, &acquire(start + 1, its, Some(1)), &mut effects);
+        table.apply(0, &acquire(start, last, Some(1)), &mut effects);
+        let newest = table.waits.get_max().unwrap().0;
+        let mut search = Search::new(&table, newest, 0);
+        search.close_unless_spared(&mut Dependants::new(&table, newest));
+        assert!(!search.has_closed());
+        assert!(search.looked_at <= 5, "{}", search.looked_at);
     }
 
     /// Each waiter depends on all before it; a search that looked at each pair would look at

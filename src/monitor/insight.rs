@@ -53,20 +53,21 @@ pub struct Insight {
 }
 
 impl Insight {
-    /// The reply to `status` that has a hash of the whole state. Hashing is the work of a thread of its own,
-    /// and one at a time: the state can be large.
-    pub async fn hashed_status(&self) -> Status {
-        let _turn = self.hashing.lock().await;
+    /// The reply to `status` that has a hash of the whole state; none if others were made until the deadline.
+    /// Hashing is the work of a thread of its own, and one at a time: the state can be large.
+    pub async fn hashed_status(&self, deadline: Instant) -> Option<Status> {
+        let turn = tokio::time::timeout_at(deadline, self.hashing.lock()).await;
+        let _turn = turn.ok()?;
         let state = self.handle.read(|state, _| state.clone());
         let hash = move || StateHash {
             batches: state.batches(),
             hash: format!("{:016x}", state.hash()),
         };
         let hashed = tokio::task::spawn_blocking(hash).await;
-        Status {
+        Some(Status {
             state_hash: Some(hashed.expect("a state always encodes")),
             ..self.status()
-        }
+        })
     }
 
     /// The reply to `status`.

@@ -17,6 +17,10 @@ use crate::view::cluster::View;
 /// How long a stopping node waits until the view is without it: a few entries of the log, and the others'
 /// words that they are ready. Without a leader it does not wait.
 const LEAVE_MAX: Duration = Duration::from_secs(1);
+/// How long a stopping node waits until second nodes have what the change of the view before gave them: a value that
+/// only this node has goes with it.
+const SETTLE_MAX: Duration = Duration::from_secs(3);
+const SETTLE_LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long the others have to say whether they stay.
 const ASK_MAX: Duration = Duration::from_millis(200);
 /// The kind of call that asks so.
@@ -39,11 +43,27 @@ impl Core {
         let _ = tokio::time::timeout(LEAVE_VIEW_MAX, self.left_view()).await;
     }
 
-    /// Leaves the view for good, as far as that goes within a second.
+    /// Leaves the view for good, as far as that goes within a second after the view has settled.
     pub async fn leave_view(&self) {
+        let leads = || self.handle.leader().is_some();
+        if leads() && !self.has_settled() && !self.staying().await.is_empty() {
+            let _ = tokio::time::timeout(SETTLE_MAX, self.settled()).await;
+        }
         self.leaving.send_replace(true);
-        if self.handle.leader().is_some() {
+        if leads() {
             let _ = tokio::time::timeout(LEAVE_MAX, self.left_view()).await;
+        }
+    }
+
+    /// Whether the view is not about to change, and the change before has left nothing to do here.
+    fn has_settled(&self) -> bool {
+        let is_changing = self.handle.read(|state, _| state.view.next().is_some());
+        !is_changing && self.dispatch.cache.has_moved()
+    }
+
+    async fn settled(&self) {
+        while !self.has_settled() {
+            tokio::time::sleep(SETTLE_LOOK_EVERY).await;
         }
     }
 

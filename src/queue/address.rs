@@ -10,6 +10,7 @@
 //! connection, without a restart. Over TLS the server's name is always checked: against the given
 //! authority, or against those that the system trusts.
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
@@ -24,7 +25,7 @@ use super::durability::Level;
 use super::keys::Keyspace;
 use super::slots::{Place, tag_in};
 use crate::broker::pem::{self, PemError};
-use crate::config::{ClusterServers, Sentinels, TlsFiles};
+use crate::config::{ClusterServers, Sentinels, TlsFiles, without_secrets};
 use crate::protocol::Prefix;
 
 /// Where servers listen when the URL does not say.
@@ -35,7 +36,7 @@ const SENTINEL_PORT: u16 = 26379;
 /// What follows the scheme in a URL of a Redis Cluster.
 const CLUSTER: &str = "+cluster://";
 
-/// What it takes to connect. Never printed, since the URL may hold a password.
+/// What it takes to connect. The URL may hold a password, which `Display` leaves out.
 #[derive(Clone)]
 pub struct RedisAddress {
     url: String,
@@ -44,6 +45,12 @@ pub struct RedisAddress {
     prefix: String,
     /// Of a master of a Redis Cluster: a slot that it has.
     slot: Option<u16>,
+}
+
+impl fmt::Display for RedisAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&without_secrets(&self.url))
+    }
 }
 
 /// Redis cannot be reached by what was configured. The message does not repeat the URL, since it may
@@ -147,8 +154,10 @@ impl RedisAddress {
             pem::check_certificates("--redis-ca or REDIS_CA", ca)?;
         }
         if let Some((cert, key)) = &self.tls.identity {
-            pem::check_certificates("--redis-cert or REDIS_CERT", cert)?;
-            pem::check_key("--redis-key or REDIS_KEY", key)?;
+            pem::check_identity(
+                ("--redis-cert or REDIS_CERT", cert),
+                ("--redis-key or REDIS_KEY", key),
+            )?;
         }
         match self.seeds()? {
             Some(seeds) => seeds
@@ -330,6 +339,7 @@ mod tests {
         assert_eq!(shown, ["a:6379", "[::1]:7", "b:8"]);
         let master = address.of_master(&seeds[1], 77);
         assert_eq!(master.url, "rediss://u:p%40ss@[::1]:7");
+        assert_eq!(master.to_string(), "rediss://***@[::1]:7");
         assert_eq!(master.seeds().expect("a URL"), None);
         assert_eq!(crate::queue::slots::slot_of(&master.copied_key()), 77);
         assert!(address.check().is_ok());

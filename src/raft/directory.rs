@@ -6,12 +6,13 @@
 //! log/            the Raft log
 //! log.newest      which file of the log is the newest
 //! snapshots/      snapshots of the state
+//! restoring       there while a backup is restored into the directory
 //! ```
 //!
 //! Promises: a directory belongs to one node id for ever; its disk id is drawn once, and lost only
 //! with the directory. A directory that holds a log but no identity is refused: with a new disk id
-//! the votes in it would count for nobody. Limits: a copied directory has the same disk id, and
-//! nobody must run both copies.
+//! the votes in it would count for nobody. A directory whose restore was interrupted is refused too.
+//! Limits: a copied directory has the same disk id, and nobody must run both copies.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
@@ -31,6 +32,11 @@ const IDENTITY_INCOMING: &str = "identity.tmp";
 const LOG: &str = "log";
 const LOG_NEWEST: &str = "log.newest";
 const SNAPSHOTS: &str = "snapshots";
+const RESTORING: &str = "restoring";
+
+/// What an empty directory may hold: an ext4 file system of its own has the first, and a start or a restore
+/// that was refused leaves the second.
+const NOTHING: [&str; 2] = ["lost+found", LOCK];
 
 /// Version of the files in the directory; another one is refused.
 const FORMAT: u32 = 1;
@@ -66,6 +72,16 @@ pub enum DirectoryError {
          the node again under a new node id", file.display()
     )]
     Damaged { file: PathBuf, reason: String },
+    #[error(
+        "a restore into the data directory {} was interrupted: delete what is in it, and restore again",
+        dir.display()
+    )]
+    HalfRestored { dir: PathBuf },
+    #[error(
+        "{} is not empty: a backup is restored into a new directory only, since a node's votes must \
+         not be mixed with another's", dir.display()
+    )]
+    NotEmpty { dir: PathBuf },
     #[error("the data directory {} cannot be used: {reason}", dir.display())]
     Io { dir: PathBuf, reason: io::Error },
 }
@@ -84,6 +100,17 @@ struct Identity {
     disk: u64,
     #[serde(with = "hexadecimal_or_null")]
     cluster: Option<u64>,
+}
+
+impl Identity {
+    fn new(node: NodeId, disk: DiskId) -> Self {
+        Identity {
+            format: FORMAT,
+            node,
+            disk: disk.0,
+            cluster: None,
+        }
+    }
 }
 
 /// The data directory, locked until this is dropped.
@@ -111,16 +138,12 @@ impl DataDirectory {
         };
         create(path).map_err(io_error)?;
         let lock = lock(path)?;
+        refuse_half_restored(path)?;
         let identity = match read_identity(path)? {
             Some(identity) => identity,
             None => {
                 refuse_orphan(path).map_err(io_error)??;
-                let identity = Identity {
-                    format: FORMAT,
-                    node,
-                    disk: draw_disk().0,
-                    cluster: None,
-                };
+                let identity = Identity::new(node, draw_disk());
                 write_identity(path, &identity).map_err(io_error)?;
                 identity
             }
@@ -136,6 +159,54 @@ impl DataDirectory {
             path: path.to_owned(),
             identity,
             _lock: lock,
+        })
+    }
+
+    /// Takes an empty directory for `node`, creating it if need be. Nobody else can open it before
+    /// [`end_restore`](Self::end_restore), also after a crash. Blocks for a few fsyncs.
+    ///
+    /// # Errors
+    /// See [`DirectoryError`]. A directory that is not empty is left as it is.
+    pub fn begin_restore(
+        path: &Path,
+        node: NodeId,
+        disk: DiskId,
+    ) -> Result<DataDirectory, DirectoryError> {
+        let io_error = |reason| DirectoryError::Io {
+            dir: path.to_owned(),
+            reason,
+        };
+        create(path).map_err(io_error)?;
+        // Nothing is written, not even a lock, into what is no data directory.
+        if !path.join(LOCK).try_exists().map_err(io_error)? {
+            refuse_used(path)?;
+        }
+        let lock = lock(path)?;
+        refuse_half_restored(path)?;
+        refuse_used(path)?;
+        File::create(path.join(RESTORING))
+            .and_then(|_| sync_dir(path))
+            .map_err(io_error)?;
+        let identity = Identity::new(node, disk);
+        write_identity(path, &identity).map_err(io_error)?;
+        Ok(DataDirectory {
+            path: path.to_owned(),
+            identity,
+            _lock: lock,
+        })
+    }
+
+    /// The restore is complete: all of it is on disk, and a node may open the directory.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn end_restore(self) -> Result<(), DirectoryError> {
+        let ended = sync_dir(&self.path)
+            .and_then(|()| fs::remove_file(self.path.join(RESTORING)))
+            .and_then(|()| sync_dir(&self.path));
+        ended.map_err(|reason| DirectoryError::Io {
+            dir: self.path,
+            reason,
         })
     }
 
@@ -233,6 +304,29 @@ fn lock(path: &Path) -> Result<File, DirectoryError> {
     file.set_len(0).map_err(io_error)?;
     writeln!(file, "{}", std::process::id()).map_err(io_error)?;
     Ok(file)
+}
+
+fn refuse_half_restored(path: &Path) -> Result<(), DirectoryError> {
+    let dir = path.to_owned();
+    match path.join(RESTORING).try_exists() {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(DirectoryError::HalfRestored { dir }),
+        Err(reason) => Err(DirectoryError::Io { dir, reason }),
+    }
+}
+
+/// Only an empty directory takes a backup.
+fn refuse_used(path: &Path) -> Result<(), DirectoryError> {
+    let dir = path.to_owned();
+    let names = fs::read_dir(path).and_then(|files| {
+        let names = files.map(|file| Ok(file?.file_name()));
+        names.collect::<io::Result<Vec<_>>>()
+    });
+    match names {
+        Ok(names) if names.iter().all(|name| NOTHING.iter().any(|n| name == n)) => Ok(()),
+        Ok(_) => Err(DirectoryError::NotEmpty { dir }),
+        Err(reason) => Err(DirectoryError::Io { dir, reason }),
+    }
 }
 
 fn read_identity(path: &Path) -> Result<Option<Identity>, DirectoryError> {

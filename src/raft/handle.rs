@@ -10,7 +10,7 @@ mod members;
 mod roles;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
@@ -110,6 +110,8 @@ struct Inner {
     stats: Arc<Stats>,
     desk: Mutex<Desk>,
     wake: Notify,
+    /// Whether more was over after the newest entry of this leader than that entry could end.
+    still_due: AtomicBool,
     reads: Mutex<Vec<oneshot::Sender<Result<(), ReadError>>>>,
     read_wake: Notify,
     /// The highest term of which an entry was applied here.
@@ -166,6 +168,7 @@ impl Handle {
                 proposed_at: time::now(),
             }),
             wake: Notify::new(),
+            still_due: AtomicBool::new(false),
             reads: Mutex::new(Vec::new()),
             read_wake: Notify::new(),
             applied_term: AtomicU64::new(0),

@@ -8,7 +8,7 @@
 //! unless those were more than [`TOKENS_SKIPPED`](super::state::TOKENS_SKIPPED). Leases, waits and sessions
 //! have left what they had left when the copy was made. What came after it is lost: a lock that was granted
 //! then can be granted again, with a greater token. An interrupted restore leaves no directory that a node
-//! would start with.
+//! would start with. The directory may be a mount point or a link: it is filled in place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -28,21 +28,11 @@ use super::state_machine::cluster_of;
 use super::types::{LogId, Member, Membership, SnapshotMeta, StoredMembership, TypeConfig, Vote};
 use crate::ids::{ClusterId, DiskId, NodeId};
 
-/// What the name of the directory ends with while it is not complete.
-const INCOMPLETE: &str = ".restoring";
-
-/// Why a copy was not restored. Nothing was changed, but for a directory that is named in the message.
+/// Why a copy was not restored.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     #[error("{}: {reason}. This is no intact backup; nothing was restored", file.display())]
     Damaged { file: PathBuf, reason: String },
-    #[error(
-        "{} is not empty: a backup is restored into a new directory only, since a node's votes must \
-         not be mixed with another's", dir.display()
-    )]
-    NotEmpty { dir: PathBuf },
-    #[error("{} is left of a restore that was interrupted: delete it", dir.display())]
-    Interrupted { dir: PathBuf },
     #[error(transparent)]
     Directory(#[from] DirectoryError),
     #[error(transparent)]
@@ -80,8 +70,7 @@ pub async fn restore(
     drop(bytes);
 
     let data_dir = destination.data_dir;
-    let incomplete = place(data_dir)?;
-    let mut directory = DataDirectory::open(&incomplete, destination.node, || destination.disk)?;
+    let mut directory = DataDirectory::begin_restore(data_dir, destination.node, destination.disk)?;
     let member = Member {
         disk: destination.disk,
     };
@@ -101,46 +90,18 @@ pub async fn restore(
         last_log_id: Some(last),
         last_membership: StoredMembership::new(Some(last), membership),
     };
-    let snapshots = SnapshotStore::open(&directory.snapshots_path()).map_err(at(&incomplete))?;
+    let snapshots = SnapshotStore::open(&directory.snapshots_path()).map_err(at(data_dir))?;
     let saved = snapshots.save(&meta, |out| state.encode_to(out));
-    saved.map_err(at(&incomplete))?;
+    saved.map_err(at(data_dir))?;
     let mut log = LogStore::open(&directory.log_site(), Arc::new(|_| {}))?;
-    log.purge(last).await.map_err(at(&incomplete))?;
+    log.purge(last).await.map_err(at(data_dir))?;
     // Its fsync covers the purge.
     let vote = Vote::new(term + 1, destination.node);
-    log.save_vote(&vote).await.map_err(at(&incomplete))?;
+    log.save_vote(&vote).await.map_err(at(data_dir))?;
     drop(log);
     directory.set_cluster(cluster)?;
-    drop(directory);
-
-    fs::rename(&incomplete, data_dir).map_err(at(data_dir))?;
-    let parent = data_dir.parent().filter(|p| !p.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
-    let synced = fs::File::open(parent).and_then(|folder| folder.sync_all());
-    synced.map_err(at(parent))?;
+    directory.end_restore()?;
     Ok((cluster, contents))
-}
-
-/// The directory beside `data_dir` that takes its place once it is complete; `data_dir` must be free.
-fn place(data_dir: &Path) -> Result<PathBuf, RestoreError> {
-    match fs::read_dir(data_dir) {
-        Ok(mut files) => {
-            if files.next().is_some() {
-                let dir = data_dir.to_owned();
-                return Err(RestoreError::NotEmpty { dir });
-            }
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(reason) => return Err(at(data_dir)(reason)),
-    }
-    let mut name = data_dir.file_name().unwrap_or_default().to_owned();
-    name.push(INCOMPLETE);
-    let incomplete = data_dir.with_file_name(name);
-    match incomplete.try_exists() {
-        Ok(false) => Ok(incomplete),
-        Ok(true) => Err(RestoreError::Interrupted { dir: incomplete }),
-        Err(reason) => Err(at(&incomplete)(reason)),
-    }
 }
 
 fn at(path: &Path) -> impl Fn(io::Error) -> RestoreError {

@@ -1,6 +1,7 @@
 //! The replicated state in a file, and a new cluster that begins with it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use mufakat::client::Target;
@@ -57,6 +58,23 @@ async fn grow(cluster: &mut Cluster) {
     cluster.all_follow().await;
 }
 
+/// Of a directory and all in it.
+fn only_its_user_reads(dir: &Path) {
+    let mut left = vec![dir.to_owned()];
+    while let Some(path) = left.pop() {
+        // A node that runs makes and deletes files.
+        let Ok(found) = fs::metadata(&path) else {
+            continue;
+        };
+        let mode = found.permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{} {mode:o}", path.display());
+        if found.is_dir() {
+            let files = fs::read_dir(&path).expect("it can be read");
+            left.extend(files.map(|file| file.expect("it can be read").path()));
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_backup_becomes_a_new_cluster_that_goes_on_where_the_old_one_stood() {
     let mut cluster = Cluster::start(Options::default()).await;
@@ -91,7 +109,7 @@ async fn a_backup_becomes_a_new_cluster_that_goes_on_where_the_old_one_stood() {
         [4, 1, 1]
     );
     let again = ["backup", file.to_str().unwrap()];
-    assert!(fails(&cluster, &again, 1).await.contains("there already"));
+    assert!(fails(&cluster, &again, 1).await.contains("already exists"));
     // What comes after it is not in it, but its token is not granted again.
     let after = json!({"resource": "b.after", "owner": "after", "ttl_ms": 600_000});
     let after = number(&ok(&nats, "lock.acquire", after).await, "token");
@@ -100,6 +118,9 @@ async fn a_backup_becomes_a_new_cluster_that_goes_on_where_the_old_one_stood() {
     assert_eq!(restored["cluster"], told["cluster"]);
     assert_ne!(restored["new_cluster"], told["cluster"]);
     grow(&mut cluster).await;
+    for node in [1, 2] {
+        only_its_user_reads(&cluster.data_dir(node));
+    }
     let identity =
         fs::read_to_string(cluster.data_dir(2).join("identity.json")).expect("it has one");
     let new_cluster = restored["new_cluster"].as_str().expect("an id");
@@ -226,6 +247,19 @@ async fn a_damaged_backup_and_a_used_directory_are_refused() {
     }
     let absent = file.with_extension("absent");
     assert!(restore(&absent, &new).await.contains("No such file"));
+
+    // As a volume is, or what systemd makes of a state directory.
+    let disk = used.with_file_name("disk");
+    fs::create_dir_all(disk.join("lost+found")).expect("it can be made");
+    std::os::unix::fs::symlink(&disk, &new).expect("it can be made");
+    let words = ["restore", file.to_str().unwrap(), "--id", "1", "--data-dir"];
+    let words = [&words[..], &[new.to_str().unwrap()]].concat();
+    done(&cluster, &words).await;
+    fs::rename(&used, used.with_file_name("old")).expect("nobody uses it");
+    fs::rename(&new, &used).expect("nobody uses it");
+    cluster.start_node(1);
+    cluster.all_follow().await;
+    assert_eq!(locks::get(&nats, "d").await.holders[0].owner, "holder");
 }
 
 /// Messages stay in Redis; whose they are is in the backup.

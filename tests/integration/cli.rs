@@ -75,7 +75,10 @@ async fn each_verb_prints_its_answer_and_exits_as_documented() {
     let token = held["token"].to_string();
     assert_eq!(held["owner"], "me");
     let why = fails(&cluster, &["lock", "acquire", "c.1", "--owner", "you"], 75).await;
-    assert!(why.contains("me holds it") && why.contains(meta), "{why}");
+    assert!(
+        why.contains("held by me (exclusive)") && why.contains(meta),
+        "{why}"
+    );
     let waits = [
         "lock", "acquire", "c.1", "--owner", "you", "--wait", "100ms",
     ];
@@ -159,7 +162,7 @@ async fn a_command_runs_under_its_lock() {
     let next = locks::acquire(&nats, "r", "next", 60_000).await;
     assert!(next > token);
     let why = fails(&cluster, &["lock", "run", "r", "--", "true"], 75).await;
-    assert!(why.contains("next holds it"), "{why}");
+    assert!(why.contains("held by next"), "{why}");
 }
 
 /// A `lock run` whose command has started.

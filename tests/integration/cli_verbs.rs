@@ -20,12 +20,12 @@ async fn sets_permits_and_conversions_have_verbs() {
     let token = set["token"].to_string();
     assert_eq!(set["resources"].as_array().map(Vec::len), Some(2), "{set}");
     let why = fails(&cluster, &["lock", "acquire", "v.b"], 75).await;
-    assert!(why.contains("me holds it"), "{why}");
+    assert!(why.contains("held by me"), "{why}");
     done(&cluster, &["lock", "renew", "--set", &token, "--ttl", "1m"]).await;
     let list = done(&cluster, &["lock", "ls", "v."]).await;
     assert_eq!(list["locks"].as_array().map(Vec::len), Some(2), "{list}");
     done(&cluster, &["lock", "release", "--set", &token]).await;
-    let list = done(&cluster, &["lock", "ls", "v."]).await;
+    let list = done(&cluster, &["lock", "list", "v."]).await;
     assert_eq!(list["locks"], json!([]));
 
     let take = ["lock", "acquire", "p", "--permits", "2", "--limit", "3"];

@@ -148,7 +148,7 @@ async fn the_health_check_says_what_ready_says() {
     cluster.kill(1);
     let (code, text) = check(&cluster).await;
     assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("no node answers at 127.0.0.1:"), "{text}");
+    assert!(text.contains("cannot reach a node at 127.0.0.1:"), "{text}");
 }
 
 /// The samples of an OpenMetrics text by name, every line of which has to be right.

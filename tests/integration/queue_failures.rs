@@ -144,7 +144,14 @@ async fn queue_a_pop_whose_wait_ends_without_redis_is_refused() {
             "{cause}: {answer}"
         );
         match cause {
-            "" => cluster.start_redis().await,
+            "" => {
+                let log = cluster.log(1);
+                let mut lines = log.lines();
+                let said = lines.find(|line| line.contains("no connection to Redis"));
+                let url = format!("redis://127.0.0.1:{}", cluster.redis_port());
+                assert!(said.is_some_and(|line| line.contains(&url)), "{said:?}");
+                cluster.start_redis().await;
+            }
             _ => {
                 command(&mut redis, "CONFIG SET maxmemory 0");
                 command(&mut redis, "REPLICAOF NO ONE");

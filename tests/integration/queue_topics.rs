@@ -1,11 +1,14 @@
 //! What is told of topics: which there are, who waits, how much goes through them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::queue::{Queue, start};
+use crate::cluster::{Cluster, Options};
+use crate::link::Link;
+use crate::queue::{Queue, serves, start};
 use crate::queue_waits::all_are_in_view;
+use crate::redis_server::RedisServer;
 use crate::{wait, wire};
 
 const TOPICS: usize = 12;
@@ -56,6 +59,33 @@ async fn queue_list_tells_of_every_topic_what_its_owner_knows() {
     let idle = queue.stats("never").await;
     let none = json!({"pushed": 0.0, "delivered": 0.0, "acked": 0.0});
     assert_eq!((&idle["waiters"], &idle["rates"]), (&json!(0), &none));
+}
+
+/// As the dashboard lists them, with a Redis that is not near.
+#[tokio::test]
+async fn queue_list_of_many_topics_takes_a_few_round_trips() {
+    const MANY: usize = 100;
+    const WAY: Duration = Duration::from_millis(20);
+    let redis = RedisServer::start().await;
+    let link = Link::to(redis.port()).await;
+    let url = format!("redis://127.0.0.1:{}", link.port());
+    let cluster = Cluster::start(Options {
+        nodes: 1,
+        ..Options::flags(&["--redis", &url])
+    })
+    .await;
+    let queue = Queue::of(&cluster).await;
+    serves(&queue).await;
+    for nth in 0..MANY {
+        queue.push(&format!("t-{nth}"), json!(1)).await;
+    }
+    let way_ms = WAY.as_millis() as u64;
+    link.set_delays(way_ms, way_ms);
+    let began = Instant::now();
+    let topics = listed_by(&queue, 1).await.expect("an answer");
+    let took = began.elapsed();
+    assert_eq!(topics.len(), MANY);
+    assert!(took < 2 * WAY * MANY as u32 / 2, "{took:?}");
 }
 
 #[tokio::test]

@@ -97,6 +97,13 @@ async fn queue_work_runs_a_command_for_each_message() {
         String::from_utf8_lossy(&acked.stdout).contains("\"acked\""),
         "{acked:?}"
     );
+    run(&["push", "a", "late", "--id", "y"]).await;
+    for code in [0, 1] {
+        let cancelled = run(&["cancel", "a", "y"]).await;
+        assert_eq!(cancelled.status.code(), Some(code), "{cancelled:?}");
+    }
+    let no_json = run(&["push", "a", "{", "--kind", "json"]).await;
+    assert_eq!(no_json.status.code(), Some(2), "{no_json:?}");
     // A command that keeps its message longer than the visibility loses it to nobody.
     queue.push("b", json!("slow")).await;
     let work = [

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::cluster::{Cluster, Options};
 use crate::process::{Process, show};
+use crate::secured::Secured;
 use crate::{cli, wait, wire};
 
 /// Stands in every secret of these tests.
@@ -194,9 +195,14 @@ async fn a_check_refuses_what_a_node_refuses_and_says_the_cause_once() {
         path.display().to_string()
     };
     let certificate = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+    let secured = Secured::new();
+    let secured_file = |who: &str, name: &str| secured.file(who, name).display().to_string();
     let files = [
         ("GARBAGE", file("garbage.pem", "hush")),
         ("CERTIFICATE", file("certificate.pem", certificate)),
+        ("SHOWN", secured_file("operator", "cert.pem")),
+        ("OWN-KEY", secured_file("operator", "key.pem")),
+        ("OTHER-KEY", secured_file("monitor", "key.pem")),
         ("NO-DIRECTORY", file("node.toml", "data_dir = ''")),
     ];
     let named = |text: &str| {
@@ -210,6 +216,26 @@ async fn a_check_refuses_what_a_node_refuses_and_says_the_cause_once() {
         ("--nats-cert /nope", &[][..], "--nats-key"),
         ("--nats-creds /nope", &[], NOT_THERE),
         ("--nats-nkey /nope", &[], NOT_THERE),
+        (
+            "--nats-nkey GARBAGE",
+            &[],
+            "NATS_NKEY: GARBAGE: holds no seed of an NKey",
+        ),
+        (
+            "--nats-cert SHOWN --nats-key OTHER-KEY",
+            &[],
+            "NATS_KEY: OTHER-KEY: does not match the certificate in SHOWN",
+        ),
+        (
+            "--nats-cert CERTIFICATE --nats-key OWN-KEY",
+            &[],
+            "NATS_CERT: CERTIFICATE: the first certificate in it is broken inside",
+        ),
+        (
+            "--redis rediss://127.0.0.1 --redis-cert SHOWN --redis-key OTHER-KEY",
+            &[],
+            "REDIS_KEY: OTHER-KEY: does not match the certificate in SHOWN",
+        ),
         ("--nats-context nope", &[], NOT_THERE),
         ("--nats-inbox-prefix a..b", &[], "--nats-inbox-prefix"),
         (

@@ -6,6 +6,7 @@ pub const CORES: &[&str] = &[
     "src/lock/command.rs",
     "src/lock/converting.rs",
     "src/lock/deadlines.rs",
+    "src/lock/dependants.rs",
     "src/lock/endings.rs",
     "src/lock/event.rs",
     "src/lock/holding.rs",

@@ -55,6 +55,7 @@ const NOT_IN_CORES: &[&str] = &[
 /// In a core a hash table may be looked up, never iterated: where, and the fields that are one.
 const LOOKED_UP: &[(&str, &[&str])] = &[
     ("src/lock/owners.rs", &["by_name"]),
+    ("src/lock/dependants.rs", &["places", "held", "behind"]),
     ("src/lock/wait_graph.rs", &["places", "scanned"]),
     ("src/raft/proposals.rs", &["accepted"]),
 ];

@@ -27,11 +27,11 @@ pub use flags::{
 pub use shapes::{CacheShape, LocksShape, QueueShape};
 pub use values::{EncodingName, Target};
 
-/// Puts load on a Mufakat cluster and measures it.
+/// Put load on a Mufakat cluster and measure it
 ///
-/// Tables go to stdout, progress and notes to stderr. Ctrl-C ends a run early; what it recorded is printed.
+/// Tables go to stdout, progress and notes to stderr. Ctrl-C ends a run early and prints what was recorded.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true, after_help = EXAMPLES)]
+#[command(version, arg_required_else_help = true, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -46,9 +46,9 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   loadgen locks                                    as fast as 100 clients can
-  loadgen locks --rate 2000 --arrivals poisson     2,000 pairs per second, whatever the answers take
+  loadgen locks --rate 2000 --arrivals poisson     2,000 pairs per second (open loop)
   loadgen locks --locks 5 --hold 2ms --shared 0.5 --check
-  loadgen mix --check --chaos --duration 5m        while processes of a `mufakat dev` are killed
+  loadgen mix --check --chaos --duration 5m        while processes of `mufakat dev` are killed
   loadgen queue --clients 20 --think 10ms          20 clients that pause between rounds
   loadgen cache --reads 0.95 --zipf 1 --keys 10000
   loadgen mix lock=3,queue=1,cache=6 --check
@@ -58,74 +58,74 @@ Examples:
   loadgen coordinate 2 locks --clients 400         from two machines that run `loadgen worker`
   loadgen compare yesterday.json today.json
 
-Exit codes, the first that fits:
-  2   the command line is wrong
+Exit codes; the first one that applies:
+  2   wrong usage
   70  a promise was broken (--check)
   99  a threshold does not hold
   98  worse than the baseline
-  1   requests failed (unless a threshold is about errors, or with --chaos), or the run could not be done
+  1   requests failed (ignored with --chaos or a threshold on errors), or the run failed
   0   otherwise";
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// The scenario of the original prototype, beside its figures
+    /// Run the scenario of the prototype that Mufakat replaces, and compare with its results
     ///
-    /// Users join one after another. Each one, again and again: acquires a lock of its own, holds it, releases
-    /// it, and asks twice for the status.
+    /// Users join one after another. Each user repeats these steps: acquire a lock of its own, hold it, release it, and
+    /// ask twice for the status.
     Reference(ReferenceFlags),
-    /// Acquire and release locks, beside the raw echo of the broker
+    /// Acquire and release locks, compared with the raw echo of the broker
     ///
-    /// Each client acquires and releases a lock of its own, or with --locks some of those that all share: exclusive or
-    /// --shared, one or a --set, held for --hold. Before that, the same clients send raw NATS requests
-    /// to a responder in this program: half of that rate is the limit for pairs of two requests.
+    /// Each client acquires and releases a lock of its own, or with --locks some of the locks that all clients share:
+    /// exclusive or --shared, one or a --set, held for --hold. Before that, the same clients send raw NATS requests to
+    /// a responder in this program: half of their rate is the limit for pairs of two requests.
     #[command(visible_alias = "lock")]
     Locks(LocksFlags),
-    /// Push, then push, pop and acknowledge, beside the raw echo of the broker
+    /// Push messages, then push, pop and acknowledge, compared with the raw echo of the broker
     ///
-    /// First the same clients send raw NATS requests to a responder in this program. A push is one request, a cycle
-    /// of push, pop and acknowledgement is three; with --batch each is about so many messages.
+    /// Before that, the same clients send raw NATS requests to a responder in this program. A push is one request; a
+    /// cycle of push, pop and acknowledgement is three. With --batch each request is about that many messages.
     Queue(QueueFlags),
-    /// Read and write keys of the cache, beside the raw echo of the broker
+    /// Read and write keys of the cache, compared with the raw echo of the broker
     ///
-    /// First the same clients send raw NATS requests to a responder in this program. A round is one read or one
-    /// write; a read that finds nothing is followed by a write of the key. Any node may be asked, and what it
-    /// answers from its own memory is told apart: unless --target says otherwise the broker picks one for each
-    /// request, and with `--target spread` each client asks a node of its own.
+    /// Before that, the same clients send raw NATS requests to a responder in this program. A round is one read or one
+    /// write; a read that finds nothing is followed by a write of the key. Any node may be asked, and reads that it
+    /// answers from its own memory are reported separately. Without --target the broker picks a node for each request;
+    /// with `--target spread` each client asks a node of its own.
     Cache(CacheFlags),
-    /// Ask for the status, beside the raw echo of the broker
+    /// Ask for the status, compared with the raw echo of the broker
     Status(StatusFlags),
-    /// A bit of everything: each round is one of another workload, drawn by weight
+    /// Run a mix of workloads: each round is drawn by weight
     ///
-    /// The rounds are those of `locks`, `status` and `cache`, and the cycles of `queue`. Each operation has figures of
-    /// its own; with --check all services are checked. First the same clients send raw NATS requests.
+    /// The rounds are those of `locks`, `status` and `cache`, and the cycles of `queue`. Each operation has its own
+    /// results; --check checks all services. Before that, the same clients send raw NATS requests.
     Mix(MixFlags),
-    /// The raw echo of the broker alone
+    /// Measure only the raw echo of the broker
     Echo(EchoFlags),
-    /// Commands to Redis itself: what it can do without a queue around it
+    /// Send commands to Redis itself, to measure it without a queue on top
     ///
-    /// Each round is one RPUSH to a list that is removed at the end. The broker has to be there too: connections to it
-    /// are opened as for every other workload.
+    /// Each round is one RPUSH to a list that is removed at the end. The broker is needed too: connections to it are
+    /// opened as for every other workload.
     Redis(RedisFlags),
-    /// The standard set against a cluster that it starts itself; writes a page with what came out
+    /// Run the standard set against a cluster that it starts itself, and write a page with the results
     ///
-    /// Starts `mufakat dev` with other ports and data that goes away with it, runs one workload after another, and
-    /// sets each beside the raw echo of that broker and beside Redis alone.
+    /// Starts `mufakat dev` with other ports and temporary data, runs one workload after another, and compares each
+    /// with the raw echo of that broker and with Redis alone.
     Bench(BenchFlags),
-    /// Runs a command on several machines, and adds up what they record
+    /// Run a command on several machines, and merge their results
     ///
-    /// Waits for so many workers, then lets all of them run the command together. Clients, rates and numbers of requests
-    /// are shared out; threads and connections are those of each worker. Histograms are merged, never averaged. What
-    /// flags of results ask for is written here.
+    /// Waits for the given number of workers, then lets all of them run the command together. Clients, rates and
+    /// numbers of requests are divided among the workers; each has the full number of threads and connections.
+    /// Histograms are merged, never averaged. This program writes the result files.
     Coordinate(CoordinateFlags),
-    /// Loads as a coordinator says
+    /// Generate load for a coordinator
     ///
-    /// Takes part in one run after another until Ctrl-C. How to reach the broker is this machine's own matter; all else
-    /// is the coordinator's.
+    /// Takes part in one run after another until Ctrl-C. The NATS connection is set on this machine, everything else by
+    /// the coordinator.
     Worker(WorkerFlags),
-    /// Two reports side by side, as --json writes them
+    /// Compare two reports that --json wrote
     ///
-    /// The noise is twice the standard error of a figure from second to second, of both runs together. A change that
-    /// is less may be chance.
+    /// The noise is twice the standard error of a result from second to second, of both runs together. A smaller change
+    /// may be chance.
     Compare(CompareFlags),
 }
 
@@ -173,7 +173,7 @@ impl Command {
         }
     }
 
-    /// What is to be broken meanwhile, and in which data directory, where that was asked for.
+    /// The processes to break meanwhile and their data directory, if --chaos was given.
     pub fn chaos(&self) -> Option<(&ChaosFlags, &Path)> {
         let flags = match self {
             Self::Locks(flags) => &flags.chaos,
@@ -192,10 +192,10 @@ impl Command {
         Some((flags, flags.chaos.as_deref()?))
     }
 
-    /// Whether several machines can run it together.
+    /// Checks that several machines can run it together.
     ///
     /// # Errors
-    /// Why they cannot.
+    /// They cannot; says why.
     pub fn shareable(&self) -> Result<()> {
         let checks = match self {
             Self::Locks(flags) => flags.check.check,
@@ -204,19 +204,19 @@ impl Command {
             Self::Mix(flags) => flags.check.check,
             Self::Reference(_) | Self::Status(_) | Self::Echo(_) | Self::Redis(_) => false,
             Self::Bench(_) | Self::Coordinate(_) | Self::Worker(_) | Self::Compare(_) => {
-                bail!("`{}` is no workload", self.name())
+                bail!("`{}` is not a workload", self.name())
             }
         };
         if checks {
-            bail!("--check knows only the requests of one process");
+            bail!("--check works only for the requests of one process");
         }
         if self.chaos().is_some() {
-            bail!("--chaos is for a load from one process");
+            bail!("--chaos works only for a load from one process");
         }
         Ok(())
     }
 
-    /// How the echo beside the workload is made, if there is one.
+    /// The flags of the echo beside the workload, if there is one.
     pub fn echo(&self) -> Option<&ResponderFlags> {
         match self {
             Self::Reference(_)
@@ -236,29 +236,29 @@ impl Command {
 }
 
 impl Cli {
-    /// Whether the flags go together, where that is more than clap can be told.
+    /// Checks that the flags go together, beyond the rules that clap knows.
     ///
     /// # Errors
-    /// Which do not, and why.
+    /// Some flags contradict each other.
     pub fn consistent(&self) -> Result<()> {
         if let Command::Compare(_) | Command::Bench(_) | Command::Worker(_) = self.command
             && let Some(flag) = self.output.given()
         {
             let name = self.command.name();
-            bail!("{flag} says what is made of the results of a workload, which `{name}` is not");
+            bail!("{flag} needs the results of a workload, and `{name}` is not a workload");
         }
         if let Some(shape) = self.command.locks()
             && let Some(locks) = shape.locks
             && shape.set > locks
         {
             let set = shape.set;
-            bail!("--set {set} takes more locks together than --locks {locks} has");
+            bail!("--set {set} takes more locks together than --locks {locks} provides");
         }
         Ok(())
     }
 
-    /// A flag that these words give to `coordinate` itself, where it would go unused: what the workers run has
-    /// flags of its own.
+    /// A flag that these words give to `coordinate` itself. It would have no effect: the command of the workers has its
+    /// own flags.
     pub fn stray_flag(words: impl IntoIterator<Item = OsString>) -> Option<String> {
         let command = Self::command();
         let matches = command.clone().try_get_matches_from(words).ok()?;
@@ -316,7 +316,7 @@ impl Cli {
             encoding,
             target: match self.target.target {
                 Target::One(target) => target,
-                // Whoever asks for the nodes themselves, before they are known.
+                // The nodes are not known yet: this client asks for them.
                 Target::Spread => client::Target::Any,
             },
         };
@@ -326,8 +326,8 @@ impl Cli {
         }
     }
 
-    /// How the command's workload is run. There are at least as many connections as threads. The nodes among which
-    /// users are spread are the caller's to add.
+    /// How the workload of the command is run, with at least as many connections as threads. The caller adds the nodes
+    /// among which users are spread.
     pub fn setup(&self) -> Setup {
         let TargetFlags {
             threads,
@@ -354,6 +354,25 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn everything_has_help_that_fits_a_terminal() {
+        let mut program = Cli::command();
+        program.build();
+        assert!(EXAMPLES.lines().all(|line| line.chars().count() <= 100));
+        for command in program.get_subcommands() {
+            let name = command.get_name();
+            let about = command.get_about().expect(name).to_string();
+            assert!(!about.ends_with('.'), "{name}: {about}");
+            for arg in command.get_arguments() {
+                let place = format!("{name} {}", arg.get_id());
+                let help = arg.get_help().expect(&place).to_string();
+                assert!(!help.is_empty() && !help.ends_with('.'), "{place}: {help}");
+                let shows = arg.get_env().is_some() && !arg.is_hide_env_values_set();
+                assert!(!shows, "{place}");
+            }
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the command line's values mean.
+//! Parses the values of the command line.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -12,18 +12,18 @@ use mufakat::ids::NodeId;
 use mufakat::protocol::TIMEOUT_MS_MAX;
 use mufakat::protocol::lock::WAIT_MS_MAX;
 
-/// No run is longer: a bound that keeps instants from overflowing.
+/// Maximum length of a run; the bound keeps instants from overflowing.
 const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
-/// The protocol's bound for values, which have to fit into one message of the broker.
+/// The protocol's bound for values, which must fit into one message of the broker.
 const VALUE_BYTES_MAX: usize = 900 * 1000;
-/// Beyond this the first key is used nearly always.
+/// With a larger exponent nearly all requests use the first key.
 const EXPONENT_MAX: f64 = 10.0;
-/// More than a machine can send: beyond this, it would be busy with counting what it drops.
+/// With a higher rate the load generator does nothing but count what it drops.
 const RATE_MAX: f64 = 1e6;
 /// Leases outlast holds, and are at most a day.
 const HOLD_MAX: Duration = Duration::from_secs(3600);
 
-/// An encoding's name on the command line.
+/// The name of an encoding on the command line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum EncodingName {
     #[default]
@@ -40,7 +40,7 @@ impl EncodingName {
     }
 }
 
-/// Whom to ask, on the command line.
+/// The node to ask, on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// The same for all clients.
@@ -59,9 +59,9 @@ impl FromStr for Target {
             "leader" => client::Target::Leader,
             _ => match text.strip_prefix("node=") {
                 Some(id) => {
-                    client::Target::Node(NodeId(id.parse().context("a node's id is a number")?))
+                    client::Target::Node(NodeId(id.parse().context("a node id is a number")?))
                 }
-                None => bail!("not one of any, leader, node=ID, spread"),
+                None => bail!("expected any, leader, node=ID or spread"),
             },
         }))
     }
@@ -81,19 +81,19 @@ impl fmt::Display for Target {
 pub fn duration(text: &str) -> Result<Duration> {
     let length = humantime::parse_duration(text)?;
     if length > DURATION_MAX {
-        bail!("longer than 30 days")
+        bail!("must be at most 30 days")
     } else {
         Ok(length)
     }
 }
 
-/// A length that a run has room for many of.
+/// A duration that is short enough to occur often in a run.
 pub fn gap(text: &str) -> Result<Duration> {
     let length = humantime::parse_duration(text)?;
     if (Duration::from_millis(10)..=HOLD_MAX).contains(&length) {
         Ok(length)
     } else {
-        bail!("not between 10ms and an hour")
+        bail!("must be between 10ms and 1h")
     }
 }
 
@@ -103,14 +103,14 @@ pub fn timeout(text: &str) -> Result<Duration> {
     if range.contains(&length) {
         Ok(length)
     } else {
-        bail!("not between 1ms and {TIMEOUT_MS_MAX}ms")
+        bail!("must be between 1ms and {TIMEOUT_MS_MAX}ms")
     }
 }
 
 pub fn hold(text: &str) -> Result<Duration> {
     let length = humantime::parse_duration(text)?;
     if length > HOLD_MAX {
-        bail!("longer than an hour")
+        bail!("must be at most 1h")
     } else {
         Ok(length)
     }
@@ -119,7 +119,7 @@ pub fn hold(text: &str) -> Result<Duration> {
 pub fn wait(text: &str) -> Result<Duration> {
     let length = humantime::parse_duration(text)?;
     if length > Duration::from_millis(WAIT_MS_MAX) {
-        bail!("longer than {WAIT_MS_MAX}ms")
+        bail!("must be at most {WAIT_MS_MAX}ms")
     } else {
         Ok(length)
     }
@@ -131,13 +131,13 @@ pub fn group(text: &str) -> Result<String> {
     if !text.is_empty() && text.bytes().all(plain) {
         Ok(text.to_owned())
     } else {
-        bail!("not letters, digits, `-` and `_` alone")
+        bail!("must be letters, digits, `-` and `_`")
     }
 }
 
 pub fn positive_rate(text: &str) -> Result<f64> {
     let rate: f64 = text.parse()?;
-    // Slower than one in a day is a mistake, and would overflow the schedule.
+    // A lower rate is a mistake, and would overflow the schedule.
     if (1.0 / 86_400.0..=RATE_MAX).contains(&rate) {
         Ok(rate)
     } else {
@@ -150,7 +150,7 @@ pub fn share(text: &str) -> Result<f64> {
     if (0.0..=1.0).contains(&share) {
         Ok(share)
     } else {
-        bail!("not between 0 and 1")
+        bail!("must be between 0 and 1")
     }
 }
 
@@ -160,7 +160,7 @@ pub fn percent(text: &str) -> Result<f64> {
     if percent.is_finite() && percent >= 0.0 {
         Ok(percent)
     } else {
-        bail!("not 0 or more")
+        bail!("must be 0 or more")
     }
 }
 
@@ -169,7 +169,7 @@ pub fn exponent(text: &str) -> Result<f64> {
     if exponent > 0.0 && exponent <= EXPONENT_MAX {
         Ok(exponent)
     } else {
-        bail!("not above 0 and at most {EXPONENT_MAX}")
+        bail!("must be above 0 and at most {EXPONENT_MAX}")
     }
 }
 
@@ -180,7 +180,7 @@ pub fn sizes(text: &str) -> Result<RangeInclusive<usize>> {
     if low <= high && high <= VALUE_BYTES_MAX {
         Ok(low..=high)
     } else {
-        bail!("not a number or a range of numbers from 0 to {VALUE_BYTES_MAX}")
+        bail!("must be a number, or a range of numbers, from 0 to {VALUE_BYTES_MAX}")
     }
 }
 

@@ -23,7 +23,10 @@ impl Dispatch {
             let _seat = received.seat;
             let locks = &dispatch.locks;
             let found = match consistency {
-                Consistency::Linearizable => locks.find(&query, received.deadline).await,
+                Consistency::Linearizable => {
+                    let tenant = to.tenant.as_ref();
+                    locks.find_for(tenant, &query, received.deadline).await
+                }
                 Consistency::Stale => Ok(locks.find_stale(&query)),
             };
             match found {

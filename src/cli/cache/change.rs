@@ -1,16 +1,16 @@
-//! What changes of a key have in common on the command line.
+//! The arguments that all changes of a key share.
 
 use clap::Args;
 
 use crate::protocol::cache::{If, Repeat};
 
-/// What must be so for a change to be made.
+/// The condition under which a change is made.
 #[derive(Args)]
 pub(super) struct ConditionArgs {
-    /// Only if there is no value.
+    /// Only if the key has no value.
     #[arg(long, conflicts_with_all = ["if_present", "if_version"])]
     if_absent: bool,
-    /// Only if there is a value.
+    /// Only if the key has a value.
     #[arg(long, conflicts_with = "if_version")]
     if_present: bool,
     /// Only if the value has this version.
@@ -29,13 +29,13 @@ impl ConditionArgs {
     }
 }
 
-/// Which write of a key it is.
+/// The id of a write, by which repeats are recognised.
 #[derive(Args)]
 pub(super) struct RepeatArgs {
-    /// The name of this write: asked again with the same one, it gets the first answer.
+    /// Id of this write; repeating it with the same id returns the first result.
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
-    /// It may have been made before: then fail where that would not be known.
+    /// The write may have been sent before: fail (`indeterminate`) if the node cannot tell.
     #[arg(long, requires = "request_id")]
     repeat: bool,
 }

@@ -1,4 +1,4 @@
-//! `mufakat cache watch`: what happens to cached values, a line each.
+//! `mufakat cache watch`: events of cached values, one per line.
 
 use clap::{Args, ValueEnum};
 
@@ -7,10 +7,10 @@ use crate::cli::{Connection, Failure};
 use crate::client::events::Event;
 use crate::client::{ClientError, Target};
 
-/// Show what happens to cached values as it happens, until Ctrl-C.
+/// Show events of cached values as they happen, until Ctrl-C
 ///
-/// Events are told at most once. Each node counts its events by kind, so that a line says how many
-/// were missed before it; what is lost with a node that dies is not told at all.
+/// Each event is delivered at most once. Nodes number their events of each kind, so that a line can
+/// say how many were missed before it. Values that are lost with a node have no event.
 ///
 /// Examples:
 ///   mufakat cache watch
@@ -23,8 +23,8 @@ pub(in crate::cli) struct WatchArgs {
     /// Only these keys.
     #[arg(value_name = "KEY")]
     keys: Vec<String>,
-    /// Only keys that begin so; may be given several times.
-    #[arg(long, value_name = "TEXT")]
+    /// Only keys that start with this; may be given several times.
+    #[arg(long, value_name = "PREFIX")]
     prefix_of: Vec<String>,
     /// Only these events; may be given several times.
     #[arg(long = "event", value_enum, value_name = "EVENT")]
@@ -35,9 +35,9 @@ pub(in crate::cli) struct WatchArgs {
 enum Kind {
     /// A value was written.
     Set,
-    /// A value was deleted, invalidated or evicted, or its time is over.
+    /// A value was deleted, invalidated or evicted, or it expired.
     Delete,
-    /// An invalidation is over; shown whatever keys are asked for.
+    /// An invalidation is complete; shown for any choice of keys.
     Invalidate,
 }
 

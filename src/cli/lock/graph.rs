@@ -1,4 +1,4 @@
-//! Who waits for whom, for people and for Graphviz.
+//! Who waits for whom, as text for people and for Graphviz.
 
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ pub(super) fn lines(graph: &WaitGraph) -> String {
         // Writing into a string cannot fail.
         let _ = writeln!(
             lines,
-            "{} waits for {}, {} {}, since {}",
+            "{} waits for {}, {} {}, for {}",
             edge.owner,
             edge.waits_for_owner,
             because(edge.because),
@@ -24,12 +24,12 @@ pub(super) fn lines(graph: &WaitGraph) -> String {
         lines.push_str("nobody waits\n");
     }
     if graph.truncated {
-        lines.push_str("… and more than one answer holds\n");
+        lines.push_str("… and more, which one reply cannot carry\n");
     }
     lines
 }
 
-/// The graph in the language of Graphviz. Owners are nodes; a dashed edge is a place in a queue.
+/// The graph for Graphviz. Owners are nodes; a dashed edge is a wait for an earlier waiter.
 pub(super) fn dot(graph: &WaitGraph) -> String {
     let mut dot = String::from("digraph waits {\n  rankdir=LR;\n  node [shape=box];\n");
     for edge in &graph.edges {
@@ -52,7 +52,7 @@ pub(super) fn dot(graph: &WaitGraph) -> String {
     dot
 }
 
-/// A text as Graphviz reads it back.
+/// Quotes a text for Graphviz.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
@@ -60,11 +60,11 @@ fn quoted(text: &str) -> String {
 pub(super) fn because(because: Because) -> &'static str {
     match because {
         Because::Holder => "which holds",
-        Because::Queue => "which is before it in the queue of",
+        Because::Queue => "which is ahead of it in the queue for",
     }
 }
 
-/// Deadlocks that were found, newest first.
+/// Recent deadlocks, newest first.
 pub(super) fn deadlocks(recent: &RecentDeadlocks) -> String {
     let mut lines = String::new();
     for deadlock in &recent.deadlocks {
@@ -86,7 +86,7 @@ pub(super) fn deadlocks(recent: &RecentDeadlocks) -> String {
         }
     }
     if recent.deadlocks.is_empty() {
-        lines.push_str("none was found lately\n");
+        lines.push_str("no recent deadlocks\n");
     }
     lines
 }
@@ -128,7 +128,7 @@ mod tests {
     fn a_wait_is_a_line() {
         let said = lines(&graph());
         assert!(
-            said.starts_with(r#"x waits for y, which holds a "b\c", since 1s 500ms"#),
+            said.starts_with(r#"x waits for y, which holds a "b\c", for 1s 500ms"#),
             "{said}"
         );
         assert_eq!(lines(&WaitGraph::default()), "nobody waits\n");

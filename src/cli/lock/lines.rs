@@ -1,4 +1,4 @@
-//! What the lock service answers, in lines for people.
+//! Replies of the lock service as text for people.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use super::graph::because;
 use crate::client::ClientError;
 use crate::protocol::lock::{Acquired, Cancelled, Checked, Holder, Listing, Mode, View};
 
-/// What an error says beyond its message, a line each.
+/// The details of an error beside its message, one per line.
 pub(in crate::cli) fn details(error: &ClientError) -> Vec<String> {
     let Some(error) = error.details() else {
         return Vec::new();
@@ -17,10 +17,7 @@ pub(in crate::cli) fn details(error: &ClientError) -> Vec<String> {
         Some(length) => lines.push(format!("{length} waiting")),
     }
     if let Some(delay_ms) = error.delay_ms {
-        let delay = length(delay_ms);
-        lines.push(format!(
-            "its last session was lost: nobody gets it for {delay}"
-        ));
+        lines.push(delayed(delay_ms));
     }
     for edge in &error.cycle {
         lines.push(format!(
@@ -32,6 +29,11 @@ pub(in crate::cli) fn details(error: &ClientError) -> Vec<String> {
         ));
     }
     lines
+}
+
+fn delayed(delay_ms: u64) -> String {
+    let delay = length(delay_ms);
+    format!("the holder's session expired: nobody gets the lock for another {delay}")
 }
 
 pub(super) fn acquired(acquired: &Acquired) -> String {
@@ -75,8 +77,10 @@ pub(super) fn checked(checked: &Checked) -> String {
 pub(super) fn cancelled(cancelled: &Cancelled) -> String {
     match (cancelled.cancelled, cancelled.token) {
         (true, _) => "cancelled".to_owned(),
-        (false, Some(token)) => format!("not cancelled: it was granted before, with token {token}"),
-        (false, None) => "not cancelled: no such request waits".to_owned(),
+        (false, Some(token)) => {
+            format!("not cancelled: the request was already granted, with token {token}")
+        }
+        (false, None) => "not cancelled: no such request is waiting".to_owned(),
     }
 }
 
@@ -84,11 +88,7 @@ pub(super) fn view(view: &View) -> String {
     let mut lines = String::new();
     // Writing into a string cannot fail.
     if let Some(delay_ms) = view.delay_ms {
-        let delay = length(delay_ms);
-        let _ = writeln!(
-            lines,
-            "its last session was lost: nobody gets it for {delay}"
-        );
+        let _ = writeln!(lines, "{}", delayed(delay_ms));
     } else if view.holders.is_empty() {
         lines.push_str("free\n");
     }
@@ -97,15 +97,15 @@ pub(super) fn view(view: &View) -> String {
         lines.push('\n');
     }
     if let Some(held) = view.held {
-        let _ = writeln!(lines, "… {held} hold it");
+        let _ = writeln!(lines, "… {held} holders in all");
     }
     for waiter in &view.waiters {
         let waited = length(waiter.waited_ms);
         let mode = in_mode(waiter.mode, waiter.permits);
-        let _ = writeln!(lines, "{} waits ({mode}), since {waited}", waiter.owner);
+        let _ = writeln!(lines, "{} waits ({mode}), for {waited}", waiter.owner);
     }
     if let Some(waiting) = view.waiting {
-        let _ = writeln!(lines, "… {waiting} wait");
+        let _ = writeln!(lines, "… {waiting} waiters in all");
     }
     lines
 }
@@ -120,7 +120,7 @@ pub(in crate::cli) fn holder(holder: &Holder) -> String {
         None => String::new(),
     };
     format!(
-        "{} holds it ({}), token {}, since {}, expires in {}{session}{meta}",
+        "held by {} ({}), token {}, for {}, expires in {}{session}{meta}",
         holder.owner,
         in_mode(holder.mode, holder.permits),
         holder.token,
@@ -134,7 +134,7 @@ pub(super) fn listing(listing: &Listing) -> String {
     for lock in &listing.locks {
         lines.push_str(&lock.resource);
         if let (Some(owner), Some(mode)) = (&lock.owner, lock.mode) {
-            let _ = write!(lines, ": {owner} holds it ({})", mode.name());
+            let _ = write!(lines, ": held by {owner} ({})", mode.name());
         }
         if lock.held > 1 {
             let _ = write!(lines, " and {} more", lock.held - 1);
@@ -151,13 +151,13 @@ pub(super) fn listing(listing: &Listing) -> String {
         lines.push('\n');
     }
     if listing.locks.is_empty() {
-        lines.push_str("none\n");
+        lines.push_str("no locks\n");
     }
     more(&mut lines, listing.cursor.as_deref());
     lines
 }
 
-/// How to get the next page.
+/// Adds how to get the next page, if there is one.
 pub(in crate::cli) fn more(lines: &mut String, cursor: Option<&str>) {
     if let Some(cursor) = cursor {
         let _ = writeln!(lines, "… more with --cursor '{cursor}'");

@@ -1,4 +1,4 @@
-//! `mufakat lock watch`: what happens to locks, a line each.
+//! `mufakat lock watch`: events of locks, one per line.
 
 use clap::{Args, ValueEnum};
 use serde_json::Value;
@@ -8,10 +8,10 @@ use crate::cli::{Connection, Failure};
 use crate::client::events::Event;
 use crate::client::{ClientError, Target};
 
-/// Show what happens to locks as it happens, until Ctrl-C.
+/// Show events of locks as they happen, until Ctrl-C
 ///
-/// Events are told at most once; what happens in the first moments, or while the connection is away,
-/// may be missing.
+/// Each event is delivered at most once. Events of the first moments, or of a time without a
+/// connection, may be missing.
 ///
 /// Examples:
 ///   mufakat lock watch
@@ -24,8 +24,8 @@ pub(in crate::cli) struct WatchArgs {
     /// Only these locks.
     #[arg(value_name = "RESOURCE")]
     resources: Vec<String>,
-    /// Only locks whose name begins so; may be given several times.
-    #[arg(long, value_name = "TEXT")]
+    /// Only locks whose names start with this; may be given several times.
+    #[arg(long, value_name = "PREFIX")]
     prefix_of: Vec<String>,
     /// Only these events; may be given several times.
     #[arg(long = "event", value_enum, value_name = "EVENT")]
@@ -34,15 +34,15 @@ pub(in crate::cli) struct WatchArgs {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Kind {
-    /// Somebody got the lock.
+    /// A request got the lock.
     Granted,
-    /// Its holder gave it back, or an operator took it.
+    /// The holder released the lock, or an operator did.
     Released,
-    /// Its lease ended.
+    /// The lease ended.
     Expired,
-    /// A request was refused since waiting would never have ended.
+    /// A request was refused, since waiting would have closed a cycle.
     Deadlock,
-    /// Somebody has to wait for it.
+    /// A request has to wait for the lock.
     Contended,
 }
 

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::tail::TailArgs;
-use crate::cli::lock::PageArgs;
+use crate::cli::lock::{PageArgs, meta};
 use crate::cli::work::WorkArgs;
 use crate::cli::{Connection, length_ms};
 use crate::protocol::meta::Meta;
@@ -24,14 +24,15 @@ pub(in crate::cli) enum QueueCommand {
     Ack(AckArgs),
     Nack(NackArgs),
     Extend(ExtendArgs),
-    /// Count the messages of a topic by state, and say how old the oldest is.
+    /// Show how many messages a topic has in each state, and the age of the oldest
     ///
     /// Examples:
     ///   mufakat queue stats mails
     #[command(verbatim_doc_comment)]
     Stats(TopicArgs),
+    #[command(visible_alias = "ls")]
     List(ListArgs),
-    /// Show the dead messages of a topic, with why they died.
+    /// Show the dead messages of a topic, and why they died
     ///
     /// Examples:
     ///   mufakat queue dead mails
@@ -42,13 +43,13 @@ pub(in crate::cli) enum QueueCommand {
     Redrive(RedriveArgs),
     Cancel(CancelArgs),
     Configure(ConfigureArgs),
-    /// Hand out no message of a topic until it is resumed; pushes go on.
+    /// Stop the delivery of a topic's messages until it is resumed; pushes go on
     ///
     /// Examples:
     ///   mufakat queue pause mails
     #[command(verbatim_doc_comment)]
     Pause(TopicArgs),
-    /// Hand out messages of a topic again.
+    /// Resume the delivery of a topic's messages
     ///
     /// Examples:
     ///   mufakat queue resume mails
@@ -58,7 +59,7 @@ pub(in crate::cli) enum QueueCommand {
     Work(WorkArgs),
 }
 
-/// Add a message to a topic. Without PAYLOAD it is read from stdin.
+/// Push a message to a topic
 ///
 /// Examples:
 ///   mufakat queue push mails 'hello'
@@ -67,30 +68,33 @@ pub(in crate::cli) enum QueueCommand {
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(in crate::cli) struct PushArgs {
+    /// Name of the topic.
     #[arg(value_name = "TOPIC")]
     pub(super) topic: String,
+    /// Payload of the message [default: read from stdin].
     #[arg(value_name = "PAYLOAD")]
     pub(super) payload: Option<String>,
-    /// What the payload is.
+    /// Kind of the payload.
     #[arg(long, value_enum, default_value = "text")]
     pub(super) kind: KindArg,
-    /// A push with the same id within two minutes is the same message.
+    /// Id of the message; a second push with it within two minutes is a duplicate [default: made up].
     #[arg(long, value_name = "ID")]
     pub(super) id: Option<String>,
-    /// Not handed out before.
-    #[arg(long, value_name = "LENGTH", value_parser = length_ms)]
+    /// Deliver no earlier than this long from now.
+    #[arg(long, value_name = "DURATION", value_parser = length_ms)]
     pub(super) delay: Option<u64>,
-    /// 0 to 9; 9 is served first.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(0..=9))]
+    /// Priority from 0 to 9; 9 is delivered first.
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=9))]
     pub(super) priority: u64,
-    /// Dropped after that.
-    #[arg(long, value_name = "LENGTH", value_parser = length_ms)]
+    /// Drop the message after this long, unless it is in flight or dead.
+    #[arg(long, value_name = "DURATION", value_parser = length_ms)]
     pub(super) ttl: Option<u64>,
-    /// Messages of one group are handed out in order, one at a time.
+    /// Group of the message; a group is delivered in order, one message at a time.
     #[arg(long, value_name = "GROUP")]
     pub(super) group: Option<String>,
-    /// A JSON object whose values are text.
-    #[arg(long, value_name = "JSON", value_parser = headers)]
+    /// JSON object whose values are text.
+    #[arg(long, value_name = "JSON", value_parser = meta)]
     pub(super) headers: Option<Meta>,
 }
 
@@ -101,7 +105,9 @@ pub(super) enum KindArg {
     Binary,
 }
 
-/// Take messages, each for a time. The reply has the receipts for ack, nack and extend.
+/// Receive messages, and reserve them for a time
+///
+/// Each message comes with a receipt, for `ack`, `nack` and `extend`.
 ///
 /// Examples:
 ///   mufakat queue pop mails
@@ -109,22 +115,25 @@ pub(super) enum KindArg {
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(in crate::cli) struct PopArgs {
+    /// Name of the topic.
     #[arg(value_name = "TOPIC")]
     pub(super) topic: String,
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    /// Maximum number of messages.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub(super) max: u64,
     /// How long to wait for the first message, at most 60s.
-    #[arg(long, value_name = "LENGTH", default_value = "0s", value_parser = length_ms)]
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = length_ms)]
     pub(super) wait: u64,
-    /// How long the messages are ours alone; absent: as the topic says.
-    #[arg(long, value_name = "LENGTH", value_parser = length_ms)]
+    /// How long the messages stay reserved for this consumer [default: the topic's setting].
+    #[arg(long, value_name = "DURATION", value_parser = length_ms)]
     pub(super) visibility: Option<u64>,
-    /// Who takes them; shown to operators.
+    /// Name of this consumer, shown to operators.
     #[arg(long, value_name = "NAME", default_value = "command-line")]
     pub(super) consumer: String,
 }
 
-/// Messages are done.
+/// Acknowledge messages
 ///
 /// Examples:
 ///   mufakat queue ack mails 1.1.6f0c2a9b1d3e4f50
@@ -135,7 +144,7 @@ pub(in crate::cli) struct AckArgs {
     pub(super) which: WhichArgs,
 }
 
-/// Messages are not done: they come again, or are dead.
+/// Return messages for redelivery, or move them to the dead state
 ///
 /// Examples:
 ///   mufakat queue nack mails 1.1.6f0c2a9b1d3e4f50 --delay 10s --reason timeout
@@ -144,18 +153,18 @@ pub(in crate::cli) struct AckArgs {
 pub(in crate::cli) struct NackArgs {
     #[command(flatten)]
     pub(super) which: WhichArgs,
-    /// Not handed out before; absent: by the topic's backoff.
-    #[arg(long, value_name = "LENGTH", value_parser = length_ms)]
+    /// Redeliver no earlier than this long from now [default: the topic's backoff].
+    #[arg(long, value_name = "DURATION", value_parser = length_ms)]
     pub(super) delay: Option<u64>,
-    /// To the dead state at once.
+    /// Move the messages to the dead state at once.
     #[arg(long)]
     pub(super) dead: bool,
-    /// Kept with the message.
+    /// Reason to keep with the messages.
     #[arg(long, value_name = "TEXT")]
     pub(super) reason: Option<String>,
 }
 
-/// Messages are not done yet.
+/// Extend the time that messages stay reserved
 ///
 /// Examples:
 ///   mufakat queue extend mails 1.1.6f0c2a9b1d3e4f50 --visibility 5m
@@ -164,48 +173,54 @@ pub(in crate::cli) struct NackArgs {
 pub(in crate::cli) struct ExtendArgs {
     #[command(flatten)]
     pub(super) which: WhichArgs,
-    #[arg(long, value_name = "LENGTH", default_value = "30s", value_parser = length_ms)]
+    /// How long the messages stay reserved from now on.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = length_ms)]
     pub(super) visibility: u64,
 }
 
 #[derive(Args)]
 pub(super) struct WhichArgs {
+    /// Name of the topic.
     #[arg(value_name = "TOPIC")]
     pub(super) topic: String,
+    /// Receipts that `queue pop` printed.
     #[arg(value_name = "RECEIPT", required = true, value_parser = receipt)]
     pub(super) receipts: Vec<Receipt>,
 }
 
 #[derive(Args)]
 pub(in crate::cli) struct TopicArgs {
+    /// Name of the topic.
     #[arg(value_name = "TOPIC")]
     pub(super) topic: String,
 }
 
-/// The topics there are.
+/// List topics
 ///
 /// Examples:
 ///   mufakat queue list mails.
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(in crate::cli) struct ListArgs {
-    /// What their names begin with.
+    /// Only topics whose names start with this.
     #[arg(value_name = "PREFIX")]
     pub(super) beginning: Option<String>,
     #[command(flatten)]
     pub(super) page: PageArgs,
 }
 
-/// Show messages of one state.
+/// Show the messages of one state without taking them
 ///
 /// Examples:
 ///   mufakat queue peek mails --state in_flight --limit 10
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(in crate::cli) struct PeekArgs {
+    /// Name of the topic.
     #[arg(value_name = "TOPIC")]
     pub(super) topic: String,
-    #[arg(long, default_value = "ready", value_parser = STATES)]
+    /// State of the messages to show.
+    #[arg(long, value_name = "STATE", default_value = "ready", value_parser = STATES)]
     pub(super) state: String,
     #[command(flatten)]
     pub(super) page: PageOfMessagesArgs,
@@ -213,6 +228,7 @@ pub(in crate::cli) struct PeekArgs {
 
 #[derive(Args)]
 pub(in crate::cli) struct DeadArgs {
+    /// Name of the topic.
     #[arg(value_name = "TOPIC")]
     pub(super) topic: String,
     #[command(flatten)]
@@ -221,20 +237,22 @@ pub(in crate::cli) struct DeadArgs {
 
 #[derive(Args)]
 pub(in crate::cli) struct PageOfMessagesArgs {
-    /// At most so many.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    /// Maximum number of results, 1 to 1000.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub(super) limit: u64,
-    /// Go on where the answer before ended.
+    /// Continue after the previous page, which printed this cursor.
     #[arg(long, value_name = "CURSOR")]
     pub(super) cursor: Option<u64>,
 }
 
 const STATES: [&str; 4] = ["ready", "delayed", "in_flight", "dead"];
 
-/// Make dead messages ready again: all, or those that are chosen.
+/// Make dead messages ready again, or with `--to` move them to another topic
 ///
-/// With --to they go to another topic, as they were pushed. What is moved so comes at least once: if this is
-/// interrupted, some may be in both topics until it is run again.
+/// Without --id and --reason, all dead messages of the topic are moved. With --to they are pushed to
+/// the other topic at least once: after an interruption some may be in both topics until the command
+/// is run again.
 ///
 /// Examples:
 ///   mufakat queue redrive mails --dry-run
@@ -243,84 +261,89 @@ const STATES: [&str; 4] = ["ready", "delayed", "in_flight", "dead"];
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(in crate::cli) struct RedriveArgs {
+    /// Name of the topic.
     #[arg(value_name = "TOPIC")]
     pub(super) topic: String,
-    /// Only these messages.
+    /// Only the message with this id; may be given several times.
     #[arg(long = "id", value_name = "ID")]
     pub(super) ids: Vec<String>,
-    /// Only those whose last failure contains this text.
+    /// Only messages whose last failure contains this text.
     #[arg(long, value_name = "TEXT")]
     pub(super) reason: Option<String>,
-    /// At most so many become ready in a second.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    /// Maximum number to move per second, 1 to 1000 [default: no limit].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub(super) per_second: Option<u64>,
-    /// Into this topic instead of their own.
+    /// Move the messages to this topic instead of their own.
     #[arg(long, value_name = "TOPIC")]
     pub(super) to: Option<String>,
-    /// Only count.
+    /// Only count what would be moved.
     #[arg(long)]
     pub(super) dry_run: bool,
 }
 
-/// Take a message back that nobody has got.
+/// Cancel a message that has not been delivered
+///
+/// Exits with 1 if no such message was waiting.
 ///
 /// Examples:
 ///   mufakat queue cancel mails welcome-ann
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(in crate::cli) struct CancelArgs {
+    /// Name of the topic.
     #[arg(value_name = "TOPIC")]
     pub(super) topic: String,
+    /// Id of the message, as `queue push` printed it.
     #[arg(value_name = "ID")]
     pub(super) id: String,
 }
 
-/// Change settings of a topic and show those in force.
+/// Change the settings of a topic, and show those in force
 ///
 /// Examples:
 ///   mufakat queue configure mails --max-deliveries 5 --visibility 1m
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(in crate::cli) struct ConfigureArgs {
+    /// Name of the topic.
     #[arg(value_name = "TOPIC")]
     pub(super) topic: String,
-    #[arg(long, value_name = "LENGTH", value_parser = length_ms)]
+    /// How long a message stays reserved unless the pop says otherwise.
+    #[arg(long, value_name = "DURATION", value_parser = length_ms)]
     pub(super) visibility: Option<u64>,
-    /// So many failures make a message dead.
-    #[arg(long)]
+    /// Number of failures after which a message is dead.
+    #[arg(long, value_name = "N")]
     pub(super) max_deliveries: Option<u64>,
-    /// The most messages that are not dead; 0: no limit.
-    #[arg(long)]
+    /// Maximum number of messages that are not dead; 0: no limit.
+    #[arg(long, value_name = "N")]
     pub(super) max_length: Option<u64>,
-    /// What a full topic does: refuse, or bury the oldest.
-    #[arg(long, value_parser = ["reject", "dead"])]
+    /// What happens when the topic is full: reject the push, or move the oldest to the dead state.
+    #[arg(long, value_name = "POLICY", value_parser = ["reject", "dead"])]
     pub(super) overflow: Option<String>,
-    /// Time to live of messages that have none; 0s: no end.
-    #[arg(long, value_name = "LENGTH", value_parser = length_ms)]
+    /// Time to live of messages that have none of their own; 0s: no limit.
+    #[arg(long, value_name = "DURATION", value_parser = length_ms)]
     pub(super) ttl: Option<u64>,
 }
 
-/// Remove all messages of some states, for good.
+/// Delete all messages of some states, for good
 ///
 /// Examples:
 ///   mufakat queue purge mails --state dead --confirm mails
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(in crate::cli) struct PurgeArgs {
+    /// Name of the topic.
     #[arg(value_name = "TOPIC")]
     pub(super) topic: String,
-    #[arg(long = "state", required = true, value_parser = STATES)]
+    /// State whose messages are deleted; may be given several times.
+    #[arg(long = "state", value_name = "STATE", required = true, value_parser = STATES)]
     pub(super) states: Vec<String>,
-    /// The topic again.
+    /// Name of the topic again, as a confirmation.
     #[arg(long, value_name = "TOPIC")]
     pub(super) confirm: String,
 }
 
 fn receipt(text: &str) -> Result<Receipt, String> {
     text.parse()
-        .map_err(|_| "a receipt is what a pop printed, unchanged".to_owned())
-}
-
-fn headers(text: &str) -> Result<Meta, String> {
-    Meta::from_json(text).map_err(|error| format!("not a JSON object: {error}"))
+        .map_err(|_| "not a receipt as `queue pop` printed it".to_owned())
 }

@@ -1,4 +1,4 @@
-//! `mufakat queue tail`: what comes into a topic, shown without taking it.
+//! `mufakat queue tail`: shows the messages that come into a topic without taking them.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use crate::client::{Client, ClientError, Target};
 use crate::protocol::queue::{Peeked, Shown, Stats};
 use crate::protocol::{Code, Encoding, Operation};
 
-/// Messages of one look, at first; fewer when they are too large for one answer.
+/// Messages of one look, at first; fewer if they are too large for one reply.
 const LIMIT: u64 = 1_000;
 /// The shortest time between two looks that find nothing new: each is a script in Redis.
 const EVERY_MS_MIN: u64 = 20;
 
-/// Follow what is pushed to a topic, without taking it, until Ctrl-C.
+/// Show messages as they are pushed to a topic, without taking them, until Ctrl-C
 ///
-/// Looks again and again for messages that are newer than those seen, whatever their state, and shows
-/// each once. A message that was pushed and acknowledged (or expired, cancelled, purged) between two
-/// looks is not seen: for all of them use a consumer, or --every with a time shorter than the work takes.
+/// Looks repeatedly for messages that are newer than those seen, whatever their state, and shows each
+/// once. A message that is pushed and then acknowledged, expired, cancelled or purged between two
+/// looks is not shown. To see every message use a consumer, or an --every shorter than the work takes.
 ///
 /// Examples:
 ///   mufakat queue tail mails
@@ -31,23 +31,24 @@ const EVERY_MS_MIN: u64 = 20;
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(in crate::cli) struct TailArgs {
+    /// Name of the topic.
     #[arg(value_name = "TOPIC")]
     topic: String,
-    /// Begin with what is there of messages with a greater sequence number (0: all); absent: only new ones.
+    /// Start with existing messages above this sequence number; 0: all [default: only new ones].
     #[arg(long, value_name = "SEQ")]
     after: Option<u64>,
-    /// End after so many messages.
-    #[arg(long, value_name = "COUNT")]
+    /// Exit after this many messages.
+    #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// How long to rest when a look found nothing new, 20ms or more.
-    #[arg(long, value_name = "LENGTH", default_value = "500ms", value_parser = rest_ms)]
+    /// How long to pause after a look that found nothing new, at least 20ms.
+    #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = rest_ms)]
     every: u64,
 }
 
 fn rest_ms(text: &str) -> Result<u64, String> {
     match length_ms(text)? {
         ms if ms >= EVERY_MS_MIN => Ok(ms),
-        _ => Err(format!("{EVERY_MS_MIN}ms is the least")),
+        _ => Err(format!("at least {EVERY_MS_MIN}ms")),
     }
 }
 
@@ -95,18 +96,18 @@ async fn newest(client: &Client, topic: &str) -> Result<u64, ClientError> {
     Ok(stats.pushed)
 }
 
-/// How far the topic was followed.
+/// How far the topic has been followed.
 struct Tail {
     after_seq: u64,
     limit: u64,
-    /// Messages that are still to be shown.
+    /// How many messages are still to be shown.
     left: u64,
-    /// The newest look failed, which was said.
+    /// The last look failed, which was reported.
     is_cut_off: bool,
 }
 
 impl Tail {
-    /// What is new; none if that cannot be told now, which passes.
+    /// The new messages; none if they cannot be read for the moment.
     async fn look(&mut self, client: &Client, args: &TailArgs) -> Result<Option<Peeked>, Failure> {
         let body = json!({"topic": args.topic, "state": "all", "after_seq": self.after_seq,
             "limit": self.limit.min(self.left)});

@@ -104,7 +104,7 @@ fn no_secret_is_in_a_message_about_the_file() {
     let message = refusal(&format!("--config {path}"), &[]);
     assert_eq!(
         message,
-        format!("admin_token in {path}: is not text in quotes")
+        format!("admin_token in {path}: must be text in quotes")
     );
 }
 

@@ -159,6 +159,18 @@ impl ReceiptResult {
         "stale_receipt",
         "not_now",
     ];
+
+    /// The result as it stands in a reply.
+    pub fn name(self) -> &'static str {
+        match self {
+            ReceiptResult::Acked => "acked",
+            ReceiptResult::AlreadyAcked => "already_acked",
+            ReceiptResult::Returned => "returned",
+            ReceiptResult::Extended => "extended",
+            ReceiptResult::StaleReceipt => "stale_receipt",
+            ReceiptResult::NotNow => "not_now",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -64,23 +64,25 @@ if push_count > 0 then
         end
         local id = message_at(entry)
         if id then
-          victims[#victims + 1] = id
+          victims[#victims + 1] = {id = id, entry = entry, list = KEYS[14 + priority]}
         else
           passed = passed + 1
         end
       end
     end
     add_ghosts(passed_before - passed)
-    for _, victim in ipairs(victims) do
-      bury(victim, info_of(victim), 'overflow')
-    end
-    burials_left = burials_left - #victims
-    length = length - #victims
-    -- Too many entries stood for no message: they are gone now, and the next call gets on.
+    -- Too many entries stood for no message. These are gone now, so that the next push gets on.
     if #victims < places then
+      for n = #victims, 1, -1 do
+        call('LPUSH', victims[n].list, victims[n].entry)
+      end
       return false
     end
-    length = length + more
+    for _, victim in ipairs(victims) do
+      bury(victim.id, info_of(victim.id), 'overflow')
+    end
+    burials_left = burials_left - #victims
+    length = length - #victims + more
     return true
   end
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
 use super::acts::nonsense;
@@ -27,6 +28,10 @@ const PARTS: usize = 8;
 pub const ABOUT_TOPICS: &str = "queue.about";
 /// How long that may take: memory alone is looked at.
 const ABOUT_MAX: Duration = Duration::from_millis(700);
+
+/// Topics of a list that Redis is asked about at a time: of 200, which the dashboard shows, in a few round
+/// trips, and pushes do not wait behind all of them.
+const LOOKS_MAX: usize = 32;
 
 /// What only its owner knows of a topic.
 #[derive(Serialize, Deserialize)]
@@ -194,12 +199,14 @@ impl Shared {
         let names = names.map_err(|error| refusal_of(&error))?;
         let after = cursor.unwrap_or_default();
         let mut left = names.into_iter().filter(|name| *name > after);
-        let mut topics = Vec::new();
-        for name in left.by_ref().take(limit as usize) {
-            topics.push(self.stats(&name.into()).await?);
-        }
+        let page = left.by_ref().take(limit as usize);
+        let looks: Vec<_> = page
+            .map(|name| async move { self.stats(&name.into()).await })
+            .collect();
+        let looks = stream::iter(looks).buffered(LOOKS_MAX);
+        let mut topics: Vec<Stats> = looks.try_collect().await?;
         self.ask_owners(&mut topics).await;
-        let cursor = topics.last().map(|last: &Stats| last.topic.clone());
+        let cursor = topics.last().map(|last| last.topic.clone());
         Ok(Body::Listed(Listed {
             cursor: cursor.filter(|_| left.next().is_some()),
             topics,

@@ -398,10 +398,12 @@ impl Link {
         let status = RedisStatus::inspected(inspection, self.address.asserted(), replicas);
         let before = self.sender.borrow().clone();
         if !before.connected {
-            tracing::info!(durability = ?status.durability, "connected to Redis");
+            let server = &self.address;
+            tracing::info!(%server, durability = ?status.durability, "connected to Redis");
         }
         if !status.warnings.is_empty() && status.warnings != before.warnings {
-            tracing::warn!(warnings = ?status.warnings, "Redis is not set up for full durability");
+            let (server, warnings) = (&self.address, &status.warnings);
+            tracing::warn!(%server, ?warnings, "Redis is not set up for full durability");
         }
         self.publish(status);
     }
@@ -420,7 +422,7 @@ impl Link {
         let status = RedisStatus::disconnected(format!("not connected to Redis: {error}"));
         // Said once, not at each try.
         if self.sender.borrow().warnings != status.warnings {
-            tracing::warn!(%error, "no connection to Redis; trying again");
+            tracing::warn!(server = %self.address, %error, "no connection to Redis; trying again");
         }
         self.publish(status);
     }

@@ -103,3 +103,61 @@ fn a_crash_while_the_identity_is_written_leaves_the_old_one_or_none() {
     fs::write(dir.path().join(IDENTITY_INCOMING), "{ \"form").unwrap();
     assert_eq!(open(dir.path(), 1).unwrap().cluster(), Some(ClusterId(3)));
 }
+
+fn begin_restore(path: &Path) -> Result<DataDirectory, DirectoryError> {
+    DataDirectory::begin_restore(path, NodeId(1), DISK)
+}
+
+#[test]
+fn a_restore_takes_an_empty_directory_behind_a_link_and_on_a_disk_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = dir.path().join("disk");
+    fs::create_dir_all(disk.join("lost+found")).unwrap();
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(&disk, &link).unwrap();
+    let directory = begin_restore(&link).unwrap();
+    for second in [begin_restore(&link), open(&link, 1)] {
+        let second = second.unwrap_err();
+        assert!(matches!(second, DirectoryError::InUse { .. }), "{second}");
+    }
+    directory.end_restore().unwrap();
+    let node = open(&disk, 1).unwrap();
+    assert_eq!(node.disk(), DISK);
+}
+
+#[test]
+fn a_half_restored_directory_is_refused_until_it_was_emptied() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(begin_restore(dir.path()).unwrap());
+    for refusal in [open(dir.path(), 1), begin_restore(dir.path())] {
+        let refusal = refusal.unwrap_err();
+        assert!(
+            matches!(refusal, DirectoryError::HalfRestored { .. }),
+            "{refusal}"
+        );
+    }
+    for file in fs::read_dir(dir.path()).unwrap() {
+        fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    begin_restore(dir.path()).unwrap().end_restore().unwrap();
+}
+
+#[test]
+fn a_restore_writes_nothing_into_a_used_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("mine");
+    fs::write(&file, "x").unwrap();
+    let refusal = begin_restore(dir.path()).unwrap_err();
+    assert!(
+        matches!(refusal, DirectoryError::NotEmpty { .. }),
+        "{refusal}"
+    );
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    fs::remove_file(&file).unwrap();
+    drop(open(dir.path(), 1).unwrap());
+    let refusal = begin_restore(dir.path()).unwrap_err();
+    assert!(
+        matches!(refusal, DirectoryError::NotEmpty { .. }),
+        "{refusal}"
+    );
+}

@@ -1,6 +1,7 @@
 //! The driver: gets commands into the log, steps lease time, and looks after deadlines.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::Instant as _;
@@ -57,6 +58,9 @@ impl Inner {
             // A refused batch waits for the next tick, however much else there is to do.
             while let Some(work) = self.next_work() {
                 self.perform(work).await;
+            }
+            if self.still_due.swap(false, Ordering::Relaxed) {
+                self.log_time().await;
             }
         }
     }
@@ -143,17 +147,16 @@ impl Inner {
     }
 
     async fn on_tick(self: &Arc<Self>) {
-        let now = time::now();
-        let (again, time_entry) = {
-            let mut desk = self.desk();
-            (
-                desk.proposals.forward_again(now),
-                self.time_entry(&mut desk, now),
-            )
-        };
+        let again = self.desk().proposals.forward_again(time::now());
         if let Some(work) = again {
             self.perform(work).await;
         }
+        self.log_time().await;
+    }
+
+    /// Puts time into the log if that is due.
+    async fn log_time(self: &Arc<Self>) {
+        let time_entry = self.time_entry(&mut self.desk(), time::now());
         if let Some((term, batch)) = time_entry {
             self.propose(term, batch).await;
         }

@@ -172,7 +172,10 @@ impl Observer for Inner {
         if term > self.applied_term.fetch_max(term, Ordering::Relaxed) {
             self.refresh_role();
         }
-        if more {
+        let is_over = |at_ms| at_ms <= batch.now_ms;
+        let still_due = leads && self.state.lock().locks.next_deadline().is_some_and(is_over);
+        self.still_due.store(still_due, Ordering::Relaxed);
+        if more || still_due {
             self.wake.notify_one();
         }
     }
@@ -192,7 +195,7 @@ impl Observer for Inner {
     fn installed(&self, term: u64) {
         let mut due = Vec::new();
         self.view_changes.send_modify(|count| *count += 1);
-        self.desk().proposals.installed(&mut due);
+        self.desk().proposals.give_up_sent(&mut due);
         self.applied_term.fetch_max(term, Ordering::Relaxed);
         if self.running.get().is_some() {
             self.deliver(due);

@@ -224,7 +224,7 @@ fn begin(
         Some((segment, _)) => {
             // A killed process leaves frames that were written but not fsynced, and from here on
             // every frame that was found counts as kept.
-            segment.file.sync_all()?;
+            segment.write_again(found.offset)?;
             if found.torn {
                 let file = segment.path.display();
                 tracing::info!(%file, offset = found.offset, "removed an incomplete write from the end of the log");

@@ -266,6 +266,15 @@ impl Segment {
         }
     }
 
+    /// Has what is before `offset` on disk. After an fsync that failed, Linux takes pages that it never wrote for
+    /// clean, and another fsync writes none of them: so they are written over with themselves.
+    pub fn write_again(&self, offset: u64) -> io::Result<()> {
+        let mut content = vec![0; offset as usize];
+        self.file.read_exact_at(&mut content, 0)?;
+        self.file.write_all_at(&content, 0)?;
+        self.file.sync_all()
+    }
+
     /// Writes zeroes from `offset` to the end, and fsyncs.
     pub fn wipe(&self, offset: u64) -> io::Result<()> {
         let zeroes = vec![0; (self.size - offset) as usize];

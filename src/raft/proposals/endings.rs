@@ -9,8 +9,9 @@ use crate::protocol::ReplyTo;
 use crate::time::Instant;
 
 impl Proposals {
-    /// The state was replaced by a snapshot: what was under way may be in it or not.
-    pub fn installed(&mut self, due: &mut Vec<Due>) {
+    /// Gives up what was sent, of which nobody here learns what came of it: the state was replaced by a snapshot,
+    /// which may have it or not, or the node stops.
+    pub fn give_up_sent(&mut self, due: &mut Vec<Due>) {
         for batch in mem::take(&mut self.in_flight) {
             for ((ticket, _), proposed) in batch.tickets.into_iter().zip(batch.commands.iter()) {
                 if proposed.origin.is_none() {
@@ -93,7 +94,7 @@ impl Proposals {
         }
     }
 
-    /// Takes back what was never sent: the node stops.
+    /// Takes back what was never sent, and gives up what was: the node stops.
     pub fn shut_down(&mut self, due: &mut Vec<Due>) {
         for queued in mem::take(&mut self.queue) {
             if queued.origin.is_none() {
@@ -104,5 +105,6 @@ impl Proposals {
                 ));
             }
         }
+        self.give_up_sent(due);
     }
 }

@@ -429,7 +429,7 @@ fn a_snapshot_leaves_open_what_was_under_way() {
     node.set_role(Role::Leaderless);
     submit(&mut node, 3, now);
     let mut due = Vec::new();
-    node.installed(&mut due);
+    node.give_up_sent(&mut due);
     let open = Err(Refusal::Indeterminate);
     assert_eq!(
         told(&due),
@@ -467,18 +467,27 @@ fn a_wait_is_watched_by_the_node_that_its_client_asked() {
 }
 
 #[test]
-fn a_stop_refuses_what_was_never_sent() {
+fn a_stop_refuses_what_was_never_sent_and_gives_up_what_was() {
     let now = now();
+    let (unsent, sent) = (
+        ("inbox.2".to_owned(), Err(Refusal::ShuttingDown)),
+        ("inbox.1".to_owned(), Err(Refusal::Indeterminate)),
+    );
     let mut node = proposals(ME, follower(1));
     submit(&mut node, 1, now);
     forward(&mut node, now).unwrap();
     submit(&mut node, 2, now);
     let mut due = Vec::new();
     node.shut_down(&mut due);
-    assert_eq!(
-        told(&due),
-        vec![("inbox.2".to_owned(), Err(Refusal::ShuttingDown))]
-    );
+    assert_eq!(told(&due), vec![unsent.clone(), sent.clone()]);
+
+    let mut node = proposals(ME, leader(1));
+    submit(&mut node, 1, now);
+    propose(&mut node, now).unwrap();
+    submit(&mut node, 2, now);
+    let mut due = Vec::new();
+    node.shut_down(&mut due);
+    assert_eq!(told(&due), vec![unsent, sent]);
 }
 
 #[test]
