@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use async_nats::Subject;
 use bytes::Bytes;
 use mufakat::client::Client;
+use mufakat::protocol::lock::{Acquire, Release};
 
 use crate::batching::Batches;
 use crate::chaos::Chaos;
@@ -19,6 +20,7 @@ use crate::cli::{
     RedisFlags, ReferenceFlags, ResponderFlags, Target,
 };
 use crate::crew::Role;
+use crate::interrupt::unless_interrupted;
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::report::environment::Environment;
@@ -41,11 +43,15 @@ mod settings;
 
 use settings::settings;
 
+/// The time in which a cluster that was broken grants a lock again.
+const RECOVERY_MS_MAX: u64 = 30_000;
+
 /// Runs the command and returns its figures, and the recordings that they come from. A coordinator and its workers run
 /// the same command under the same name.
 ///
 /// # Errors
-/// The broker cannot be reached, or the run could not be done. Requests that fail are in the report.
+/// Nothing was recorded: the broker cannot be reached, or the first run could not be done. What fails later, and
+/// requests that fail, are in the report.
 pub async fn execute(cli: &Cli, role: Role, name: RunName) -> Result<(Report, Vec<Recording>)> {
     let mut setup = cli.setup();
     let workers = match &role {
@@ -84,21 +90,14 @@ pub async fn execute(cli: &Cli, role: Role, name: RunName) -> Result<(Report, Ve
         progress: Progress::new(),
         report: Report::begin(environment, settings(cli, workers)),
         recordings: Vec::new(),
+        checks: Checks::new(false),
     };
-    match &cli.command {
-        Command::Reference(flags) => call.reference(flags).await?,
-        Command::Locks(flags) => call.locks(flags).await?,
-        Command::Queue(flags) => call.queue(flags).await?,
-        Command::Cache(flags) => call.cache(flags).await?,
-        Command::Status(_) => call.status().await?,
-        Command::Mix(flags) => call.mix(flags).await?,
-        Command::Echo(_) => {
-            call.echo().await?;
-        }
-        Command::Redis(flags) => call.redis(flags).await?,
-        Command::Bench(_) | Command::Coordinate(_) | Command::Worker(_) | Command::Compare(_) => {
-            unreachable!("these consist of other commands, or make no run")
-        }
+    let done = call.execute().await;
+    call.found();
+    match done {
+        Err(error) if call.recordings.is_empty() => return Err(error),
+        Err(error) => call.report.fail(&error),
+        Ok(()) => {}
     }
     Ok((call.report, call.recordings))
 }
@@ -113,9 +112,32 @@ struct Call<'a> {
     progress: Progress,
     report: Report,
     recordings: Vec<Recording>,
+    checks: Checks,
 }
 
 impl Call<'_> {
+    async fn execute(&mut self) -> Result<()> {
+        match &self.cli.command {
+            Command::Reference(flags) => self.reference(flags).await?,
+            Command::Locks(flags) => self.locks(flags).await?,
+            Command::Queue(flags) => self.queue(flags).await?,
+            Command::Cache(flags) => self.cache(flags).await?,
+            Command::Status(_) => self.status().await?,
+            Command::Mix(flags) => self.mix(flags).await?,
+            Command::Echo(_) => {
+                self.echo().await?;
+            }
+            Command::Redis(flags) => self.redis(flags).await?,
+            Command::Bench(_)
+            | Command::Coordinate(_)
+            | Command::Worker(_)
+            | Command::Compare(_) => {
+                unreachable!("these consist of other commands, or make no run")
+            }
+        }
+        self.recovers().await
+    }
+
     async fn reference(&mut self, flags: &ReferenceFlags) -> Result<()> {
         let workload = Reference {
             run: self.name.clone(),
@@ -133,10 +155,9 @@ impl Call<'_> {
             return Ok(());
         }
         let before = Batches::read(&self.client).await;
-        let checks = Checks::new(flags.check.check);
-        let workload = self.locks_of(&flags.shape, &checks);
+        self.checks = Checks::new(flags.check.check);
+        let workload = self.locks_of(&flags.shape);
         self.run(workload).await?;
-        self.found(&checks);
         let after = Batches::read(&self.client).await;
         let commands_per_entry = match (before, after) {
             (Ok(before), Ok(after)) => after.commands_per_entry_since(&before),
@@ -153,13 +174,12 @@ impl Call<'_> {
         if self.echo().await? {
             return Ok(());
         }
-        let checks = Checks::new(flags.check.check);
-        let topics = self.topics_of(&flags.shape, &checks);
+        self.checks = Checks::new(flags.check.check);
+        let topics = self.topics_of(&flags.shape);
         if !self.run(Pushes(topics.clone())).await? {
             self.run(Cycles(topics.clone())).await?;
         }
         self.empty(&topics).await?;
-        self.found(&checks);
         let (pushes, cycles) = (
             self.result_of("queue pushes"),
             self.result_of("queue cycles"),
@@ -176,10 +196,9 @@ impl Call<'_> {
         if self.echo().await? {
             return Ok(());
         }
-        let checks = Checks::new(flags.check.check);
-        let workload = self.cache_of(&flags.shape, &checks);
+        self.checks = Checks::new(flags.check.check);
+        let workload = self.cache_of(&flags.shape);
         self.run(workload).await?;
-        self.found(&checks);
         let (cache, echo) = (self.result_of("cache"), self.limit());
         self.report.cache = cache.map(|cache| CacheSummary::new(cache, echo));
         Ok(())
@@ -201,20 +220,19 @@ impl Call<'_> {
         if self.echo().await? {
             return Ok(());
         }
-        let checks = Checks::new(flags.check.check);
-        let topics = self.topics_of(&flags.queue, &checks);
+        self.checks = Checks::new(flags.check.check);
+        let topics = self.topics_of(&flags.queue);
         let workload = Mix {
             weights: flags.weights,
-            locks: self.locks_of(&flags.locks, &checks),
+            locks: self.locks_of(&flags.locks),
             queue: Cycles(topics.clone()),
-            cache: self.cache_of(&flags.cache, &checks),
+            cache: self.cache_of(&flags.cache),
             status: Status {
                 timeout: self.cli.target.timeout,
             },
         };
         self.run(workload).await?;
         self.empty(&topics).await?;
-        self.found(&checks);
         self.report.requests = self.requests_summary("mix");
         Ok(())
     }
@@ -233,7 +251,7 @@ impl Call<'_> {
             .context("the list cannot be removed")
     }
 
-    fn locks_of(&self, shape: &LocksShape, checks: &Checks) -> Locks {
+    fn locks_of(&self, shape: &LocksShape) -> Locks {
         Locks {
             run: self.name.clone(),
             shared_locks: shape.locks,
@@ -242,22 +260,22 @@ impl Call<'_> {
             hold: shape.hold,
             wait: shape.wait(),
             timeout: self.cli.target.timeout,
-            check: checks.locks.clone(),
+            check: self.checks.locks.clone(),
         }
     }
 
-    fn topics_of(&self, shape: &QueueShape, checks: &Checks) -> Topics {
+    fn topics_of(&self, shape: &QueueShape) -> Topics {
         Topics {
             run: self.name.clone(),
             count: shape.topics,
             batch: shape.batch,
             message_bytes: shape.message_bytes.clone(),
             timeout: self.cli.target.timeout,
-            check: checks.queue.clone(),
+            check: self.checks.queue.clone(),
         }
     }
 
-    fn cache_of(&self, shape: &CacheShape, checks: &Checks) -> Cache {
+    fn cache_of(&self, shape: &CacheShape) -> Cache {
         Cache {
             run: self.name.clone(),
             keys: Keys::new(shape.keys, shape.zipf),
@@ -265,15 +283,31 @@ impl Call<'_> {
             reads: shape.reads,
             value_bytes: shape.value_bytes.clone(),
             timeout: self.cli.target.timeout,
-            check: checks.cache.clone(),
-            counter_check: checks.counters.clone(),
+            check: self.checks.cache.clone(),
+            counter_check: self.checks.counters.clone(),
         }
     }
 
     /// Takes what is left in topics that are checked.
     async fn empty(&self, topics: &Topics) -> Result<()> {
-        let emptied = topics.empty(&self.client).await;
+        let emptied = unless_interrupted(topics.empty(&self.client)).await;
         emptied.context("cannot tell what is left in the topics")
+    }
+
+    /// After the chaos, which mended all that it broke, the cluster grants a lock again.
+    async fn recovers(&self) -> Result<()> {
+        if self.setup.chaos.is_none() {
+            return Ok(());
+        }
+        let mut acquire = Acquire::new(self.name.with("after-chaos"));
+        acquire.timeout_ms = Some(RECOVERY_MS_MAX);
+        let granted = async {
+            let acquired = self.client.acquire(&acquire).await?;
+            self.client.release(&Release::of(&acquired)).await?;
+            Ok(())
+        };
+        let granted = unless_interrupted(granted).await;
+        granted.context("the cluster does not recover from the chaos")
     }
 
     /// Unless it is left out. Returns whether the run was stopped early.
@@ -310,20 +344,21 @@ impl Call<'_> {
 
     async fn run_shared(&mut self, workload: Arc<impl Workload>) -> Result<bool> {
         let (setup, progress) = (&self.setup, &mut self.progress);
-        let recording = match &mut self.role {
+        let mut recording = match &mut self.role {
             Role::Alone => run(workload, setup, progress, None).await?,
             Role::Worker(link) => run(workload, setup, progress, Some(link)).await?,
             Role::Coordinator(coordinator) => coordinator.run(&*workload, setup, progress).await?,
         };
+        let failure = recording.failure.take();
         self.report.runs.push(Run::new(&recording));
         let stopped = recording.stopped;
         self.recordings.push(recording);
-        Ok(stopped)
+        failure.map_or(Ok(stopped), Err)
     }
 
     /// Reports what the checkers found, if there were any.
-    fn found(&mut self, checks: &Checks) {
-        for history in checks.histories() {
+    fn found(&mut self) {
+        for history in self.checks.histories() {
             let check = self.report.check.get_or_insert_default();
             check.violations += history.violation_count();
             check.history.push_str(&history.text());

@@ -7,6 +7,7 @@
 
 use std::env;
 use std::fmt::Display;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -19,8 +20,10 @@ mod chaos;
 mod check;
 mod cli;
 mod commands;
+mod console;
 mod cpu;
 mod crew;
+mod interrupt;
 mod pacer;
 mod progress;
 mod recorder;
@@ -35,6 +38,7 @@ use crew::{Coordinator, Order, Role};
 use mufakat::broker::options::NatsOptions;
 use mufakat::config;
 use report::{Report, compare, files, html};
+use run::Recording;
 use workload::resource::RunName;
 
 /// Requests failed, or the run could not be done. The command line's own errors are 2.
@@ -69,7 +73,7 @@ fn main() -> ExitCode {
     match executed {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("loadgen: {error:#}");
+            complain(&error);
             ExitCode::from(ERROR)
         }
     }
@@ -92,8 +96,13 @@ fn conflict(reason: impl Display) -> ! {
 fn show_changes(flags: &cli::CompareFlags) -> Result<u8> {
     let before = Report::read_json(&flags.before)?;
     let after = Report::read_json(&flags.after)?;
-    print!("{}", compare::text(&before, &after));
+    console::print(compare::text(&before, &after));
     Ok(0)
+}
+
+/// Says what went wrong.
+fn complain(error: &anyhow::Error) {
+    console::note(format_args!("loadgen: {error:#}"));
 }
 
 fn benchmark(flags: &cli::BenchFlags) -> Result<u8> {
@@ -120,45 +129,47 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(builder.enable_all().build()?)
 }
 
-/// Runs the command, alone or by workers, prints its figures and judges them; returns the exit code.
+/// Runs the command, alone or by workers, writes and prints its figures and judges them; returns the exit code.
 fn execute(cli: &cli::Cli, workers: Option<&cli::CoordinateFlags>) -> Result<u8> {
     let output = &cli.output;
     // A baseline that cannot be read is told before the run, not after it.
     let baseline = output.baseline.as_deref().map(Report::read_json);
     let baseline = baseline.transpose()?;
+    // Nor are files that cannot be written.
+    let results = [&output.json, &output.hdr_log, &output.csv, &output.report];
+    for path in results.into_iter().flatten() {
+        files::check_writable(path)?;
+    }
     let (report, recordings) = runtime()?.block_on(async {
         let name = RunName::new();
         let Some(flags) = workers else {
             return commands::execute(cli, Role::Alone, name).await;
         };
-        let coordinator = Coordinator::gather(&cli.nats, flags, &name).await?;
+        let coordinator = Coordinator::gather(cli, flags, &name).await?;
         let job = coordinator.job().clone();
         let done = commands::execute(cli, Role::Coordinator(coordinator), name).await;
         // Whatever came of it: nobody is to wait for more.
-        job.order(Order::Stop).await?;
-        done
+        let stopped = job.order(Order::Stop).await;
+        let (mut report, recordings) = done?;
+        if let Err(error) = stopped {
+            report.fail(&error);
+        }
+        Ok((report, recordings))
     })?;
-    print!("{}", report::table::text(&report));
-    if let Some(path) = &output.json {
-        report.write_json(path)?;
-    }
-    if let Some(path) = &output.hdr_log {
-        files::write_hdr_log(path, &recordings)?;
-    }
-    if let Some(path) = &output.hgrm {
-        files::write_hgrm(path, &recordings)?;
-    }
-    if let Some(path) = &output.csv {
-        files::write_csv(path, &recordings)?;
-    }
-    if let Some(path) = &output.report {
-        html::write(path, &report, &recordings)?;
-    }
+    // Before anything is printed: nobody may be there to read it.
+    let written = write_files(output, &report, &recordings);
+    console::print(report::table::text(&report));
     let thresholds_hold = judge(output, &report);
     let is_no_worse = baseline.is_none_or(|baseline| !has_regression(&baseline, &report, output));
     let errors = report.error_count();
     if errors > 0 {
-        eprintln!("loadgen: {errors} requests failed");
+        console::note(format_args!("loadgen: {errors} requests failed"));
+    }
+    for error in &written {
+        complain(error);
+    }
+    if let Some(failure) = &report.failure {
+        console::note(format_args!("loadgen: {failure}"));
     }
     // Who breaks a cluster expects errors; only broken promises are news.
     let may_have_errors =
@@ -173,11 +184,37 @@ fn execute(cli: &cli::Cli, workers: Option<&cli::CoordinateFlags>) -> Result<u8>
         THRESHOLD
     } else if !is_no_worse {
         REGRESSION
-    } else if errors > 0 && !may_have_errors {
+    } else if (errors > 0 && !may_have_errors) || report.failure.is_some() || !written.is_empty() {
         ERROR
     } else {
         0
     })
+}
+
+/// Writes all files that were asked for; why some could not be.
+fn write_files(
+    output: &cli::OutputFlags,
+    report: &Report,
+    recordings: &[Recording],
+) -> Vec<anyhow::Error> {
+    let to =
+        |path: &Option<PathBuf>, write: &dyn Fn(&Path) -> Result<()>| path.as_deref().map(write);
+    let written = [
+        to(&output.json, &|path| report.write_json(path)),
+        to(&output.hdr_log, &|path| {
+            files::write_hdr_log(path, recordings)
+        }),
+        to(&output.hgrm, &|path| files::write_hgrm(path, recordings)),
+        to(&output.csv, &|path| files::write_csv(path, recordings)),
+        to(&output.report, &|path| {
+            html::write(path, report, recordings)
+        }),
+    ];
+    written
+        .into_iter()
+        .flatten()
+        .filter_map(Result::err)
+        .collect()
 }
 
 /// Prints how each threshold was met; whether all hold.
@@ -187,14 +224,14 @@ fn judge(output: &cli::OutputFlags, report: &Report) -> bool {
         .flat_map(|threshold| threshold.judge(&report.runs))
         .collect();
     for judgement in &judged {
-        println!("{judgement}");
+        console::print(format_args!("{judgement}\n"));
     }
     judged.iter().all(|judgement| judgement.holds)
 }
 
 /// Prints the run beside its baseline; whether it is worse.
 fn has_regression(baseline: &Report, report: &Report, output: &cli::OutputFlags) -> bool {
-    print!("{}", compare::text(baseline, report));
+    console::print(compare::text(baseline, report));
     let changes = compare::changes(baseline, report);
     let worse = changes
         .iter()
@@ -202,13 +239,13 @@ fn has_regression(baseline: &Report, report: &Report, output: &cli::OutputFlags)
     let mut has_any = false;
     for change in worse {
         has_any = true;
-        println!(
-            "Regression: {} {} {} {:+.1} %",
+        console::print(format_args!(
+            "Regression: {} {} {} {:+.1} %\n",
             change.workload, change.operation, change.metric, change.percent
-        );
+        ));
     }
     if changes.is_empty() {
-        println!("Regression: the baseline has nothing of this run");
+        console::print("Regression: the baseline has nothing of this run\n");
     }
     has_any || changes.is_empty()
 }

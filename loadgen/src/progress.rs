@@ -6,6 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
+use crate::console;
 use crate::pacer::Plan;
 use crate::recorder::{Interval, Series};
 
@@ -79,12 +80,8 @@ impl Progress {
             self.bar.set_position(elapsed.as_millis() as u64);
             self.bar.set_message(line);
         } else {
-            eprintln!(
-                "{} {:>3}/{}s  {line}",
-                self.name,
-                elapsed.as_secs(),
-                self.length.as_secs()
-            );
+            let (name, elapsed, length) = (self.name, elapsed.as_secs(), self.length.as_secs());
+            console::note(format_args!("{name} {elapsed:>3}/{length}s  {line}"));
         }
         for series in &mut self.series {
             *series = Series::new();

@@ -1,13 +1,24 @@
 //! `--check` against a stand-in for a cluster that breaks its promises, one way at a time: each is found, printed and
 //! told by the exit code; the stand-in that keeps them passes.
 
-use futures_util::StreamExt;
-use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
+use std::process::Stdio;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 mod broker;
 
 use broker::Broker;
+
+/// Longer than anything here takes on a busy machine.
+const LONG: Duration = Duration::from_secs(60);
 
 /// How the stand-in breaks its promises.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,6 +31,12 @@ enum Fault {
     ReversesMessages,
     ServesOldValues,
     LosesIncrements,
+    /// Gives out nothing more when the load is over.
+    RefusesToBeEmptied,
+    /// That as well.
+    InventsMessagesAndRefuses,
+    /// Loses what was handed out when it refuses its acknowledgement.
+    LosesUnacknowledged,
 }
 
 /// One node that knows locks, queues and a cache.
@@ -78,6 +95,12 @@ impl StandIn {
                     json!({"results": results, "durability": results[0]["durability"]})
                 }
             },
+            "queue.pop" if text("consumer") == "emptying" && self.refuses_to_be_emptied() => {
+                return refusal("store_unavailable", 503);
+            }
+            "queue.ack" if self.fault == Fault::LosesUnacknowledged => {
+                return refusal("bad_request", 400);
+            }
             "queue.pop" => {
                 let max = request["max"].as_u64().unwrap_or(1);
                 let messages = (0..max).map_while(|_| self.pop(text("topic")));
@@ -88,6 +111,7 @@ impl StandIn {
                 let one = |receipt| json!({"receipt": receipt, "result": "acked"});
                 json!({"results": receipts.into_iter().map(one).collect::<Vec<_>>()})
             }
+            "queue.peek" => json!({"messages": []}),
             "cache.get" => self.get(&text("key")),
             "cache.set" => {
                 self.cache
@@ -108,6 +132,13 @@ impl StandIn {
         let (into, from) = (reply.as_object_mut(), fields.as_object());
         into.unwrap().extend(from.unwrap().clone());
         reply
+    }
+
+    fn refuses_to_be_emptied(&self) -> bool {
+        matches!(
+            self.fault,
+            Fault::RefusesToBeEmptied | Fault::InventsMessagesAndRefuses
+        )
     }
 
     fn acquire(&mut self, resource: String) -> Option<u64> {
@@ -136,7 +167,9 @@ impl StandIn {
         let queue = self.queues.entry(topic).or_default();
         let next = match self.fault {
             Fault::ReversesMessages => queue.pop_back(),
-            Fault::InventsMessages if self.requests.is_multiple_of(7) => {
+            Fault::InventsMessages | Fault::InventsMessagesAndRefuses
+                if self.requests.is_multiple_of(7) =>
+            {
                 self.seq += 1;
                 Some((self.seq, "999999999".to_owned()))
             }
@@ -178,39 +211,78 @@ fn status() -> Value {
         "cache": {"entries": 0, "bytes": 0}, "queue": {"topics": 0}, "nats": {"connected": true}})
 }
 
-/// Runs the load generator against a stand-in with this fault; its exit code and what it printed.
-async fn load(fault: Fault, command: &str) -> (Option<i32>, String) {
-    let (broker, client) = Broker::start().await;
-    let mut requests = client.subscribe("mufakat.>").await.expect("subscribed");
-    client
-        .flush()
-        .await
-        .expect("the broker has the subscription");
-    let answers = tokio::spawn(async move {
-        let mut cluster = StandIn::new(fault);
-        while let Some(request) = requests.next().await {
-            let subject = request.subject.trim_start_matches("mufakat.");
-            let operation = subject.trim_start_matches("node.1.");
-            let body = serde_json::from_slice(&request.payload).unwrap_or_default();
-            let answer = cluster.answer(operation, &body).to_string();
-            if let Some(reply) = request.reply {
-                let _ = client.publish(reply, answer.into()).await;
+/// A stand-in with its broker, which both end with this.
+struct Cluster {
+    broker: Broker,
+    answers: JoinHandle<()>,
+    /// Whether its topics are being emptied.
+    emptying: watch::Receiver<bool>,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.answers.abort();
+    }
+}
+
+impl Cluster {
+    async fn start(fault: Fault) -> Self {
+        let (broker, client) = Broker::start().await;
+        let mut requests = client.subscribe("mufakat.>").await.expect("subscribed");
+        client
+            .flush()
+            .await
+            .expect("the broker has the subscription");
+        let (tell_emptying, emptying) = watch::channel(false);
+        let answers = tokio::spawn(async move {
+            let mut cluster = StandIn::new(fault);
+            while let Some(request) = requests.next().await {
+                let subject = request.subject.trim_start_matches("mufakat.");
+                let operation = subject.trim_start_matches("node.1.");
+                let body: Value = serde_json::from_slice(&request.payload).unwrap_or_default();
+                if body["consumer"] == "emptying" {
+                    tell_emptying.send_replace(true);
+                }
+                let answer = cluster.answer(operation, &body).to_string();
+                if let Some(reply) = request.reply {
+                    let _ = client.publish(reply, answer.into()).await;
+                }
             }
+        });
+        Self {
+            broker,
+            answers,
+            emptying,
         }
-    });
-    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_loadgen"))
-        .args(command.split_whitespace())
-        .args(["--skip-echo", "--check", "--warm-up", "0s"])
-        .args(["--clients", "4", "--requests", "400", "--duration", "10s"])
-        .args(["--nats", &broker.url])
-        .kill_on_drop(true)
-        .output()
-        .await
-        .expect("loadgen runs");
-    answers.abort();
+    }
+
+    fn load(&self, command: &str) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_loadgen"))
+            .args(command.split_whitespace())
+            .args(["--skip-echo", "--check", "--warm-up", "0s"])
+            .args(["--clients", "4", "--requests", "400", "--duration", "10s"])
+            .args(["--nats", &self.broker.url])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("loadgen runs")
+    }
+}
+
+/// Its exit code and what it printed.
+async fn ended(child: Child) -> (Option<i32>, String) {
+    let output = tokio::time::timeout(LONG, child.wait_with_output()).await;
+    let output = output.expect("it ends").expect("its output");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
     (output.status.code(), format!("{text}\n{errors}"))
+}
+
+/// Runs the load generator against a stand-in with this fault.
+async fn load(fault: Fault, command: &str) -> (Option<i32>, String) {
+    let cluster = Cluster::start(fault).await;
+    ended(cluster.load(command)).await
 }
 
 const LOCKS: &str = "locks --locks 2 --hold 2ms --wait 0s";
@@ -256,6 +328,44 @@ async fn a_broken_queue_is_found() {
     )
     .await;
     is_found(Fault::ReversesMessages, QUEUE, "for the first time").await;
+    is_found(Fault::LosesUnacknowledged, QUEUE, "is lost").await;
+}
+
+#[tokio::test]
+async fn what_was_measured_and_found_is_told_when_topics_cannot_be_emptied() {
+    let directory = TempDir::new().expect("a directory");
+    for (fault, expected) in [
+        (Fault::RefusesToBeEmptied, 1),
+        (Fault::InventsMessagesAndRefuses, 70),
+    ] {
+        let json = directory.path().join(format!("{expected}.json"));
+        let command = format!("{QUEUE} --timeout 500ms --json {}", json.display());
+        let (code, text) = load(fault, &command).await;
+        assert_eq!(code, Some(expected), "{text}");
+        assert!(text.contains("queue cycles: "), "the table: {text}");
+        let failure = "cannot tell what is left in the topics";
+        assert!(text.contains(failure), "{text}");
+        let report = std::fs::read(&json).expect("a report");
+        let report: Value = serde_json::from_slice(&report).expect("JSON");
+        assert!(report["failure"].as_str().expect("text").contains(failure));
+        let violations = report["check"]["violations"].as_u64();
+        assert_eq!(violations > Some(0), expected == 70, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn topics_are_emptied_until_the_user_has_enough() {
+    let mut cluster = Cluster::start(Fault::LosesMessages).await;
+    let child = cluster.load("queue --topics 40");
+    let pid = Pid::from_raw(child.id().expect("it runs") as i32).expect("not zero");
+    let emptying = cluster.emptying.wait_for(|emptying| *emptying);
+    let emptying = tokio::time::timeout(LONG, emptying).await;
+    emptying.expect("in time").expect("it is told");
+    kill_process(pid, Signal::INT).expect("it runs");
+    let (code, text) = ended(child).await;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("queue cycles: "), "the table: {text}");
+    assert!(text.contains("interrupted"), "{text}");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use mufakat::dev::control::{self, Order};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -52,6 +53,10 @@ impl Dev {
         Self { child, base }
     }
 
+    fn nats(&self) -> String {
+        format!("nats://127.0.0.1:{}", PORTS[0] + self.base)
+    }
+
     /// Tells it to stop; its exit code.
     async fn stop(mut self) -> Option<i32> {
         let id = self.child.id().expect("it runs");
@@ -67,10 +72,7 @@ async fn load(dev: &Dev, data_dir: &Path, more: &[&str]) -> (Output, String) {
         .args(["mix", "lock=1,queue=1,cache=2", "--check", "--clients", "8"])
         .args(["--locks", "4", "--keys", "20", "--increments", "0.1"])
         .arg(format!("--chaos={}", data_dir.display()))
-        .args([
-            "--nats",
-            &format!("nats://127.0.0.1:{}", PORTS[0] + dev.base),
-        ])
+        .args(["--nats", &dev.nats()])
         .args(more)
         .kill_on_drop(true)
         .output()
@@ -127,4 +129,55 @@ async fn promises_hold_while_processes_are_killed_paused_and_restarted() {
     assert!(last.is_some_and(|at_s| at_s < run["elapsed_s"].as_f64().unwrap_or(0.0)));
     // What was started again is the cluster's own, and stops with it.
     assert_eq!(dev.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_cluster_that_does_not_recover_fails_the_run() {
+    let directory = TempDir::new().expect("a directory");
+    let data_dir = directory.path().join("data");
+    let dev = Dev::start(&data_dir).await;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_loadgen"))
+        .args(["locks", "--check", "--clients", "2", "--timeout", "1s"])
+        .args([
+            "--warm-up",
+            "0s",
+            "--duration",
+            "8s",
+            "--chaos-outage",
+            "100ms",
+        ])
+        .arg(format!("--chaos={}", data_dir.display()))
+        .args(["--nats", &dev.nats()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("loadgen runs");
+    // By then the chaos has mended what it broke.
+    let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let calm = async {
+        loop {
+            let line = lines.next_line().await.expect("text");
+            if line.expect("it goes on").contains("7/8s") {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(LONG, calm).await.expect("in time");
+    for node in 1..=3 {
+        let order = Order::Kill(format!("node-{node}"));
+        control::give(&data_dir, &order).await.expect("it runs");
+    }
+    let mut errors = String::new();
+    let said = async {
+        while let Ok(Some(line)) = lines.next_line().await {
+            errors.push_str(&line);
+        }
+    };
+    let (_, output) = tokio::join!(said, child.wait_with_output());
+    let output = output.expect("its output");
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("does not recover"), "{errors}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("lock.acquire"), "the table: {text}");
 }

@@ -6,13 +6,14 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
 use clap::Parser;
 use mufakat::broker::options::NatsOptions;
 
 use crate::cli::{BenchFlags, Cli};
 use crate::commands;
+use crate::console;
 use crate::crew::Role;
 use crate::report::Report;
 use crate::responder::{Form, Responder};
@@ -71,7 +72,7 @@ pub async fn run(flags: &BenchFlags) -> Result<bool> {
     let page = page::text(&results);
     std::fs::write(&flags.page, page)
         .with_context(|| format!("cannot write {}", flags.page.display()))?;
-    println!("Wrote {}", flags.page.display());
+    console::print(format_args!("Wrote {}\n", flags.page.display()));
     Ok(results
         .reports
         .iter()
@@ -86,7 +87,10 @@ async fn measure(cluster: &Cluster, flags: &BenchFlags) -> Result<Results> {
         let (report, _) = commands::execute(&cli, Role::Alone, RunName::new())
             .await
             .context(*command)?;
-        print!("{}", crate::report::table::text(&report));
+        console::print(crate::report::table::text(&report));
+        if let Some(failure) = &report.failure {
+            bail!("{command}: {failure}");
+        }
         reports.push((*command, report));
         if *command == "echo" {
             by_hand = by_hand.plus(echo_by_hand(cluster, flags).await?);

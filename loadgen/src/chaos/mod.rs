@@ -85,25 +85,25 @@ impl Chaos {
         })
     }
 
-    /// Breaks and mends from an instant on, for a time or until it is stopped; what it did. Everything is mended when
-    /// it ends.
-    ///
-    /// # Errors
-    /// An order could not be carried out.
+    /// Breaks and mends from an instant on, for a time or until it is stopped or an order cannot be carried out; what
+    /// it did, and whether it could go on to the end. Everything that it broke is mended then.
     pub async fn unleash(
         self,
         from: Instant,
         length: Duration,
         stop: Arc<AtomicBool>,
-    ) -> Result<Vec<Mark>> {
+    ) -> (Vec<Mark>, Result<()>) {
         let mut marks = Vec::new();
         for blow in schedule::draw(&self.processes, &self.shape, length, self.seed) {
             if !sleep_until(from + blow.at, &stop).await {
                 break;
             }
-            self.strike(&blow, from, &stop, &mut marks).await?;
+            let struck = self.strike(&blow, from, &stop, &mut marks).await;
+            if struck.is_err() {
+                return (marks, struck);
+            }
         }
-        Ok(marks)
+        (marks, Ok(()))
     }
 
     async fn strike(

@@ -2,6 +2,7 @@
 //!
 //! Each write of a key has a number in its value. A read that gives the value of one write is wrong if that write was
 //! acknowledged before another one was even sent, and the other one had surely taken effect when the read was sent.
+//! A read that gives the value of a write acknowledges it, too.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -30,7 +31,9 @@ struct Register {
 }
 
 struct Write {
+    bytes: usize,
     sent: Instant,
+    /// When somebody first knew that it had taken effect: its writer, or a reader.
     acknowledged: Option<Instant>,
     refused: bool,
 }
@@ -44,12 +47,13 @@ pub fn value(number: u64, bytes: usize) -> String {
 }
 
 impl CacheCheck {
-    /// A write is about to be sent; returns its number.
-    pub fn writes(&mut self, now: Instant, key: &str) -> u64 {
+    /// A write of a value with at least so many bytes is about to be sent; returns its number.
+    pub fn writes(&mut self, now: Instant, key: &str, bytes: usize) -> u64 {
         let register = self.keys.entry(key.to_owned()).or_default();
         register.numbers += 1;
         let number = register.numbers;
         let write = Write {
+            bytes,
             sent: now,
             acknowledged: None,
             refused: false,
@@ -67,7 +71,7 @@ impl CacheCheck {
             .note(now, key, format!("write {number} is acknowledged"));
         let register = self.keys.entry(key.to_owned()).or_default();
         if let Some(write) = register.writes.get_mut(&number) {
-            write.acknowledged = Some(now);
+            write.acknowledged.get_or_insert(now);
             register.settled = register.settled.max(Some(write.sent));
         }
     }
@@ -95,12 +99,12 @@ impl CacheCheck {
     pub fn read(&mut self, now: Instant, key: &str, reading: &Reading, value: Option<&[u8]>) {
         let register = self.keys.entry(key.to_owned()).or_default();
         let floor = register.reads.remove(&reading.0).flatten();
-        let Some(value) = value else {
+        let Some(got) = value else {
             self.history
                 .note(now, key, "a read finds nothing".to_owned());
             return;
         };
-        let number = std::str::from_utf8(value).ok();
+        let number = std::str::from_utf8(got).ok();
         let number = number.and_then(|text| text.trim_end().parse::<u64>().ok());
         let Some(number) = number.filter(|number| *number <= register.numbers) else {
             let what = "a read finds a value that nobody wrote".to_owned();
@@ -109,15 +113,19 @@ impl CacheCheck {
         };
         self.history
             .note(now, key, format!("a read finds write {number}"));
-        let wrong = match register.writes.get(&number) {
+        let wrong = match register.writes.get_mut(&number) {
             // Forgotten, because it was older than all reads on their way.
             None => Some("which later writes replaced long before"),
             Some(write) if write.refused => Some("which was refused"),
+            Some(write) if got != self::value(number, write.bytes).as_bytes() => {
+                Some("with another value")
+            }
             Some(write) => match (write.acknowledged, floor) {
                 (Some(acknowledged), Some(floor)) if acknowledged < floor => {
                     Some("which a later write had replaced before the read was sent")
                 }
                 _ => {
+                    write.acknowledged.get_or_insert(now);
                     register.settled = register.settled.max(Some(write.sent));
                     None
                 }

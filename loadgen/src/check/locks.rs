@@ -1,7 +1,11 @@
 //! Locks: at most one live grant of an exclusive lock, and tokens that rise over all locks.
 //!
 //! A client surely holds a lock from the instant at which the grant came to the instant at which it sends the release,
-//! or until its lease ends, counted from before the acquire was sent.
+//! or until its lease ends, counted from before the acquire was sent. No lease is cut short: a release within it finds
+//! the hold.
+//!
+//! An owner that holds a lock and asks for it again gets the same token. So after a request whose outcome is unknown
+//! the next grant of the same resource to the same owner may be an older one.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -14,6 +18,9 @@ use super::{History, surely};
 /// Tokens that are remembered to notice one that is granted twice; older ones are below what was granted since.
 const TOKENS_MAX: usize = 100_000;
 
+/// The code of a release that finds no live hold.
+const NOT_HOLDER: &str = "not_holder";
+
 #[derive(Default)]
 pub struct LockCheck {
     pub history: History,
@@ -21,8 +28,8 @@ pub struct LockCheck {
     newest: u64,
     tokens: BTreeSet<u64>,
     holds: HashMap<String, Vec<Hold>>,
-    /// Owners who do not know what came of their last request.
-    unsure: HashMap<String, Unsure>,
+    /// By owner and resource.
+    unsure: HashMap<(String, String), Unsure>,
 }
 
 struct Hold {
@@ -32,13 +39,13 @@ struct Hold {
     until: Instant,
 }
 
-/// What an earlier request without a known outcome allows the next grant to be.
+/// What an owner does not know of its hold of a resource.
 #[derive(Default)]
 struct Unsure {
-    /// An acquire was sent when this was the newest token.
+    /// The newest token when the first acquire was sent that may have been granted.
     floor: Option<u64>,
-    /// This token may not have been released.
-    token: Option<u64>,
+    /// Tokens whose release may have taken effect, or may yet.
+    releases: BTreeSet<u64>,
 }
 
 /// An acquire on its way.
@@ -65,14 +72,18 @@ impl LockCheck {
             let text = format!("{owner} asks for it ({})", mode.name());
             self.history.note(now, resource, text);
         }
-        let unsure = self.unsure.get(owner).and_then(|unsure| unsure.floor);
+        let unsure = resources.iter().filter_map(|resource| {
+            let unsure = self.unsure.get(&(owner.to_owned(), resource.clone()))?;
+            unsure.floor
+        });
+        let floor = unsure.min().unwrap_or(self.newest);
         Asked {
             owner: owner.to_owned(),
             resources,
             mode,
             ttl,
             sent: now,
-            floor: unsure.unwrap_or(self.newest),
+            floor,
         }
     }
 
@@ -83,9 +94,9 @@ impl LockCheck {
             let text = format!("{owner} got it ({}) with token {token}", asked.mode.name());
             self.history.note(now, resource, text);
         }
-        let unsure = self.unsure.remove(owner).unwrap_or_default();
         let subject = &asked.resources[0];
-        if unsure.token != Some(token) {
+        let may_be_released = self.may_be_released(asked, token);
+        if !may_be_released {
             if !self.tokens.insert(token) {
                 let what = format!("token {token} was granted twice");
                 self.history.violation(subject, what);
@@ -101,7 +112,33 @@ impl LockCheck {
             self.tokens.pop_first();
         }
         self.newest = self.newest.max(token);
-        self.hold(now, asked, token);
+        // Now the owner knows its hold; only a release of this very token may still be on its way.
+        self.learn(asked, |unsure| {
+            unsure.floor = None;
+            unsure.releases.retain(|released| *released == token);
+        });
+        if !may_be_released {
+            self.hold(now, asked, token);
+        }
+    }
+
+    /// Whether a release of the token has an unknown outcome.
+    fn may_be_released(&self, asked: &Asked, token: u64) -> bool {
+        asked.holds().any(|hold| {
+            let unsure = self.unsure.get(&hold);
+            unsure.is_some_and(|unsure| unsure.releases.contains(&token))
+        })
+    }
+
+    /// Changes what the owner does not know of each resource of the request.
+    fn learn(&mut self, asked: &Asked, change: impl Fn(&mut Unsure)) {
+        for hold in asked.holds() {
+            let unsure = self.unsure.entry(hold.clone()).or_default();
+            change(unsure);
+            if unsure.floor.is_none() && unsure.releases.is_empty() {
+                self.unsure.remove(&hold);
+            }
+        }
     }
 
     fn hold(&mut self, now: Instant, asked: &Asked, token: u64) {
@@ -140,8 +177,10 @@ impl LockCheck {
             self.history.note(now, resource, text);
         }
         if unknown {
-            let unsure = self.unsure.entry(asked.owner.clone()).or_default();
-            unsure.floor = Some(unsure.floor.unwrap_or(asked.floor).min(asked.floor));
+            self.learn(asked, |unsure| {
+                let floor = unsure.floor.unwrap_or(asked.floor);
+                unsure.floor = Some(floor.min(asked.floor));
+            });
         }
     }
 
@@ -163,10 +202,28 @@ impl LockCheck {
             asked.owner,
             code.unwrap_or("released")
         );
-        self.history.note(now, &asked.resources[0], text);
-        if code.is_some() {
-            let unsure = self.unsure.entry(asked.owner.clone()).or_default();
-            unsure.token = Some(token);
+        let subject = &asked.resources[0];
+        self.history.note(now, subject, text);
+        let has_ended = matches!(code, None | Some(NOT_HOLDER));
+        let is_live = now < asked.sent + surely(asked.ttl) && !self.may_be_released(asked, token);
+        if code == Some(NOT_HOLDER) && is_live {
+            let what = format!("the hold with token {token} ended before its lease");
+            self.history.violation(subject, what);
         }
+        self.learn(asked, |unsure| {
+            if has_ended {
+                unsure.releases.remove(&token);
+            } else {
+                unsure.releases.insert(token);
+            }
+        });
+    }
+}
+
+impl Asked {
+    /// Its owner with each of its resources.
+    fn holds(&self) -> impl Iterator<Item = (String, String)> {
+        let resources = self.resources.iter();
+        resources.map(|resource| (self.owner.clone(), resource.clone()))
     }
 }

@@ -1,4 +1,7 @@
 //! The queue: nothing that was acknowledged is lost, nothing is made up, and first deliveries come in order.
+//!
+//! A message is kept from the acknowledgement of its push to that of its delivery, also while it is in flight. When the
+//! topic is empty, each one has to be done, or dead after too many deliveries.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -27,11 +30,13 @@ struct Topic {
 #[derive(Default)]
 struct Message {
     state: State,
+    bytes: usize,
     seq: Option<u64>,
-    deliveries: u64,
     first_delivered: bool,
     in_flight_until: Option<Instant>,
     done_since: Option<Instant>,
+    /// It may be done, or is dead: nobody has to get it any more.
+    may_be_gone: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -45,8 +50,16 @@ enum State {
 
 /// A push on its way.
 pub struct Pushing {
-    pub number: u64,
+    number: u64,
+    bytes: usize,
     floor: u64,
+}
+
+impl Pushing {
+    /// What the message has to consist of.
+    pub fn payload(&self) -> String {
+        payload(self.number, self.bytes)
+    }
 }
 
 /// A pop on its way.
@@ -67,29 +80,44 @@ pub fn payload(number: u64, bytes: usize) -> String {
     format!("{number:<bytes$}")
 }
 
+/// What came of the acknowledgement of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// The message is done, by this acknowledgement or an earlier one of the same delivery.
+    Done,
+    /// By this delivery it is not done.
+    NotDone,
+    Unknown,
+}
+
 /// The number that a payload has.
-pub fn number(payload: &[u8]) -> Option<u64> {
+fn number(payload: &[u8]) -> Option<u64> {
     std::str::from_utf8(payload).ok()?.trim_end().parse().ok()
 }
 
 impl QueueCheck {
-    /// A push is about to be sent.
-    pub fn pushes(&mut self, now: Instant, topic: &str) -> Pushing {
+    /// A push of a message with at least so many bytes is about to be sent.
+    pub fn pushes(&mut self, now: Instant, topic: &str, bytes: usize) -> Pushing {
         self.numbers += 1;
         let number = self.numbers;
         self.history
             .note(now, topic, format!("push of message {number}"));
         let state = self.topics.entry(topic.to_owned()).or_default();
-        state.messages.insert(number, Message::default());
+        let message = Message {
+            bytes,
+            ..Message::default()
+        };
+        state.messages.insert(number, message);
         Pushing {
             number,
+            bytes,
             floor: state.newest_seq,
         }
     }
 
     /// The push was acknowledged.
     pub fn pushed(&mut self, now: Instant, topic: &str, pushing: &Pushing, seq: u64) {
-        let Pushing { number, floor } = *pushing;
+        let Pushing { number, floor, .. } = *pushing;
         self.history.note(
             now,
             topic,
@@ -175,6 +203,9 @@ impl QueueCheck {
                 continue;
             };
             let mut wrong = message.came(now, popping, one);
+            if one.payload != payload(number, message.bytes).as_bytes() {
+                wrong.push("came with another payload".to_owned());
+            }
             message.in_flight_until = Some(popping.sent + surely(visibility));
             if one.deliveries == 1 {
                 if one.seq <= first_before {
@@ -193,14 +224,14 @@ impl QueueCheck {
         }
     }
 
-    /// What came of an acknowledgement; the message is done when it is `acked`.
+    /// What came of the acknowledgement of a delivery, also in words.
     pub fn settled(
         &mut self,
         now: Instant,
         topic: &str,
         payload: &[u8],
         result: &str,
-        acked: bool,
+        settled: Settled,
     ) {
         let Some(number) = number(payload) else {
             return;
@@ -213,13 +244,30 @@ impl QueueCheck {
         let state = self.topics.entry(topic.to_owned()).or_default();
         if let Some(message) = state.messages.get_mut(&number) {
             message.in_flight_until = None;
-            if acked {
-                message.done_since.get_or_insert(now);
+            match settled {
+                Settled::Done => {
+                    message.done_since.get_or_insert(now);
+                }
+                Settled::NotDone => {}
+                Settled::Unknown => message.may_be_gone = true,
             }
         }
     }
 
-    /// Whether everything that was acknowledged was delivered.
+    /// The message is dead: its topic shows it as such.
+    pub fn died(&mut self, now: Instant, topic: &str, payload: &[u8]) {
+        let Some(number) = number(payload) else {
+            return;
+        };
+        self.history
+            .note(now, topic, format!("message {number} is dead"));
+        let state = self.topics.entry(topic.to_owned()).or_default();
+        if let Some(message) = state.messages.get_mut(&number) {
+            message.may_be_gone = true;
+        }
+    }
+
+    /// Whether nothing is left that has to come.
     pub fn has_all(&self, topic: &str) -> bool {
         self.topics
             .get(topic)
@@ -233,7 +281,7 @@ impl QueueCheck {
         topics
     }
 
-    /// The topic was emptied: what was acknowledged has to have come.
+    /// The topic was emptied: whatever was acknowledged is done or dead.
     pub fn emptied(&mut self, now: Instant, topic: &str) {
         self.history
             .note(now, topic, "the topic is empty".to_owned());
@@ -250,11 +298,11 @@ impl QueueCheck {
 }
 
 impl Topic {
-    /// What was acknowledged and has not come, with its sequence.
+    /// What was acknowledged and is neither done nor dead, with its sequence.
     fn missing(&self) -> Vec<(u64, u64)> {
         let messages = self.messages.iter();
         let mut missing: Vec<_> = messages
-            .filter(|(_, message)| message.state == State::Acknowledged && message.deliveries == 0)
+            .filter(|(_, message)| message.has_to_come())
             .map(|(number, message)| (*number, message.seq.unwrap_or(0)))
             .collect();
         missing.sort();
@@ -263,6 +311,10 @@ impl Topic {
 }
 
 impl Message {
+    fn has_to_come(&self) -> bool {
+        self.state == State::Acknowledged && self.done_since.is_none() && !self.may_be_gone
+    }
+
     /// Takes in a delivery; what is wrong with it, in words.
     fn came(&mut self, now: Instant, popping: &Popping, got: &Got<'_>) -> Vec<String> {
         let mut wrong = Vec::new();
@@ -283,7 +335,6 @@ impl Message {
         }
         self.first_delivered |= got.deliveries == 1;
         self.seq.get_or_insert(got.seq);
-        self.deliveries += 1;
         wrong
     }
 }

@@ -271,6 +271,17 @@ impl Cli {
         Some(format!("--{}", stray.get_long()?))
     }
 
+    /// The words that this command was given, for another machine: the cluster is the same there, whatever its
+    /// environment says.
+    pub fn for_another_machine(&self, words: &[String]) -> Vec<String> {
+        let mut words = words.to_vec();
+        let is_prefix = |word: &String| word == "--prefix" || word.starts_with("--prefix=");
+        if !words.iter().any(is_prefix) {
+            words.push(format!("--prefix={}", self.target.prefix));
+        }
+        words
+    }
+
     /// The shape of the run of a command that makes one.
     pub fn plan(&self) -> Plan {
         let seed = self.target.seed;
@@ -389,6 +400,20 @@ mod tests {
         }
         let refused = refusal(&["compare", "a.json", "b.json", "--csv", "c"]).expect("a refusal");
         assert!(refused.contains("--csv"), "{refused}");
+    }
+
+    #[test]
+    fn the_prefix_goes_with_the_words_to_another_machine() {
+        let sent = |words: &[&str]| {
+            let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
+            let all = ["loadgen".to_owned()].into_iter().chain(words.clone());
+            let parsed = Cli::try_parse_from(all).expect("clap takes it");
+            parsed.for_another_machine(&words)
+        };
+        assert_eq!(sent(&["echo", "--prefix", "a"]), ["echo", "--prefix", "a"]);
+        assert_eq!(sent(&["echo", "--prefix=a"]), ["echo", "--prefix=a"]);
+        let words = sent(&["echo"]);
+        assert!(words[1].starts_with("--prefix="), "{words:?}");
     }
 
     #[test]

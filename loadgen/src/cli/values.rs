@@ -18,6 +18,8 @@ const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 const VALUE_BYTES_MAX: usize = 900 * 1000;
 /// With a larger exponent nearly all requests use the first key.
 const EXPONENT_MAX: f64 = 10.0;
+/// With a higher rate the load generator does nothing but count what it drops.
+const RATE_MAX: f64 = 1e6;
 /// Leases outlast holds, and are at most a day.
 const HOLD_MAX: Duration = Duration::from_secs(3600);
 
@@ -136,10 +138,10 @@ pub fn group(text: &str) -> Result<String> {
 pub fn positive_rate(text: &str) -> Result<f64> {
     let rate: f64 = text.parse()?;
     // A lower rate is a mistake, and would overflow the schedule.
-    if rate.is_finite() && rate >= 1.0 / 86_400.0 {
+    if (1.0 / 86_400.0..=RATE_MAX).contains(&rate) {
         Ok(rate)
     } else {
-        bail!("must be a rate of at least 1 per day")
+        bail!("must be a rate of at least 1 per day and at most {RATE_MAX} per second")
     }
 }
 
@@ -196,9 +198,9 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_above_zero() {
+    fn rates_are_above_zero_and_bounded() {
         assert_eq!(positive_rate("0.5").unwrap(), 0.5);
-        for wrong in ["0", "-1", "inf", "NaN", "1e-300", "x"] {
+        for wrong in ["0", "-1", "inf", "NaN", "1e-300", "1e10", "x"] {
             assert!(positive_rate(wrong).is_err(), "{wrong}");
         }
     }

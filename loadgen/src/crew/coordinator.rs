@@ -6,11 +6,12 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, bail, ensure};
 use async_nats::{Client, Subscriber};
 use futures_util::StreamExt;
-use mufakat::broker::options::NatsOptions;
 use tokio::time::Instant;
 
 use super::wire::{self, Answer, Job, Join, Told, What};
-use crate::cli::CoordinateFlags;
+use crate::cli::{Cli, CoordinateFlags};
+use crate::console;
+use crate::interrupt::unless_interrupted;
 use crate::progress::Progress;
 use crate::run::{self, Conclusion, Recording, Setup, Share};
 use crate::timeline::Timeline;
@@ -76,13 +77,9 @@ impl Coordinator {
     ///
     /// # Errors
     /// The broker cannot be reached, or a request for a place cannot be read.
-    pub async fn gather(
-        nats: &NatsOptions,
-        flags: &CoordinateFlags,
-        name: &RunName,
-    ) -> Result<Self> {
+    pub async fn gather(command: &Cli, flags: &CoordinateFlags, name: &RunName) -> Result<Self> {
         let (group, workers) = (&flags.group, flags.workers);
-        let resolved = nats.resolve()?;
+        let resolved = command.nats.resolve()?;
         let nats = resolved.options.connect(resolved.servers).await?;
         let job = name.as_str().to_owned();
         let told = nats.subscribe(format!("{job}.told")).await?;
@@ -91,7 +88,9 @@ impl Coordinator {
             .queue_subscribe(join_subject(group), "coordinators".to_owned())
             .await?;
         nats.flush().await?;
-        eprintln!("Waiting for {workers} workers of the group {group}.");
+        console::note(format_args!(
+            "Waiting for {workers} workers of the group {group}."
+        ));
         let mut places = BTreeMap::new();
         while (places.len() as u32) < workers {
             let request = joins.next().await.context("the broker is gone")?;
@@ -105,12 +104,12 @@ impl Coordinator {
                     subject: job.clone(),
                     index,
                     of: workers,
-                    words: flags.command.clone(),
+                    words: command.for_another_machine(&flags.command),
                     name: name.as_str().to_owned(),
                 })
             } else {
                 let (theirs, ours) = (join.version, wire::version());
-                eprintln!("Refused a worker of version {theirs}.");
+                console::note(format_args!("Refused a worker of version {theirs}."));
                 Answer::Refused(format!("the coordinator has version {ours}"))
             };
             nats.publish(reply, wire::write(&answer)).await?;
@@ -135,7 +134,7 @@ impl Coordinator {
     }
 
     /// Lets all workers run this part of the command, and adds up what they record. As a run by itself it ends with
-    /// its plan or at Ctrl-C.
+    /// its plan or at Ctrl-C, here or at a worker.
     ///
     /// # Errors
     /// A worker failed or is lost. The others are told to stop.
@@ -158,7 +157,7 @@ impl Coordinator {
         setup: &Setup,
         progress: &mut Progress,
     ) -> Result<Recording> {
-        let ready = tokio::time::timeout(CONNECT_MAX, self.all_ready());
+        let ready = tokio::time::timeout(CONNECT_MAX, unless_interrupted(self.all_ready()));
         ready.await.context("not all workers get connected")??;
         let start = self.job.order(Order::Start).await?;
         let plan = &setup.plan;
@@ -183,7 +182,15 @@ impl Coordinator {
                             progress.add(&interval);
                             timeline.add(&interval);
                         }
-                        What::Ended(share) => shares[worker] = Some(share.read()),
+                        What::Ended { share, interrupted } => {
+                            shares[worker] = Some(share.read());
+                            // What the others went on to do would be another load.
+                            if interrupted && !stopped {
+                                console::note(format_args!("Worker {} was stopped.", worker + 1));
+                                stopped = true;
+                                self.job.order(Order::Stop).await?;
+                            }
+                        }
                         What::Failed(why) => bail!("worker {}: {why}", worker + 1),
                         What::Ready(_) => bail!("worker {} is in another run", worker + 1),
                     }
@@ -227,7 +234,7 @@ impl Coordinator {
                 }
                 What::Failed(why) => bail!("worker {}: {why}", told.worker + 1),
                 // What is left of an earlier run.
-                What::Ready(_) | What::Interval(_) | What::Ended(_) => {}
+                What::Ready(_) | What::Interval(_) | What::Ended { .. } => {}
             }
         }
         self.runs += 1;

@@ -62,7 +62,11 @@ pub enum What {
     /// What one of its threads recorded in a second.
     Interval(IntervalOnWire),
     /// All its threads have ended.
-    Ended(ShareOnWire),
+    Ended {
+        share: ShareOnWire,
+        /// Whether somebody stopped this worker.
+        interrupted: bool,
+    },
     /// It cannot go on.
     Failed(String),
 }

@@ -9,6 +9,7 @@ use async_nats::{Client, Subscriber};
 use clap::Parser;
 use futures_util::StreamExt;
 use mufakat::broker::options::NatsOptions;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -17,6 +18,7 @@ use super::wire::{self, Answer, IntervalOnWire, Job, Join, ShareOnWire, Told, Wh
 use super::{Place, Role};
 use crate::cli::{Cli, WorkerFlags};
 use crate::commands;
+use crate::console;
 use crate::recorder::Interval;
 use crate::run::Share;
 use crate::workload::resource::RunName;
@@ -26,21 +28,30 @@ const ASK_EVERY: Duration = Duration::from_millis(500);
 /// Longer than the slowest of the other workers may take to get connected.
 const START_MAX: Duration = Duration::from_secs(90);
 
-/// Asks for places and runs what it is given, one job after the other, or only one with `--once`.
+/// Asks for places and runs what it is given, one job after the other until Ctrl-C, or only one with `--once`.
 ///
 /// # Errors
 /// The broker cannot be reached, or the coordinator refuses. With `--once` also when the job fails.
 pub async fn work(flags: &WorkerFlags, nats: &NatsOptions) -> Result<()> {
     let resolved = nats.resolve()?;
     let client = resolved.options.connect(resolved.servers).await?;
+    // Keeps what came while a job ran, which the run hears of by itself: then there is no next job.
+    let mut interrupts = signal(SignalKind::interrupt())?;
     loop {
-        eprintln!("Waiting for a coordinator of the group {}.", flags.group);
-        let job = join(&client, &flags.group).await?;
+        console::note(format_args!(
+            "Waiting for a coordinator of the group {}.",
+            flags.group
+        ));
+        let job = tokio::select! {
+            biased;
+            _ = interrupts.recv() => return Ok(()),
+            job = join(&client, &flags.group) => job?,
+        };
         let (place, of, words) = (job.index + 1, job.of, job.words.join(" "));
-        eprintln!("Worker {place} of {of}: loadgen {words}");
+        console::note(format_args!("Worker {place} of {of}: loadgen {words}"));
         let done = run(&client, job, nats).await;
         if let Err(error) = &done {
-            eprintln!("The job failed: {error:#}");
+            console::note(format_args!("The job failed: {error:#}"));
         }
         if flags.once {
             return done;
@@ -90,8 +101,11 @@ async fn execute(link: Link, job: &Job, nats: &NatsOptions) -> Result<()> {
     // How to reach the broker is each machine's own matter.
     cli.nats = nats.clone();
     let name = RunName::from(job.name.clone());
-    commands::execute(&cli, Role::Worker(link), name).await?;
-    Ok(())
+    let (report, _) = commands::execute(&cli, Role::Worker(link), name).await?;
+    match report.failure {
+        Some(failure) => bail!("{failure}"),
+        None => Ok(()),
+    }
 }
 
 /// What a worker hears of its coordinator, and tells it.
@@ -171,9 +185,10 @@ impl Link {
             .await
     }
 
-    /// Tells the end of a run.
-    pub async fn tell_end(&self, share: &Share) -> Result<()> {
-        self.tell(What::Ended(ShareOnWire::new(share))).await?;
+    /// Tells the end of a run, and whether somebody stopped this worker.
+    pub async fn tell_end(&self, share: &Share, interrupted: bool) -> Result<()> {
+        let share = ShareOnWire::new(share);
+        self.tell(What::Ended { share, interrupted }).await?;
         self.client.flush().await?;
         Ok(())
     }

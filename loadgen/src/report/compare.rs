@@ -22,6 +22,7 @@ struct Metric {
     of_second: fn(&MomentFigures, f64) -> f64,
 }
 
+/// The rate is the first: without any success there is nothing else.
 const METRICS: [Metric; 4] = [
     Metric {
         name: "per second",
@@ -77,6 +78,7 @@ impl Change {
 
     fn verdict(&self) -> &'static str {
         match self.noise_percent {
+            _ if self.after == 0.0 && self.more_is_better => "no success",
             None => "too short to tell",
             Some(noise) if self.percent.abs() <= noise => "within noise",
             Some(_) if (self.percent > 0.0) == self.more_is_better => "better",
@@ -85,7 +87,8 @@ impl Change {
     }
 }
 
-/// The changes of all operations that both reports have successes of, in the order of the second report.
+/// The changes of all operations that the first report has successes of and the second one has, too, in the order of
+/// the second report. One that never succeeded any more has no latencies to compare.
 pub fn changes(before: &Report, after: &Report) -> Vec<Change> {
     let mut changes = Vec::new();
     for run in &after.runs {
@@ -94,9 +97,12 @@ pub fn changes(before: &Report, after: &Report) -> Vec<Change> {
         };
         for figures in &run.operations {
             let old_figures = old.figures(&figures.operation);
-            let Some(old_figures) = old_figures.filter(|old| old.count.min(figures.count) > 0)
-            else {
+            let Some(old_figures) = old_figures.filter(|old| old.count > 0) else {
                 continue;
+            };
+            let metrics = match figures.count {
+                0 => &METRICS[..1],
+                _ => &METRICS[..],
             };
             let change = |metric: &Metric| Change {
                 workload: run.workload.clone(),
@@ -110,7 +116,7 @@ pub fn changes(before: &Report, after: &Report) -> Vec<Change> {
                     .map(|(old, new)| old.hypot(new)),
                 more_is_better: metric.more_is_better,
             };
-            changes.extend(METRICS.iter().map(change));
+            changes.extend(metrics.iter().map(change));
         }
     }
     changes
@@ -261,6 +267,17 @@ mod tests {
         let noisy = super::changes(&loud, &slower);
         assert_eq!(noisy[0].verdict(), "within noise");
         assert!(!noisy[0].is_regression(5.0), "{:?}", noisy[0]);
+    }
+
+    #[test]
+    fn an_operation_that_succeeds_no_more_is_a_regression() {
+        let (before, after) = (report(&[100; 4], 2.0), report(&[0; 4], 0.0));
+        let [rate] = &changes(&before, &after)[..] else {
+            panic!("the rate alone");
+        };
+        assert_eq!((rate.percent, rate.verdict()), (-100.0, "no success"));
+        assert!(rate.is_regression(5.0));
+        assert!(changes(&after, &before).is_empty());
     }
 
     #[test]

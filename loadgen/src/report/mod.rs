@@ -40,6 +40,9 @@ pub struct Report {
     pub requests: Option<RequestsSummary>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<CheckSummary>,
+    /// Why the call could not be brought to its end, if so; what it had until then is here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }
 
 /// What came of checking while loading.
@@ -111,7 +114,13 @@ impl Report {
             cache: None,
             requests: None,
             check: None,
+            failure: None,
         }
+    }
+
+    /// The call cannot be brought to its end; the first reason counts.
+    pub fn fail(&mut self, reason: &anyhow::Error) {
+        self.failure.get_or_insert_with(|| format!("{reason:#}"));
     }
 
     /// Requests that failed, over all runs.

@@ -35,7 +35,9 @@ pub fn text(report: &Report) -> String {
         parts.extend(marks(run));
     }
     parts.extend(summaries(report));
-    parts.extend(report.check.as_ref().map(check_summary));
+    let is_complete = report.failure.is_none();
+    let check = report.check.as_ref();
+    parts.extend(check.map(|check| check_summary(check, is_complete)));
     if report.environment.debug_build {
         parts.push(
             "Built without optimisation: these figures say little about a release build."
@@ -294,9 +296,10 @@ fn requests_summary(summary: &RequestsSummary) -> String {
     format!("All of {name}: {rate} requests/s{beside_echo}.")
 }
 
-fn check_summary(check: &CheckSummary) -> String {
+fn check_summary(check: &CheckSummary, is_complete: bool) -> String {
     match check.violations {
-        0 => "Check: no violation.".to_owned(),
+        0 if is_complete => "Check: no violation.".to_owned(),
+        0 => "Check: no violation until the call failed.".to_owned(),
         _ => check.history.trim_end().to_owned(),
     }
 }

@@ -16,6 +16,7 @@ use tokio::time::{Instant, Interval};
 
 use crate::chaos::{Chaos, Mark};
 use crate::crew::{Link, Place};
+use crate::interrupt::unless_interrupted;
 use crate::pacer::Plan;
 use crate::progress::Progress;
 use crate::recorder::Series;
@@ -78,6 +79,8 @@ pub struct Recording {
     pub marks: Vec<Mark>,
     /// Whether the user stopped the run before its end.
     pub stopped: bool,
+    /// Why the run was not all that it was to be, if so; what it recorded counts.
+    pub failure: Option<anyhow::Error>,
 }
 
 impl Recording {
@@ -93,7 +96,8 @@ impl Recording {
 /// when that stops the job, and tells it what it records.
 ///
 /// # Errors
-/// The target cannot be reached, or a thread could not start; of a worker also: the coordinator cannot be reached.
+/// The target cannot be reached, a thread could not start, or Ctrl-C came before the start; of a worker also: the
+/// coordinator cannot be reached.
 pub async fn run<W: Workload>(
     workload: Arc<W>,
     setup: &Setup,
@@ -113,10 +117,10 @@ pub async fn run<W: Workload>(
     drop(intervals);
 
     for hand in &mut crew {
-        hand.connected().await?;
+        unless_interrupted(hand.connected()).await?;
     }
     let start = match &mut coordinator {
-        Some(link) => link.wait_for_start().await?,
+        Some(link) => unless_interrupted(link.wait_for_start()).await?,
         None => Instant::now(),
     };
     let recorded_from = SystemTime::now() + setup.plan.warm_up;
@@ -131,6 +135,7 @@ pub async fn run<W: Workload>(
     let mut timeline = Timeline::new(series, setup.keeps_histograms);
     progress.begin(workload.name(), workload.operations(), &setup.plan, start);
     let mut draws = draws(&setup.plan, start);
+    let mut interrupted = false;
     loop {
         tokio::select! {
             interval = told.recv() => match interval {
@@ -144,23 +149,26 @@ pub async fn run<W: Workload>(
                 None => break,
             },
             now = draws.tick() => progress.draw(now, INTERVAL),
-            _ = tokio::signal::ctrl_c() => stop.store(true, Ordering::Relaxed),
+            _ = tokio::signal::ctrl_c() => {
+                interrupted = true;
+                stop.store(true, Ordering::Relaxed);
+            }
         }
     }
     progress.end();
     // A job that was stopped goes on with no other run.
     let stopped = stop.load(Ordering::Relaxed);
-    let marks = match chaos {
+    let (marks, done) = match chaos {
         Some(chaos) => {
             stop.store(true, Ordering::Relaxed);
-            chaos.await.context("the chaos panicked")??
+            chaos.await.context("the chaos panicked")?
         }
-        None => Vec::new(),
+        None => (Vec::new(), Ok(())),
     };
     let shares: Result<Vec<_>> = crew.into_iter().map(Hand::join).collect();
     let shares = shares?;
     if let Some(link) = &coordinator {
-        link.tell_end(&Share::sum(&shares)).await?;
+        link.tell_end(&Share::sum(&shares), interrupted).await?;
     }
     let conclusion = Conclusion {
         plan: &setup.plan,
@@ -169,7 +177,9 @@ pub async fn run<W: Workload>(
         marks,
         stopped,
     };
-    Ok(conclusion.recording(&*workload, timeline))
+    let mut recording = conclusion.recording(&*workload, timeline);
+    recording.failure = done.err();
+    Ok(recording)
 }
 
 /// How a run ended.
@@ -219,6 +229,7 @@ impl Conclusion<'_> {
             cpu,
             marks,
             stopped,
+            failure: None,
         }
     }
 }

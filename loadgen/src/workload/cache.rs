@@ -146,7 +146,7 @@ impl Workload for Cache {
 impl Cache {
     async fn write(&self, user: &mut User, key: String, intended: Instant, turn: &Turn) {
         let bytes = user.random.random_range(self.value_bytes.clone());
-        let number = self.check.tell(|check, now| check.writes(now, &key));
+        let number = self.check.tell(|check, now| check.writes(now, &key, bytes));
         let text = match number {
             Some(number) => value(number, bytes),
             None => "x".repeat(bytes),
@@ -182,7 +182,7 @@ impl Cache {
                 Ok(counted) => check.counted(now, key, counting, counted.value),
                 Err(error) => {
                     let fault = error.fault();
-                    check.not_counted(now, key, fault.code, fault.unknown);
+                    check.not_counted(now, key, counting, fault.code, fault.unknown);
                 }
             });
         }

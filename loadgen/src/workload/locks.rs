@@ -8,7 +8,7 @@ use rand::RngExt;
 use tokio::time::Instant;
 
 use super::resource::RunName;
-use super::{Failure, Random, Seat, Turn, Workload, milliseconds};
+use super::{Failure, Random, Seat, Turn, Workload, milliseconds, timeout_ms};
 use crate::check::Shared;
 use crate::check::locks::{Asked, LockCheck};
 use crate::recorder::Operation;
@@ -120,7 +120,7 @@ impl Locks {
             mode,
             ttl_ms: milliseconds(self.hold + LEASE_BEYOND_HOLD),
             wait_ms: milliseconds(self.wait).unwrap_or(0),
-            timeout_ms: milliseconds(self.timeout + self.wait),
+            timeout_ms: timeout_ms(self.timeout + self.wait),
             ..Acquire::default()
         };
         match resources {

@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use mufakat::client::{Client, ClientError};
-use mufakat::protocol::Outcome;
+use mufakat::protocol::{Outcome, TIMEOUT_MS_MAX};
 use rand::rngs::Xoshiro256PlusPlus;
 use tokio::time::Instant;
 
@@ -179,6 +179,11 @@ impl Turn {
 /// A length as requests have it.
 fn milliseconds(length: Duration) -> Option<u64> {
     u64::try_from(length.as_millis()).ok()
+}
+
+/// How long a request may take, as it has it; the protocol bounds it.
+fn timeout_ms(length: Duration) -> Option<u64> {
+    Some(milliseconds(length)?.min(TIMEOUT_MS_MAX))
 }
 
 /// Why a request failed, as a code to count by.

@@ -5,19 +5,21 @@ use std::time::Duration;
 
 use anyhow::Result;
 use mufakat::client::{Client, ClientError};
+use mufakat::protocol;
 use mufakat::protocol::queue::{
-    Delivered, Demand, Message, Pop, Popped, Push, Pushed, ReceiptResult, Receipts, Results,
-    Verdict,
+    Delivered, Demand, Message, Peeked, Pop, Popped, Push, Pushed, ReceiptResult, Receipts,
+    Results, Verdict,
 };
 use mufakat::protocol::value::Value;
 use rand::RngExt;
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::resource::RunName;
-use super::{Failure, PAUSE_AFTER_FAILURE, Random, Seat, Turn, Workload, milliseconds};
+use super::{Failure, PAUSE_AFTER_FAILURE, Random, Seat, Turn, Workload, milliseconds, timeout_ms};
 use crate::check::Shared;
-use crate::check::queue::{Got, Pushing, QueueCheck, payload};
-use crate::recorder::Operation;
+use crate::check::queue::{Got, Pushing, QueueCheck, Settled};
+use crate::recorder::{Fault, Operation};
 
 const PUSH: Operation = Operation(0);
 const POP: Operation = Operation(1);
@@ -123,13 +125,15 @@ impl Topics {
         let varies = self.message_bytes.start() < self.message_bytes.end();
         let mut numbers = Vec::new();
         for message in &mut push.messages {
-            let pushing = self.check.tell(|check, now| check.pushes(now, topic));
+            let bytes = random.random_range(self.message_bytes.clone());
+            let pushing = self
+                .check
+                .tell(|check, now| check.pushes(now, topic, bytes));
             if pushing.is_none() && !varies {
                 break;
             }
-            let bytes = random.random_range(self.message_bytes.clone());
             *message = match &pushing {
-                Some(pushing) => Message::new(Value::text(payload(pushing.number, bytes))),
+                Some(pushing) => Message::new(Value::text(pushing.payload())),
                 None => self.message(bytes),
             };
             numbers.extend(pushing);
@@ -148,7 +152,9 @@ impl Topics {
         if let Some(popping) = &popping {
             self.check.tell(|check, now| match &result {
                 Ok(popped) => {
-                    let payloads: Vec<_> = popped.messages.iter().map(bytes).collect();
+                    let payloads = popped.messages.iter();
+                    let payloads: Vec<_> =
+                        payloads.map(|message| bytes(message.payload())).collect();
                     let got = popped.messages.iter().zip(&payloads);
                     let got: Vec<_> = got
                         .map(|(message, payload)| Got {
@@ -175,17 +181,11 @@ impl Topics {
         let result = ack.await;
         self.check.tell(|check, now| {
             for (place, message) in messages.iter().enumerate() {
-                let (text, acked) = match &result {
-                    Ok(results) => match results.results.get(place) {
-                        Some(one) => (
-                            ReceiptResult::NAMES[one.result as usize],
-                            one.result == ReceiptResult::Acked,
-                        ),
-                        None => ("no result", false),
-                    },
-                    Err(error) => (error.fault().code, false),
+                let (text, came) = match &result {
+                    Ok(results) => of_receipt(results.results.get(place).map(|one| one.result)),
+                    Err(error) => of_failure(error.fault()),
                 };
-                check.settled(now, topic, &bytes(message), text, acked);
+                check.settled(now, topic, &bytes(message.payload()), text, came);
             }
         });
         result
@@ -206,47 +206,99 @@ impl Topics {
     /// Takes what is left in the topics that are checked, and tells the check when they are empty.
     ///
     /// # Errors
-    /// Pops failed for long: then it is not known what is left.
+    /// Requests failed for long: then it is not known what is left.
     pub async fn empty(&self, client: &Client) -> Result<()> {
         let topics = self.check.tell(|check, _| check.topics());
         for topic in topics.into_iter().flatten() {
-            let mut pop = self.pop(&topic, "emptying".to_owned());
-            pop.demand.max = EMPTYING_MAX;
-            pop.demand.wait_ms = EMPTYING_WAIT.as_millis() as u64;
-            pop.timeout_ms = milliseconds(self.timeout + EMPTYING_WAIT);
-            let begun = Instant::now();
-            let mut empty_since = None;
-            loop {
-                let popped = self.popped(&topic, client.pop(&pop)).await;
-                let popped = match popped {
-                    Ok(popped) => popped,
-                    // A cluster that was broken on purpose may need a moment.
-                    Err(_) if begun.elapsed() < VISIBILITY => {
-                        tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
-                        continue;
-                    }
-                    Err(error) => return Err(error.into()),
-                };
-                if popped.messages.is_empty() {
-                    // A delivery may have got lost on its way, also one that a client has asked for again by
-                    // itself: its message comes again after its visibility.
-                    let has_all = self.check.tell(|check, _| check.has_all(&topic));
-                    let since = empty_since.get_or_insert_with(Instant::now);
-                    if has_all == Some(true) || since.elapsed() > VISIBILITY + LATE_MAX {
-                        break;
-                    }
-                    continue;
-                }
-                let ack = self.ack(&topic, &popped.messages);
-                let settled = self.settled(&topic, &popped.messages, client.settle(&ack));
-                if let Err(error) = settled.await {
-                    // What it was about has come, and may come again.
-                    tracing::debug!(%error, topic, "acknowledgement failed");
-                }
+            self.take_all(client, &topic).await?;
+            if self.check.tell(|check, _| check.has_all(&topic)) == Some(false) {
+                self.look_for_dead(client, &topic).await?;
             }
             self.check.tell(|check, now| check.emptied(now, &topic));
         }
         Ok(())
+    }
+
+    /// Takes what is left in a topic. It ends because a message that comes again and again is dead at last.
+    async fn take_all(&self, client: &Client, topic: &str) -> Result<()> {
+        let mut pop = self.pop(topic, "emptying".to_owned());
+        pop.demand.max = EMPTYING_MAX;
+        pop.demand.wait_ms = EMPTYING_WAIT.as_millis() as u64;
+        pop.timeout_ms = timeout_ms(self.timeout + EMPTYING_WAIT);
+        let mut failing_since = None;
+        let mut empty_since = None;
+        loop {
+            let popped = match self.popped(topic, client.pop(&pop)).await {
+                Ok(popped) => popped,
+                // A cluster that was broken on purpose may need a moment.
+                Err(error) => {
+                    let since = failing_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() > VISIBILITY {
+                        return Err(error.into());
+                    }
+                    tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+                    continue;
+                }
+            };
+            failing_since = None;
+            if popped.messages.is_empty() {
+                // A delivery may have got lost on its way, also one that a client has asked for again by
+                // itself: its message comes again after its visibility. So does one that was not acknowledged.
+                let has_all = self.check.tell(|check, _| check.has_all(topic));
+                let since = empty_since.get_or_insert_with(Instant::now);
+                if has_all == Some(true) || since.elapsed() > VISIBILITY + LATE_MAX {
+                    return Ok(());
+                }
+                continue;
+            }
+            empty_since = None;
+            let ack = self.ack(topic, &popped.messages);
+            let settled = self.settled(topic, &popped.messages, client.settle(&ack));
+            if let Err(error) = settled.await {
+                // What it was about has come, and may come again.
+                tracing::debug!(%error, topic, "acknowledgement failed");
+            }
+        }
+    }
+
+    /// Tells the check which messages of a topic are dead.
+    async fn look_for_dead(&self, client: &Client, topic: &str) -> Result<()> {
+        let mut cursor = None;
+        loop {
+            let body = json!({"topic": topic, "state": "dead", "cursor": cursor});
+            let peek = client.ask_queue(protocol::Operation::QueuePeek, topic, &body);
+            let peeked: Peeked = peek.await?;
+            self.check.tell(|check, now| {
+                for message in &peeked.messages {
+                    check.died(now, topic, &bytes(message.payload()));
+                }
+            });
+            cursor = peeked.cursor;
+            if cursor.is_none() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// What came of a receipt, in words and for the check.
+fn of_receipt(result: Option<ReceiptResult>) -> (&'static str, Settled) {
+    let Some(result) = result else {
+        return ("no result", Settled::Unknown);
+    };
+    let settled = match result {
+        ReceiptResult::Acked | ReceiptResult::AlreadyAcked => Settled::Done,
+        ReceiptResult::StaleReceipt | ReceiptResult::NotNow => Settled::NotDone,
+        // No acknowledgement has these results.
+        ReceiptResult::Returned | ReceiptResult::Extended => Settled::Unknown,
+    };
+    (ReceiptResult::NAMES[result as usize], settled)
+}
+
+fn of_failure(fault: Fault) -> (&'static str, Settled) {
+    match fault.unknown {
+        true => (fault.code, Settled::Unknown),
+        false => (fault.code, Settled::NotDone),
     }
 }
 
@@ -260,9 +312,8 @@ fn seq(pushed: &Pushed, place: usize) -> u64 {
 }
 
 /// A payload that does not fit together is none that was pushed.
-fn bytes(message: &Delivered) -> Vec<u8> {
-    message
-        .payload()
+fn bytes(payload: Result<Value, String>) -> Vec<u8> {
+    payload
         .map(|value| value.bytes().to_vec())
         .unwrap_or_default()
 }

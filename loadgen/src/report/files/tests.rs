@@ -47,6 +47,7 @@ fn recording() -> Recording {
         cpu: None,
         marks: Vec::new(),
         stopped: false,
+        failure: None,
     }
 }
 

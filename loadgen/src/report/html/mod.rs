@@ -41,11 +41,14 @@ fn page(report: &Report, recordings: &[Recording]) -> Result<String> {
     for line in table::summaries(report) {
         let _ = writeln!(page, "<p>{}</p>", escaped(&line));
     }
-    if report
+    if let Some(failure) = &report.failure {
+        let _ = writeln!(page, "<p class=\"bad\">Failed: {}</p>", escaped(failure));
+    }
+    let is_kept = report
         .check
         .as_ref()
-        .is_some_and(|check| check.violations == 0)
-    {
+        .is_some_and(|check| check.violations == 0);
+    if is_kept && report.failure.is_none() {
         page.push_str("<p class=\"good\">Every promise that was checked was kept.</p>\n");
     }
     if let Some(check) = report.check.as_ref().filter(|check| check.violations > 0) {
@@ -358,6 +361,7 @@ mod tests {
                 event: "node-2 killed".to_owned(),
             }],
             stopped: false,
+            failure: None,
         };
         let settings = Settings {
             command: "<cache>".to_owned(),
