@@ -1,7 +1,7 @@
 //! Beyond taking and giving back: one method for each further operation on locks and sessions, as
 //! [`Session`](super::Session) and the command line use them.
 
-use crate::client::call::{Answers, Call};
+use crate::client::call::{Answers, Before, Call};
 use crate::client::{Client, ClientError};
 use crate::protocol::Operation;
 use crate::protocol::admin::{CloseSession, LockReleased, ReleaseLock};
@@ -24,8 +24,12 @@ impl Client {
             repeatable: false,
             ..Call::new(Operation::LockConvert, request.timeout_ms, request.wait_ms)
         };
-        let body = self.encode(request);
-        Ok(self.call_until_answered(call, |_| body.clone()).await?)
+        let mut asked = request.clone();
+        let body = |before: Before| {
+            before.cut(&mut asked.wait_ms, &mut asked.timeout_ms);
+            self.encode(&asked)
+        };
+        Ok(self.call_until_answered(call, body).await?)
     }
 
     /// Ends a wait, whoever asked for it; its asker is told `not_holder`.

@@ -272,16 +272,12 @@ impl Client {
     }
 
     async fn acquire_within_one_wait(&self, mut request: Acquire) -> Result<Acquired, ClientError> {
-        let asked_wait_ms = request.wait_ms;
         let call = Call {
             repeatable: request.request_id.is_some(),
-            ..Call::new(Operation::LockAcquire, request.timeout_ms, asked_wait_ms)
+            ..Call::new(Operation::LockAcquire, request.timeout_ms, request.wait_ms)
         };
-        let body = |Before { elapsed_ms, .. }: Before| {
-            if elapsed_ms > 0 {
-                request.wait_ms = asked_wait_ms.saturating_sub(elapsed_ms);
-                request.timeout_ms = Some(call.timeout_ms.saturating_sub(elapsed_ms).max(1));
-            }
+        let body = |before: Before| {
+            before.cut(&mut request.wait_ms, &mut request.timeout_ms);
             self.encode(&request)
         };
         Ok(self.call_until_answered(call, body).await?)
@@ -394,5 +390,7 @@ impl Client {
     }
 }
 
+#[cfg(test)]
+mod repeat_tests;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,117 @@
+//! What is told of calls that were asked again, or given up.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::fake_broker::{Arrived, FakeBroker, Reaction};
+use super::tests::{client, ok};
+use super::{Client, Target};
+use crate::protocol::Outcome;
+use crate::protocol::cache;
+use crate::protocol::queue::{Demand, Message, Pop, Push};
+use crate::protocol::value::Value as Payload;
+use crate::time;
+
+/// The first request is taken, and its answer lost with the connection; later ones get this one.
+async fn after_a_lost_answer(
+    answer: impl Fn() -> Reaction + Send + 'static,
+) -> (FakeBroker, Client) {
+    let mut asked = 0;
+    client(Target::Leader, move |_: &Arrived| {
+        asked += 1;
+        match asked {
+            1 => Reaction::Disconnect,
+            _ => answer(),
+        }
+    })
+    .await
+}
+
+fn body_of(arrived: &Arrived) -> Value {
+    serde_json::from_str(&arrived.body).expect("JSON")
+}
+
+/// A push of one message with this id.
+fn push(id: Option<&str>) -> Push {
+    Push {
+        topic: "t".to_owned(),
+        messages: vec![Message {
+            id: id.map(str::to_owned),
+            ..Message::new(Payload::text("x"))
+        }],
+        batch: false,
+        require_durability: None,
+        timeout_ms: Some(1_000),
+    }
+}
+
+fn pop(wait_ms: u64) -> Pop {
+    Pop {
+        topic: "t".to_owned(),
+        demand: Demand {
+            wait_ms,
+            ..Demand::new("c")
+        },
+        timeout_ms: None,
+    }
+}
+
+/// A node that goes on waiting would hand the next message to an answer that nobody waits for.
+#[tokio::test]
+async fn a_pop_and_a_read_that_are_asked_again_wait_only_for_what_is_left() {
+    let shorter = |broker: &FakeBroker| {
+        let bodies: Vec<Value> = broker.arrived().iter().map(body_of).collect();
+        assert_eq!(bodies.len(), 2);
+        let wait = |at: usize| bodies[at]["wait_ms"].as_u64().unwrap();
+        assert!(wait(1) < wait(0), "{bodies:?}");
+        assert!(bodies[1]["timeout_ms"].as_u64() < Some(5_000 + wait(0)));
+    };
+    let (broker, client) = after_a_lost_answer(|| ok(1, r#""messages":[]"#)).await;
+    client.pop(&pop(20_000)).await.unwrap();
+    shorter(&broker);
+
+    let (broker, client) = after_a_lost_answer(|| ok(1, r#""status":"miss""#)).await;
+    let get = cache::Get {
+        wait_ms: 20_000,
+        ..cache::Get::new("k")
+    };
+    client.cache_get(&get).await.unwrap();
+    shorter(&broker);
+}
+
+#[tokio::test]
+async fn a_read_that_waits_is_given_its_wait() {
+    let (_broker, client) = client(Target::Any, |_| Reaction::Silence).await;
+    tokio::time::pause();
+    let started = time::now();
+    let get = cache::Get {
+        wait_ms: 20_000,
+        ..cache::Get::new("k")
+    };
+    client.cache_get(&get).await.unwrap_err();
+    assert!(started.elapsed() >= Duration::from_secs(25));
+}
+
+/// Only a request that others may be asked instead is given less time at its node.
+#[tokio::test]
+async fn a_push_that_may_not_be_repeated_has_all_its_time() {
+    let pushed = r#""id":"m","seq":1,"duplicate":false,"durability":{"level":"fsync","source":"inspected","checked_at_ms":1}"#;
+    let (_broker, client) = client(Target::Leader, move |request| {
+        match request.subject.as_str() {
+            "mufakat.queue.push" => ok(2, pushed),
+            _ => Reaction::Silence,
+        }
+    })
+    .await;
+    let push = Push {
+        timeout_ms: None,
+        ..push(None)
+    };
+    client.push(&push).await.unwrap();
+    tokio::time::pause();
+    let started = time::now();
+    let error = client.push(&push).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Unknown);
+    assert!(started.elapsed() >= Duration::from_secs(5));
+}
