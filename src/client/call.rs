@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::client::error::answer_is_passing;
+use crate::client::error::is_blind;
 use crate::client::slots::{self, Probed};
 use crate::client::{Client, ClientError, Target};
 use crate::ids::NodeId;
@@ -136,10 +136,7 @@ impl From<Failed> for ClientError {
                 error,
                 maybe_sent: maybe_sent || failed.earlier_unknown,
             },
-            // The cluster was not ready for the last attempt, which says nothing of the others.
-            ClientError::Refused(mut error)
-                if failed.earlier_unknown && answer_is_passing(error.code) =>
-            {
+            ClientError::Refused(mut error) if failed.earlier_unknown && is_blind(error.code) => {
                 error.outcome = Outcome::Unknown;
                 ClientError::Refused(error)
             }

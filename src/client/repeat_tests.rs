@@ -5,10 +5,11 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::fake_broker::{Arrived, FakeBroker, Reaction};
-use super::tests::{client, ok};
+use super::tests::{client, ok, refused};
 use super::{Client, Target};
 use crate::protocol::Outcome;
 use crate::protocol::cache;
+use crate::protocol::lock::Acquire;
 use crate::protocol::queue::{Demand, Message, Pop, Push};
 use crate::protocol::value::Value as Payload;
 use crate::time;
@@ -30,6 +31,14 @@ async fn after_a_lost_answer(
 
 fn body_of(arrived: &Arrived) -> Value {
     serde_json::from_str(&arrived.body).expect("JSON")
+}
+
+fn identified() -> Acquire {
+    Acquire {
+        request_id: Some("i".to_owned()),
+        timeout_ms: Some(1_000),
+        ..Acquire::new("a")
+    }
 }
 
 /// A push of one message with this id.
@@ -55,6 +64,38 @@ fn pop(wait_ms: u64) -> Pop {
         },
         timeout_ms: None,
     }
+}
+
+/// The code of a refusal of the repeat, and what is then told of the outcome.
+#[tokio::test]
+async fn a_refusal_that_looked_at_nothing_leaves_the_outcome_unknown() {
+    for (code, outcome) in [
+        ("overloaded", Outcome::Unknown),
+        ("timeout", Outcome::Unknown),
+        ("no_lease", Outcome::Unknown),
+        ("store_unavailable", Outcome::Unknown),
+        ("queue_full", Outcome::Unknown),
+        // With the same id the grant would have been the answer.
+        ("lock_held", Outcome::NotApplied),
+        ("wait_timeout", Outcome::NotApplied),
+        ("bad_request", Outcome::NotApplied),
+    ] {
+        let refusal = move || refused(code, "not_applied");
+        let (_broker, client) = after_a_lost_answer(refusal).await;
+        let error = client.acquire(&identified()).await.unwrap_err();
+        assert_eq!(
+            (error.outcome(), error.code().unwrap().name()),
+            (outcome, code)
+        );
+
+        let (_broker, client) = after_a_lost_answer(refusal).await;
+        let error = client.push(&push(Some("m"))).await.unwrap_err();
+        assert_eq!(error.outcome(), outcome, "{code}");
+    }
+    // What is not repeated is told as the first attempt left it.
+    let (_broker, client) = client(Target::Leader, |_| refused("overloaded", "not_applied")).await;
+    let error = client.acquire(&identified()).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::NotApplied);
 }
 
 /// A node that goes on waiting would hand the next message to an answer that nobody waits for.
