@@ -352,6 +352,21 @@ impl Client {
         Ok(self.call_until_answered(call, |_| body.clone()).await?)
     }
 
+    /// A call that ends something for good. If an attempt before may have done so, the answer that it is over
+    /// counts as `done`.
+    pub(super) async fn end<T: Answers>(
+        &self,
+        call: Call,
+        request: &impl Serialize,
+        done: T,
+    ) -> Result<T, ClientError> {
+        let body = self.encode(request);
+        match self.call_until_answered(call, |_| body.clone()).await {
+            Err(failed) if failed.earlier_unknown && failed.error.is_over() => Ok(done),
+            ended => Ok(ended?),
+        }
+    }
+
     pub(super) async fn ask<T: Answers>(&self, operation: Operation) -> Result<T, ClientError> {
         self.repeat(operation, None, &Ask::default()).await
     }

@@ -75,6 +75,14 @@ impl ClientError {
         }
     }
 
+    /// Whether the cluster knows that what was to be renewed or ended is over.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(
+            self.code(),
+            Some(Code::NotHolder | Code::NotFound | Code::SessionExpired | Code::SessionNotFound)
+        )
+    }
+
     /// Whether asking again within the same call can help: the cluster was not ready for the
     /// request, as opposed to an answer that the caller must judge.
     pub(super) fn passes_by_itself(&self) -> bool {

@@ -12,7 +12,6 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::client::{Client, ClientError, RequestError};
-use crate::protocol::Code;
 use crate::protocol::lock::Renew;
 use crate::protocol::session::One;
 use crate::time::{self, BootInstant};
@@ -188,7 +187,7 @@ impl Renewer {
                     }
                     renew_at = sent_at + left / 3;
                 }
-                Err(error) if is_over(&error) => {
+                Err(error) if error.is_over() => {
                     self.state.send_replace(State::Lost(LeaseLost::NotHolder));
                     return;
                 }
@@ -234,14 +233,6 @@ impl Renewer {
             .map_err(|_| ClientError::from(RequestError::TimedOut))??;
         Ok(Duration::from_millis(expires_in_ms))
     }
-}
-
-/// Whether the cluster knows that what was to be renewed is over.
-fn is_over(error: &ClientError) -> bool {
-    matches!(
-        error.code(),
-        Some(Code::NotHolder | Code::SessionExpired | Code::SessionNotFound)
-    )
 }
 
 /// A length that the cluster measured, as the slower of two clocks has it.

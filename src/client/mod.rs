@@ -3,7 +3,8 @@
 //! A [`Client`] sends requests through a [`Requester`] and asks again while that is safe and can
 //! help: nobody leads, nobody listens, the connection broke, the node that was asked died. It is
 //! safe since an acquire always carries a request id (made up when absent), and a token is never
-//! granted twice, so that a repeated release or renewal concerns nothing but the same hold. A
+//! granted twice, so that a repeated release or renewal concerns nothing but the same hold. What
+//! would do more when repeated, or tell less, is asked once: its outcome may then be unknown. A
 //! [`Lease`] keeps a lock until it is released or lost.
 //!
 //! ```no_run
@@ -41,7 +42,7 @@ use crate::protocol::lock::{
     Acquire, Acquired, Check, Checked, Get, Release, Released, Renew, Renewed, View, WAIT_MS_MAX,
 };
 use crate::protocol::status::{Ask, Metrics, MetricsFormat, Status};
-use crate::protocol::{Code, Encoding, Operation, Prefix};
+use crate::protocol::{Encoding, Operation, Prefix};
 use crate::stats::samples::Family;
 use crate::time;
 
@@ -290,16 +291,7 @@ impl Client {
     /// `not_holder` when the token is not that of a live hold.
     pub async fn release(&self, request: &Release) -> Result<Released, ClientError> {
         let call = Call::new(Operation::LockRelease, request.timeout_ms, 0);
-        let body = self.encode(request);
-        let released = self.call_until_answered(call, |_| body.clone()).await;
-        match released {
-            Err(failed)
-                if failed.earlier_unknown && failed.error.code() == Some(Code::NotHolder) =>
-            {
-                Ok(Released { released: true })
-            }
-            other => Ok(other?),
-        }
+        self.end(call, request, Released { released: true }).await
     }
 
     /// Lets a lease begin anew.

@@ -74,7 +74,9 @@ impl Client {
         self.ask_owner(&request.topic, call, body).await
     }
 
-    /// Any other request about a topic, or about all (`queue.list`, with an empty `topic`).
+    /// Any other request about a topic, or about all (`queue.list`, with an empty `topic`). One whose answer
+    /// counts what it did is not asked again after an unknown outcome: the second answer would not count what
+    /// the first attempt did.
     ///
     /// # Errors
     /// The errors of `docs/protocol.md`.
@@ -84,7 +86,10 @@ impl Client {
         topic: &str,
         request: &impl Serialize,
     ) -> Result<T, ClientError> {
-        let call = Call::new(operation, None, 0);
+        let call = Call {
+            repeatable: !counts_what_it_did(operation),
+            ..Call::new(operation, None, 0)
+        };
         let body = self.encode(request);
         self.ask_owner(topic, call, |_| body.clone()).await
     }
@@ -147,4 +152,12 @@ impl Client {
         let owners = self.owners().lock().unwrap_or_else(PoisonError::into_inner);
         owners.get(topic).cloned()
     }
+}
+
+/// Whether its answer tells what this very request did, such as how many messages it moved.
+fn counts_what_it_did(operation: Operation) -> bool {
+    matches!(
+        operation,
+        Operation::QueueCancel | Operation::QueueRedrive | Operation::AdminQueuePurge
+    )
 }

@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::fake_broker::{Arrived, FakeBroker, Reaction};
 use super::tests::{client, ok, refused};
-use super::{Client, Target};
-use crate::protocol::Outcome;
+use super::{Client, ClientError, Target};
+use crate::ids::Token;
+use crate::protocol::admin::{CloseSession, ReleaseLock};
 use crate::protocol::cache;
-use crate::protocol::lock::Acquire;
+use crate::protocol::lock::{Acquire, Cancel};
 use crate::protocol::queue::{Demand, Message, Pop, Push};
+use crate::protocol::session::One;
 use crate::protocol::value::Value as Payload;
+use crate::protocol::{Code, Operation, Outcome};
 use crate::time;
 
 /// The first request is taken, and its answer lost with the connection; later ones get this one.
@@ -96,6 +99,63 @@ async fn a_refusal_that_looked_at_nothing_leaves_the_outcome_unknown() {
     let (_broker, client) = client(Target::Leader, |_| refused("overloaded", "not_applied")).await;
     let error = client.acquire(&identified()).await.unwrap_err();
     assert_eq!(error.outcome(), Outcome::NotApplied);
+}
+
+#[tokio::test]
+async fn what_a_lost_attempt_has_ended_counts_as_ended() {
+    let over = |code| after_a_lost_answer(move || refused(code, "not_applied"));
+    let one = One::new("s");
+    let (_broker, client) = over("session_expired").await;
+    client.session_close(&one).await.unwrap();
+    let error = client.session_close(&one).await.unwrap_err();
+    assert_eq!(error.code(), Some(Code::SessionExpired));
+
+    let (_broker, client) = over("session_expired").await;
+    let close = CloseSession::new("s", "why");
+    client.admin_session_close(&close).await.unwrap();
+
+    let (_broker, client) = over("not_holder").await;
+    let release = ReleaseLock {
+        token: Some(Token(7)),
+        ..ReleaseLock::new("a", "why")
+    };
+    client.admin_lock_release(&release).await.unwrap();
+}
+
+/// The next holder's lock would be taken, or a second answer told that counts nothing of the first attempt.
+#[tokio::test]
+async fn what_a_repetition_would_do_to_others_is_asked_once() {
+    let unknown = |error: ClientError, broker: &FakeBroker| {
+        assert_eq!(error.outcome(), Outcome::Unknown);
+        assert_eq!(broker.arrived().len(), 1, "{:?}", broker.subjects());
+    };
+    let again = || {
+        ok(
+            1,
+            r#""holders":[],"cancelled":false,"count":0,"moved":0,"dead":0"#,
+        )
+    };
+    let (broker, client) = after_a_lost_answer(again).await;
+    let release = ReleaseLock::new("a", "why");
+    unknown(
+        client.admin_lock_release(&release).await.unwrap_err(),
+        &broker,
+    );
+
+    let (broker, client) = after_a_lost_answer(again).await;
+    let cancel = Cancel::of_owner("a", "w");
+    unknown(client.cancel(&cancel).await.unwrap_err(), &broker);
+
+    for operation in [
+        Operation::QueueCancel,
+        Operation::QueueRedrive,
+        Operation::AdminQueuePurge,
+    ] {
+        let (broker, client) = after_a_lost_answer(again).await;
+        let body = json!({});
+        let done = client.ask_queue::<Value>(operation, "t", &body).await;
+        unknown(done.unwrap_err(), &broker);
+    }
 }
 
 /// A node that goes on waiting would hand the next message to an answer that nobody waits for.
