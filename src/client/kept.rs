@@ -41,6 +41,9 @@ pub enum LeaseLost {
     /// No renewal succeeded in time; the cluster may still count it as held for a moment.
     #[error("no renewal succeeded before the lease's end: {0}")]
     NotRenewed(String),
+    /// This program closed the session that it lived with.
+    #[error("its session was closed")]
+    SessionClosed,
 }
 
 #[derive(Clone, Debug)]
@@ -103,6 +106,12 @@ impl Kept {
             State::Held(_) => Ok(()),
             State::Lost(why) => Err(why.clone()),
         }
+    }
+
+    /// Ends the renewals; from now on it counts as lost.
+    pub(super) fn end(&self, why: LeaseLost) {
+        self.renewer.abort();
+        self.state.send_replace(State::Lost(why));
     }
 
     /// How long it is surely held from now on, if it is not renewed; zero once lost.

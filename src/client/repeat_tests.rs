@@ -5,14 +5,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::fake_broker::{Arrived, FakeBroker, Reaction};
-use super::tests::{client, ok, refused};
-use super::{Client, ClientError, Target};
+use super::tests::{acquired, client, ok, refused};
+use super::{Client, ClientError, LeaseLost, Target};
 use crate::ids::Token;
 use crate::protocol::admin::{CloseSession, ReleaseLock};
 use crate::protocol::cache;
 use crate::protocol::lock::{Acquire, Cancel};
 use crate::protocol::queue::{Demand, Message, Pop, Push};
-use crate::protocol::session::One;
+use crate::protocol::session::{One, Open};
 use crate::protocol::value::Value as Payload;
 use crate::protocol::{Code, Operation, Outcome};
 use crate::time;
@@ -215,4 +215,24 @@ async fn a_push_that_may_not_be_repeated_has_all_its_time() {
     let error = client.push(&push).await.unwrap_err();
     assert_eq!(error.outcome(), Outcome::Unknown);
     assert!(started.elapsed() >= Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn a_lease_does_not_outlive_the_closing_of_its_session() {
+    let (_broker, client) = client(Target::Any, |request| match request.subject.as_str() {
+        "mufakat.session.open" => ok(1, r#""session":"s","ttl_ms":30000,"keepalive_ms":10000"#),
+        "mufakat.lock.acquire" => acquired(1, 30_000),
+        "mufakat.session.close" => Reaction::Disconnect,
+        other => panic!("{other}"),
+    })
+    .await;
+    let session = client.open_session(&Open::new(30_000)).await.unwrap();
+    let lease = session.acquire(&Acquire::new("a")).await.unwrap();
+    lease.check().unwrap();
+    tokio::time::timeout(Duration::from_millis(50), session.close())
+        .await
+        .unwrap_err();
+    assert!(matches!(lease.check(), Err(LeaseLost::SessionClosed)));
+    assert!(lease.left().is_zero());
+    assert!(lease.during(std::future::pending::<()>()).await.is_err());
 }

@@ -108,11 +108,12 @@ impl Session {
             .await
     }
 
-    /// Ends the session and all that it holds and waits for.
+    /// Ends the session and all that it holds and waits for. Its leases are lost from the first moment on.
     ///
     /// # Errors
     /// As those of [`Client::session_close`]; what it holds then ends with it, by itself.
     pub async fn close(self) -> Result<Closed, ClientError> {
+        self.kept.end(LeaseLost::SessionClosed);
         self.client.session_close(&One::new(self.id)).await
     }
 }
