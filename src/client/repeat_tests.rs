@@ -1,12 +1,13 @@
 //! What is told of calls that were asked again, or given up.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::fake_broker::{Arrived, FakeBroker, Reaction};
 use super::tests::{acquired, client, ok, refused};
-use super::{Client, ClientError, LeaseLost, Target};
+use super::{Client, ClientError, LeaseLost, RequestError, Target};
 use crate::ids::Token;
 use crate::protocol::admin::{CloseSession, ReleaseLock};
 use crate::protocol::cache;
@@ -235,4 +236,75 @@ async fn a_lease_does_not_outlive_the_closing_of_its_session() {
     assert!(matches!(lease.check(), Err(LeaseLost::SessionClosed)));
     assert!(lease.left().is_zero());
     assert!(lease.during(std::future::pending::<()>()).await.is_err());
+}
+
+/// Waits are answered by silence, tries by a grant.
+async fn granting_late() -> (FakeBroker, Client, Arc<Mutex<Vec<Value>>>) {
+    let tries = Arc::new(Mutex::new(Vec::new()));
+    let told = tries.clone();
+    let (broker, client) = client(Target::Any, move |request| match request.subject.as_str() {
+        "mufakat.lock.acquire" => {
+            let body = body_of(request);
+            if body["wait_ms"].as_u64().unwrap_or(0) > 0 {
+                return Reaction::Silence;
+            }
+            told.lock().unwrap().push(body);
+            acquired(1, 30_000)
+        }
+        "mufakat.lock.release" => ok(1, r#""released":true"#),
+        other => panic!("{other}"),
+    })
+    .await;
+    (broker, client, tries)
+}
+
+async fn dropped_after_a_moment<T>(call: impl Future<Output = T>) {
+    let waited = tokio::time::timeout(Duration::from_millis(50), call).await;
+    assert!(waited.is_err());
+}
+
+#[tokio::test]
+async fn a_wait_that_is_dropped_is_given_up() {
+    let (broker, client, tries) = granting_late().await;
+    let request = Acquire {
+        wait_ms: 30_000,
+        ..Acquire::new("a")
+    };
+    dropped_after_a_moment(client.acquire_lease(&request)).await;
+    while broker.subjects().last().unwrap() != "mufakat.lock.release" {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let asked = body_of(&broker.arrived()[0]);
+    assert_eq!(tries.lock().unwrap()[0]["request_id"], asked["request_id"]);
+    assert_eq!(body_of(&broker.arrived()[2])["token"], 7);
+}
+
+/// For whoever attaches to it again.
+#[tokio::test]
+async fn a_wait_whose_id_the_caller_chose_keeps_its_place_until_it_is_abandoned() {
+    let (broker, client, _) = granting_late().await;
+    let request = Acquire {
+        wait_ms: 30_000,
+        timeout_ms: None,
+        ..identified()
+    };
+    dropped_after_a_moment(client.acquire(&request)).await;
+    dropped_after_a_moment(client.acquire(&request)).await;
+    assert_eq!(broker.subjects(), ["mufakat.lock.acquire"; 2]);
+    client.abandon(&request).await.unwrap();
+    assert_eq!(broker.subjects()[3..], ["mufakat.lock.release"]);
+}
+
+#[tokio::test]
+async fn a_wait_that_cannot_be_given_up_is_told() {
+    let (_broker, client) = client(Target::Any, |_| Reaction::NoResponders).await;
+    let error = client.abandon(&identified()).await.unwrap_err();
+    let unheard = matches!(
+        error,
+        ClientError::Unanswered {
+            error: RequestError::NoResponders,
+            ..
+        }
+    );
+    assert!(unheard, "{error}");
 }

@@ -94,7 +94,8 @@ impl Session {
         self.kept.lost().await
     }
 
-    /// Asks for a lock that lives with this session, and ends earlier only if `ttl_ms` says so.
+    /// Asks for a lock that lives with this session, and ends earlier only if `ttl_ms` says so. May be
+    /// dropped as [`Client::acquire`].
     ///
     /// # Errors
     /// As those of [`Client::acquire`], and `session_expired` when this session is over.

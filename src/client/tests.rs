@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::fake_broker::{Arrived, FakeBroker, Reaction};
 use super::*;
 use crate::ids::Token;
-use crate::protocol::Outcome;
+use crate::protocol::lock::Acquire;
+use crate::protocol::{Code, Outcome};
 use crate::time;
 
 const LONG: Duration = Duration::from_secs(10);
