@@ -23,13 +23,18 @@ macro_rules! answers {
 answers! { Audited Found FoundMany Written Deleted Counted Invalidated Explained Stats }
 
 impl Client {
-    /// Reads a key.
+    /// Reads a key, waiting for whoever loads it as long as `wait_ms` says.
     ///
     /// # Errors
     /// `no_lease` or `timeout` when no node was allowed to answer in time.
     pub async fn cache_get(&self, request: &Get) -> Result<Found, ClientError> {
-        self.repeat(Operation::CacheGet, request.timeout_ms, request)
-            .await
+        let call = Call::new(Operation::CacheGet, request.timeout_ms, request.wait_ms);
+        let mut asked = request.clone();
+        let body = |before: Before| {
+            before.cut(&mut asked.wait_ms, &mut asked.timeout_ms);
+            self.encode(&asked)
+        };
+        Ok(self.call_until_answered(call, body).await?)
     }
 
     /// Reads several keys.

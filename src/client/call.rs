@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::client::error::answer_is_passing;
+use crate::client::error::is_blind;
 use crate::client::slots::{self, Probed};
 use crate::client::{Client, ClientError, Target};
 use crate::ids::NodeId;
@@ -23,7 +23,7 @@ use crate::protocol::{Code, Operation, Outcome, Prefix, TIMEOUT_MS_DEFAULT};
 use crate::time;
 
 /// How much longer than a node the client waits: the way there and back.
-pub(super) const TRAVEL_MS: u64 = 500;
+const TRAVEL_MS: u64 = 500;
 
 /// How long a node that was asked by its id may take, beyond the wait asked for, before any other
 /// is asked, if the request allows that: longer than a loaded node needs, shorter than the default
@@ -31,8 +31,8 @@ pub(super) const TRAVEL_MS: u64 = 500;
 const DIRECT_MS: u64 = 1_500;
 
 /// The pause before asking again doubles from the first to the second.
-pub(super) const PAUSE_MS_MIN: u64 = 20;
-pub(super) const PAUSE_MS_MAX: u64 = 320;
+const PAUSE_MS_MIN: u64 = 20;
+const PAUSE_MS_MAX: u64 = 320;
 
 /// One operation, asked until it is answered or its time is over.
 #[derive(Clone, Copy, Debug)]
@@ -59,15 +59,66 @@ impl Call {
     fn direct_ms(&self) -> u64 {
         DIRECT_MS.min(self.timeout_ms.saturating_sub(self.wait_ms) / 2)
     }
+
+    /// Attempts it until there is an answer that the caller must judge, or its time is over.
+    pub(super) async fn until_answered<T, A>(
+        self,
+        mut attempt: impl FnMut(Before) -> A,
+    ) -> Result<T, Failed>
+    where
+        A: Future<Output = Result<T, ClientError>>,
+    {
+        let started = time::now();
+        let mut elapsed_ms = 0;
+        let mut pause_ms = PAUSE_MS_MIN;
+        let mut earlier_unknown = false;
+        loop {
+            let attempted = attempt(Before {
+                call: self,
+                elapsed_ms,
+                is_unknown: earlier_unknown,
+            });
+            let error = match attempted.await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            elapsed_ms = started.elapsed().as_millis() as u64 + pause_ms;
+            let is_unknown = error.outcome() == Outcome::Unknown;
+            let is_final = !error.passes_by_itself()
+                || (is_unknown && !self.repeatable)
+                || (changes_members(self.operation) && error.code() == Some(Code::Reconfiguring));
+            if is_final || elapsed_ms >= self.timeout_ms {
+                return Err(Failed {
+                    error,
+                    earlier_unknown,
+                });
+            }
+            earlier_unknown |= is_unknown;
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            pause_ms = (pause_ms * 2).min(PAUSE_MS_MAX);
+        }
+    }
 }
 
 /// What is known when an attempt of a call begins.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Before {
+    call: Call,
     /// Since the first attempt: 0 at that one.
     pub elapsed_ms: u64,
     /// Whether an attempt before may have taken effect.
     pub is_unknown: bool,
+}
+
+impl Before {
+    /// Cuts the wait and the timeout of a request to what the attempts before have left of them.
+    pub(super) fn cut(&self, wait_ms: &mut u64, timeout_ms: &mut Option<u64>) {
+        if self.elapsed_ms > 0 {
+            let left_ms = self.call.timeout_ms.saturating_sub(self.elapsed_ms);
+            *wait_ms = self.call.wait_ms.saturating_sub(self.elapsed_ms);
+            *timeout_ms = Some(left_ms.max(1));
+        }
+    }
 }
 
 /// How a call ended without success.
@@ -85,10 +136,7 @@ impl From<Failed> for ClientError {
                 error,
                 maybe_sent: maybe_sent || failed.earlier_unknown,
             },
-            // The cluster was not ready for the last attempt, which says nothing of the others.
-            ClientError::Refused(mut error)
-                if failed.earlier_unknown && answer_is_passing(error.code) =>
-            {
+            ClientError::Refused(mut error) if failed.earlier_unknown && is_blind(error.code) => {
                 error.outcome = Outcome::Unknown;
                 ClientError::Refused(error)
             }
@@ -169,10 +217,6 @@ impl Direct {
     pub(super) fn node(&self) -> NodeId {
         self.node
     }
-
-    pub(super) fn subject(&self, operation: Operation) -> Subject {
-        self.subjects.of(operation)
-    }
 }
 
 /// Whether it changes the members, or who leads: refused with `reconfiguring`, it has to be judged, since
@@ -187,41 +231,14 @@ fn changes_members(operation: Operation) -> bool {
 }
 
 impl Client {
-    /// Asks until there is an answer that the caller must judge, or the call's time is over.
+    /// A call of the node that leads or of any, whose body is made anew for each attempt.
     pub(super) async fn call_until_answered<T: Answers>(
         &self,
         call: Call,
         mut body: impl FnMut(Before) -> Bytes,
     ) -> Result<T, Failed> {
-        let started = time::now();
-        let mut elapsed_ms = 0;
-        let mut pause_ms = PAUSE_MS_MIN;
-        let mut earlier_unknown = false;
-        loop {
-            let body = body(Before {
-                elapsed_ms,
-                is_unknown: earlier_unknown,
-            });
-            let attempt = self.attempt(call, elapsed_ms, body).await;
-            let error = match attempt {
-                Ok(answer) => return Ok(answer),
-                Err(error) => error,
-            };
-            elapsed_ms = started.elapsed().as_millis() as u64 + pause_ms;
-            let is_unknown = error.outcome() == Outcome::Unknown;
-            let is_final = !error.passes_by_itself()
-                || (is_unknown && !call.repeatable)
-                || (changes_members(call.operation) && error.code() == Some(Code::Reconfiguring));
-            if is_final || elapsed_ms >= call.timeout_ms {
-                return Err(Failed {
-                    error,
-                    earlier_unknown,
-                });
-            }
-            earlier_unknown |= is_unknown;
-            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
-            pause_ms = (pause_ms * 2).min(PAUSE_MS_MAX);
-        }
+        call.until_answered(|before| self.attempt(call, before.elapsed_ms, body(before)))
+            .await
     }
 
     async fn attempt<T: Answers>(
@@ -230,31 +247,42 @@ impl Client {
         elapsed_ms: u64,
         body: Bytes,
     ) -> Result<T, ClientError> {
-        let left_ms = call.timeout_ms.saturating_sub(elapsed_ms) + TRAVEL_MS;
         let direct = self.direct(call.operation);
-        let (subject, timeout_ms) = match &direct {
-            None => (self.inner.shared.of(call.operation), left_ms),
-            Some(direct) => {
-                let direct_ms = match self.inner.options.target {
-                    Target::Leader if call.repeatable => {
-                        call.direct_ms() + call.wait_ms.saturating_sub(elapsed_ms)
-                    }
-                    Target::Leader | Target::Any | Target::Node(_) => left_ms,
-                };
-                (direct.subjects.of(call.operation), left_ms.min(direct_ms))
-            }
-        };
-        // Only where others can be asked instead does it help to know that one is gone.
-        let only = match self.inner.options.target {
-            Target::Leader => direct.as_deref().map(|direct| direct.only(call.repeatable)),
-            Target::Any | Target::Node(_) => None,
-        };
-        let timeout = Duration::from_millis(timeout_ms);
-        let answer = self.exchange::<T>(only, subject, body, timeout).await;
+        let answer = self
+            .attempt_at::<T>(call, elapsed_ms, direct.as_deref(), body)
+            .await;
         if is_by_leader(call.operation) {
             self.learn(direct.as_deref(), &answer);
         }
         answer?.result.map_err(ClientError::Refused)
+    }
+
+    /// One attempt, of a certain node or of any.
+    pub(super) async fn attempt_at<T: DeserializeOwned>(
+        &self,
+        call: Call,
+        elapsed_ms: u64,
+        direct: Option<&Direct>,
+        body: Bytes,
+    ) -> Result<Answer<T>, ClientError> {
+        let left_ms = call.timeout_ms.saturating_sub(elapsed_ms) + TRAVEL_MS;
+        // Only where others can be asked instead does it help to know that one is gone.
+        let only = direct
+            .filter(|_| self.inner.options.target == Target::Leader)
+            .map(|direct| direct.only(call.repeatable));
+        let timeout_ms = match only {
+            Some(_) if call.repeatable => {
+                let direct_ms = call.direct_ms() + call.wait_ms.saturating_sub(elapsed_ms);
+                left_ms.min(direct_ms)
+            }
+            _ => left_ms,
+        };
+        let subject = match direct {
+            Some(direct) => direct.subjects.of(call.operation),
+            None => self.inner.shared.of(call.operation),
+        };
+        let timeout = Duration::from_millis(timeout_ms);
+        self.exchange(only, subject, body, timeout).await
     }
 
     fn direct(&self, operation: Operation) -> Option<Arc<Direct>> {
@@ -275,10 +303,6 @@ impl Client {
             Target::Node(_) => self.direct(Operation::Status),
             Target::Any | Target::Leader => None,
         }
-    }
-
-    pub(super) fn shared_subject(&self, operation: Operation) -> Subject {
-        self.inner.shared.of(operation)
     }
 
     /// Remembers whom to ask; forgets a node that did not answer.
@@ -326,6 +350,21 @@ impl Client {
         let body = self.encode(request);
         let call = Call::new(operation, timeout_ms, 0);
         Ok(self.call_until_answered(call, |_| body.clone()).await?)
+    }
+
+    /// A call that ends something for good. If an attempt before may have done so, the answer that it is over
+    /// counts as `done`.
+    pub(super) async fn end<T: Answers>(
+        &self,
+        call: Call,
+        request: &impl Serialize,
+        done: T,
+    ) -> Result<T, ClientError> {
+        let body = self.encode(request);
+        match self.call_until_answered(call, |_| body.clone()).await {
+            Err(failed) if failed.earlier_unknown && failed.error.is_over() => Ok(done),
+            ended => Ok(ended?),
+        }
     }
 
     pub(super) async fn ask<T: Answers>(&self, operation: Operation) -> Result<T, ClientError> {

@@ -75,6 +75,14 @@ impl ClientError {
         }
     }
 
+    /// Whether the cluster knows that what was to be renewed or ended is over.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(
+            self.code(),
+            Some(Code::NotHolder | Code::NotFound | Code::SessionExpired | Code::SessionNotFound)
+        )
+    }
+
     /// Whether asking again within the same call can help: the cluster was not ready for the
     /// request, as opposed to an answer that the caller must judge.
     pub(super) fn passes_by_itself(&self) -> bool {
@@ -93,8 +101,25 @@ impl ClientError {
     }
 }
 
+/// Whether a refusal with this code says nothing of attempts before: nobody looked at what they did. Other
+/// refusals were decided on the state that those have made.
+pub(super) fn is_blind(code: Code) -> bool {
+    answer_is_passing(code)
+        || matches!(
+            code,
+            Code::Timeout
+                | Code::Overloaded
+                | Code::QueueFull
+                | Code::TopicPaused
+                | Code::NoLease
+                | Code::StoreUnavailable
+                | Code::DurabilityUnavailable
+                | Code::DataLossDetected
+        )
+}
+
 /// Whether a code says that the cluster was not ready for the request, whatever it was.
-pub(super) fn answer_is_passing(code: Code) -> bool {
+fn answer_is_passing(code: Code) -> bool {
     matches!(
         code,
         Code::NoLeader | Code::ShuttingDown | Code::Reconfiguring | Code::Indeterminate

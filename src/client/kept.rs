@@ -12,7 +12,6 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::client::{Client, ClientError, RequestError};
-use crate::protocol::Code;
 use crate::protocol::lock::Renew;
 use crate::protocol::session::One;
 use crate::time::{self, BootInstant};
@@ -42,6 +41,9 @@ pub enum LeaseLost {
     /// No renewal succeeded in time; the cluster may still count it as held for a moment.
     #[error("no renewal succeeded before the lease's end: {0}")]
     NotRenewed(String),
+    /// This program closed the session that it lived with.
+    #[error("its session was closed")]
+    SessionClosed,
 }
 
 #[derive(Clone, Debug)]
@@ -104,6 +106,12 @@ impl Kept {
             State::Held(_) => Ok(()),
             State::Lost(why) => Err(why.clone()),
         }
+    }
+
+    /// Ends the renewals; from now on it counts as lost.
+    pub(super) fn end(&self, why: LeaseLost) {
+        self.renewer.abort();
+        self.state.send_replace(State::Lost(why));
     }
 
     /// How long it is surely held from now on, if it is not renewed; zero once lost.
@@ -188,7 +196,7 @@ impl Renewer {
                     }
                     renew_at = sent_at + left / 3;
                 }
-                Err(error) if is_over(&error) => {
+                Err(error) if error.is_over() => {
                     self.state.send_replace(State::Lost(LeaseLost::NotHolder));
                     return;
                 }
@@ -234,14 +242,6 @@ impl Renewer {
             .map_err(|_| ClientError::from(RequestError::TimedOut))??;
         Ok(Duration::from_millis(expires_in_ms))
     }
-}
-
-/// Whether the cluster knows that what was to be renewed is over.
-fn is_over(error: &ClientError) -> bool {
-    matches!(
-        error.code(),
-        Some(Code::NotHolder | Code::SessionExpired | Code::SessionNotFound)
-    )
 }
 
 /// A length that the cluster measured, as the slower of two clocks has it.

@@ -29,7 +29,8 @@ pub struct Lease {
 }
 
 impl Client {
-    /// Asks for a lock as [`Client::acquire`] does, and keeps it. With a session in the request it
+    /// Asks for a lock as [`Client::acquire`] does, under an id also without a wait, and keeps it. May be
+    /// dropped as that. With a session in the request it
     /// vouches for no longer than that is kept alive by somebody: [`Session::acquire`] knows that.
     ///
     /// [`Session::acquire`]: super::Session::acquire
@@ -46,11 +47,7 @@ impl Client {
         session: Option<Arc<Kept>>,
     ) -> Result<Lease, ClientError> {
         let asked_at = time::boot_now();
-        let mut request = request.clone();
-        if request.request_id.is_none() {
-            request.request_id = Some(self.new_request_id());
-        }
-        let acquired = self.acquire(&request).await?;
+        let acquired = self.acquire_by_id(request).await?;
         let mut kept: Vec<Arc<Kept>> = session.into_iter().collect();
         // A lock without a lease of its own is kept by its session alone.
         if kept.is_empty() || request.ttl_ms.is_some() {

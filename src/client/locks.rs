@@ -1,7 +1,7 @@
 //! Beyond taking and giving back: one method for each further operation on locks and sessions, as
 //! [`Session`](super::Session) and the command line use them.
 
-use crate::client::call::{Answers, Call};
+use crate::client::call::{Answers, Before, Call};
 use crate::client::{Client, ClientError};
 use crate::protocol::Operation;
 use crate::protocol::admin::{CloseSession, LockReleased, ReleaseLock};
@@ -24,17 +24,26 @@ impl Client {
             repeatable: false,
             ..Call::new(Operation::LockConvert, request.timeout_ms, request.wait_ms)
         };
-        let body = self.encode(request);
-        Ok(self.call_until_answered(call, |_| body.clone()).await?)
+        let mut asked = request.clone();
+        let body = |before: Before| {
+            before.cut(&mut asked.wait_ms, &mut asked.timeout_ms);
+            self.encode(&asked)
+        };
+        Ok(self.call_until_answered(call, body).await?)
     }
 
-    /// Ends a wait, whoever asked for it; its asker is told `not_holder`.
+    /// Ends a wait, whoever asked for it; its asker is told `wait_timeout`. Asked once, since a repetition
+    /// would not find the wait that the first attempt may have ended.
     ///
     /// # Errors
     /// Only when the cluster does not answer: whether there was a wait is in the answer.
     pub async fn cancel(&self, request: &Cancel) -> Result<Cancelled, ClientError> {
-        self.repeat(Operation::LockCancel, request.timeout_ms, request)
-            .await
+        let call = Call {
+            repeatable: false,
+            ..Call::new(Operation::LockCancel, request.timeout_ms, 0)
+        };
+        let body = self.encode(request);
+        Ok(self.call_until_answered(call, |_| body.clone()).await?)
     }
 
     /// The locks that are held or waited for, by name and page by page.
@@ -81,12 +90,14 @@ impl Client {
         self.of_session(Operation::SessionKeepalive, request).await
     }
 
-    /// Ends a session with all that it holds and waits for.
+    /// Ends a session with all that it holds and waits for. When an earlier attempt of the same call went
+    /// unanswered and the session is over, it counts as closed; what it held is not told then.
     ///
     /// # Errors
     /// `session_expired` and `session_not_found` when it is over.
     pub async fn session_close(&self, request: &One) -> Result<Closed, ClientError> {
-        self.of_session(Operation::SessionClose, request).await
+        let call = Call::new(Operation::SessionClose, request.timeout_ms, 0);
+        self.end(call, request, Closed::default()).await
     }
 
     /// What a session holds and waits for.
@@ -114,24 +125,29 @@ impl Client {
             .await
     }
 
-    /// As an operator, takes a lock from whoever holds it.
+    /// As an operator, takes a lock from whoever holds it. Without a token it is asked once, since a
+    /// repetition would take the lock from the next holder, too. With one it is repeated as
+    /// [`Client::release`]; the former holder may then not be told.
     ///
     /// # Errors
-    /// `not_found` when nobody holds it.
+    /// `not_found` when nobody holds it, `not_holder` when the token is not that of a live hold.
     pub async fn admin_lock_release(
         &self,
         request: &ReleaseLock,
     ) -> Result<LockReleased, ClientError> {
-        self.repeat(Operation::AdminLockRelease, request.timeout_ms, request)
-            .await
+        let call = Call {
+            repeatable: request.token.is_some(),
+            ..Call::new(Operation::AdminLockRelease, request.timeout_ms, 0)
+        };
+        self.end(call, request, LockReleased::default()).await
     }
 
-    /// As an operator, ends a session.
+    /// As an operator, ends a session; repeated as [`Client::session_close`].
     ///
     /// # Errors
-    /// `session_not_found` when it is over.
+    /// `session_expired` and `session_not_found` when it is over.
     pub async fn admin_session_close(&self, request: &CloseSession) -> Result<Closed, ClientError> {
-        self.repeat(Operation::AdminSessionClose, request.timeout_ms, request)
-            .await
+        let call = Call::new(Operation::AdminSessionClose, request.timeout_ms, 0);
+        self.end(call, request, Closed::default()).await
     }
 }

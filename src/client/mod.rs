@@ -3,7 +3,8 @@
 //! A [`Client`] sends requests through a [`Requester`] and asks again while that is safe and can
 //! help: nobody leads, nobody listens, the connection broke, the node that was asked died. It is
 //! safe since an acquire always carries a request id (made up when absent), and a token is never
-//! granted twice, so that a repeated release or renewal concerns nothing but the same hold. A
+//! granted twice, so that a repeated release or renewal concerns nothing but the same hold. What
+//! would do more when repeated, or tell less, is asked once: its outcome may then be unknown. A
 //! [`Lease`] keeps a lock until it is released or lost.
 //!
 //! ```no_run
@@ -37,14 +38,12 @@ use serde::de::DeserializeOwned;
 
 use crate::broker::options::{self, NatsOptions, NatsOptionsError};
 use crate::ids::NodeId;
-use crate::protocol::lock::{
-    Acquire, Acquired, Check, Checked, Get, Release, Released, Renew, Renewed, View, WAIT_MS_MAX,
-};
+use crate::protocol::lock::{Check, Checked, Get, Release, Released, Renew, Renewed, View};
 use crate::protocol::status::{Ask, Metrics, MetricsFormat, Status};
-use crate::protocol::{Code, Encoding, Operation, Prefix};
+use crate::protocol::{Encoding, Operation, Prefix};
 use crate::stats::samples::Family;
-use crate::time;
 
+mod acquire;
 mod cache;
 mod call;
 mod cluster;
@@ -67,12 +66,8 @@ pub use lease::Lease;
 pub use requester::{Message, RequestError, Requester};
 pub use session::Session;
 
-use call::{Before, Call, Direct, Subjects};
+use call::{Call, Direct, Subjects};
 use refusals::Refusals;
-
-/// How soon a wait longer than one request's is attached again: before that request's wait ends, with
-/// time left for a change of leader.
-const ATTACH_AGAIN: Duration = Duration::from_secs(45);
 
 /// Whom to ask.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -238,55 +233,6 @@ impl Client {
         format!("{:032x}", rand::random::<u128>())
     }
 
-    /// Asks for a lock, waiting for it as long as `wait_ms` says. A wait that has no `request_id`
-    /// gets one, so that asking again after a failure attaches to the same place; so does a wait longer
-    /// than a node takes ([`WAIT_MS_MAX`]), which is made of several. A try without one
-    /// is asked again only when it is known not to have taken effect: the nodes keep each id for
-    /// minutes, which tries by the thousand would use up.
-    ///
-    /// # Errors
-    /// `lock_held`, `wait_timeout`, `deadlock` and the other errors of `docs/protocol.md`. With an
-    /// unknown outcome the lock may have been granted; it then ends with its lease.
-    pub async fn acquire(&self, request: &Acquire) -> Result<Acquired, ClientError> {
-        let mut request = request.clone();
-        if request.wait_ms > 0 && request.request_id.is_none() {
-            request.request_id = Some(self.new_request_id());
-        }
-        let started = time::now();
-        let asked_wait_ms = request.wait_ms;
-        while request.wait_ms > WAIT_MS_MAX {
-            let part = Acquire {
-                wait_ms: WAIT_MS_MAX,
-                timeout_ms: None,
-                ..request.clone()
-            };
-            // Attached again before this part ends, the wait keeps its place in the queue.
-            let answer = self.acquire_within_one_wait(part);
-            if let Ok(answer) = tokio::time::timeout(ATTACH_AGAIN, answer).await {
-                return answer;
-            }
-            let waited_ms = started.elapsed().as_millis() as u64;
-            request.wait_ms = asked_wait_ms.saturating_sub(waited_ms).max(1);
-        }
-        self.acquire_within_one_wait(request).await
-    }
-
-    async fn acquire_within_one_wait(&self, mut request: Acquire) -> Result<Acquired, ClientError> {
-        let asked_wait_ms = request.wait_ms;
-        let call = Call {
-            repeatable: request.request_id.is_some(),
-            ..Call::new(Operation::LockAcquire, request.timeout_ms, asked_wait_ms)
-        };
-        let body = |Before { elapsed_ms, .. }: Before| {
-            if elapsed_ms > 0 {
-                request.wait_ms = asked_wait_ms.saturating_sub(elapsed_ms);
-                request.timeout_ms = Some(call.timeout_ms.saturating_sub(elapsed_ms).max(1));
-            }
-            self.encode(&request)
-        };
-        Ok(self.call_until_answered(call, body).await?)
-    }
-
     /// Ends a hold. When an earlier attempt of the same call went unanswered, `not_holder` means
     /// that the hold is over, and counts as released.
     ///
@@ -294,16 +240,7 @@ impl Client {
     /// `not_holder` when the token is not that of a live hold.
     pub async fn release(&self, request: &Release) -> Result<Released, ClientError> {
         let call = Call::new(Operation::LockRelease, request.timeout_ms, 0);
-        let body = self.encode(request);
-        let released = self.call_until_answered(call, |_| body.clone()).await;
-        match released {
-            Err(failed)
-                if failed.earlier_unknown && failed.error.code() == Some(Code::NotHolder) =>
-            {
-                Ok(Released { released: true })
-            }
-            other => Ok(other?),
-        }
+        self.end(call, request, Released { released: true }).await
     }
 
     /// Lets a lease begin anew.
@@ -394,5 +331,7 @@ impl Client {
     }
 }
 
+#[cfg(test)]
+mod repeat_tests;
 #[cfg(test)]
 mod tests;

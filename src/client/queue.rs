@@ -2,37 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::client::call::{Direct, PAUSE_MS_MAX, PAUSE_MS_MIN, TRAVEL_MS};
+use crate::client::call::{Before, Call, Direct};
 use crate::client::{Client, ClientError, Target};
+use crate::protocol::Operation;
 use crate::protocol::queue::{Pop, Popped, Push, Pushed, Receipts, Results, Verdict};
-use crate::protocol::{Operation, Outcome, TIMEOUT_MS_DEFAULT};
-use crate::time;
+use crate::protocol::reply::Answer;
 
 /// Topics whose owner is remembered; beyond that any node is asked.
 const OWNERS_MAX: usize = 10_000;
-/// How long an owner that was asked by its id may take, beyond the wait asked for, before any other
-/// node is asked.
-const DIRECT_MS: u64 = 1_500;
 
 /// The owners of topics, as answers told them.
 pub(super) type Owners = BTreeMap<String, Arc<Direct>>;
-
-/// One request about a topic.
-struct Ask<'a> {
-    operation: Operation,
-    topic: &'a str,
-    body: Bytes,
-    timeout_ms: u64,
-    wait_ms: u64,
-    /// Whether it may be asked again although it may have taken effect.
-    repeatable: bool,
-}
 
 impl Client {
     /// Adds messages to a topic. It is asked again after an unknown outcome only if every message
@@ -41,16 +26,13 @@ impl Client {
     /// # Errors
     /// `queue_full`, `durability_unavailable` and the other errors of `docs/protocol.md`.
     pub async fn push(&self, request: &Push) -> Result<Pushed, ClientError> {
-        let encoding = self.options().encoding;
-        self.ask_owner(Ask {
-            operation: Operation::QueuePush,
-            topic: &request.topic,
-            body: encoding.encode(&request.in_encoding(encoding)),
-            timeout_ms: request.timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT),
-            wait_ms: 0,
+        let call = Call {
             repeatable: request.messages.iter().all(|message| message.id.is_some()),
-        })
-        .await
+            ..Call::new(Operation::QueuePush, request.timeout_ms, 0)
+        };
+        let encoding = self.options().encoding;
+        let body = encoding.encode(&request.in_encoding(encoding));
+        self.ask_owner(&request.topic, call, |_| body.clone()).await
     }
 
     /// Takes messages. When an answer is lost, its messages come again after their visibility.
@@ -59,15 +41,13 @@ impl Client {
     /// `topic_paused` and the other errors of `docs/protocol.md`.
     pub async fn pop(&self, request: &Pop) -> Result<Popped, ClientError> {
         let wait_ms = request.demand.wait_ms;
-        self.ask_owner(Ask {
-            operation: Operation::QueuePop,
-            topic: &request.topic,
-            body: self.encode(request),
-            timeout_ms: request.timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT + wait_ms),
-            wait_ms,
-            repeatable: true,
-        })
-        .await
+        let call = Call::new(Operation::QueuePop, request.timeout_ms, wait_ms);
+        let mut asked = request.clone();
+        let body = |before: Before| {
+            before.cut(&mut asked.demand.wait_ms, &mut asked.timeout_ms);
+            self.encode(&asked)
+        };
+        self.ask_owner(&request.topic, call, body).await
     }
 
     /// Says of messages that they are done, not done, or not done yet.
@@ -83,18 +63,20 @@ impl Client {
             Verdict::Nack { .. } => (Operation::QueueNack, 0),
             Verdict::Extend { .. } => (Operation::QueueExtend, 0),
         };
-        self.ask_owner(Ask {
-            operation,
-            topic: &request.topic,
-            body: self.encode(request),
-            timeout_ms: request.timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT + wait_ms),
-            wait_ms,
-            repeatable: true,
-        })
-        .await
+        let call = Call::new(operation, request.timeout_ms, wait_ms);
+        let mut asked = request.clone();
+        let body = |before: Before| {
+            if let Verdict::Ack { pop: Some(pop) } = &mut asked.what {
+                before.cut(&mut pop.wait_ms, &mut asked.timeout_ms);
+            }
+            self.encode(&asked)
+        };
+        self.ask_owner(&request.topic, call, body).await
     }
 
-    /// Any other request about a topic, or about all (`queue.list`, with an empty `topic`).
+    /// Any other request about a topic, or about all (`queue.list`, with an empty `topic`). One whose answer
+    /// counts what it did is not asked again after an unknown outcome: the second answer would not count what
+    /// the first attempt did.
     ///
     /// # Errors
     /// The errors of `docs/protocol.md`.
@@ -104,76 +86,78 @@ impl Client {
         topic: &str,
         request: &impl Serialize,
     ) -> Result<T, ClientError> {
-        self.ask_owner(Ask {
-            operation,
-            topic,
-            body: self.encode(request),
-            timeout_ms: TIMEOUT_MS_DEFAULT,
-            wait_ms: 0,
-            repeatable: true,
-        })
-        .await
+        let call = Call {
+            repeatable: !counts_what_it_did(operation),
+            ..Call::new(operation, None, 0)
+        };
+        let body = self.encode(request);
+        self.ask_owner(topic, call, |_| body.clone()).await
     }
 
-    async fn ask_owner<T: DeserializeOwned>(&self, ask: Ask<'_>) -> Result<T, ClientError> {
-        let started = time::now();
-        let mut pause_ms = PAUSE_MS_MIN;
-        loop {
-            let elapsed_ms = started.elapsed().as_millis() as u64;
-            let error = match self.ask_once(&ask, elapsed_ms).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => error,
-            };
-            let may_repeat = ask.repeatable || error.outcome() == Outcome::NotApplied;
-            let elapsed_ms = started.elapsed().as_millis() as u64 + pause_ms;
-            if !error.passes_by_itself() || !may_repeat || elapsed_ms >= ask.timeout_ms {
-                return Err(error);
-            }
-            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
-            pause_ms = (pause_ms * 2).min(PAUSE_MS_MAX);
-        }
+    async fn ask_owner<T: DeserializeOwned>(
+        &self,
+        topic: &str,
+        call: Call,
+        mut body: impl FnMut(Before) -> Bytes,
+    ) -> Result<T, ClientError> {
+        let attempt = |before: Before| self.ask_once(topic, call, before.elapsed_ms, body(before));
+        Ok(call.until_answered(attempt).await?)
     }
 
     async fn ask_once<T: DeserializeOwned>(
         &self,
-        ask: &Ask<'_>,
+        topic: &str,
+        call: Call,
         elapsed_ms: u64,
+        body: Bytes,
     ) -> Result<T, ClientError> {
-        let left_ms = ask.timeout_ms.saturating_sub(elapsed_ms) + TRAVEL_MS;
-        let owner = self.owner(ask.topic);
-        let (subject, timeout_ms) = match (&owner, self.pinned()) {
-            (Some(owner), _) => (owner.subject(ask.operation), DIRECT_MS + ask.wait_ms),
-            (None, Some(node)) => (node.subject(ask.operation), left_ms),
-            (None, None) => (self.shared_subject(ask.operation), left_ms),
-        };
-        let timeout = Duration::from_millis(timeout_ms.min(left_ms));
-        let only = owner.as_deref().map(|owner| owner.only(ask.repeatable));
+        let owner = self.owner(topic);
+        let direct = owner.clone().or_else(|| self.pinned());
         let answer = self
-            .exchange::<T>(only, subject, ask.body.clone(), timeout)
+            .attempt_at::<T>(call, elapsed_ms, direct.as_deref(), body)
             .await;
+        self.learn_owner(topic, owner.as_deref(), &answer);
+        answer?.result.map_err(ClientError::Refused)
+    }
+
+    /// Remembers whom to ask about a topic; forgets a node that did not answer.
+    fn learn_owner<T>(
+        &self,
+        topic: &str,
+        asked: Option<&Direct>,
+        answer: &Result<Answer<T>, ClientError>,
+    ) {
+        if self.options().target != Target::Leader || topic.is_empty() {
+            return;
+        }
         let told = answer.as_ref().ok().and_then(|answer| {
             let executed = answer.result.is_ok().then_some(answer.node);
             answer.ask_node.or(executed)
         });
-        if self.options().target == Target::Leader && !ask.topic.is_empty() {
-            let mut owners = self.owners().lock().unwrap_or_else(PoisonError::into_inner);
-            match (told, &owner) {
-                (Some(node), Some(owner)) if owner.node() == node => {}
-                (Some(node), _) if owners.len() < OWNERS_MAX || owner.is_some() => {
-                    let direct = Direct::new(&self.options().prefix, node);
-                    owners.insert(ask.topic.to_owned(), Arc::new(direct));
-                }
-                (None, Some(_)) => {
-                    owners.remove(ask.topic);
-                }
-                _ => {}
+        let mut owners = self.owners().lock().unwrap_or_else(PoisonError::into_inner);
+        match (told, asked) {
+            (Some(node), Some(asked)) if asked.node() == node => {}
+            (Some(node), _) if owners.len() < OWNERS_MAX || asked.is_some() => {
+                let direct = Direct::new(&self.options().prefix, node);
+                owners.insert(topic.to_owned(), Arc::new(direct));
             }
+            (None, Some(_)) => {
+                owners.remove(topic);
+            }
+            _ => {}
         }
-        answer?.result.map_err(ClientError::Refused)
     }
 
     fn owner(&self, topic: &str) -> Option<Arc<Direct>> {
         let owners = self.owners().lock().unwrap_or_else(PoisonError::into_inner);
         owners.get(topic).cloned()
     }
+}
+
+/// Whether its answer tells what this very request did, such as how many messages it moved.
+fn counts_what_it_did(operation: Operation) -> bool {
+    matches!(
+        operation,
+        Operation::QueueCancel | Operation::QueueRedrive | Operation::AdminQueuePurge
+    )
 }

@@ -94,7 +94,8 @@ impl Session {
         self.kept.lost().await
     }
 
-    /// Asks for a lock that lives with this session, and ends earlier only if `ttl_ms` says so.
+    /// Asks for a lock that lives with this session, and ends earlier only if `ttl_ms` says so. May be
+    /// dropped as [`Client::acquire`].
     ///
     /// # Errors
     /// As those of [`Client::acquire`], and `session_expired` when this session is over.
@@ -108,11 +109,12 @@ impl Session {
             .await
     }
 
-    /// Ends the session and all that it holds and waits for.
+    /// Ends the session and all that it holds and waits for. Its leases are lost from the first moment on.
     ///
     /// # Errors
     /// As those of [`Client::session_close`]; what it holds then ends with it, by itself.
     pub async fn close(self) -> Result<Closed, ClientError> {
+        self.kept.end(LeaseLost::SessionClosed);
         self.client.session_close(&One::new(self.id)).await
     }
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 use super::fake_broker::{Arrived, FakeBroker, Reaction};
 use super::*;
 use crate::ids::Token;
-use crate::protocol::Outcome;
+use crate::protocol::lock::Acquire;
+use crate::protocol::{Code, Outcome};
 use crate::time;
 
 const LONG: Duration = Duration::from_secs(10);
 
-async fn client(
+pub(super) async fn client(
     target: Target,
     react: impl FnMut(&Arrived) -> Reaction + Send + 'static,
 ) -> (FakeBroker, Client) {
@@ -23,17 +24,17 @@ async fn client(
     (broker, client)
 }
 
-fn ok(node: u64, fields: &str) -> Reaction {
+pub(super) fn ok(node: u64, fields: &str) -> Reaction {
     Reaction::Answer(format!(r#"{{"ok":true,"node":{node},{fields}}}"#))
 }
 
-fn refused(code: &str, outcome: &str) -> Reaction {
+pub(super) fn refused(code: &str, outcome: &str) -> Reaction {
     Reaction::Answer(format!(
         r#"{{"ok":false,"node":1,"error":{{"code":"{code}","status":400,"message":"m","retryable":true,"outcome":"{outcome}"}}}}"#
     ))
 }
 
-fn acquired(node: u64, ttl_ms: u64) -> Reaction {
+pub(super) fn acquired(node: u64, ttl_ms: u64) -> Reaction {
     ok(
         node,
         &format!(
