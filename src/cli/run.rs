@@ -2,11 +2,13 @@
 //!
 //! The command is stopped before the lease can be over as this machine's clock has it: SIGTERM,
 //! then SIGKILL, to its whole process group. On a terminal it shares our group, so that it can
-//! read from the terminal; then only the command itself is signalled.
+//! read from the terminal; then only the command itself is signalled. Elsewhere Ctrl-Z stops this
+//! process and not the command, which is stopped here, too: it may not go on while nobody renews.
 //!
 //! Limit: when this process itself is killed with SIGKILL the command goes on without a lock.
 //! `MUFAKAT_TOKEN` is there so that what it writes to can refuse the older token.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::os::unix::process::ExitStatusExt;
 use std::process;
@@ -14,7 +16,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use clap::Args;
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{self, SignalKind};
 
@@ -29,6 +31,8 @@ use crate::time::{self, Instant};
 pub(super) const STOP_MAX: Duration = Duration::from_secs(5);
 /// The same when the lock is lost already and somebody else may have it.
 const STOP_WHEN_LOST: Duration = Duration::from_millis(200);
+/// How often it is looked whether the system has stopped the command.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Signals that the command gets.
 const PASSED_ON: [Signal; 6] = [
     Signal::INT,
@@ -38,6 +42,8 @@ const PASSED_ON: [Signal; 6] = [
     Signal::USR1,
     Signal::USR2,
 ];
+/// Those of them that a terminal sends to all of a group, so that a command that shares ours has them.
+const OF_TERMINAL: [Signal; 2] = [Signal::INT, Signal::QUIT];
 /// SIGKILL comes this long before the lease's end, or a twentieth of the lease if that is shorter.
 const KILL_BEFORE_MAX: Duration = Duration::from_millis(100);
 
@@ -49,7 +55,10 @@ const KILL_BEFORE_MAX: Duration = Duration::from_millis(100);
 /// most), then SIGKILL while the lock is still held. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and
 /// SIGUSR2 are passed on to it, but for those that are ignored already, as SIGHUP is under nohup; before
 /// it has started they end the wait for the lock. Off a terminal
-/// all this is for the command's process group, and so for what it has started. What still runs in the
+/// all this is for the command's process group, and so for what it has started; a command that wants to read
+/// from the terminal nevertheless is stopped by the system, which ends it here, too. On a terminal SIGINT and
+/// SIGQUIT are not passed on: the terminal itself sends them to the command. Ctrl-Z stops the command as well;
+/// it goes on only if it still has the lock. What still runs in the
 /// background when the command exits goes on without the lock.
 ///
 /// Exit codes:
@@ -73,7 +82,7 @@ pub(super) struct RunArgs {
     what: WantedArgs,
     /// The command and its arguments, after `--`.
     #[arg(last = true, required = true, value_name = "COMMAND")]
-    command: Vec<String>,
+    command: Vec<OsString>,
 }
 
 pub(super) async fn run(connection: &Connection, args: RunArgs) -> Result<ExitStatus, Failure> {
@@ -86,11 +95,20 @@ pub(super) async fn run(connection: &Connection, args: RunArgs) -> Result<ExitSt
     let lease = tokio::select! {
         lease = acquire(&client, &request) => lease?,
         signal = signals.next() => {
-            abandon(&client, &request).await;
+            if let Err(error) = client.abandon(&request).await {
+                say(format_args!(
+                    "mufakat: what is granted all the same ends with its lease: {error}"
+                ));
+            }
             return Ok(after_signal(signal.as_raw()));
         }
     };
     let own_group = !io::stdin().is_terminal();
+    // Of a shared group the terminal stops all.
+    let mut suspends = match own_group {
+        true => Signals::listen(&[Signal::TSTP])?,
+        false => Signals::listen(&[])?,
+    };
     match spawn(&args.command, &lease, own_group) {
         Ok(child) => {
             let ttl = lease.left();
@@ -101,12 +119,12 @@ pub(super) async fn run(connection: &Connection, args: RunArgs) -> Result<ExitSt
                 lease,
                 ttl,
             };
-            running.until_end(&mut signals).await
+            running.until_end(&mut signals, &mut suspends).await
         }
         Err(error) => {
             say(format_args!(
                 "mufakat: cannot run {}: {error}",
-                args.command[0]
+                args.command[0].display()
             ));
             release(lease).await;
             Ok(match error.kind() {
@@ -117,7 +135,7 @@ pub(super) async fn run(connection: &Connection, args: RunArgs) -> Result<ExitSt
     }
 }
 
-fn spawn(command: &[String], lease: &Lease, own_group: bool) -> io::Result<Child> {
+fn spawn(command: &[OsString], lease: &Lease, own_group: bool) -> io::Result<Child> {
     let acquired = lease.acquired();
     let mut command_line = Command::new(&command[0]);
     command_line
@@ -147,17 +165,6 @@ fn names(acquired: &Acquired) -> String {
     several.chain(sole.as_deref()).collect::<Vec<_>>().join(" ")
 }
 
-/// Gives up a wait. The same request without a wait ends it; if the lock was granted meanwhile it
-/// is given back. Should both fail, the grant ends with its lease.
-async fn abandon(client: &Client, request: &Acquire) {
-    let mut request = request.clone();
-    request.wait_ms = 0;
-    request.timeout_ms = Some(1_000);
-    if let Ok(lease) = client.acquire_lease(&request).await {
-        release(lease).await;
-    }
-}
-
 async fn release(lease: Lease) {
     let resource = names(lease.acquired());
     if let Err(error) = lease.release().await {
@@ -177,7 +184,11 @@ struct Running {
 }
 
 impl Running {
-    async fn until_end(mut self, signals: &mut Signals) -> Result<ExitStatus, Failure> {
+    async fn until_end(
+        mut self,
+        signals: &mut Signals,
+        suspends: &mut Signals,
+    ) -> Result<ExitStatus, Failure> {
         let stop_for = STOP_MAX.min(self.ttl / 4);
         loop {
             tokio::select! {
@@ -187,14 +198,44 @@ impl Running {
                     return Ok(status);
                 }
                 signal = signals.next() => {
-                    // In a shared group the terminal has told the command itself.
-                    if self.own_group || signal == Signal::TERM {
+                    if self.own_group || !OF_TERMINAL.contains(&signal) {
                         self.signal(signal);
+                    }
+                }
+                _ = suspends.next() => self.suspend(),
+                () = tokio::time::sleep(LOOK_EVERY), if self.own_group => {
+                    if self.pid.is_some_and(wants_the_terminal) {
+                        return self.refuse_the_terminal().await;
                     }
                 }
                 lost = self.lease.ending(stop_for) => return self.stop(lost).await,
             }
         }
+    }
+
+    /// Stops this process, and before that the command, which goes on afterwards if the lock is still held.
+    fn suspend(&self) {
+        self.signal(Signal::STOP);
+        note(rustix::process::kill_process(
+            rustix::process::getpid(),
+            Signal::STOP,
+        ));
+        // Somebody has sent SIGCONT. A command that has lost the lock is ended as it stands.
+        if self.lease.check().is_ok() {
+            self.signal(Signal::CONT);
+        }
+    }
+
+    /// Ends a command that would wait for the terminal for ever, and keep the lock.
+    async fn refuse_the_terminal(mut self) -> Result<ExitStatus, Failure> {
+        say(
+            "mufakat: the command wants the terminal, which it cannot have since stdin is none; \
+             redirect within it: sh -c '… < file'",
+        );
+        self.signal(Signal::KILL);
+        let status = of_command(self.child.wait().await?);
+        release(self.lease).await;
+        Ok(status)
     }
 
     /// Ends the command while the lock is still surely held, or as soon as can be.
@@ -242,6 +283,15 @@ impl Running {
 /// Sends a signal to a command that has a process group of its own, and to what it has started.
 pub(super) fn signal_group(pid: Pid, signal: Signal) {
     note(rustix::process::kill_process_group(pid, signal));
+}
+
+/// Whether the system has stopped a command that would read from the terminal, or write to one that lets only
+/// its own group write.
+pub(super) fn wants_the_terminal(command: Pid) -> bool {
+    let look = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let stopped = waitid(WaitId::Pid(command), look).ok().flatten();
+    let signal = stopped.and_then(|status| status.stopping_signal());
+    signal.is_some_and(|signal| [Signal::TTIN.as_raw(), Signal::TTOU.as_raw()].contains(&signal))
 }
 
 /// The signals that this process ignores, the lowest bit for the first; none where the system does not tell.

@@ -4,19 +4,20 @@
 //! visibility; when it exits with 0 the message is acknowledged, else handed back. A message that was
 //! lost to somebody else meanwhile (its extension is stale) ends the command: its work is not wanted.
 
+use std::ffi::OsString;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, Signal};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cli::output::say;
-use crate::cli::run::{STOP_MAX, Signals, signal_group};
+use crate::cli::run::{STOP_MAX, Signals, signal_group, wants_the_terminal};
 use crate::cli::{Connection, ExitStatus, Failure, length_ms};
 use crate::client::{Client, ClientError, Target};
 use crate::protocol::queue::{
@@ -66,7 +67,7 @@ pub(super) struct WorkArgs {
     until_empty: bool,
     /// The command and its arguments, after `--`.
     #[arg(last = true, required = true, value_name = "COMMAND")]
-    command: Vec<String>,
+    command: Vec<OsString>,
 }
 
 /// How far the whole is on its way to its end.
@@ -140,15 +141,6 @@ enum Ended {
     Stopped,
     /// Stopped, since it would wait for ever for the terminal, which is not its own.
     WantsTerminal,
-}
-
-/// Whether the system has stopped a command that would read from the terminal, or write to one that lets only
-/// its own group write.
-fn wants_the_terminal(command: Pid) -> bool {
-    let look = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    let stopped = waitid(WaitId::Pid(command), look).ok().flatten();
-    let signal = stopped.and_then(|status| status.stopping_signal());
-    signal.is_some_and(|signal| [Signal::TTIN.as_raw(), Signal::TTOU.as_raw()].contains(&signal))
 }
 
 impl Worker {
@@ -230,7 +222,7 @@ impl Worker {
             Err(error) => {
                 say(format_args!(
                     "mufakat: cannot run {}: {error}",
-                    self.args.command[0]
+                    self.args.command[0].display()
                 ));
                 self.hand_back(receipt, None, format!("cannot run: {error}"))
                     .await;
