@@ -20,6 +20,7 @@ use crate::cli::output::say;
 use crate::cli::run::{STOP_MAX, Signals, signal_group, wants_the_terminal};
 use crate::cli::{Connection, ExitStatus, Failure, length_ms};
 use crate::client::{Client, ClientError, Target};
+use crate::protocol::Code;
 use crate::protocol::queue::{
     Delivered, Demand, Pop, Popped, Receipt, ReceiptResult, Receipts, Results, Verdict, WAIT_MS_MAX,
 };
@@ -62,7 +63,8 @@ pub(super) struct WorkArgs {
     /// Who takes the messages; shown to operators.
     #[arg(long, value_name = "NAME", default_value = "queue-work")]
     consumer: String,
-    /// End when the topic has nothing ready, instead of waiting. While the queue cannot be reached it is asked again.
+    /// End when the topic has nothing ready, instead of waiting; with 1 when it is paused. While the queue cannot be
+    /// reached it is asked again.
     #[arg(long)]
     until_empty: bool,
     /// The command and its arguments, after `--`.
@@ -154,10 +156,15 @@ impl Worker {
             },
             timeout_ms: None,
         };
+        // What lasts is said once.
+        let mut said = String::new();
         loop {
             let Some(popped) = self.pop(&pop).await else {
                 return ExitStatus::Done;
             };
+            if popped.is_ok() {
+                said.clear();
+            }
             match popped {
                 Ok(popped) if popped.messages.is_empty() && self.args.until_empty => {
                     return ExitStatus::Done;
@@ -169,8 +176,12 @@ impl Worker {
                         }
                     }
                 }
-                Err(error) if error.retryable() => {
-                    say(format_args!("mufakat: no messages now: {error}"));
+                Err(error) if error.retryable() && !self.ends_by(&error) => {
+                    let why = error.to_string();
+                    if why != said {
+                        say(format_args!("mufakat: no messages now: {why}"));
+                        said = why;
+                    }
                     let _ = tokio::time::timeout(PAUSE, self.reached(Stage::Finishes)).await;
                 }
                 Err(error) => {
@@ -179,6 +190,11 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Nobody knows for how long a topic is paused: who ends when nothing is ready does not wait for that.
+    fn ends_by(&self, error: &ClientError) -> bool {
+        self.args.until_empty && error.code() == Some(Code::TopicPaused)
     }
 
     /// Waits until the whole is so far on its way to its end.
@@ -256,7 +272,13 @@ impl Worker {
                     ));
                 }
             }
-            Ended::ByItself(Ok(status)) => self.hand_back(receipt, None, status.to_string()).await,
+            Ended::ByItself(Ok(status)) => {
+                say(format_args!(
+                    "mufakat: {} is handed back: {status}",
+                    message.id
+                ));
+                self.hand_back(receipt, None, status.to_string()).await;
+            }
             Ended::ByItself(Err(error)) => self.hand_back(receipt, None, error.to_string()).await,
             Ended::WantsTerminal => {
                 say(format_args!(
