@@ -80,11 +80,14 @@ pub(super) async fn status(args: &StatusArgs) -> Result<ExitStatus, Failure> {
     }
     let watched = while_read(async {
         loop {
-            if !connection.json && std::io::stdout().is_terminal() {
-                connection.print_text(CLEAR.to_owned())?;
-            }
-            if !show(args, &client).await? {
-                return Ok(());
+            match show(args, &client).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                // They may be back at the next look.
+                Err(failure) if failure.exit_status() == ExitStatus::Unavailable => {
+                    failure.report(connection);
+                }
+                Err(failure) => return Err(failure),
             }
             tokio::time::sleep(WATCH_EVERY).await;
         }
@@ -97,11 +100,22 @@ async fn show(args: &StatusArgs, client: &Client) -> Result<bool, Failure> {
     let connection = &args.connection;
     if args.node.is_some() {
         let status = client.status().await?;
+        clear(args)?;
         return connection.print_to_reader(&printed(&status), |printed| lines(printed.status));
     }
     let (statuses, silent) = ask_all(client).await?;
+    clear(args)?;
     let nodes = statuses.iter().map(printed).collect();
     connection.print_to_reader(&Cluster { nodes, silent }, table)
+}
+
+/// On a terminal a look takes the place of the one before.
+fn clear(args: &StatusArgs) -> Result<(), Failure> {
+    let connection = &args.connection;
+    match args.watch && !connection.json && std::io::stdout().is_terminal() {
+        true => connection.print_text(CLEAR.to_owned()),
+        false => Ok(()),
+    }
 }
 
 /// Every member's status, by node, and who is silent.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::cli::{done, fails, mufakat, run, stdout};
 use crate::cluster::{Cluster, Options};
@@ -301,4 +302,25 @@ async fn values_are_shown_as_what_they_are() {
     done(&cluster, &set).await;
     let output = run(&cluster, &["cache", "get", "set"]).await;
     assert!(stdout(&output).contains(r#""value":[1.0],"#), "{output:?}");
+}
+
+#[tokio::test]
+async fn a_watched_status_outlives_its_broker() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let mut line = tokio::process::Command::from(mufakat(&cluster, &["status", "--watch"]));
+    let mut child = line.kill_on_drop(true).spawn().expect("it starts");
+    let mut shown = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut said = BufReader::new(child.stderr.take().expect("piped")).lines();
+    shown.next_line().await.expect("text").expect("a line");
+    cluster.kill_broker();
+    said.next_line()
+        .await
+        .expect("text")
+        .expect("why there is nothing to show");
+    cluster.start_broker().await;
+    // One may have been shown before the broker ended.
+    for _ in 0..3 {
+        let line = tokio::time::timeout(wait::LONG, shown.next_line()).await;
+        line.expect("it goes on").expect("text").expect("a line");
+    }
 }
