@@ -268,13 +268,16 @@ enum Failure {
     Client(#[from] ClientError),
     #[error(transparent)]
     Output(#[from] io::Error),
+    #[error("{0:#}")]
+    Other(#[from] anyhow::Error),
 }
 
 impl Failure {
     fn exit_status(&self) -> ExitStatus {
         match self {
             Failure::Connect(ConnectError::Options(_) | ConnectError::Unanswered { .. })
-            | Failure::Output(_) => ExitStatus::Refused,
+            | Failure::Output(_)
+            | Failure::Other(_) => ExitStatus::Refused,
             Failure::Connect(_) => ExitStatus::Unavailable,
             Failure::Client(error) => match error.code() {
                 Some(Code::LockHeld | Code::WaitTimeout | Code::Deadlock) => {
@@ -340,7 +343,10 @@ pub async fn run(cli: Cli) -> ExitStatus {
             let done = cluster::run(&args).await.map(|()| ExitStatus::Done);
             args.connection.conclude(done)
         }
-        Command::Backup(args) => conclude_run(backup::back_up(&args).await),
+        Command::Backup(args) => {
+            let done = backup::back_up(&args).await.map(|()| ExitStatus::Done);
+            args.connection.conclude(done)
+        }
         Command::Restore(args) => conclude_run(backup::restore(&args).await),
         Command::Status(args) => {
             let done = status::status(&args).await;
