@@ -290,9 +290,9 @@ impl Failure {
                     | Code::Timeout
                     | Code::Indeterminate
                     | Code::ShuttingDown,
-                )
-                | None => ExitStatus::Unavailable,
-                Some(_) => ExitStatus::Refused,
+                ) => ExitStatus::Unavailable,
+                None if error.retryable() => ExitStatus::Unavailable,
+                Some(_) | None => ExitStatus::Refused,
             },
         }
     }

@@ -1,12 +1,13 @@
 //! The command line's verbs for sets, permits, sessions, waits and operators against a real cluster.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
-use crate::cli::{done, fails, mufakat, run, stdout};
+use crate::cli::{code, done, fails, mufakat, run, stderr, stdout};
 use crate::cluster::{Cluster, Options};
 use crate::{locks, wait, wire};
 
@@ -323,4 +324,21 @@ async fn a_watched_status_outlives_its_broker() {
         let line = tokio::time::timeout(wait::LONG, shown.next_line()).await;
         line.expect("it goes on").expect("text").expect("a line");
     }
+}
+
+/// It is not that nobody is there: the same fails for ever.
+#[tokio::test]
+async fn what_the_broker_does_not_carry_is_refused() {
+    let cluster = Cluster::start(Options::default()).await;
+    let mut line = tokio::process::Command::from(mufakat(&cluster, &["queue", "push", "a"]));
+    line.stdin(Stdio::piped()).kill_on_drop(true);
+    let mut child = line.spawn().expect("it starts");
+    let mut input = child.stdin.take().expect("piped");
+    input
+        .write_all(&vec![b'x'; 3 << 20])
+        .await
+        .expect("it reads");
+    drop(input);
+    let output = child.wait_with_output().await.expect("it ends");
+    assert_eq!(code(&output), 1, "{}", stderr(&output));
 }
