@@ -9,6 +9,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use crate::cli::{code, done, fails, mufakat, run, stderr, stdout};
 use crate::cluster::{Cluster, Options};
+use crate::lock_run::on_terminal;
 use crate::{locks, wait, wire};
 
 #[tokio::test]
@@ -341,4 +342,17 @@ async fn what_the_broker_does_not_carry_is_refused() {
     drop(input);
     let output = child.wait_with_output().await.expect("it ends");
     assert_eq!(code(&output), 1, "{}", stderr(&output));
+}
+
+#[tokio::test]
+async fn the_log_has_no_colours_where_none_are_wanted() {
+    let cluster = Cluster::start(Options::default()).await;
+    for (wanted, has_colours) in [("", true), ("1", false)] {
+        let mut line = on_terminal(&cluster, "$0 lock get a");
+        line.env("MUFAKAT_LOG", "trace").env("NO_COLOR", wanted);
+        let output = tokio::process::Command::from(line).output().await;
+        let said = output.expect("it starts").stdout;
+        let said = String::from_utf8_lossy(&said);
+        assert_eq!(said.contains("\x1b["), has_colours, "{said}");
+    }
 }
