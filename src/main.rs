@@ -73,7 +73,8 @@ fn start_logging(is_service: bool) -> Result<(), String> {
     if as_json {
         log.json().flatten_event(true).with_span_list(false).init();
     } else {
-        log.with_ansi(on_terminal).init();
+        let in_colour = on_terminal && of_variable("NO_COLOR").is_none();
+        log.with_ansi(in_colour).init();
     }
     Ok(())
 }

@@ -1,15 +1,15 @@
 //! `mufakat backup` writes the replicated state to a file; `mufakat restore` makes a new cluster from it.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use serde::Serialize;
 
-use crate::cli::{Connection, node_id};
+use crate::cli::{Connection, Failure, node_id};
 use crate::client::Target;
 use crate::ids::{ClusterId, DiskId, NodeId};
 use crate::protocol::backup::Request;
@@ -90,20 +90,20 @@ struct Told<'a> {
     new_cluster: Option<String>,
 }
 
-pub(super) async fn back_up(args: &BackupArgs) -> Result<()> {
+pub(super) async fn back_up(args: &BackupArgs) -> Result<(), Failure> {
     if args.file.exists() {
-        bail!("{} already exists", args.file.display());
+        return Err(anyhow!("{} already exists", args.file.display()).into());
     }
     let bytes = fetch(&args.connection).await?;
     let contents =
         backup::examine(&bytes).map_err(|why| anyhow!("the received backup is damaged: {why}"))?;
     write(&args.file, &bytes).with_context(|| format!("{}", args.file.display()))?;
     let told = Told::new(&args.file, bytes.len() as u64, &contents);
-    Ok(args.connection.print(&told, Told::line)?)
+    args.connection.print(&told, Told::line)
 }
 
 /// Fetches all parts of one copy from the node that made it.
-async fn fetch(connection: &Connection) -> Result<Vec<u8>> {
+async fn fetch(connection: &Connection) -> Result<Vec<u8>, Failure> {
     let client = connection.client(Target::Any).await?;
     let begin = Request {
         timeout_ms: Some(MAKE_MS),
@@ -121,7 +121,8 @@ async fn fetch(connection: &Connection) -> Result<Vec<u8>> {
         let part = client.backup_part(&next).await?.data();
         let part = part.map_err(anyhow::Error::msg)?;
         if part.is_empty() {
-            bail!("node {} sent fewer bytes than it announced", first.node);
+            let node = first.node;
+            return Err(anyhow!("node {node} sent fewer bytes than it announced").into());
         }
         bytes.extend(part);
     }
@@ -139,6 +140,8 @@ fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
         .truncate(true)
         .mode(MODE)
         .open(&part)?;
+    // One that an interrupted backup has left keeps its mode.
+    out.set_permissions(Permissions::from_mode(MODE))?;
     out.write_all(bytes)?;
     out.sync_all()?;
     // Fails if a file of this name was created meanwhile.

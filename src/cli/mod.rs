@@ -279,13 +279,16 @@ enum Failure {
     /// An argument, or the payload on stdin, is not what its flags declare.
     #[error("{0}")]
     Usage(String),
+    #[error("{0:#}")]
+    Other(#[from] anyhow::Error),
 }
 
 impl Failure {
     fn exit_status(&self) -> ExitStatus {
         match self {
             Failure::Connect(ConnectError::Options(_) | ConnectError::Unanswered { .. })
-            | Failure::Output(_) => ExitStatus::Refused,
+            | Failure::Output(_)
+            | Failure::Other(_) => ExitStatus::Refused,
             Failure::Usage(_) => ExitStatus::WrongUsage,
             Failure::Connect(_) => ExitStatus::Unavailable,
             Failure::Client(error) => match error.code() {
@@ -299,9 +302,9 @@ impl Failure {
                     | Code::Timeout
                     | Code::Indeterminate
                     | Code::ShuttingDown,
-                )
-                | None => ExitStatus::Unavailable,
-                Some(_) => ExitStatus::Refused,
+                ) => ExitStatus::Unavailable,
+                None if error.retryable() => ExitStatus::Unavailable,
+                Some(_) | None => ExitStatus::Refused,
             },
         }
     }
@@ -352,7 +355,10 @@ pub async fn run(cli: Cli) -> ExitStatus {
             let done = cluster::run(&args).await.map(|()| ExitStatus::Done);
             args.connection.conclude(done)
         }
-        Command::Backup(args) => conclude_run(backup::back_up(&args).await),
+        Command::Backup(args) => {
+            let done = backup::back_up(&args).await.map(|()| ExitStatus::Done);
+            args.connection.conclude(done)
+        }
         Command::Restore(args) => {
             write_for_own_user();
             conclude_run(backup::restore(&args).await)

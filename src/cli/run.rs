@@ -2,11 +2,13 @@
 //!
 //! The command is stopped before its lease can end by this machine's clock: SIGTERM, then SIGKILL, to its whole
 //! process group. On a terminal the command shares our group so that it can read from the terminal. Then only the
-//! command itself is signalled.
+//! command itself is signalled. Elsewhere Ctrl-Z stops this process and not the command, which is stopped here, too:
+//! it must not go on while nobody renews the lease.
 //!
 //! Limit: if this process is killed with SIGKILL, the command goes on without a lock. It has its token in
 //! `MUFAKAT_TOKEN`, so that whatever it writes to can refuse the older token.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::os::unix::process::ExitStatusExt;
 use std::process;
@@ -14,7 +16,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use clap::Args;
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{self, SignalKind};
 
@@ -29,6 +31,8 @@ use crate::time::{self, Instant};
 pub(super) const STOP_MAX: Duration = Duration::from_secs(5);
 /// The same when the lock is already lost and may have another holder.
 const STOP_WHEN_LOST: Duration = Duration::from_millis(200);
+/// How often to look whether the system has stopped the command.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Signals that are passed on to the command.
 const PASSED_ON: [Signal; 6] = [
     Signal::INT,
@@ -38,6 +42,8 @@ const PASSED_ON: [Signal; 6] = [
     Signal::USR1,
     Signal::USR2,
 ];
+/// Those of them that a terminal sends to a whole group, so that a command that shares ours gets them from it.
+const OF_TERMINAL: [Signal; 2] = [Signal::INT, Signal::QUIT];
 /// How long before the end of the lease SIGKILL is sent, or a twentieth of the lease if that is shorter.
 const KILL_BEFORE_MAX: Duration = Duration::from_millis(100);
 
@@ -52,11 +58,14 @@ const KILL_BEFORE_MAX: Duration = Duration::from_millis(100);
 /// Signals:
 ///   - SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to the command and its
 ///     process group. Before the command has started they end the wait for the lock.
-///   - With a terminal on stdin, only SIGTERM is passed on, and only to the command itself: the
-///     terminal sends the others.
+///   - With a terminal on stdin they are passed on to the command itself, except SIGINT and
+///     SIGQUIT, which the terminal sends.
+///   - Ctrl-Z stops the command as well. It goes on only if it still has the lock.
 ///   - A signal that is ignored at the start, as SIGHUP under nohup, stays ignored.
 ///
-/// Processes that the command leaves in the background when it exits go on without the lock.
+/// Without a terminal on stdin, a command that reads from the terminal is killed, and the lock is
+/// released. Processes that the command leaves in the background when it exits go on without the
+/// lock.
 ///
 /// Exit codes:
 ///   the command's own, or 128 + N if signal N ended it
@@ -79,7 +88,7 @@ pub(super) struct RunArgs {
     what: WantedArgs,
     /// The command and its arguments, after `--`.
     #[arg(last = true, required = true, value_name = "COMMAND")]
-    command: Vec<String>,
+    command: Vec<OsString>,
 }
 
 pub(super) async fn run(connection: &Connection, args: RunArgs) -> Result<ExitStatus, Failure> {
@@ -92,11 +101,20 @@ pub(super) async fn run(connection: &Connection, args: RunArgs) -> Result<ExitSt
     let lease = tokio::select! {
         lease = acquire(&client, &request) => lease?,
         signal = signals.next() => {
-            abandon(&client, &request).await;
+            if let Err(error) = client.abandon(&request).await {
+                say(format_args!(
+                    "mufakat: what is granted all the same ends with its lease: {error}"
+                ));
+            }
             return Ok(after_signal(signal.as_raw()));
         }
     };
     let own_group = !io::stdin().is_terminal();
+    // Of a shared group the terminal stops all.
+    let mut suspends = match own_group {
+        true => Signals::listen(&[Signal::TSTP])?,
+        false => Signals::listen(&[])?,
+    };
     match spawn(&args.command, &lease, own_group) {
         Ok(child) => {
             let ttl = lease.left();
@@ -107,12 +125,12 @@ pub(super) async fn run(connection: &Connection, args: RunArgs) -> Result<ExitSt
                 lease,
                 ttl,
             };
-            running.until_end(&mut signals).await
+            running.until_end(&mut signals, &mut suspends).await
         }
         Err(error) => {
             say(format_args!(
                 "mufakat: cannot run {}: {error}",
-                args.command[0]
+                args.command[0].display()
             ));
             release(lease).await;
             Ok(match error.kind() {
@@ -123,7 +141,7 @@ pub(super) async fn run(connection: &Connection, args: RunArgs) -> Result<ExitSt
     }
 }
 
-fn spawn(command: &[String], lease: &Lease, own_group: bool) -> io::Result<Child> {
+fn spawn(command: &[OsString], lease: &Lease, own_group: bool) -> io::Result<Child> {
     let acquired = lease.acquired();
     let mut command_line = Command::new(&command[0]);
     command_line
@@ -153,17 +171,6 @@ fn names(acquired: &Acquired) -> String {
     several.chain(sole.as_deref()).collect::<Vec<_>>().join(" ")
 }
 
-/// Gives up a wait: the same request without a wait ends it. If the lock was granted meanwhile, it is released.
-/// If that fails too, the grant ends with its lease.
-async fn abandon(client: &Client, request: &Acquire) {
-    let mut request = request.clone();
-    request.wait_ms = 0;
-    request.timeout_ms = Some(1_000);
-    if let Ok(lease) = client.acquire_lease(&request).await {
-        release(lease).await;
-    }
-}
-
 async fn release(lease: Lease) {
     let resource = names(lease.acquired());
     if let Err(error) = lease.release().await {
@@ -183,7 +190,11 @@ struct Running {
 }
 
 impl Running {
-    async fn until_end(mut self, signals: &mut Signals) -> Result<ExitStatus, Failure> {
+    async fn until_end(
+        mut self,
+        signals: &mut Signals,
+        suspends: &mut Signals,
+    ) -> Result<ExitStatus, Failure> {
         let stop_for = STOP_MAX.min(self.ttl / 4);
         loop {
             tokio::select! {
@@ -193,14 +204,44 @@ impl Running {
                     return Ok(status);
                 }
                 signal = signals.next() => {
-                    // The terminal signals a shared group itself.
-                    if self.own_group || signal == Signal::TERM {
+                    if self.own_group || !OF_TERMINAL.contains(&signal) {
                         self.signal(signal);
+                    }
+                }
+                _ = suspends.next() => self.suspend(),
+                () = tokio::time::sleep(LOOK_EVERY), if self.own_group => {
+                    if self.pid.is_some_and(wants_the_terminal) {
+                        return self.refuse_the_terminal().await;
                     }
                 }
                 lost = self.lease.ending(stop_for) => return self.stop(lost).await,
             }
         }
+    }
+
+    /// Stops this process, and before that the command, which goes on afterwards if the lock is still held.
+    fn suspend(&self) {
+        self.signal(Signal::STOP);
+        note(rustix::process::kill_process(
+            rustix::process::getpid(),
+            Signal::STOP,
+        ));
+        // SIGCONT has come. A command that has lost the lock is ended as it stands.
+        if self.lease.check().is_ok() {
+            self.signal(Signal::CONT);
+        }
+    }
+
+    /// Ends a command that would wait for the terminal for ever, and keep the lock.
+    async fn refuse_the_terminal(mut self) -> Result<ExitStatus, Failure> {
+        say(
+            "mufakat: the command wants the terminal, which it cannot have since stdin is none; \
+             redirect within it: sh -c '… < file'",
+        );
+        self.signal(Signal::KILL);
+        let status = of_command(self.child.wait().await?);
+        release(self.lease).await;
+        Ok(status)
     }
 
     /// Stops the command while the lock is surely still held, or at once if it is lost.
@@ -248,6 +289,15 @@ impl Running {
 /// Sends a signal to the process group of a command that has one of its own.
 pub(super) fn signal_group(pid: Pid, signal: Signal) {
     note(rustix::process::kill_process_group(pid, signal));
+}
+
+/// Whether the system has stopped a command that reads from the terminal, or writes to one on which only the
+/// foreground group may write.
+pub(super) fn wants_the_terminal(command: Pid) -> bool {
+    let look = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let stopped = waitid(WaitId::Pid(command), look).ok().flatten();
+    let signal = stopped.and_then(|status| status.stopping_signal());
+    signal.is_some_and(|signal| [Signal::TTIN.as_raw(), Signal::TTOU.as_raw()].contains(&signal))
 }
 
 /// The signals that this process ignores, as a mask whose lowest bit is signal 1. Empty where the system has no

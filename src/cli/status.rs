@@ -82,11 +82,14 @@ pub(super) async fn status(args: &StatusArgs) -> Result<ExitStatus, Failure> {
     }
     let watched = while_read(async {
         loop {
-            if !connection.json && std::io::stdout().is_terminal() {
-                clear_screen()?;
-            }
-            if !show(args, &client).await? {
-                return Ok(());
+            match show(args, &client).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                // They may be back at the next look.
+                Err(failure) if failure.exit_status() == ExitStatus::Unavailable => {
+                    failure.report(connection);
+                }
+                Err(failure) => return Err(failure),
             }
             tokio::time::sleep(WATCH_EVERY).await;
         }
@@ -99,11 +102,21 @@ async fn show(args: &StatusArgs, client: &Client) -> Result<bool, Failure> {
     let connection = &args.connection;
     if args.node.is_some() {
         let status = client.status().await?;
+        clear(args)?;
         return connection.print_to_reader(&printed(&status), |printed| lines(printed.status));
     }
     let (statuses, silent) = ask_all(client).await?;
+    clear(args)?;
     let nodes = statuses.iter().map(printed).collect();
     connection.print_to_reader(&Cluster { nodes, silent }, table)
+}
+
+/// On a terminal a look takes the place of the one before.
+fn clear(args: &StatusArgs) -> Result<(), Failure> {
+    match args.watch && !args.connection.json && std::io::stdout().is_terminal() {
+        true => clear_screen(),
+        false => Ok(()),
+    }
 }
 
 /// The status of every member, and the members that are silent.

@@ -5,21 +5,23 @@
 //! message was redelivered to another consumer meanwhile (extending it is stale), the command is killed: its work is
 //! not wanted.
 
+use std::ffi::OsString;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, Signal};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cli::output::say;
-use crate::cli::run::{STOP_MAX, Signals, signal_group};
+use crate::cli::run::{STOP_MAX, Signals, signal_group, wants_the_terminal};
 use crate::cli::{Connection, ExitStatus, Failure, length_ms};
 use crate::client::{Client, ClientError, Target};
+use crate::protocol::Code;
 use crate::protocol::queue::{
     Delivered, Demand, Pop, Popped, Receipt, ReceiptResult, Receipts, Results, Verdict, WAIT_MS_MAX,
 };
@@ -75,12 +77,13 @@ pub(super) struct WorkArgs {
     /// Name of this consumer, shown to operators.
     #[arg(long, value_name = "NAME", default_value = "queue-work")]
     consumer: String,
-    /// Exit when no message is ready, instead of waiting; failed requests are still retried.
+    /// Exit when no message is ready, instead of waiting; with 1 if the topic is paused. Other failed
+    /// requests are still retried.
     #[arg(long)]
     until_empty: bool,
     /// The command and its arguments, after `--`.
     #[arg(last = true, required = true, value_name = "COMMAND")]
-    command: Vec<String>,
+    command: Vec<OsString>,
 }
 
 /// How far the worker is on its way to its end.
@@ -156,15 +159,6 @@ enum Ended {
     WantsTerminal,
 }
 
-/// Whether the system has stopped a command that reads from the terminal, or writes to one on which only the
-/// foreground group may write.
-fn wants_the_terminal(command: Pid) -> bool {
-    let look = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    let stopped = waitid(WaitId::Pid(command), look).ok().flatten();
-    let signal = stopped.and_then(|status| status.stopping_signal());
-    signal.is_some_and(|signal| [Signal::TTIN.as_raw(), Signal::TTOU.as_raw()].contains(&signal))
-}
-
 impl Worker {
     async fn work(mut self) -> ExitStatus {
         let pop = Pop {
@@ -176,10 +170,15 @@ impl Worker {
             },
             timeout_ms: None,
         };
+        // What lasts is said once.
+        let mut said = String::new();
         loop {
             let Some(popped) = self.pop(&pop).await else {
                 return ExitStatus::Done;
             };
+            if popped.is_ok() {
+                said.clear();
+            }
             match popped {
                 Ok(popped) if popped.messages.is_empty() && self.args.until_empty => {
                     return ExitStatus::Done;
@@ -191,10 +190,14 @@ impl Worker {
                         }
                     }
                 }
-                Err(error) if error.retryable() => {
-                    say(format_args!(
-                        "mufakat: cannot get messages, retrying: {error}"
-                    ));
+                Err(error) if error.retryable() && !self.ends_by(&error) => {
+                    let why = error.to_string();
+                    if why != said {
+                        say(format_args!(
+                            "mufakat: cannot get messages, retrying: {why}"
+                        ));
+                        said = why;
+                    }
                     let _ = tokio::time::timeout(PAUSE, self.reached(Stage::Finishes)).await;
                 }
                 Err(error) => {
@@ -203,6 +206,11 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// How long a topic is paused is not known: with `--until-empty` that is not waited for.
+    fn ends_by(&self, error: &ClientError) -> bool {
+        self.args.until_empty && error.code() == Some(Code::TopicPaused)
     }
 
     /// Waits until the worker has reached a stage.
@@ -246,7 +254,7 @@ impl Worker {
             Err(error) => {
                 say(format_args!(
                     "mufakat: cannot run {}: {error}",
-                    self.args.command[0]
+                    self.args.command[0].display()
                 ));
                 self.give_back(receipt, None, format!("cannot run: {error}"))
                     .await;
@@ -281,7 +289,13 @@ impl Worker {
                     ));
                 }
             }
-            Ended::ByItself(Ok(status)) => self.give_back(receipt, None, status.to_string()).await,
+            Ended::ByItself(Ok(status)) => {
+                let id = &message.id;
+                say(format_args!(
+                    "mufakat: {id} is returned to the queue: {status}"
+                ));
+                self.give_back(receipt, None, status.to_string()).await;
+            }
             Ended::ByItself(Err(error)) => self.give_back(receipt, None, error.to_string()).await,
             Ended::WantsTerminal => {
                 say(format_args!(

@@ -1,7 +1,7 @@
 //! The replicated state in a file, and a new cluster that begins with it.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use mufakat::client::Target;
@@ -295,4 +295,24 @@ async fn a_restored_cluster_has_the_topics_of_the_old_one_only_if_it_is_told_to(
     let rest = messages(&queue.ok("queue.pop", body).await);
     let rest: Vec<&Value> = rest.iter().map(|message| &message["payload"]).collect();
     assert_eq!(rest, [&json!("waits"), &json!("after")]);
+}
+
+#[tokio::test]
+async fn what_an_interrupted_backup_has_left_lets_nobody_read_the_next() {
+    let mut cluster = Cluster::start(Options {
+        nodes: 1,
+        ..Options::default()
+    })
+    .await;
+    let part = cluster.data_dir(1).with_file_name("state.mufakat.part");
+    fs::write(&part, "half").expect("a file");
+    fs::set_permissions(&part, fs::Permissions::from_mode(0o644)).expect("it is ours");
+    let (file, _) = back_up(&cluster).await;
+    let mode = fs::metadata(&file).expect("it is there").mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    cluster.kill_broker();
+    let other = file.with_file_name("other.mufakat");
+    let words = ["backup", other.to_str().expect("UTF-8")];
+    fails(&cluster, &words, 69).await;
 }

@@ -36,7 +36,7 @@ pub async fn run(cluster: &Cluster, words: &[&str]) -> Output {
     output.expect("it starts")
 }
 
-fn code(output: &Output) -> i32 {
+pub fn code(output: &Output) -> i32 {
     output.status.code().expect("no signal ended it")
 }
 
@@ -44,7 +44,7 @@ pub fn stdout(output: &Output) -> &str {
     std::str::from_utf8(&output.stdout).expect("text")
 }
 
-fn stderr(output: &Output) -> &str {
+pub fn stderr(output: &Output) -> &str {
     std::str::from_utf8(&output.stderr).expect("text")
 }
 
@@ -166,21 +166,21 @@ async fn a_command_runs_under_its_lock() {
 }
 
 /// A `lock run` whose command has started.
-struct Running {
-    child: tokio::process::Child,
+pub struct Running {
+    pub child: tokio::process::Child,
     /// The command's own process.
-    command: Pid,
+    pub command: Pid,
 }
 
 impl Running {
-    async fn start(cluster: &Cluster, resource: &str, ttl: &str, script: &str) -> Self {
+    pub async fn start(cluster: &Cluster, resource: &str, ttl: &str, script: &str) -> Self {
         let words = [
             "lock", "run", resource, "--ttl", ttl, "--", "sh", "-c", script,
         ];
         Self::of(mufakat(cluster, &words)).await
     }
 
-    async fn of(line: Command) -> Self {
+    pub async fn of(line: Command) -> Self {
         let mut line = tokio::process::Command::from(line);
         let mut child = line.kill_on_drop(true).spawn().expect("it starts");
         let out = child.stdout.take().expect("piped");
@@ -194,12 +194,12 @@ impl Running {
         Running { child, command }
     }
 
-    async fn exit_code(&mut self) -> Option<i32> {
+    pub async fn exit_code(&mut self) -> Option<i32> {
         let ended = tokio::time::timeout(wait::LONG, self.child.wait()).await;
         ended.expect("it ends").expect("it is our child").code()
     }
 
-    fn command_runs(&self) -> bool {
+    pub fn command_runs(&self) -> bool {
         test_kill_process(self.command).is_ok()
     }
 }

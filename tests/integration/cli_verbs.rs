@@ -1,12 +1,15 @@
 //! The command line's verbs for sets, permits, sessions, waits and operators against a real cluster.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
-use crate::cli::{done, fails, mufakat, run, stdout};
+use crate::cli::{code, done, fails, mufakat, run, stderr, stdout};
 use crate::cluster::{Cluster, Options};
+use crate::lock_run::on_terminal;
 use crate::{locks, wait, wire};
 
 #[tokio::test]
@@ -301,4 +304,55 @@ async fn values_are_shown_as_what_they_are() {
     done(&cluster, &set).await;
     let output = run(&cluster, &["cache", "get", "set"]).await;
     assert!(stdout(&output).contains(r#""value":[1.0],"#), "{output:?}");
+}
+
+#[tokio::test]
+async fn a_watched_status_outlives_its_broker() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let mut line = tokio::process::Command::from(mufakat(&cluster, &["status", "--watch"]));
+    let mut child = line.kill_on_drop(true).spawn().expect("it starts");
+    let mut shown = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut said = BufReader::new(child.stderr.take().expect("piped")).lines();
+    shown.next_line().await.expect("text").expect("a line");
+    cluster.kill_broker();
+    said.next_line()
+        .await
+        .expect("text")
+        .expect("why there is nothing to show");
+    cluster.start_broker().await;
+    // One may have been shown before the broker ended.
+    for _ in 0..3 {
+        let line = tokio::time::timeout(wait::LONG, shown.next_line()).await;
+        line.expect("it goes on").expect("text").expect("a line");
+    }
+}
+
+/// It is not that nobody is there: the same fails for ever.
+#[tokio::test]
+async fn what_the_broker_does_not_carry_is_refused() {
+    let cluster = Cluster::start(Options::default()).await;
+    let mut line = tokio::process::Command::from(mufakat(&cluster, &["queue", "push", "a"]));
+    line.stdin(Stdio::piped()).kill_on_drop(true);
+    let mut child = line.spawn().expect("it starts");
+    let mut input = child.stdin.take().expect("piped");
+    input
+        .write_all(&vec![b'x'; 3 << 20])
+        .await
+        .expect("it reads");
+    drop(input);
+    let output = child.wait_with_output().await.expect("it ends");
+    assert_eq!(code(&output), 1, "{}", stderr(&output));
+}
+
+#[tokio::test]
+async fn the_log_has_no_colours_where_none_are_wanted() {
+    let cluster = Cluster::start(Options::default()).await;
+    for (wanted, has_colours) in [("", true), ("1", false)] {
+        let mut line = on_terminal(&cluster, "$0 lock get a");
+        line.env("MUFAKAT_LOG", "trace").env("NO_COLOR", wanted);
+        let output = tokio::process::Command::from(line).output().await;
+        let said = output.expect("it starts").stdout;
+        let said = String::from_utf8_lossy(&said);
+        assert_eq!(said.contains("\x1b["), has_colours, "{said}");
+    }
 }

@@ -39,6 +39,7 @@ mod leases;
 mod link;
 mod lock_edges;
 mod lock_modes;
+mod lock_run;
 mod locks;
 mod members;
 mod metrics;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr};
 
-use crate::cli::{done, full_disk, mufakat, run, stdout};
+use crate::cli::{code, done, fails, full_disk, mufakat, run, stderr, stdout};
 use crate::cluster::Cluster;
 use crate::queue::{messages, start};
 use crate::wait;
@@ -372,4 +372,22 @@ async fn queue_a_receipt_of_another_topic_is_stale() {
     assert_eq!(queue.ack("a", &forged).await, "stale_receipt");
     assert_eq!(queue.ack("a", &receipts[0]).await, "already_acked");
     assert_eq!(queue.ack("b", &receipts[1]).await, "acked");
+}
+
+#[tokio::test]
+async fn queue_work_says_what_failed_and_does_not_wait_for_a_paused_topic() {
+    let (cluster, queue) = start(1).await;
+    let settings = json!({"topic": "a", "max_deliveries": 1});
+    queue.ok("queue.configure", settings).await;
+    queue.push("a", json!("x")).await;
+    let words = ["queue", "work", "a", "--until-empty", "--", "false"];
+    let worked = run(&cluster, &words).await;
+    assert_eq!(code(&worked), 0);
+    assert!(
+        stderr(&worked).contains("seq-1 is returned to the queue: exit status: 1"),
+        "{worked:?}"
+    );
+    queue.ok("queue.pause", json!({"topic": "a"})).await;
+    let paused = fails(&cluster, &words, 1).await;
+    assert!(paused.contains("paused"), "{paused}");
 }

@@ -165,7 +165,6 @@ impl ReceiptResult {
             ReceiptResult::Returned => "returned",
             ReceiptResult::Extended => "extended",
             ReceiptResult::StaleReceipt => "stale_receipt",
-            ReceiptResult::NotNow => "not_now",
         }
     }
 }
