@@ -113,10 +113,10 @@ async fn show(args: &StatusArgs, client: &Client) -> Result<bool, Failure> {
 
 /// On a terminal a look takes the place of the one before.
 fn clear(args: &StatusArgs) -> Result<(), Failure> {
-    match args.watch && !args.connection.json && std::io::stdout().is_terminal() {
-        true => clear_screen(),
-        false => Ok(()),
+    if args.watch && !args.connection.json && std::io::stdout().is_terminal() {
+        clear_screen()?;
     }
+    Ok(())
 }
 
 /// The status of every member, and the members that are silent.
