@@ -96,7 +96,7 @@ async fn what_one_process_has_to_see_whole_is_not_shared_out() {
     for (command, why) in [
         ("locks --check", "--check"),
         ("mix --chaos", "--chaos"),
-        ("bench", "no workload"),
+        ("bench", "not a workload"),
     ] {
         let words: Vec<_> = ["coordinate", "1"]
             .into_iter()
