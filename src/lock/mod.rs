@@ -37,7 +37,7 @@
 //! - [`reads`], [`listing`]: what can be seen without changing anything
 //! - `resource`, `deadlines`, `owners`, [`requests`], [`endings`], [`recent_deadlocks`]: the table's
 //!   parts
-//! - [`limits`]: its bounds
+//! - [`limits`], `room`: its bounds, and the refusals; `weight`, `weighed`: what they count
 //! - [`answer`], [`service`], [`keepalives`]: what clients ask and are told
 //! - [`counted`]: what is counted of it
 
@@ -67,9 +67,12 @@ mod operators;
 mod owners;
 mod reduction;
 mod resource;
+mod room;
 mod tenants;
 mod wait_graph;
 mod waiting;
+mod weighed;
+mod weight;
 
 #[cfg(test)]
 mod table_consistency;
@@ -82,11 +85,15 @@ mod table_model;
 #[cfg(test)]
 mod table_model_ends;
 #[cfg(test)]
+mod table_model_limits;
+#[cfg(test)]
 mod table_oracle;
 #[cfg(test)]
 mod table_print;
 #[cfg(test)]
 mod table_properties;
+#[cfg(test)]
+mod table_room;
 #[cfg(test)]
 mod table_scripts;
 #[cfg(test)]
