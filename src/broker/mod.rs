@@ -53,6 +53,7 @@ pub mod listen;
 pub mod options;
 pub mod own;
 pub mod pem;
+pub mod reconnects;
 pub mod relay;
 pub mod reply;
 pub mod seam;

@@ -7,9 +7,17 @@
 //! when none of its connections and none of the brokers that it knows has asked for the subject. The
 //! command is void once the client has shown that it heard, or a later leader has told the grant
 //! again ([`Hold::unheard_in`](crate::lock)).
+//!
+//! After this node's own connection was made anew nobody counts as gone until the others have had the time to
+//! come back too ([`SETTLE`]). A client that misses its grant asks again, and finds it by its `request_id`; one
+//! that is gone holds the lock until the end of the lease.
+
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::interval;
 
+use crate::broker::reconnects::Reconnects;
 use crate::broker::{SharedBroker, SubscribeError};
 use crate::ids::{NodeId, Token};
 use crate::lock::command::Command;
@@ -22,7 +30,12 @@ use crate::time;
 /// Answers of brokers not yet looked at; what is beyond is lost, and the lease ends the hold.
 const ANSWERS_MAX: usize = 8_192;
 /// How long the command waits for room in the log.
-const KEPT: std::time::Duration = std::time::Duration::from_secs(5);
+const KEPT: Duration = Duration::from_secs(5);
+/// After this node's connection was made anew: longer than the pauses between two attempts of clients, which are
+/// of 2 seconds in most libraries.
+const SETTLE: Duration = Duration::from_secs(5);
+/// How often it is looked at whether the connection was made anew.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Where brokers say that nobody heard of a grant.
 #[derive(Clone, Debug)]
@@ -55,14 +68,26 @@ impl Unheard {
     ) -> Result<(), SubscribeError> {
         let subject = format!("{}.*", self.inbox);
         let mut answers = broker.subscribe(subject, ANSWERS_MAX).await?;
+        let mut reconnects = Reconnects::new(broker.connects());
+        let broker = broker.clone();
         tokio::spawn(async move {
+            let mut look = interval(LOOK_EVERY);
+            let mut is_settled = || {
+                let last = reconnects.last(broker.connects());
+                last.is_none_or(|last| time::now() >= last + SETTLE)
+            };
             loop {
                 tokio::select! {
                     answer = answers.next() => match answer {
-                        Some(answer) if answer.no_responders => give_back(&handle, &answer.subject),
+                        Some(answer) if answer.no_responders && is_settled() => {
+                            give_back(&handle, &answer.subject);
+                        }
                         Some(_) => {}
                         None => return,
                     },
+                    _ = look.tick() => {
+                        is_settled();
+                    }
                     _ = stopped.changed() => return,
                 }
             }

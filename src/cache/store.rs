@@ -7,8 +7,8 @@
 //!
 //! **What is kept.** A value, until its lifetime is over, or it has lain idle since it was written, or for
 //! [`KEPT_MS_MAX`]: a cache may forget, and nothing else would ever remove what has no lifetime. Results of writes
-//! with ids for as long as homes keep them. Tags and prefixes that were invalidated; when they are too many,
-//! everything is void.
+//! with ids for as long as homes keep them. Tags and prefixes that were invalidated; when they are too many, what
+//! was kept before the newest ones is void.
 //!
 //! **A Redis that loses writes.** Each node knows how many of its writes were executed. When Redis knows of fewer,
 //! nothing that it has counts any more: a miss, instead of an older value. This is found out by the node's next
@@ -93,6 +93,7 @@ impl Shared {
             args.number(self.me.0);
             args.number(route.number());
             args.number(self.count.load(Ordering::Acquire));
+            args.number(u64::from(!call.keeps_a_value()));
             args.0.extend_from_slice(&rest.0);
             match route.run(script, &keys, &args.0, None).await {
                 Err(CallError::Moved) if self.redis.settle(began).await => {}

@@ -75,6 +75,11 @@ impl Call {
             }
         }
     }
+
+    /// Whether the store needs room for what it is to keep.
+    pub fn keeps_a_value(&self) -> bool {
+        matches!(self, Call::Keep { entry: Some(_), .. })
+    }
 }
 
 /// Which call it is.

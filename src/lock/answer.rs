@@ -136,6 +136,10 @@ fn counted_by(limit: &str) -> &str {
         "claims_per_tenant" => "holders and waiting requests of this account",
         "claims_per_resource" => "holders and waiting requests of this lock",
         "claims_per_session" => "holds and waiting requests of this session",
+        "bytes" => "bytes of locks, waiting requests, sessions and remembered request ids",
+        "bytes_per_tenant" => {
+            "bytes of locks, waiting requests, sessions and remembered request ids of this account"
+        }
         "sessions_per_tenant" => "sessions of this account",
         "request_ids" => "remembered request ids",
         "request_ids_per_tenant" => "remembered request ids of this account",

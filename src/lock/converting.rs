@@ -108,7 +108,7 @@ impl Table {
         let owner = self.owners.enter(&hold.claim.owner);
         owner.holds.insert(resource.clone(), new);
         if let Some(session) = &hold.claim.session {
-            let session = self.sessions.get_mut(session);
+            let mut session = self.sessions.get_mut(session);
             session.holds.remove(&token);
             session.holds.insert(new);
         }

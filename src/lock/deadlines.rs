@@ -91,6 +91,11 @@ impl Deadlines {
         }
     }
 
+    /// How many resources are closed for a while.
+    pub(super) fn closed(&self) -> usize {
+        self.delays.len()
+    }
+
     /// The lock delay is over.
     pub(super) fn open(&mut self, lock: &mut Lock, resource: &Name) {
         if let Some(until_ms) = lock.closed_until_ms.take() {

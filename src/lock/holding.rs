@@ -8,6 +8,7 @@ use super::event::{Effect, Event};
 use super::outcome::{Acquired, Outcome};
 use super::requests::{Became, Remembered};
 use super::table::Table;
+use super::weighed::Changing;
 use crate::ids::Token;
 use crate::protocol::Tenant;
 
@@ -120,10 +121,10 @@ impl Table {
             self.move_to_session(token, claim.session.as_ref());
         }
         self.set_lease(now_ms, token, ttl_ms);
-        self.hold_mut(token).unheard_in = None;
+        self.hold_mut(&token).unheard_in = None;
         if let Some(id) = &claim.request_id {
             self.remember(claim, id, Became::Held(token));
-            self.hold_mut(token).later_request_ids.push(id.clone());
+            self.hold_mut(&token).later_request_ids.push(id.clone());
         }
         Outcome::Acquired(Acquired {
             waited_ms: 0,
@@ -160,7 +161,7 @@ impl Table {
         }
         let ttl_ms = ttl_ms.or(self.holds[&token].claim.ttl_ms);
         self.set_lease(now_ms, token, ttl_ms);
-        self.hold_mut(token).unheard_in = None;
+        self.hold_mut(&token).unheard_in = None;
         Outcome::Renewed {
             expires_in_ms: self.expires_in_ms(now_ms, &self.holds[&token]),
         }
@@ -289,7 +290,7 @@ impl Table {
         let Some(session) = &claim.session else {
             return 0;
         };
-        let session = self.sessions.get_mut(session);
+        let mut session = self.sessions.get_mut(session);
         session.holds.remove(&token);
         match how {
             End::Willing | End::GivenBack => 0,
@@ -298,7 +299,7 @@ impl Table {
     }
 
     fn move_to_session(&mut self, token: Token, to: Option<&Name>) {
-        let from = std::mem::replace(&mut self.hold_mut(token).claim.session, to.cloned());
+        let from = std::mem::replace(&mut self.hold_mut(&token).claim.session, to.cloned());
         if let Some(from) = from {
             self.sessions.get_mut(&from).holds.remove(&token);
         }
@@ -309,7 +310,7 @@ impl Table {
 
     /// The lease begins anew; none: the hold lasts as long as its session.
     fn set_lease(&mut self, now_ms: u64, token: Token, ttl_ms: Option<u64>) {
-        let hold = self.holds.get_mut(&token).expect("the hold exists");
+        let mut hold = self.holds.get_mut(&token).expect("the hold exists");
         if let Some(before_ms) = hold.deadline_ms {
             self.deadlines.remove_lease(before_ms, token);
         }
@@ -336,8 +337,8 @@ impl Table {
         })
     }
 
-    pub(super) fn hold_mut(&mut self, token: Token) -> &mut Hold {
-        self.holds.get_mut(&token).expect("the hold exists")
+    pub(super) fn hold_mut<'a>(&'a mut self, token: &'a Token) -> Changing<'a, Token, Hold> {
+        self.holds.get_mut(token).expect("the hold exists")
     }
 
     fn describe(&self, now_ms: u64, token: Token, hold: &Hold) -> Acquired {

@@ -13,7 +13,7 @@ pub struct Limits {
     /// Waiters for one resource. It also bounds what one release can set in motion.
     pub waiters_per_resource: u64,
     /// Holders and waiters together, over all resources: each waiter may become a holder, so
-    /// that a grant never has to fail.
+    /// that a grant never has to fail. A set counts as many as it has resources, here and below.
     pub claims: u64,
     /// Holders and waiters of one resource together: what one visit to a resource can cost.
     pub claims_per_resource: u64,
@@ -38,11 +38,21 @@ pub struct Limits {
     /// Remembered request ids of one tenant.
     #[serde(default = "quarter_of_request_ids")]
     pub request_ids_per_tenant: u64,
+    /// What holds, waits, remembered ids, sessions and lock delays take in a snapshot, as far as a [bound on
+    /// it](super::weight) says. A snapshot that is too large for a transfer would leave nodes behind for ever.
+    #[serde(default = "bytes")]
+    pub bytes: u64,
+    /// The same of one tenant, but for lock delays.
+    #[serde(default = "quarter_of_bytes")]
+    pub bytes_per_tenant: u64,
 }
 
 const CLAIMS: u64 = 1_000_000;
 const SESSIONS: u64 = 100_000;
 const REQUEST_IDS: u64 = 1_000_000;
+/// Half of the largest snapshot that is transferred: what has other bounds (ended waits and sessions, deadlocks, marks
+/// of topics) takes less than the rest.
+pub const BYTES: u64 = 256 * 1024 * 1024;
 
 // A state of a time without these bounds is read with the defaults.
 fn quarter_of_claims() -> u64 {
@@ -55,6 +65,14 @@ fn quarter_of_sessions() -> u64 {
 
 fn quarter_of_request_ids() -> u64 {
     REQUEST_IDS / 4
+}
+
+fn bytes() -> u64 {
+    BYTES
+}
+
+fn quarter_of_bytes() -> u64 {
+    BYTES / 4
 }
 
 impl Default for Limits {
@@ -73,6 +91,8 @@ impl Default for Limits {
             claims_per_tenant: quarter_of_claims(),
             sessions_per_tenant: quarter_of_sessions(),
             request_ids_per_tenant: quarter_of_request_ids(),
+            bytes: bytes(),
+            bytes_per_tenant: quarter_of_bytes(),
         }
     }
 }

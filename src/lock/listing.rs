@@ -115,7 +115,7 @@ impl Table {
     /// ones after which nobody else is in its way. With a tenant, only of its own.
     pub fn graph(&self, tenant: Option<&Tenant>, now_ms: u64) -> wire::WaitGraph {
         let (mut room, mut graph) = (Room::of_an_answer(), wire::WaitGraph::default());
-        for (place, waiter) in &self.waits {
+        for (place, waiter) in self.waits.iter() {
             let shown = tenant.is_none_or(|tenant| tenant.has(&waiter.claim.owner));
             if !shown || self.is_wait_over(waiter, now_ms) {
                 continue;

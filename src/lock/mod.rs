@@ -42,7 +42,7 @@
 //! - [`reads`], [`listing`]: views of the table, which change nothing
 //! - `resource`, `deadlines`, `owners`, [`requests`], [`endings`], [`recent_deadlocks`]: the table's
 //!   parts
-//! - [`limits`]: its bounds
+//! - [`limits`], `room`: its bounds, and the refusals; `weight`, `weighed`: what they count
 //! - [`answer`], [`service`], [`keepalives`]: what clients ask and are told
 //! - [`counted`]: what is counted of it
 
@@ -73,9 +73,12 @@ mod operators;
 mod owners;
 mod reduction;
 mod resource;
+mod room;
 mod tenants;
 mod wait_graph;
 mod waiting;
+mod weighed;
+mod weight;
 
 #[cfg(test)]
 mod table_consistency;
@@ -88,11 +91,15 @@ mod table_model;
 #[cfg(test)]
 mod table_model_ends;
 #[cfg(test)]
+mod table_model_limits;
+#[cfg(test)]
 mod table_oracle;
 #[cfg(test)]
 mod table_print;
 #[cfg(test)]
 mod table_properties;
+#[cfg(test)]
+mod table_room;
 #[cfg(test)]
 mod table_scripts;
 #[cfg(test)]

@@ -6,12 +6,14 @@
 //! trace. None is forgotten early: at [`Limits::request_ids`](super::limits::Limits) new ids are
 //! refused.
 
-use imbl::{OrdMap, Vector};
+use imbl::Vector;
 use serde::{Deserialize, Serialize};
 
 use super::Name;
 use super::claim::Wants;
 use super::waiting::Place;
+use super::weighed::Weighed;
+use super::weight::Weight;
 use crate::ids::Token;
 use crate::protocol::Tenant;
 
@@ -50,7 +52,7 @@ impl Became {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Requests {
-    by_owner_and_id: OrdMap<(Name, Name), Remembered>,
+    by_owner_and_id: Weighed<(Name, Name), Remembered>,
     /// The ended ones in the order in which they are forgotten: all are kept equally long, and
     /// state time does not go back.
     forgetting: Vector<(u64, Name, Name)>,
@@ -59,6 +61,14 @@ pub(super) struct Requests {
 impl Requests {
     pub(super) fn len(&self) -> usize {
         self.by_owner_and_id.len()
+    }
+
+    pub(super) fn weight(&self) -> Weight {
+        self.by_owner_and_id.weight()
+    }
+
+    pub(super) fn weight_of_tenant(&self, tenant: &Tenant) -> Weight {
+        self.by_owner_and_id.weight_of_tenant(tenant)
     }
 
     /// When the oldest ended id is forgotten.
@@ -119,7 +129,7 @@ impl Requests {
         &self,
         live: &std::collections::BTreeMap<(Name, Name), Became>,
     ) {
-        for (key, remembered) in &self.by_owner_and_id {
+        for (key, remembered) in self.by_owner_and_id.iter() {
             match remembered.became {
                 Became::Ended { until_ms } => {
                     let (owner, id) = key.clone();

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
-use imbl::{OrdMap, OrdSet, Vector};
+use imbl::{OrdSet, Vector};
 use serde::{Deserialize, Serialize};
 
 use super::Name;
@@ -16,8 +16,11 @@ use super::deadlines::Deadlines;
 use super::event::{Effect, Event};
 use super::holding::End;
 use super::outcome::{Ended, Kept, Outcome};
-use super::table::{Table, over_limit};
+use super::room::over_limit;
+use super::table::Table;
 use super::waiting::Place;
+use super::weighed::{Changing, Weigh, Weighed};
+use super::weight::Weight;
 use crate::ids::Token;
 use crate::protocol::Tenant;
 
@@ -55,7 +58,7 @@ enum Closing {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Sessions {
-    by_id: OrdMap<Name, Session>,
+    by_id: Weighed<Name, Session>,
     /// Those that ended lately.
     gone: OrdSet<Name>,
     /// The same in the order in which they are forgotten.
@@ -68,11 +71,11 @@ impl Sessions {
     }
 
     /// The session of a claim: it outlives its claims.
-    pub(super) fn get_mut(&mut self, id: &Name) -> &mut Session {
+    pub(super) fn get_mut<'a>(&'a mut self, id: &'a Name) -> Changing<'a, Name, Session> {
         self.by_id.get_mut(id).expect("a claim's session exists")
     }
 
-    pub(super) fn live_mut(&mut self, id: &Name) -> &mut Session {
+    pub(super) fn live_mut<'a>(&'a mut self, id: &'a Name) -> Changing<'a, Name, Session> {
         let session = self.get_mut(id);
         assert!(session.over.is_none(), "session {id} is over");
         session
@@ -80,6 +83,14 @@ impl Sessions {
 
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
+    }
+
+    pub(super) fn weight(&self) -> Weight {
+        self.by_id.weight()
+    }
+
+    pub(super) fn weight_of_tenant(&self, tenant: &Tenant) -> Weight {
+        self.by_id.weight_of_tenant(tenant)
     }
 
     /// When the session of a claim ends, or has ended.
@@ -122,6 +133,15 @@ impl Sessions {
         }
     }
 
+    /// Without those that ended lately.
+    #[cfg(test)]
+    pub(super) fn living(&self) -> Self {
+        Sessions {
+            by_id: self.by_id.clone(),
+            ..Sessions::default()
+        }
+    }
+
     #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Name, &Session)> {
         self.by_id.iter()
@@ -143,16 +163,6 @@ impl Table {
         effects: &mut Vec<Effect>,
     ) -> Outcome {
         let id = &request.session;
-        let limits = &self.limits;
-        let mut refusal = over_limit("sessions", self.sessions.len(), limits.sessions);
-        if let Some(tenant) = &request.tenant {
-            let own = self.tenants.owned_by(tenant).sessions as usize;
-            let limit = limits.sessions_per_tenant;
-            refusal = refusal.or_else(|| over_limit("sessions_per_tenant", own, limit));
-        }
-        if let Some(refusal) = refusal {
-            return refusal;
-        }
         if self.sessions.get(id).is_some() || self.sessions.gone.contains(id) {
             // Ids are random, so that none comes twice.
             return Outcome::SessionExpired {
@@ -172,6 +182,9 @@ impl Table {
             over: None,
             tenant: request.tenant.clone(),
         };
+        if let Some(refusal) = self.sessions_over_limit(id, &session) {
+            return refusal;
+        }
         self.tenants
             .count(request.tenant.as_ref(), |owned| owned.sessions += 1);
         self.sessions.by_id.insert(id.clone(), session);
@@ -192,11 +205,12 @@ impl Table {
     pub(super) fn keep_alive(&mut self, now_ms: u64, ids: &[Name]) -> Outcome {
         let kept = ids.iter().map(|id| match self.session_refusal(now_ms, id) {
             None => {
-                let session = self.sessions.live_mut(id);
+                let mut session = self.sessions.live_mut(id);
                 let deadline_ms = now_ms.saturating_add(session.ttl_ms);
                 self.deadlines.remove_session(session.deadline_ms, id);
                 self.deadlines.add_session(deadline_ms, id);
                 session.deadline_ms = deadline_ms;
+                drop(session);
                 Kept::Alive {
                     expires_in_ms: self.sessions.end_ms(id, &self.deadlines) - now_ms,
                 }
@@ -217,7 +231,9 @@ impl Table {
         if let Some(refusal) = self.session_refusal(now_ms, id) {
             return refusal;
         }
-        let holds = &self.sessions.get_mut(id).holds;
+        let session = self.sessions.get(id).expect("it is not refused");
+        let name = session.name.clone();
+        let holds = &session.holds;
         let released_count = holds.len() as u64;
         let named = holds.iter().take(RELEASED_NAMED_MAX);
         let released = named.map(|token| (self.holds[token].claim.wants.clone(), *token));
@@ -232,7 +248,7 @@ impl Table {
         self.begin_ending(id, now_ms, closing);
         effects.push(Effect::Event(Event::SessionClosed {
             session: id.clone(),
-            name: self.sessions.get_mut(id).name.clone(),
+            name,
             held: released_count,
             reason: reason.cloned(),
         }));
@@ -242,6 +258,19 @@ impl Table {
             }
         }
         Outcome::SessionClosed(Box::new(ended))
+    }
+
+    fn sessions_over_limit(&self, id: &Name, session: &Session) -> Option<Outcome> {
+        let limits = &self.limits;
+        let known = self.sessions.len() as u64;
+        let mut refusal = over_limit("sessions", known, 1, limits.sessions);
+        if let Some(tenant) = &session.tenant {
+            let own = self.tenants.owned_by(tenant).sessions;
+            let limit = limits.sessions_per_tenant;
+            refusal = refusal.or_else(|| over_limit("sessions_per_tenant", own, 1, limit));
+        }
+        let more = session.weight(id).bytes;
+        refusal.or_else(|| self.bytes_over_limit(session.tenant.as_ref(), more))
     }
 
     /// Why a session cannot be used, if it cannot.
@@ -274,7 +303,7 @@ impl Table {
     }
 
     fn begin_ending(&mut self, id: &Name, at_ms: u64, closing: Closing) {
-        let session = self.sessions.live_mut(id);
+        let mut session = self.sessions.live_mut(id);
         session.over = Some((at_ms, closing));
         self.deadlines.remove_session(session.deadline_ms, id);
         self.deadlines.add_ending(id);
@@ -283,7 +312,7 @@ impl Table {
     /// Ends one wait or hold of a session that is over, waits first; without any, the session is
     /// gone, and this is false.
     fn end_next_of(&mut self, now_ms: u64, id: &Name, effects: &mut Vec<Effect>) -> bool {
-        let session = self.sessions.get_mut(id);
+        let session = self.sessions.get(id).expect("it is not gone");
         if let Some(place) = session.waits.first().copied() {
             let outcome = Outcome::SessionExpired {
                 session: id.clone(),

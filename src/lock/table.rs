@@ -25,6 +25,7 @@ use super::resource::Lock;
 use super::sessions::Sessions;
 use super::tenants::Tenants;
 use super::waiting::{Place, Waiter};
+use super::weighed::Weighed;
 use crate::ids::Token;
 use crate::protocol::Tenant;
 
@@ -40,8 +41,8 @@ pub struct Table {
     pub(super) last_place: u64,
     /// Every resource that is held, waited for or closed for a while, and no other.
     pub(super) locks: OrdMap<Name, Lock>,
-    pub(super) holds: OrdMap<Token, Hold>,
-    pub(super) waits: OrdMap<Place, Waiter>,
+    pub(super) holds: Weighed<Token, Hold>,
+    pub(super) waits: Weighed<Place, Waiter>,
     /// How many waits each tenant has, of those that have any.
     pub(super) tenants_waits: BTreeMap<Tenant, u64>,
     /// From the token that a hold had to the one that its conversion gave it.
@@ -52,7 +53,7 @@ pub struct Table {
     pub(super) deadlines: Deadlines,
     pub(super) endings: Endings,
     pub(super) deadlocks: RecentDeadlocks,
-    /// What else each tenant has.
+    /// How much else each tenant has.
     #[serde(default, skip_serializing_if = "Tenants::is_empty")]
     pub(super) tenants: Tenants,
 }
@@ -204,7 +205,7 @@ impl Table {
             if let Some(known) = self.requests.find(&request.owner, id).cloned() {
                 return self.repeat(now_ms, request, &known, effects);
             }
-            if let Some(refusal) = self.request_ids_over_limit(request.tenant.as_ref()) {
+            if let Some(refusal) = self.request_ids_over_limit(request) {
                 return refusal;
             }
         }
@@ -257,7 +258,7 @@ impl Table {
         match (known.became, effective_wait(request)) {
             (Became::Ended { .. }, _) => Outcome::NotHolder,
             (Became::Held(token), _) => {
-                self.hold_mut(token).unheard_in = None;
+                self.hold_mut(&token).unheard_in = None;
                 Outcome::Acquired(self.acquired(now_ms, token))
             }
             (Became::Waiting(place), Some(wait)) => self.reattach(now_ms, place, wait),
@@ -413,42 +414,6 @@ impl Table {
             }
         }
     }
-
-    pub(super) fn claims_over_limit(&self, claim: &Claim) -> Option<Outcome> {
-        let limits = &self.limits;
-        let everywhere = self.holds.len() + self.waits.len();
-        let mut refusal = over_limit("claims", everywhere, limits.claims);
-        if let Some(tenant) = &claim.tenant {
-            let waits = self.tenants_waits.get(tenant).copied().unwrap_or(0);
-            let own = (self.tenants.owned_by(tenant).holds + waits) as usize;
-            let limit = limits.claims_per_tenant;
-            refusal = refusal.or_else(|| over_limit("claims_per_tenant", own, limit));
-        }
-        for want in claim.wants.iter() {
-            let lock = self.locks.get(&want.resource);
-            let here = lock.map_or(0, |lock| lock.holders.len() + lock.queue_len());
-            let limit = limits.claims_per_resource;
-            refusal = refusal.or_else(|| over_limit("claims_per_resource", here, limit));
-        }
-        refusal.or_else(|| self.session_over_limit(claim))
-    }
-
-    fn request_ids_over_limit(&self, tenant: Option<&Tenant>) -> Option<Outcome> {
-        let limits = &self.limits;
-        let refusal = over_limit("request_ids", self.requests.len(), limits.request_ids);
-        refusal.or_else(|| {
-            let own = self.tenants.owned_by(tenant?).request_ids as usize;
-            let limit = limits.request_ids_per_tenant;
-            over_limit("request_ids_per_tenant", own, limit)
-        })
-    }
-
-    pub(super) fn session_over_limit(&self, claim: &Claim) -> Option<Outcome> {
-        let session = self.sessions.get(claim.session.as_ref()?)?;
-        let count = session.holds.len() + session.waits.len();
-        let limit = self.limits.claims_per_session;
-        over_limit("claims_per_session", count, limit)
-    }
 }
 
 /// A wait of no time is a try.
@@ -471,12 +436,4 @@ fn difference(known: &Wants, asked: &Wants) -> Option<&'static str> {
     } else {
         (known.grip != asked.grip).then_some("limit")
     }
-}
-
-/// The refusal, if one more would be too many.
-pub(super) fn over_limit(what: &str, count: usize, limit: u64) -> Option<Outcome> {
-    (count as u64 >= limit).then(|| Outcome::Overloaded {
-        what: what.to_owned(),
-        limit,
-    })
 }

@@ -15,7 +15,7 @@ impl Table {
         let mut ids = BTreeMap::new();
         let (mut owner_holds, mut owner_waits) = (0, 0);
         let (mut held, mut wanted, mut converted) = (0, 0, BTreeMap::new());
-        for (token, hold) in &self.holds {
+        for (token, hold) in self.holds.iter() {
             let claim = &hold.claim;
             assert!(*token <= self.last_token);
             for want in claim.wants.iter() {
@@ -30,7 +30,7 @@ impl Table {
             converted.extend(hold.converted_from.map(|old| (old, *token)));
         }
         let mut tenants_waits = BTreeMap::new();
-        for (place, waiter) in &self.waits {
+        for (place, waiter) in self.waits.iter() {
             let claim = &waiter.claim;
             if let Some(tenant) = &waiter.reply.tenant {
                 *tenants_waits.entry(tenant.clone()).or_default() += 1;
@@ -67,6 +67,7 @@ impl Table {
         let lock_holds: usize = self.locks.values().map(|lock| lock.holders.len()).sum();
         let lock_waits: usize = self.locks.values().map(|lock| lock.queue_len()).sum();
         assert_eq!((lock_holds, lock_waits), (held, wanted));
+        self.assert_weight_consistent((held + wanted) as u64);
         self.assert_locks_consistent();
         self.assert_deadlines_consistent();
         self.assert_tenants_consistent();
@@ -84,6 +85,32 @@ impl Table {
             tenants.count(tenant, |owned| owned.request_ids += 1);
         }
         assert_eq!(tenants, self.tenants);
+    }
+
+    /// Each resource of each claim counts once, and what is written takes no more bytes than are counted.
+    fn assert_weight_consistent(&self, claims: u64) {
+        /// What there is of a tenant beside its claims: two counts of it, with its name.
+        const TENANT: usize = 200;
+        assert_eq!(self.weight().claims, claims);
+        for (id, _) in self.sessions.iter() {
+            let all = self.holds.weight_of_session(id) + self.waits.weight_of_session(id);
+            let holds = self.holds.values().map(|hold| &hold.claim);
+            let claims = holds.chain(self.waits.values().map(|waiter| &waiter.claim));
+            let own = claims.filter(|claim| claim.session.as_ref() == Some(id));
+            let counted: usize = own.map(|claim| claim.wants.as_slice().len()).sum();
+            assert_eq!(all.claims, counted as u64, "{id}");
+        }
+        let counted = Table {
+            endings: Default::default(),
+            deadlocks: Default::default(),
+            sessions: self.sessions.living(),
+            ..self.clone()
+        };
+        let bytes_of = |table: &Table| rmp_serde::to_vec(table).expect("it encodes").len();
+        let empty = bytes_of(&Table::new(self.limits)) + 50;
+        let tenants = self.tenants.len() + self.tenants_waits.len();
+        let uncounted = empty + TENANT * tenants;
+        assert!(bytes_of(&counted) as u64 <= self.weight().bytes + uncounted as u64);
     }
 
     fn assert_locks_consistent(&self) {
@@ -108,13 +135,13 @@ impl Table {
 
     fn assert_deadlines_consistent(&self) {
         let mut deadlines = self.deadlines.emptied();
-        for (token, hold) in &self.holds {
+        for (token, hold) in self.holds.iter() {
             if let Some(deadline_ms) = hold.deadline_ms {
                 deadlines.add_lease(deadline_ms, *token);
             }
             assert!(hold.deadline_ms.is_some() || hold.claim.session.is_some());
         }
-        for (place, waiter) in &self.waits {
+        for (place, waiter) in self.waits.iter() {
             deadlines.add_wait(waiter.deadline_ms, *place);
         }
         let of = |id: &Name, claim: &Claim| claim.session.as_ref() == Some(id);

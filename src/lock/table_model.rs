@@ -9,6 +9,7 @@ use super::Name;
 use super::claim::{Grip, Want, Wants};
 use super::command::*;
 use super::event::{Effect, Event};
+use super::limits::Limits;
 use super::outcome::*;
 use crate::ids::Token;
 use crate::protocol::ReplyTo;
@@ -51,6 +52,7 @@ type Ended = (Acquire, u64);
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Model {
+    pub(super) limits: Limits,
     pub(super) now_ms: u64,
     pub(super) floor_ms: u64,
     pub(super) last_token: u64,
@@ -67,6 +69,13 @@ pub(super) struct Model {
 }
 
 impl Model {
+    pub(super) fn new(limits: Limits) -> Self {
+        Model {
+            limits,
+            ..Model::default()
+        }
+    }
+
     /// The live tokens with what they stand for, oldest first.
     pub(super) fn tokens(&self) -> Vec<(Wants, Token)> {
         let mut tokens: Vec<_> = self
@@ -195,7 +204,10 @@ impl Model {
             !self.admits(want, None) || before.clone().any(|other| conflict(other, want.grip))
         });
         let Some(blocking) = blocking else {
-            return Outcome::Acquired(self.grant(request.clone(), None));
+            return match self.claims_over_limit(request) {
+                Some(refusal) => refusal,
+                None => Outcome::Acquired(self.grant(request.clone(), None)),
+            };
         };
         let Some(wait) = request.wait.as_ref().filter(|wait| wait.wait_ms > 0) else {
             return Outcome::Held(self.contention(&blocking.resource));
@@ -212,6 +224,9 @@ impl Model {
     ) -> Outcome {
         if let Some(at) = self.wait_of(&request.owner) {
             return self.already_waiting(at);
+        }
+        if let Some(refusal) = self.claims_over_limit(request) {
+            return refusal;
         }
         self.note_owner(&request.owner);
         let conversions = self.waits.iter().filter(|w| w.converts.is_some()).count();
@@ -309,6 +324,12 @@ impl Model {
 
     fn acquire_again(&mut self, at: usize, request: &Acquire) -> Outcome {
         let hold = &self.holds[at];
+        if let Some(session) = &request.session
+            && hold.request.session != request.session
+            && let Some(refusal) = self.session_over_limit(session, request.wants.as_slice().len())
+        {
+            return refusal;
+        }
         let ttl_ms = match (hold.ttl_ms, request.ttl_ms) {
             (_, asked) if hold.request.session != request.session => asked,
             (None, _) => None,

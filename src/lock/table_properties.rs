@@ -53,10 +53,11 @@ fn tokens_granted(effects: &[Effect]) -> impl Iterator<Item = Token> {
     })
 }
 
-fn same_as_the_model(steps: &[Step]) {
-    let (mut table, mut model) = (Table::default(), Model::default());
+fn same_as_the_model(steps: &[Step], limits: Limits) {
+    let mut table = Table::new(limits);
+    let mut model = Model::new(limits);
     // A second node runs the same entries, and never the snapshot.
-    let mut replica = Table::default();
+    let mut replica = Table::new(limits);
     let (mut now_ms, mut newest, mut sessions) = (0, Token(0), 0);
     for (number, step) in steps.iter().enumerate() {
         match step {
@@ -238,7 +239,19 @@ proptest! {
 
     #[test]
     fn the_table_behaves_like_the_model(steps in steps(80)) {
-        same_as_the_model(&steps);
+        same_as_the_model(&steps, Limits::default());
+    }
+
+    #[test]
+    fn the_table_refuses_what_the_model_refuses(steps in steps(80)) {
+        let limits = Limits {
+            claims: 9,
+            claims_per_tenant: 5,
+            claims_per_resource: 4,
+            claims_per_session: 3,
+            ..Limits::default()
+        };
+        same_as_the_model(&steps, limits);
     }
 
     #[test]

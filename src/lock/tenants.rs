@@ -11,7 +11,8 @@ use crate::protocol::Tenant;
 /// What one tenant has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Owned {
-    /// Tokens that have not ended.
+    /// Tokens that have not ended. Limits count [claims](super::weight::Weight) instead; nodes of an earlier version
+    /// read this in a snapshot, and go by it.
     pub(super) holds: u64,
     /// Sessions that are not gone.
     pub(super) sessions: u64,
@@ -26,6 +27,11 @@ pub(super) struct Tenants(BTreeMap<Tenant, Owned>);
 impl Tenants {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
     pub(super) fn owned_by(&self, tenant: &Tenant) -> Owned {

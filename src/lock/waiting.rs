@@ -11,8 +11,10 @@ use super::event::{Effect, Event};
 use super::outcome::{Deadlock, Outcome};
 use super::requests::Became;
 use super::resource::Lock;
-use super::table::{Table, over_limit};
+use super::room::over_limit;
+use super::table::Table;
 use super::wait_graph::cycle_through;
+use super::weight::bytes_of_reply;
 use crate::ids::Token;
 use crate::protocol::{ReplyTo, Tenant};
 
@@ -93,11 +95,17 @@ impl Table {
     /// again. Who asked before is told nothing, since nothing is decided: told so at once, two who ask for
     /// the same again and again would take the place from each other without end.
     pub(super) fn reattach(&mut self, now_ms: u64, place: Place, wait: &Wait) -> Outcome {
-        let waiter = self.waits.get_mut(&place).expect("the wait exists");
+        let waiter = &self.waits[&place];
+        let more = bytes_of_reply(&wait.reply).saturating_sub(bytes_of_reply(&waiter.reply));
+        if let Some(refusal) = self.bytes_over_limit(waiter.claim.tenant.as_ref(), more) {
+            return refusal;
+        }
+        let mut waiter = self.waits.get_mut(&place).expect("the wait exists");
         self.deadlines.remove_wait(waiter.deadline_ms, place);
         waiter.deadline_ms = now_ms.saturating_add(wait.wait_ms);
         self.deadlines.add_wait(waiter.deadline_ms, place);
         let before = std::mem::replace(&mut waiter.reply, wait.reply.clone());
+        drop(waiter);
         self.count_wait(wait.reply.tenant.as_ref());
         self.discount_wait(before.tenant.as_ref());
         Outcome::Waiting
@@ -274,16 +282,16 @@ impl Table {
             return Some(self.already_waiting(place));
         }
         let limits = &self.limits;
-        let mut refusal = over_limit("waiters", self.waits.len(), limits.waiters);
+        let mut refusal = over_limit("waiters", self.waits.len() as u64, 1, limits.waiters);
         if let Some(tenant) = tenant {
-            let own = self.tenants_waits.get(tenant).copied().unwrap_or(0) as usize;
+            let own = self.tenants_waits.get(tenant).copied().unwrap_or(0);
             let limit = limits.waiters_per_tenant;
-            refusal = refusal.or_else(|| over_limit("waiters_per_tenant", own, limit));
+            refusal = refusal.or_else(|| over_limit("waiters_per_tenant", own, 1, limit));
         }
         for want in claim.wants.iter() {
             let here = self.locks.get(&want.resource).map_or(0, Lock::queue_len);
             let limit = limits.waiters_per_resource;
-            refusal = refusal.or_else(|| over_limit("waiters_per_resource", here, limit));
+            refusal = refusal.or_else(|| over_limit("waiters_per_resource", here as u64, 1, limit));
         }
         refusal.or_else(|| self.claims_over_limit(claim))
     }

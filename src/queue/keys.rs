@@ -53,7 +53,7 @@ impl Keyspace {
     /// The keys of the whole cache, as every script of it takes them first.
     pub fn of_cache(&self) -> Vec<String> {
         let part = |part: &str| format!("{}:cache:{{values}}:{part}", self.0);
-        vec![part("meta"), part("voids")]
+        vec![part("meta"), part("voids"), part("order")]
     }
 
     /// The keys of one cached key, and of the result of a write of it with an id.
@@ -116,10 +116,10 @@ mod tests {
         for key in &keys {
             assert!(key.starts_with("mufakat:000000000000000a:cache:{values}:"));
         }
-        assert_eq!(keys[..2], keyspace.of_cache()[..]);
+        assert_eq!(keys[..3], keyspace.of_cache()[..]);
         assert_ne!(
-            keyspace.of_cached("a:b", Some("c"))[3],
-            keyspace.of_cached("a", Some("b:c"))[3]
+            keyspace.of_cached("a:b", Some("c"))[4],
+            keyspace.of_cached("a", Some("b:c"))[4]
         );
     }
 }

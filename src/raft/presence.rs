@@ -19,6 +19,7 @@ use futures_util::future::BoxFuture;
 use super::call::{Caller, Trust};
 use super::message::Refusal;
 use super::network::{CallError, Network};
+use crate::broker::reconnects::Reconnects;
 use crate::ids::{BootId, NodeId};
 use crate::time::{Instant, now};
 
@@ -32,40 +33,23 @@ const SETTLE: Duration = Duration::from_millis(600);
 #[derive(Clone)]
 pub struct Presence {
     network: Network,
-    link: Arc<Mutex<Link>>,
-}
-
-/// This node's own connection.
-struct Link {
-    connects: u64,
-    /// When it was made anew, if it ever was.
-    since: Option<Instant>,
+    reconnects: Arc<Mutex<Reconnects>>,
 }
 
 impl Presence {
     pub fn new(network: Network) -> Self {
-        let connects = network.connects();
-        let link = Link {
-            connects,
-            since: None,
-        };
+        let reconnects = Reconnects::new(network.connects());
         Presence {
             network,
-            link: Arc::new(Mutex::new(link)),
+            reconnects: Arc::new(Mutex::new(reconnects)),
         }
     }
 
     /// When this node's connection, and those that broke with it, are surely back.
     pub fn settled_at(&self) -> Instant {
-        let mut link = self.link.lock().expect("no holder panics");
-        let connects = self.network.connects();
-        if link.connects != connects {
-            // A first connection, later than the process, says nothing about others.
-            let anew = link.connects > 0;
-            link.connects = connects;
-            link.since = anew.then(now);
-        }
-        link.since.map_or_else(now, |since| since + SETTLE)
+        let mut reconnects = self.reconnects.lock().expect("no holder panics");
+        let last = reconnects.last(self.network.connects());
+        last.map_or_else(now, |last| last + SETTLE)
     }
 
     /// Whether a run of a node takes part: it says so; or the broker says that nobody listens at the node's

@@ -23,8 +23,9 @@ use crate::time::{Instant, now};
 pub(super) const CHUNK_BYTES: usize = 256 * 1024;
 
 /// The largest snapshot that is sent or taken; a larger one is refused, and the follower stays
-/// behind until an operator acts. 100,000 waiters and as many locks take well under a tenth of it.
+/// behind until an operator acts. The limits of the lock table keep what it has below half of it.
 pub(super) const SNAPSHOT_BYTES_MAX: u64 = 512 * 1024 * 1024;
+const _: () = assert!(2 * crate::lock::limits::BYTES <= SNAPSHOT_BYTES_MAX);
 
 /// Chunks on their way at once: 2 MB, which the receiver's subscription has room for.
 const WINDOW: usize = 8;

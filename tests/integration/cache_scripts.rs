@@ -14,20 +14,21 @@ use mufakat::ids::{ClusterId, Epoch, NodeId};
 use mufakat::protocol::value::Value;
 use mufakat::queue::keys::Keyspace;
 use mufakat::queue::store;
+use redis::Commands;
 use tokio::sync::watch;
 
-use crate::dice::Dice;
 use crate::redis_server::RedisServer;
 use crate::wait;
 
-struct Caller {
-    store: RedisStore,
+/// A node that calls the store.
+pub struct Caller {
+    pub store: RedisStore,
     redis: Arc<store::Store>,
     _running: watch::Sender<bool>,
 }
 
 impl Caller {
-    async fn start(server: &RedisServer, node: u64) -> Self {
+    pub async fn start(server: &RedisServer, node: u64) -> Self {
         let (running, stopped) = watch::channel(false);
         let redis = store::Store::start(server.address(), stopped).expect("an address");
         let redis = Arc::new(redis);
@@ -86,7 +87,7 @@ fn key() -> Key {
     "a/{b}".into()
 }
 
-fn entry(text: &str) -> Entry {
+pub fn entry(text: &str) -> Entry {
     Entry {
         value: Value::text(text),
         version: Version::default(),
@@ -247,21 +248,48 @@ async fn what_was_kept_before_an_invalidation_does_not_count() {
         caller.void(1, matching.clone()).await;
         assert_eq!(caller.text(1).await, None, "{matching:?}");
     }
-    // More than are remembered: everything is void.
-    assert_eq!(caller.keep(1, 9, Some(entry("kept"))).await, Outcome::Done);
-    let mut raw = server.connection();
-    let mut fill = redis::cmd("HSET");
-    fill.arg(&Keyspace::new("test", ClusterId(1)).of_cache()[1]);
-    for number in 0..10_000 {
-        fill.arg(format!("t:{number}")).arg(1);
-    }
-    let _: u64 = fill.query(&mut raw).expect("an answer");
-    caller.void(1, Matching::Tag("one-more".into())).await;
-    assert_eq!(caller.text(1).await, None);
 }
 
 #[tokio::test]
-async fn a_redis_without_memory_keeps_nothing_and_forgets_what_is_removed() {
+async fn of_too_many_invalidations_the_oldest_makes_void_what_is_older() {
+    let server = RedisServer::start().await;
+    let caller = Caller::start(&server, 1).await;
+    let keys = Keyspace::new("test", ClusterId(1)).of_cache();
+    let (voids, order) = (&keys[1], &keys[2]);
+    let mut raw = server.connection();
+    assert_eq!(caller.keep(1, 1, Some(entry("old"))).await, Outcome::Done);
+    caller.void(1, Matching::Prefix("b".into())).await;
+    assert_eq!(caller.keep(1, 2, Some(entry("new"))).await, Outcome::Done);
+    // As many as are remembered, of the time after that.
+    let oldest: u64 = raw.zscore(order, "p:b").expect("an answer");
+    let fields: Vec<_> = (1..10_000_u64)
+        .map(|number| (oldest + 1 + number, format!("t:{number}")))
+        .collect();
+    let _: u64 = raw.zadd_multiple(order, &fields).expect("an answer");
+    let fields: Vec<_> = fields.into_iter().map(|(at, tag)| (tag, at)).collect();
+    let () = raw.hset_multiple(voids, &fields).expect("an answer");
+    let _: u64 = raw
+        .hset(&keys[0], "sequence", oldest + 10_000)
+        .expect("an answer");
+    let counts = |raw: &mut redis::Connection| -> (u64, u64) {
+        let fields = raw.hlen(voids).expect("an answer");
+        (fields, raw.zcard(order).expect("an answer"))
+    };
+    // The lengths of prefixes are a field, too.
+    assert_eq!(counts(&mut raw), (10_001, 10_000));
+
+    caller.void(1, Matching::Tag("one-more".into())).await;
+    assert_eq!(counts(&mut raw), (10_001, 10_000));
+    assert_eq!(caller.text(1).await.as_deref(), Some("new"));
+    caller.void(1, Matching::Tag("one-more".into())).await;
+    assert_eq!(caller.text(1).await.as_deref(), Some("new"));
+    caller.void(1, Matching::Tag("and-another".into())).await;
+    assert_eq!(caller.text(1).await, None);
+    assert_eq!(counts(&mut raw), (10_001, 10_000));
+}
+
+#[tokio::test]
+async fn a_redis_without_memory_takes_no_values_and_all_else() {
     let server = RedisServer::start().await;
     let caller = Caller::start(&server, 1).await;
     assert_eq!(caller.keep(1, 1, Some(entry("one"))).await, Outcome::Done);
@@ -274,10 +302,61 @@ async fn a_redis_without_memory_keeps_nothing_and_forgets_what_is_removed() {
     set_memory(1);
     assert_eq!(caller.keep(1, 2, Some(entry("two"))).await, Outcome::Away);
     assert_eq!(caller.text(1).await.as_deref(), Some("one"));
-    assert_eq!(caller.keep(1, 3, None).await, Outcome::Done);
-    assert_eq!(caller.text(1).await, None);
+    // By a node that was not connected before, and in another view.
+    let other = Caller::start(&server, 2).await;
+    assert_eq!(other.text(2).await.as_deref(), Some("one"));
+    let write = Write {
+        id: Some("id".into()),
+        ..Operation::Delete {
+            condition: Condition::Always,
+        }
+        .into()
+    };
+    let removal = Call::Keep {
+        epoch: Epoch(3),
+        key: key(),
+        version: Version {
+            epoch: 3,
+            sequence: 1,
+        },
+        entry: None,
+        done: Done::of(&write, &Answer::Removed { existed: true }),
+    };
+    assert_eq!(other.store.call(removal).await, Outcome::Done);
+    let Outcome::Brought { entry: None, done } = other.outcome(3, Some("id")).await else {
+        panic!("it is removed");
+    };
+    assert!(done.is_some());
     set_memory(0);
-    assert_eq!(caller.keep(1, 4, Some(entry("four"))).await, Outcome::Done);
+    assert_eq!(caller.keep(3, 2, Some(entry("two"))).await, Outcome::Done);
+    set_memory(1);
+    caller.void(3, Matching::Prefix("a".into())).await;
+    assert_eq!(caller.text(3).await, None);
+    assert_eq!(caller.keep(3, 3, Some(entry("3"))).await, Outcome::Away);
+}
+
+#[tokio::test]
+async fn an_invalidation_that_is_lost_is_found_out() {
+    let server = RedisServer::start().await;
+    let caller = Caller::start(&server, 1).await;
+    let keys = Keyspace::new("test", ClusterId(1)).of_cached(&key(), None);
+    let mut raw = server.connection();
+    for (sequence, matching) in [Matching::Prefix("a".into()), Matching::All]
+        .into_iter()
+        .enumerate()
+    {
+        let kept = caller.keep(1, sequence as u64 + 1, Some(entry("old")));
+        assert_eq!(kept.await, Outcome::Done);
+        let before: BTreeMap<String, String> = raw.hgetall(&keys[0]).expect("an answer");
+        caller.void(1, matching).await;
+        let _: u64 = raw.del(&keys[..3]).expect("an answer");
+        let before = Vec::from_iter(before);
+        let () = raw.hset_multiple(&keys[0], &before).expect("an answer");
+        // A node that knows of no loss finds none.
+        let other = Caller::start(&server, 2).await;
+        assert_eq!(other.text(1).await.as_deref(), Some("old"));
+        assert_eq!(caller.text(1).await, None);
+    }
 }
 
 #[tokio::test]
@@ -302,148 +381,4 @@ async fn a_loss_that_is_found_out_leaves_nothing_that_counts() {
     assert_eq!(caller.text(1).await, None);
     assert_eq!(caller.keep(1, 4, Some(entry("four"))).await, Outcome::Done);
     assert_eq!(caller.text(1).await.as_deref(), Some("four"));
-}
-
-/// What the scripts are to do, in plain maps.
-#[derive(Default)]
-struct Model {
-    epoch: Epoch,
-    /// Counts what is kept and what makes void.
-    sequence: u64,
-    /// With the sequence at which each was kept.
-    values: BTreeMap<Key, (Entry, u64)>,
-    results: BTreeMap<(Key, Key), Done>,
-    voids: Vec<(Matching, u64)>,
-}
-
-impl Model {
-    fn execute(&mut self, call: &Call) -> Outcome {
-        if call.epoch() < self.epoch {
-            return Outcome::Fenced;
-        }
-        self.epoch = call.epoch();
-        self.sequence += 1;
-        match call.clone() {
-            Call::Keep {
-                key,
-                version,
-                entry,
-                done,
-                ..
-            } => {
-                let known = self.values.get(&key);
-                if known.is_some_and(|(known, _)| known.version >= version) {
-                    return Outcome::Done;
-                }
-                self.values.remove(&key);
-                if let Some(done) = done {
-                    self.results.insert((key.clone(), done.id.clone()), done);
-                }
-                if let Some(sent) = entry {
-                    self.values.insert(key, (sent.kept(0), self.sequence));
-                }
-                Outcome::Done
-            }
-            Call::Bring { key, id, .. } => {
-                let is_void = |(entry, kept_at): &(Entry, u64)| {
-                    let mut voids = self.voids.iter();
-                    voids.any(|(matching, at)| kept_at <= at && matching.is_of(&key, entry))
-                };
-                if self.values.get(&key).is_some_and(is_void) {
-                    self.values.remove(&key);
-                }
-                let entry = self.values.get(&key).map(|(entry, _)| entry.sent(0));
-                let done = id.and_then(|id| self.results.get(&(key, id)));
-                let done = done.map(|done| (done.clone(), 0));
-                Outcome::Brought { entry, done }
-            }
-            Call::Void { matching, .. } => {
-                self.voids.push((matching, self.sequence));
-                Outcome::Done
-            }
-        }
-    }
-}
-
-/// A call of a view that is now and then older or newer than the one before.
-fn any_call(dice: &Dice, newest: u64) -> Call {
-    let one_of = |names: &[&str]| Key::from(names[dice.below(names.len() as u64) as usize]);
-    let epoch = match dice.below(20) {
-        0 => newest.saturating_sub(1),
-        1 => newest + 1,
-        _ => newest,
-    };
-    let (key, id) = (one_of(&["a", "a/b", "b"]), one_of(&["x", "y"]));
-    match dice.below(10) {
-        0 => Call::Void {
-            epoch: Epoch(epoch),
-            matching: match dice.below(5) {
-                0 => Matching::All,
-                1 | 2 => Matching::Prefix(one_of(&["a", "a/", "b", "red"])),
-                _ => Matching::Tag(one_of(&["red", "blue", "a"])),
-            },
-        },
-        1..=4 => Call::Bring {
-            epoch: Epoch(epoch),
-            key,
-            id: (dice.below(2) == 0).then_some(id),
-        },
-        _ => {
-            let version = Version {
-                epoch: epoch - dice.below(2).min(epoch),
-                sequence: dice.below(6),
-            };
-            let tags: Vec<Key> = ["red", "blue"].map(Key::from).into();
-            let tags = tags.into_iter().filter(|_| dice.below(2) == 0).collect();
-            let value = Entry {
-                version,
-                marks: Marks { tags, fence: None }.kept(),
-                ..entry(&format!("{version:?}"))
-            };
-            let write = Write {
-                id: Some(id),
-                ..Operation::Delete {
-                    condition: Condition::Always,
-                }
-                .into()
-            };
-            let existed = dice.below(2) == 0;
-            let done = Done::of(&write, &Answer::Removed { existed });
-            Call::Keep {
-                epoch: Epoch(epoch),
-                key,
-                version,
-                entry: (dice.below(4) > 0).then(|| value.sent(0)),
-                done: done.filter(|_| dice.below(3) == 0),
-            }
-        }
-    }
-}
-
-/// How long a result is still kept does not count.
-fn timeless(outcome: Outcome) -> Outcome {
-    match outcome {
-        Outcome::Brought { entry, done } => Outcome::Brought {
-            entry,
-            done: done.map(|(done, _)| (done, 0)),
-        },
-        other => other,
-    }
-}
-
-#[tokio::test]
-async fn cache_scripts_do_what_a_model_does() {
-    let server = RedisServer::start().await;
-    let callers = [
-        Caller::start(&server, 1).await,
-        Caller::start(&server, 2).await,
-    ];
-    let (dice, mut model) = (Dice::roll(), Model::default());
-    for step in 0..3_000 {
-        let call = any_call(&dice, model.epoch.0.max(1));
-        let caller = &callers[dice.below(2) as usize];
-        let expected = model.execute(&call);
-        let outcome = timeless(caller.store.call(call.clone()).await);
-        assert_eq!(outcome, expected, "step {step}: {call:?}");
-    }
 }

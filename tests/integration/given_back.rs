@@ -2,13 +2,15 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::cluster::{Cluster, Options};
 use crate::process::Process;
 use crate::waiting::{Events, Waiting, acquire};
-use crate::{locks, programs, wait};
+use crate::{locks, programs, wait, wire};
 
 /// A grant of `resource`, which `held` holds, goes past a client of `at` that is gone to the next one.
 async fn goes_past_who_is_gone(cluster: &mut Cluster, at: &str, resource: &str) {
@@ -96,4 +98,32 @@ async fn across_brokers_only_what_nobody_hears_of_is_given_back() {
         assert_eq!(holders[0].token, token, "round {round}");
     }
     goes_past_who_is_gone(&mut cluster, &url, "r").await;
+}
+
+/// Nodes are back before their clients when a broker restarts: the clients are not gone.
+#[tokio::test]
+async fn a_client_that_comes_back_to_the_broker_after_the_nodes_finds_its_grant() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let follower = cluster.follower().await;
+    let nats = cluster.nats().await;
+    let held = locks::acquire(&nats, "r", "one", 600_000).await;
+    let slow = async_nats::ConnectOptions::new()
+        .reconnect_delay_callback(|_| Duration::from_secs(3))
+        .connect(cluster.nats_url())
+        .await
+        .expect("a broker");
+    let mut request = acquire("r", "slow", "exclusive");
+    request["request_id"] = json!("id");
+    let _waits = Waiting::start(&slow, follower, request.clone()).await;
+    cluster.kill_broker();
+    cluster.start_broker().await;
+    cluster.all_follow().await;
+    let nats = cluster.nats().await;
+    locks::release(&nats, "r", held).await;
+    let granted = locks::get(&nats, "r").await.holders;
+    assert_eq!(granted[0].owner, "slow");
+    // What would be given back would be so before the answer to a later command.
+    locks::acquire(&nats, "after", "one", 600_000).await;
+    let answer = wire::request_until_ok(&nats, "mufakat.lock.acquire", &request).await;
+    assert_eq!(answer["token"], granted[0].token, "{answer}");
 }

@@ -11,6 +11,7 @@ mod cache_chaos;
 mod cache_invalidation;
 mod cache_requests;
 mod cache_scripts;
+mod cache_scripts_model;
 mod cache_store;
 mod catch_up;
 mod chaos;

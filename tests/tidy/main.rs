@@ -85,6 +85,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/broker/mod.rs",
             "src/broker/options",
             "src/broker/pem.rs",
+            "src/broker/reconnects.rs",
             "src/broker/seam.rs",
             "src/broker/simulated",
             "src/broker/discovery.rs",

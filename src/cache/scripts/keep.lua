@@ -1,13 +1,13 @@
 -- Keeps what a write leaves. Only what is newer than what is there: a repeat changes nothing.
 --
--- ARGV[5], ARGV[6]  version
--- ARGV[7]           what the home makes of the value; empty: there is none any more
--- ARGV[8]           what is left of its lifetime in ms; 0: it has none
--- ARGV[9]           for how many ms it is kept at most
--- ARGV[10]          result of the write; empty: it had no id
--- ARGV[11]          for how many ms the result is kept
--- ARGV[12..]        tags of the value
-local version_epoch, version_sequence = tonumber(ARGV[5]), tonumber(ARGV[6])
+-- ARGV[6], ARGV[7]  version
+-- ARGV[8]           what the home makes of the value; empty: there is none any more
+-- ARGV[9]           what is left of its lifetime in ms; 0: it has none
+-- ARGV[10]          for how many ms it is kept at most
+-- ARGV[11]          result of the write; empty: it had no id
+-- ARGV[12]          for how many ms the result is kept
+-- ARGV[13..]        tags of the value
+local version_epoch, version_sequence = tonumber(ARGV[6]), tonumber(ARGV[7])
 local header = call('GETRANGE', VALUE, 0, HEADER_BYTES - 1)
 if #header == HEADER_BYTES then
   local kept_epoch, kept_sequence = struct.unpack('>dd', header)
@@ -15,25 +15,20 @@ if #header == HEADER_BYTES then
     return {'ok', count}
   end
 end
--- What a Redis without memory refuses comes first, so that nothing is done by halves.
+count = count + 1
+sequence = sequence + 1
+-- First, so that a Redis without memory refuses all of it or nothing.
+note('sequence', sequence, 'count:' .. ARGV[2], count)
 if RESULT then
-  call('SET', RESULT, ARGV[10], 'PX', ARGV[11])
+  call('SET', RESULT, ARGV[11], 'PX', ARGV[12])
 end
-if ARGV[7] == '' then
-  -- A removal frees memory, and is done also where it cannot be counted.
-  local counted = redis.pcall('HSET', META, 'count:' .. ARGV[2], count + 1)
-  if type(counted) == 'number' then
-    count = count + 1
-  end
+if ARGV[8] == '' then
   call('UNLINK', VALUE)
 else
-  count = count + 1
-  sequence = sequence + 1
-  call('HSET', META, 'sequence', sequence, 'count:' .. ARGV[2], count)
-  local left = tonumber(ARGV[8])
+  local left = tonumber(ARGV[9])
   local expiry = left > 0 and now + left or 0
-  local tags = cmsgpack.pack({unpack(ARGV, 12)})
+  local tags = cmsgpack.pack({unpack(ARGV, 13)})
   local packed = struct.pack(HEADER, version_epoch, version_sequence, sequence, expiry, #tags)
-  call('SET', VALUE, packed .. tags .. ARGV[7], 'PX', ARGV[9])
+  call('SET', VALUE, packed .. tags .. ARGV[8], 'PX', ARGV[10])
 end
 return {'ok', count}
