@@ -288,7 +288,7 @@ fn of_receipt(result: Option<ReceiptResult>) -> (&'static str, Settled) {
     };
     let settled = match result {
         ReceiptResult::Acked | ReceiptResult::AlreadyAcked => Settled::Done,
-        ReceiptResult::StaleReceipt | ReceiptResult::NotNow => Settled::NotDone,
+        ReceiptResult::StaleReceipt => Settled::NotDone,
         // No acknowledgement has these results.
         ReceiptResult::Returned | ReceiptResult::Extended => Settled::Unknown,
     };
