@@ -85,12 +85,12 @@ fn bad_requests_name_the_field_and_what_would_be_right() {
         (
             r#"{"resource":"a","resource":"a"}"#,
             "resource",
-            "`resource` is there twice",
+            "`resource` is given twice",
         ),
         (
             r#"{"owner":null,"resource":"a","owner":"b"}"#,
             "owner",
-            "`owner` is there twice",
+            "`owner` is given twice",
         ),
         (
             r#"{"resource":"a","ttl_ms":99}"#,
@@ -326,7 +326,7 @@ fn several_resources_are_each_checked_by_name() {
         (
             r#"{"resources":[{"resource":"a"},{"resource":"a"}]}"#,
             "resources",
-            "`a` is there twice",
+            "`a` is given twice",
         ),
         (
             r#"{"resource":"b","resources":[{"resource":"a"}]}"#,

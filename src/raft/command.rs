@@ -23,7 +23,7 @@ pub enum Command {
     TermStarted {
         grace_ms: u64,
         /// See [`Grace`](lock::command::Grace). Entries of earlier versions do not say so, and do as they did.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         keeps_over: bool,
     },
 }

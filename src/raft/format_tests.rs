@@ -1,5 +1,5 @@
-//! What the release in `tests/fixtures` wrote is read by today's code: a cluster is upgraded node by
-//! node, and each node reads what its earlier version left on its disk.
+//! What the release in `tests/fixtures` wrote is read by today's code: a node reads what its earlier version left
+//! on its disk.
 //!
 //! `UPDATE_FIXTURES=1 cargo test --lib format` writes the files anew: once for each release, and never to
 //! make a test pass that failed. A format that has to change gets another version number where it has one,
@@ -62,7 +62,7 @@ fn commands() -> Vec<Proposed> {
     let commands = [
         Command::TermStarted {
             grace_ms: 1_000,
-            keeps_over: true,
+            keeps_over: false,
         },
         Command::View(view::Command::Join {
             node: NodeId(1),

@@ -231,7 +231,7 @@ mod tests {
         };
         let grace = Command::TermStarted {
             grace_ms: 250,
-            keeps_over: true,
+            keeps_over: false,
         };
         let commands = vec![
             Proposed {

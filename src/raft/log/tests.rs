@@ -66,7 +66,7 @@ fn entry_of(term: u64, index: u64, commands: usize) -> Entry {
     };
     let command = Command::TermStarted {
         grace_ms: index,
-        keeps_over: true,
+        keeps_over: false,
     };
     let proposed = Proposed {
         origin: None,
