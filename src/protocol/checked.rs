@@ -91,7 +91,7 @@ impl<'de> Visitor<'de> for Looking {
             let value = match is_known {
                 true => Err(Wrong {
                     path: String::new(),
-                    what: "is there twice",
+                    what: "is given twice",
                 }),
                 false => value,
             };
@@ -165,7 +165,7 @@ mod tests {
         for body in [&json[..], &pack[..]] {
             let (code, field, message) = refused(Operation::QueuePush, body);
             assert_eq!((code, &*field), (Code::BadRequest, "headers.k"));
-            assert_eq!(message, "`headers.k` is there twice");
+            assert_eq!(message, "`headers.k` is given twice");
         }
     }
 }

@@ -124,7 +124,7 @@ mod tests {
             (r#"{"a":[{},{"b":1,"b":1}]}"#, ".a[1].b"),
         ] {
             let wrong = Meta::from_request(text).expect_err(text).expect("a place");
-            assert_eq!((&*wrong.path, wrong.what), (path, "is there twice"));
+            assert_eq!((&*wrong.path, wrong.what), (path, "is given twice"));
             assert!(
                 Meta::from_json(text).is_ok(),
                 "what was kept stays readable"

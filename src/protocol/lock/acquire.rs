@@ -170,7 +170,7 @@ impl Acquire {
         for wanted in &self.resources {
             let name = &wanted.resource;
             if !seen.insert(name) {
-                return Err(refused("resources", format!("`{name}` is there twice")));
+                return Err(refused("resources", format!("`{name}` is given twice")));
             }
             if !suffix.is_none_or(|suffix| is_under(name, suffix)) {
                 let message = format!("`{name}` is not below the resource in the subject");

@@ -79,6 +79,14 @@ fn propose(proposals: &mut Proposals, now: Instant) -> Option<(u64, Batch)> {
     }
 }
 
+fn term_started() -> Command {
+    let (grace_ms, keeps_over) = (5, true);
+    Command::TermStarted {
+        grace_ms,
+        keeps_over,
+    }
+}
+
 fn forward(proposals: &mut Proposals, now: Instant) -> Option<Forward> {
     match proposals.next_work(now, || panic!("a follower has no lease time"))? {
         Work::Forward { forward, .. } => Some(forward),
@@ -321,13 +329,7 @@ fn a_refused_batch_goes_again_within_its_term() {
     submit(&mut from, 1, now);
     take(&mut node, &forward(&mut from, now).unwrap(), now);
     submit(&mut node, 2, now);
-    node.start_term(
-        Command::TermStarted {
-            grace_ms: 5,
-            keeps_over: true,
-        },
-        now,
-    );
+    node.start_term(term_started(), now);
     let (_, batch) = propose(&mut node, now).unwrap();
     node.refused(batch.number);
     node.refused(batch.number);
@@ -359,13 +361,7 @@ fn a_batch_refused_after_the_term_leaves_forwards_to_their_sender() {
 fn the_start_of_a_lost_term_goes_to_no_other_leader() {
     let now = now();
     let mut node = proposals(ME, leader(1));
-    node.start_term(
-        Command::TermStarted {
-            grace_ms: 5,
-            keeps_over: true,
-        },
-        now,
-    );
+    node.start_term(term_started(), now);
     node.set_role(follower(2));
     assert!(forward(&mut node, now).is_none());
 }
@@ -469,25 +465,17 @@ fn a_wait_is_watched_by_the_node_that_its_client_asked() {
 #[test]
 fn a_stop_refuses_what_was_never_sent_and_gives_up_what_was() {
     let now = now();
-    let (unsent, sent) = (
-        ("inbox.2".to_owned(), Err(Refusal::ShuttingDown)),
-        ("inbox.1".to_owned(), Err(Refusal::Indeterminate)),
-    );
-    let mut node = proposals(ME, follower(1));
-    submit(&mut node, 1, now);
-    forward(&mut node, now).unwrap();
-    submit(&mut node, 2, now);
-    let mut due = Vec::new();
-    node.shut_down(&mut due);
-    assert_eq!(told(&due), vec![unsent.clone(), sent.clone()]);
-
-    let mut node = proposals(ME, leader(1));
-    submit(&mut node, 1, now);
-    propose(&mut node, now).unwrap();
-    submit(&mut node, 2, now);
-    let mut due = Vec::new();
-    node.shut_down(&mut due);
-    assert_eq!(told(&due), vec![unsent, sent]);
+    for role in [follower(1), leader(1)] {
+        let mut node = proposals(ME, role);
+        submit(&mut node, 1, now);
+        node.next_work(now, || 7).expect("there is a command");
+        submit(&mut node, 2, now);
+        let mut due = Vec::new();
+        node.shut_down(&mut due);
+        let unsent = ("inbox.2".to_owned(), Err(Refusal::ShuttingDown));
+        let sent = ("inbox.1".to_owned(), Err(Refusal::Indeterminate));
+        assert_eq!(told(&due), vec![unsent, sent]);
+    }
 }
 
 #[test]
