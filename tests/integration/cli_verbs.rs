@@ -349,7 +349,8 @@ async fn the_log_has_no_colours_where_none_are_wanted() {
     let cluster = Cluster::start(Options::default()).await;
     for (wanted, has_colours) in [("", true), ("1", false)] {
         let mut line = on_terminal(&cluster, "$0 lock get a");
-        line.env("MUFAKAT_LOG", "trace").env("NO_COLOR", wanted);
+        line.env("MUFAKAT_LOG", "async_nats=trace")
+            .env("NO_COLOR", wanted);
         let output = tokio::process::Command::from(line).output().await;
         let said = output.expect("it starts").stdout;
         let said = String::from_utf8_lossy(&said);

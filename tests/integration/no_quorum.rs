@@ -233,5 +233,9 @@ async fn a_second_signal_ends_a_node_that_still_drains() {
     cluster.tell_to_stop(left);
     let ended = cluster.end(left).await;
     assert_eq!(ended.code(), Some(1), "{ended}");
-    assert!(cluster.log(left).contains("told to stop twice"));
+    assert!(
+        cluster
+            .log(left)
+            .contains("stopped at once by a second signal")
+    );
 }

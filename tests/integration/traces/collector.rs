@@ -247,7 +247,7 @@ async fn a_wait_belongs_to_its_trace_until_it_ends_and_a_collector_that_is_ill_c
     wait::until("the node says that spans are lost", async || {
         cluster
             .log(follower)
-            .contains("does not take spans")
+            .contains("does not accept spans")
             .then_some(())
     })
     .await;
