@@ -234,7 +234,7 @@ async fn queue_an_id_is_known_until_its_message_is_done_behind_a_window_too() {
         dedup_ms: Some(60),
         ..named(1)
     };
-    topic.push(&[first.clone()]).await;
+    topic.push(std::slice::from_ref(&first)).await;
     let mut purged = topic.run(Script::Purge, &["10", "0", "1", "ready"]).await;
     assert_eq!(purged.number(), Some(1));
     let second = Message {
