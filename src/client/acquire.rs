@@ -8,7 +8,7 @@ use crate::client::call::{Before, Call};
 use crate::client::error::is_blind;
 use crate::client::{Client, ClientError};
 use crate::protocol::Operation;
-use crate::protocol::lock::{Acquire, Acquired, Release, WAIT_MS_MAX};
+use crate::protocol::lock::{Acquire, Acquired, Cancel, Release, WAIT_MS_MAX};
 use crate::time;
 
 /// How soon a wait longer than one request's is attached again: before that request's wait ends, with
@@ -40,13 +40,17 @@ impl Client {
     }
 
     /// Gives up what was asked for with this `request_id`: ends the wait, or gives the lock back if it was
-    /// granted meanwhile. Nothing is given up without an id.
+    /// granted meanwhile. Of an owner with a name only the wait for one resource is ended: what such an owner
+    /// holds it may hold by another request, too. Nothing is given up without an id.
     ///
     /// # Errors
     /// When it is not known to be given up; what is granted then ends with its lease.
     pub async fn abandon(&self, request: &Acquire) -> Result<(), ClientError> {
         if request.request_id.is_none() {
             return Ok(());
+        }
+        if request.owner.is_some() {
+            return self.cancel_wait_of(request).await;
         }
         // The same request without a wait ends the wait, or tells what was granted.
         let last = Acquire {
@@ -59,6 +63,20 @@ impl Client {
             Err(ClientError::Refused(error)) if !is_blind(error.code) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    async fn cancel_wait_of(&self, request: &Acquire) -> Result<(), ClientError> {
+        if request.wait_ms == 0 || !request.resources.is_empty() {
+            return Ok(());
+        }
+        let cancel = Cancel {
+            resource: request.resource.clone(),
+            owner: request.owner.clone(),
+            session: request.session.clone(),
+            request_id: request.request_id.clone(),
+            timeout_ms: Some(ABANDON_MS),
+        };
+        self.cancel(&cancel).await.map(drop)
     }
 
     /// As [`Client::acquire`]; a try gets an id, too.

@@ -55,8 +55,12 @@ impl Call {
         }
     }
 
-    /// How long one node may take: [`DIRECT_MS`], and so little that time is left to ask others.
+    /// How long one node may take: [`DIRECT_MS`], and so little that time is left to ask others. Not of pops: what
+    /// a node hands out after that is in flight to nobody.
     fn direct_ms(&self) -> u64 {
+        if matches!(self.operation, Operation::QueuePop | Operation::QueueAck) {
+            return DIRECT_MS;
+        }
         DIRECT_MS.min(self.timeout_ms.saturating_sub(self.wait_ms) / 2)
     }
 
@@ -136,7 +140,11 @@ impl From<Failed> for ClientError {
                 error,
                 maybe_sent: maybe_sent || failed.earlier_unknown,
             },
-            ClientError::Refused(mut error) if failed.earlier_unknown && is_blind(error.code) => {
+            ClientError::Refused(mut error)
+                if failed.earlier_unknown
+                    && is_blind(error.code)
+                    && error.outcome == Outcome::NotApplied =>
+            {
                 error.outcome = Outcome::Unknown;
                 ClientError::Refused(error)
             }

@@ -295,6 +295,28 @@ async fn a_wait_whose_id_the_caller_chose_keeps_its_place_until_it_is_abandoned(
     assert_eq!(broker.subjects()[3..], ["mufakat.lock.release"]);
 }
 
+/// It may hold the lock by another request, too.
+#[tokio::test]
+async fn of_an_owner_with_a_name_only_the_wait_is_given_up() {
+    let (broker, client) = client(Target::Any, |request| match request.subject.as_str() {
+        "mufakat.lock.acquire" => Reaction::Silence,
+        _ => ok(1, r#""cancelled":false,"token":7"#),
+    })
+    .await;
+    let request = Acquire {
+        owner: Some("w".to_owned()),
+        wait_ms: 30_000,
+        ..Acquire::new("a")
+    };
+    dropped_after_a_moment(client.acquire(&request)).await;
+    while broker.subjects().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(broker.subjects()[1], "mufakat.lock.cancel");
+    let (asked, cancelled) = (body_of(&broker.arrived()[0]), body_of(&broker.arrived()[1]));
+    assert_eq!(cancelled["request_id"], asked["request_id"]);
+}
+
 #[tokio::test]
 async fn a_wait_that_cannot_be_given_up_is_told() {
     let (_broker, client) = client(Target::Any, |_| Reaction::NoResponders).await;

@@ -45,6 +45,10 @@ pub struct Limits {
     /// The same of one tenant, but for lock delays.
     #[serde(default = "quarter_of_bytes")]
     pub bytes_per_tenant: u64,
+    /// Whether bytes count, and each resource of a set: from the first term on of a leader that knows of them. What
+    /// is in the log from before is applied as it was then, on whichever node and however late.
+    #[serde(default)]
+    pub by_weight: bool,
 }
 
 const CLAIMS: u64 = 1_000_000;
@@ -93,6 +97,7 @@ impl Default for Limits {
             request_ids_per_tenant: quarter_of_request_ids(),
             bytes: bytes(),
             bytes_per_tenant: quarter_of_bytes(),
+            by_weight: false,
         }
     }
 }

@@ -10,12 +10,12 @@ use crate::protocol::Tenant;
 impl Table {
     pub(super) fn claims_over_limit(&self, claim: &Claim) -> Option<Outcome> {
         let limits = &self.limits;
-        let more = claim.weight();
-        let mut refusal = over_limit("claims", self.weight().claims, more.claims, limits.claims);
+        let more = self.claims_of(claim);
+        let mut refusal = over_limit("claims", self.claims(), more, limits.claims);
         if let Some(tenant) = &claim.tenant {
-            let own = self.weight_of_tenant(tenant).claims;
+            let own = self.claims_of_tenant(tenant);
             let limit = limits.claims_per_tenant;
-            refusal = refusal.or_else(|| over_limit("claims_per_tenant", own, more.claims, limit));
+            refusal = refusal.or_else(|| over_limit("claims_per_tenant", own, more, limit));
         }
         for want in claim.wants.iter() {
             let lock = self.locks.get(&want.resource);
@@ -30,7 +30,31 @@ impl Table {
         });
         refusal
             .or_else(|| self.session_over_limit(claim))
-            .or_else(|| self.bytes_over_limit(tenant, more.bytes + remembered))
+            .or_else(|| self.bytes_over_limit(tenant, claim.weight().bytes + remembered))
+    }
+
+    fn claims_of(&self, claim: &Claim) -> u64 {
+        match self.limits.by_weight {
+            true => claim.weight().claims,
+            false => 1,
+        }
+    }
+
+    fn claims(&self) -> u64 {
+        match self.limits.by_weight {
+            true => self.weight().claims,
+            false => (self.holds.len() + self.waits.len()) as u64,
+        }
+    }
+
+    fn claims_of_tenant(&self, tenant: &Tenant) -> u64 {
+        match self.limits.by_weight {
+            true => self.weight_of_tenant(tenant).claims,
+            false => {
+                let waits = self.tenants_waits.get(tenant).copied().unwrap_or(0);
+                self.tenants.owned_by(tenant).holds + waits
+            }
+        }
     }
 
     /// For a request whose id is not known.
@@ -51,15 +75,25 @@ impl Table {
 
     pub(super) fn session_over_limit(&self, claim: &Claim) -> Option<Outcome> {
         let session = claim.session.as_ref()?;
-        let held = self.holds.weight_of_session(session);
-        let wanted = self.waits.weight_of_session(session);
-        let count = (held + wanted).claims;
+        let count = match self.limits.by_weight {
+            true => {
+                let held = self.holds.weight_of_session(session);
+                (held + self.waits.weight_of_session(session)).claims
+            }
+            false => {
+                let session = self.sessions.get(session)?;
+                (session.holds.len() + session.waits.len()) as u64
+            }
+        };
         let limit = self.limits.claims_per_session;
-        over_limit("claims_per_session", count, claim.weight().claims, limit)
+        over_limit("claims_per_session", count, self.claims_of(claim), limit)
     }
 
     pub(super) fn bytes_over_limit(&self, tenant: Option<&Tenant>, more: u64) -> Option<Outcome> {
         let limits = &self.limits;
+        if !limits.by_weight {
+            return None;
+        }
         let refusal = over_limit("bytes", self.weight().bytes, more, limits.bytes);
         refusal.or_else(|| {
             let own = self.weight_of_tenant(tenant?).bytes;

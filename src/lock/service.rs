@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::ids::{BootId, NodeId};
 use crate::lock::Name;
@@ -27,7 +27,7 @@ mod query;
 mod turns;
 
 pub use query::{Found, Query};
-use turns::Turns;
+use turns::{Turn, Turns};
 
 /// The kind of call that carries a [`Query`] to the leader.
 pub const QUERY: &str = "lock.query";
@@ -247,11 +247,25 @@ impl LockService {
         query: &Query,
         deadline: Instant,
     ) -> Result<Found, Refusal> {
+        let _place = self.place_of_read()?;
         let _turn = match query.lists() {
-            true => Some(self.turns.take(tenant, deadline).await?),
+            true => Some(self.turn(tenant, deadline).await?),
             false => None,
         };
-        self.find(query, deadline).await
+        self.look(query, deadline).await
+    }
+
+    fn place_of_read(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+        self.reads.try_acquire().map_err(|_| too_many_reads())
+    }
+
+    async fn turn(&self, tenant: Option<&Tenant>, deadline: Instant) -> Result<Turn<'_>, Refusal> {
+        let turn = self.turns.take(tenant, deadline).await;
+        turn.map_err(|refusal| match refusal.code {
+            // Those that had their turn were waiting for one.
+            Code::Timeout if self.handle.leader().is_none() => no_leader(),
+            _ => refusal,
+        })
     }
 
     /// A read at the leader's lease time, from here if this node leads, else asked of the leader.
@@ -259,9 +273,11 @@ impl LockService {
     /// # Errors
     /// `no_leader` when none answered until the deadline, `overloaded`.
     pub async fn find(&self, query: &Query, deadline: Instant) -> Result<Found, Refusal> {
-        let Ok(_place) = self.reads.try_acquire() else {
-            return Err(too_many_reads());
-        };
+        let _place = self.place_of_read()?;
+        self.look(query, deadline).await
+    }
+
+    async fn look(&self, query: &Query, deadline: Instant) -> Result<Found, Refusal> {
         loop {
             let here = tokio::time::timeout_at(deadline, self.find_here(query)).await;
             let found = match here.unwrap_or(Err(ReadError::NotLeader)) {

@@ -74,9 +74,13 @@ pub struct Counts {
 }
 
 impl Table {
+    /// A table with other limits, as in a term of today's leaders.
     pub fn new(limits: Limits) -> Self {
         Table {
-            limits,
+            limits: Limits {
+                by_weight: true,
+                ..limits
+            },
             ..Table::default()
         }
     }
@@ -159,6 +163,8 @@ impl Table {
         self.terms += 1;
         if grace.keeps_over {
             self.deadlines.keep_over(now_ms);
+            // Leaders that say so know of weights, too.
+            self.limits.by_weight = true;
         }
         self.deadlines
             .raise_lease_floor(now_ms.saturating_add(grace.ms));

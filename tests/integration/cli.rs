@@ -12,7 +12,11 @@ use crate::{locks, wait, wire};
 
 /// A `mufakat` command line for this cluster, with no settings of others.
 pub fn mufakat(cluster: &Cluster, words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mufakat"));
+    // Whoever runs the tests in the background ignores Ctrl-C, and so would what they start.
+    let mut command = Command::new("env");
+    command
+        .arg("--default-signal=INT,QUIT")
+        .arg(env!("CARGO_BIN_EXE_mufakat"));
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
         if name.starts_with("MUFAKAT_") || name.starts_with("NATS_") {

@@ -35,11 +35,13 @@ impl<T> Call<T> {
         let mut pushes = Vec::new();
         for ask in asks() {
             match ask {
-                Ask::Nack(receipts, back) => nacks.extend(
-                    receipts
-                        .iter()
-                        .map(|receipt| (receipt, back.mode, back.delay_ms, back.reason.as_str())),
-                ),
+                Ask::Nack(receipts, back) => nacks.extend(receipts.iter().map(|receipt| {
+                    let delay_or_delivery = match back.mode {
+                        'u' => Some(receipt.delivery),
+                        _ => back.delay_ms,
+                    };
+                    (receipt, back.mode, delay_or_delivery, back.reason.as_str())
+                })),
                 Ask::Extend(receipts, ms) => extends.extend(receipts.iter().map(|r| (r, *ms))),
                 Ask::Push(messages) => pushes.push(&messages[..]),
                 Ask::Ack(..) | Ask::Pop(_) => {}
