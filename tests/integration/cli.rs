@@ -12,11 +12,7 @@ use crate::{locks, wait, wire};
 
 /// A `mufakat` command line for this cluster, with no settings of others.
 pub fn mufakat(cluster: &Cluster, words: &[&str]) -> Command {
-    // Whoever runs the tests in the background ignores Ctrl-C, and so would what they start.
-    let mut command = Command::new("env");
-    command
-        .arg("--default-signal=INT,QUIT")
-        .arg(env!("CARGO_BIN_EXE_mufakat"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mufakat"));
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
         if name.starts_with("MUFAKAT_") || name.starts_with("NATS_") {
@@ -26,6 +22,26 @@ pub fn mufakat(cluster: &Cluster, words: &[&str]) -> Command {
     command
         .args(words)
         .env("NATS_URL", cluster.nats_url())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// The same, hearing Ctrl-C: whoever runs the tests in the background ignores it, and so would what they start.
+pub fn hearing_ctrl_c(line: Command) -> Command {
+    let mut command = Command::new("env");
+    command
+        .arg("--default-signal=INT,QUIT")
+        .arg(line.get_program())
+        .args(line.get_args());
+    for (name, value) in line.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -356,7 +372,7 @@ async fn an_interrupted_wait_leaves_no_place_in_the_queue() {
     let words = [
         "lock", "run", "w", "--owner", "w", "--wait", "60s", "--", "true",
     ];
-    let mut line = tokio::process::Command::from(mufakat(&cluster, &words));
+    let mut line = tokio::process::Command::from(hearing_ctrl_c(mufakat(&cluster, &words)));
     let mut child = line.kill_on_drop(true).spawn().expect("it starts");
     wait::until("it waits", async || {
         (locks::get(&nats, "w").await.waiters == ["w"]).then_some(())

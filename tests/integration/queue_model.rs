@@ -103,6 +103,12 @@ impl Pair {
             .map(|receipt| {
                 let mode = ['c', 'u', 'd'][self.dice.below(3) as usize];
                 let delay = (self.dice.below(2) == 0).then(|| self.dice.below(200));
+                // Of what nobody got, the delivery stands there.
+                let delay = if mode == 'u' {
+                    Some(receipt.delivery)
+                } else {
+                    delay
+                };
                 (receipt, mode, delay)
             })
             .collect();

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr};
 
-use crate::cli::{code, done, fails, full_disk, mufakat, run, stderr, stdout};
+use crate::cli::{code, done, fails, full_disk, hearing_ctrl_c, mufakat, run, stderr, stdout};
 use crate::cluster::Cluster;
 use crate::queue::{messages, start};
 use crate::wait;
@@ -24,7 +24,8 @@ struct Work {
 
 impl Work {
     fn start(cluster: &Cluster, words: &[&str]) -> Work {
-        Self::of(mufakat(cluster, &[&["queue", "work"], words].concat()))
+        let line = mufakat(cluster, &[&["queue", "work"], words].concat());
+        Self::of(hearing_ctrl_c(line))
     }
 
     fn of(mut command: std::process::Command) -> Work {
