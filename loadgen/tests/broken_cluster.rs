@@ -2,23 +2,20 @@
 //! told by the exit code; the stand-in that keeps them passes.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::process::Stdio;
-use std::time::Duration;
 
 use futures_util::StreamExt;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 mod broker;
+mod program;
 
 use broker::Broker;
-
-/// Longer than anything here takes on a busy machine.
-const LONG: Duration = Duration::from_secs(60);
+use program::{ended, loadgen};
 
 /// How the stand-in breaks its promises.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -257,26 +254,10 @@ impl Cluster {
     }
 
     fn load(&self, command: &str) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_loadgen"))
-            .args(command.split_whitespace())
-            .args(["--skip-echo", "--check", "--warm-up", "0s"])
-            .args(["--clients", "4", "--requests", "400", "--duration", "10s"])
-            .args(["--nats", &self.broker.url])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("loadgen runs")
+        let always = "--skip-echo --check --warm-up 0s --clients 4 --requests 400 --duration 10s";
+        let words = command.split_whitespace().chain(always.split_whitespace());
+        loadgen(&self.broker, words)
     }
-}
-
-/// Its exit code and what it printed.
-async fn ended(child: Child) -> (Option<i32>, String) {
-    let output = tokio::time::timeout(LONG, child.wait_with_output()).await;
-    let output = output.expect("it ends").expect("its output");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    (output.status.code(), format!("{text}\n{errors}"))
 }
 
 /// Runs the load generator against a stand-in with this fault.
@@ -359,7 +340,7 @@ async fn topics_are_emptied_until_the_user_has_enough() {
     let child = cluster.load("queue --topics 40");
     let pid = Pid::from_raw(child.id().expect("it runs") as i32).expect("not zero");
     let emptying = cluster.emptying.wait_for(|emptying| *emptying);
-    let emptying = tokio::time::timeout(LONG, emptying).await;
+    let emptying = tokio::time::timeout(program::LONG, emptying).await;
     emptying.expect("in time").expect("it is told");
     kill_process(pid, Signal::INT).expect("it runs");
     let (code, text) = ended(child).await;

@@ -1,41 +1,13 @@
 //! A load from two workers that a coordinator adds up.
 
-use std::process::{Output, Stdio};
-use std::time::Duration;
-
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
 
 mod broker;
+mod program;
 
 use broker::Broker;
-
-/// Longer than anything here takes on a busy machine.
-const LONG: Duration = Duration::from_secs(60);
-
-fn loadgen(broker: &Broker, words: &[&str]) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_loadgen"))
-        .args(words)
-        .env("NATS_URL", &broker.url)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("loadgen runs")
-}
-
-/// Its exit code and what it said.
-async fn ended(child: Child) -> (Option<i32>, String) {
-    let output = tokio::time::timeout(LONG, child.wait_with_output()).await;
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = output.expect("it ends").expect("its output");
-    let said = [stdout, stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
-    (status.code(), said.join("\n"))
-}
+use program::{ended, loadgen};
 
 #[tokio::test]
 async fn two_workers_are_one_load() {

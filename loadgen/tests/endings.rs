@@ -1,36 +1,25 @@
 //! How the program ends when somebody stops it, or takes away what it writes to.
 
 use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStderr, Command};
+use tokio::process::{Child, ChildStderr};
 
 mod broker;
+mod program;
 
 use broker::Broker;
+use program::{LONG, ended, loadgen};
 
-/// Longer than anything here takes on a busy machine.
-const LONG: Duration = Duration::from_secs(60);
-
-fn loadgen(broker: &Broker, words: &str) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_loadgen"))
-        .args(words.split_whitespace())
-        .env("NATS_URL", &broker.url)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("loadgen runs")
+fn start(broker: &Broker, words: &str) -> Child {
+    loadgen(broker, words.split_whitespace())
 }
 
-async fn code(mut child: Child) -> Option<i32> {
-    let ended = tokio::time::timeout(LONG, child.wait()).await;
-    ended.expect("it ends").expect("our child").code()
+async fn code(child: Child) -> Option<i32> {
+    ended(child).await.0
 }
 
 fn interrupt(child: &Child) {
@@ -67,7 +56,7 @@ async fn a_reader_that_goes_away_loses_no_files() {
     let directory = TempDir::new().expect("a directory");
     let json = directory.path().join("report.json");
     let words = format!("echo --warm-up 0s --duration 2s --json {}", json.display());
-    let mut child = loadgen(&broker, &words);
+    let mut child = start(&broker, &words);
     drop(child.stdout.take());
     drop(child.stderr.take());
     assert_eq!(code(child).await, Some(0));
@@ -79,7 +68,7 @@ async fn a_file_that_cannot_be_written_is_told_before_the_run() {
     let (broker, _) = Broker::start().await;
     // Longer than the test waits.
     let words = "echo --duration 1h --csv /nowhere/seconds.csv";
-    let mut child = loadgen(&broker, words);
+    let mut child = start(&broker, words);
     let mut lines = stderr(&mut child);
     until(&mut lines, "cannot write /nowhere").await;
     assert_eq!(code(child).await, Some(1));
@@ -88,9 +77,9 @@ async fn a_file_that_cannot_be_written_is_told_before_the_run() {
 #[tokio::test]
 async fn an_idle_worker_ends_at_ctrl_c_also_after_a_job() {
     let (broker, _) = Broker::start().await;
-    let mut worker = loadgen(&broker, "worker --group idle");
+    let mut worker = start(&broker, "worker --group idle");
     let job = "coordinate --group idle 1 echo --requests 100 --warm-up 0s --duration 1s";
-    assert_eq!(code(loadgen(&broker, job)).await, Some(0));
+    assert_eq!(code(start(&broker, job)).await, Some(0));
     let mut lines = stderr(&mut worker);
     until(&mut lines, "Worker 1 of 1").await;
     until(&mut lines, "Waiting for a coordinator").await;
@@ -103,10 +92,10 @@ async fn a_worker_that_is_stopped_stops_the_whole_load() {
     let (broker, _) = Broker::start().await;
     let directory = TempDir::new().expect("a directory");
     let json = directory.path().join("report.json");
-    let worker = || loadgen(&broker, "worker --group stops");
+    let worker = || start(&broker, "worker --group stops");
     let (stopped, other) = (worker(), worker());
     let job = "coordinate --group stops 2 echo --warm-up 0s --duration 1h --json";
-    let mut coordinator = loadgen(&broker, &format!("{job} {}", json.display()));
+    let mut coordinator = start(&broker, &format!("{job} {}", json.display()));
     let mut lines = stderr(&mut coordinator);
     until(&mut lines, " p50 ").await;
     interrupt(&stopped);

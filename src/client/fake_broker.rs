@@ -1,10 +1,11 @@
 //! A broker of a few lines for tests of the client: it takes requests and reacts as it is told.
 
-use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 /// What becomes of a request.
 pub(super) enum Reaction {
@@ -26,7 +27,7 @@ type React = Box<dyn FnMut(&Arrived) -> Reaction + Send>;
 
 pub(super) struct FakeBroker {
     pub client: async_nats::Client,
-    arrived: Arc<Mutex<Vec<Arrived>>>,
+    arrived: watch::Sender<Vec<Arrived>>,
 }
 
 impl FakeBroker {
@@ -34,14 +35,25 @@ impl FakeBroker {
     pub(super) async fn start(react: impl FnMut(&Arrived) -> Reaction + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound").to_string();
-        let arrived = Arc::new(Mutex::new(Vec::new()));
-        tokio::spawn(accept(listener, Box::new(react), Arc::clone(&arrived)));
+        let arrived = watch::Sender::new(Vec::new());
+        tokio::spawn(accept(listener, Box::new(react), arrived.clone()));
         let client = async_nats::connect(address).await.expect("a broker");
         FakeBroker { client, arrived }
     }
 
     pub(super) fn arrived(&self) -> Vec<Arrived> {
-        self.arrived.lock().expect("no panic").clone()
+        self.arrived.borrow().clone()
+    }
+
+    /// Returns once what has arrived, by subject, is as it is wanted.
+    pub(super) async fn until(&self, wanted: impl Fn(&[&str]) -> bool) {
+        let mut arrived = self.arrived.subscribe();
+        let arrived = arrived.wait_for(|arrived| {
+            let subjects: Vec<&str> = arrived.iter().map(|a| &*a.subject).collect();
+            wanted(&subjects)
+        });
+        let arrived = tokio::time::timeout(Duration::from_secs(20), arrived).await;
+        arrived.expect("it arrives").expect("the broker runs");
     }
 
     pub(super) fn subjects(&self) -> Vec<String> {
@@ -49,7 +61,7 @@ impl FakeBroker {
     }
 }
 
-async fn accept(listener: TcpListener, mut react: React, arrived: Arc<Mutex<Vec<Arrived>>>) {
+async fn accept(listener: TcpListener, mut react: React, arrived: watch::Sender<Vec<Arrived>>) {
     loop {
         let (stream, _) = listener.accept().await.expect("a connection");
         serve(stream, &mut react, &arrived).await.ok();
@@ -59,7 +71,7 @@ async fn accept(listener: TcpListener, mut react: React, arrived: Arc<Mutex<Vec<
 async fn serve(
     stream: TcpStream,
     react: &mut React,
-    arrived: &Mutex<Vec<Arrived>>,
+    arrived: &watch::Sender<Vec<Arrived>>,
 ) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
@@ -80,7 +92,7 @@ async fn serve(
                     subject: subject.to_owned(),
                     body,
                 };
-                arrived.lock().expect("no panic").push(request.clone());
+                arrived.send_modify(|arrived| arrived.push(request.clone()));
                 match react(&request) {
                     Reaction::Disconnect => return Ok(()),
                     reaction => answer(&mut write, reply, reaction).await?,

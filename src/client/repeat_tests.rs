@@ -271,9 +271,8 @@ async fn a_wait_that_is_dropped_is_given_up() {
         ..Acquire::new("a")
     };
     dropped_after_a_moment(client.acquire_lease(&request)).await;
-    while broker.subjects().last().unwrap() != "mufakat.lock.release" {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let is_released = |subjects: &[&str]| subjects.last() == Some(&"mufakat.lock.release");
+    broker.until(is_released).await;
     let asked = body_of(&broker.arrived()[0]);
     assert_eq!(tries.lock().unwrap()[0]["request_id"], asked["request_id"]);
     assert_eq!(body_of(&broker.arrived()[2])["token"], 7);
@@ -309,9 +308,7 @@ async fn of_an_owner_with_a_name_only_the_wait_is_given_up() {
         ..Acquire::new("a")
     };
     dropped_after_a_moment(client.acquire(&request)).await;
-    while broker.subjects().len() < 2 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    broker.until(|subjects| subjects.len() == 2).await;
     assert_eq!(broker.subjects()[1], "mufakat.lock.cancel");
     let (asked, cancelled) = (body_of(&broker.arrived()[0]), body_of(&broker.arrived()[1]));
     assert_eq!(cancelled["request_id"], asked["request_id"]);

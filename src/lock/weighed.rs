@@ -57,10 +57,11 @@ impl<K: Ord, V> Default for Weighed<K, V> {
 
 impl<K: Clone + Ord, V: Clone + Weigh<K>> Weighed<K, V> {
     pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
-        let before = self.remove(&key);
+        if let Some(before) = self.items.get(&key) {
+            self.sums.subtract(&key, before);
+        }
         self.sums.add(&key, &value);
-        self.items.insert(key, value);
-        before
+        self.items.insert(key, value)
     }
 
     pub(super) fn remove(&mut self, key: &K) -> Option<V> {

@@ -3,7 +3,6 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -107,7 +106,6 @@ async fn a_command_on_a_terminal_gets_the_signals_that_the_terminal_does_not_sen
     // What it writes is the number of `lock run`.
     let mut running = Running::of(on_terminal(&cluster, &line)).await;
     let input = running.child.stdin.take();
-    tokio::time::sleep(Duration::from_millis(100)).await;
     kill_process(running.command, Signal::USR1).expect("it runs");
     assert_eq!(running.exit_code().await, Some(9));
     drop(input);

@@ -85,7 +85,8 @@ async fn queue_list_of_many_topics_takes_a_few_round_trips() {
     let topics = listed_by(&queue, 1).await.expect("an answer");
     let took = began.elapsed();
     assert_eq!(topics.len(), MANY);
-    assert!(took < 2 * WAY * MANY as u32 / 2, "{took:?}");
+    // One after the other they take two ways each: this is half of that.
+    assert!(took < WAY * MANY as u32, "{took:?}");
 }
 
 #[tokio::test]
