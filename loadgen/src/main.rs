@@ -10,7 +10,7 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 
@@ -135,10 +135,14 @@ fn execute(cli: &cli::Cli, workers: Option<&cli::CoordinateFlags>) -> Result<u8>
     // A baseline that cannot be read is told before the run, not after it.
     let baseline = output.baseline.as_deref().map(Report::read_json);
     let baseline = baseline.transpose()?;
-    // Nor are files that cannot be written.
+    // So are files that cannot be written.
     let results = [&output.json, &output.hdr_log, &output.csv, &output.report];
     for path in results.into_iter().flatten() {
         files::check_writable(path)?;
+    }
+    if let Some(directory) = &output.hgrm {
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("cannot write {}", directory.display()))?;
     }
     let (report, recordings) = runtime()?.block_on(async {
         let name = RunName::new();

@@ -14,7 +14,7 @@ async fn two_workers_are_one_load() {
     let (broker, _) = Broker::start().await;
     let directory = TempDir::new().expect("a directory");
     let json = directory.path().join("report.json");
-    let worker = || loadgen(&broker, &["worker", "--once", "--group", "test"]);
+    let worker = || loadgen(&broker, ["worker", "--once", "--group", "test"]);
     let workers = [worker(), worker()];
     let echo = [
         "echo",
@@ -27,7 +27,7 @@ async fn two_workers_are_one_load() {
     ];
     let results = ["--duration", "30s", "--json", json.to_str().expect("text")];
     let words = [&["coordinate", "--group", "test", "2"][..], &echo, &results].concat();
-    let (code, said) = ended(loadgen(&broker, &words)).await;
+    let (code, said) = ended(loadgen(&broker, words)).await;
     assert_eq!(code, Some(0), "{said}");
     for worker in workers {
         let (code, said) = ended(worker).await;
@@ -52,10 +52,10 @@ async fn two_workers_are_one_load() {
 #[tokio::test]
 async fn a_command_that_fails_on_a_worker_fails_everywhere() {
     let (broker, _) = Broker::start().await;
-    let worker = loadgen(&broker, &["worker", "--once"]);
+    let worker = loadgen(&broker, ["worker", "--once"]);
     // No cluster answers on this broker.
     let words = ["coordinate", "1", "status", "--timeout", "1s"];
-    let (code, said) = ended(loadgen(&broker, &words)).await;
+    let (code, said) = ended(loadgen(&broker, words)).await;
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("no node of the cluster answers"), "{said}");
     let (code, said) = ended(worker).await;
@@ -74,7 +74,7 @@ async fn what_one_process_has_to_see_whole_is_not_shared_out() {
             .into_iter()
             .chain(command.split(' '))
             .collect();
-        let (code, said) = ended(loadgen(&broker, &words)).await;
+        let (code, said) = ended(loadgen(&broker, words)).await;
         assert_eq!(code, Some(1), "{command}: {said}");
         assert!(said.contains(why), "{command}: {said}");
     }

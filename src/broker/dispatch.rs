@@ -19,7 +19,7 @@ use crate::protocol::status::StateHashChoice;
 use crate::protocol::subject::Address;
 use crate::protocol::tenant::seat::Seat;
 use crate::protocol::{
-    self, Code, Encoding, ErrorReply, Operation, Outcome, Prefix, Refusal, ReplyTo, Request, tenant,
+    self, Code, Encoding, ErrorReply, Operation, Prefix, Refusal, ReplyTo, Request, tenant,
 };
 use crate::queue::service::{Origin, QueueService};
 use crate::raft::backup::Backups;
@@ -155,25 +155,29 @@ impl Dispatch {
         let trace = operation.map_or_else(Traced::default, |operation| {
             Traced::begin(operation.name(), self.me, incoming.traceparent)
         });
-        let (encoding, request) = match &guest {
-            Ok(_) => Request::decode(operation, envelope, incoming.payload),
-            // What is refused anyway costs as little as can be: the body is not looked at.
-            Err(refusal) => {
+        // What is refused anyway costs as little as can be: the body is not looked at.
+        let decoded = guest.map(|guest| {
+            let (encoding, request) = Request::decode(operation, envelope, incoming.payload);
+            (encoding, request, guest)
+        });
+        let (encoding, tenant) = match &decoded {
+            Ok((encoding, request, guest)) => {
+                trace.note_id(request.as_ref().ok().and_then(Request::id));
+                let tenant = guest.as_ref().map(|(tenant, _)| tenant.clone());
+                (*encoding, tenant)
+            }
+            Err(_) => {
                 let encoding = Encoding::of_request(incoming.content_type, incoming.payload);
-                (encoding.unwrap_or_default(), Err(refusal.clone()))
+                (encoding.unwrap_or_default(), None)
             }
         };
-        trace.note_id(request.as_ref().ok().and_then(Request::id));
         let to = ReplyTo {
-            tenant: match &guest {
-                Ok(Some((tenant, _))) => Some(tenant.clone()),
-                Ok(None) | Err(_) => None,
-            },
+            tenant,
             handed: matches!(came, Came::Handed(_)),
             trace: trace.clone(),
             ..ReplyTo::new(subject, encoding)
         };
-        let entered = guest.and_then(|guest| {
+        let entered = decoded.and_then(|(_, request, guest)| {
             let Some((tenant, seat)) = guest else {
                 return Ok((request?, Seat::default()));
             };
@@ -420,8 +424,7 @@ impl Dispatch {
             let status = dispatch.insight.hashed_status(received.deadline).await;
             let status = status.ok_or_else(|| {
                 let message = "other hashes of the state were made until the deadline";
-                let late = ErrorReply::new(Code::Timeout, message);
-                late.with_outcome(Outcome::NotApplied).into()
+                ErrorReply::new(Code::Timeout, message).into()
             });
             let timing = (Some(Operation::Status), received.at);
             match status {
@@ -462,12 +465,9 @@ impl Dispatch {
         result: Result<&T, Refusal>,
     ) {
         let asks_leader = timing.0.is_some_and(is_read_of_leader);
+        let other_leader = || self.handle.leader().filter(|leader| *leader != self.me);
         let from = match asks_leader {
-            true => {
-                let leader = self.handle.leader();
-                self.replier
-                    .from(leader.filter(|leader| *leader != self.me))
-            }
+            true => self.replier.from(other_leader()),
             false => self.replier.as_asked(to),
         };
         let result: Result<&T, &ErrorReply> = match &result {

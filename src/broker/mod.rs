@@ -41,6 +41,7 @@
 //! - [`relay`]: requests that another node has to execute
 //! - [`tenants`]: how much each tenant may ask
 //! - [`reply`]: answers on their way back
+//! - [`reconnects`]: when this node's connection was made anew, so that the broker's word on others does not count yet
 //! - [`unheard`]: gives back grants that nobody heard of
 //! - [`discovery`]: answers for `nats service`
 

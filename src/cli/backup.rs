@@ -59,7 +59,7 @@ pub(super) struct RestoreArgs {
     /// Id of the first node.
     #[arg(long, value_name = "ID", value_parser = node_id)]
     id: NodeId,
-    /// Data directory of the node; it must be empty or not exist.
+    /// Data directory of the node; it must be empty (but for lost+found) or not exist.
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
     /// Take over the topics of the old cluster in Redis, and lock the old cluster out of them;

@@ -70,7 +70,8 @@ const KILL_BEFORE_MAX: Duration = Duration::from_millis(100);
 /// Exit codes:
 ///   the command's own, or 128 + N if signal N ended it
 ///   69   the cluster cannot be reached; the command did not run
-///   75   the lock was not acquired: held, waited too long, or a deadlock; the command did not run
+///   75   the lock was not acquired: held, waited too long, a deadlock, or lost before the command
+///        started; the command did not run
 ///   76   the lock was lost or could not be kept, and the command was stopped
 ///   126  the command cannot be executed (127: not found)
 ///   128 + N if signal N came before the lock
@@ -109,6 +110,13 @@ pub(super) async fn run(connection: &Connection, args: RunArgs) -> Result<ExitSt
             return Ok(after_signal(signal.as_raw()));
         }
     };
+    // This process may have stood still since the grant.
+    if let Err(lost) = lease.check() {
+        say(format_args!(
+            "mufakat: the lock was lost before the command started: {lost}"
+        ));
+        return Ok(ExitStatus::NotAcquired);
+    }
     let own_group = !io::stdin().is_terminal();
     // Of a shared group the terminal stops all.
     let mut suspends = match own_group {

@@ -13,7 +13,7 @@ use crate::cli::reader::while_read;
 use crate::cli::{Connection, ExitStatus, Failure, node_id, target};
 use crate::client::Client;
 use crate::ids::NodeId;
-use crate::protocol::status::{DurabilitySource, RedisState, Status};
+use crate::protocol::status::{RedisState, Status};
 
 /// Between two looks of `--watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -255,11 +255,7 @@ fn redis_lines(state: Option<&RedisState>) -> String {
         true => "connected",
         false => "not connected",
     };
-    let source = match state.source {
-        DurabilitySource::Inspected => "inspected",
-        DurabilitySource::Asserted => "asserted",
-        DurabilitySource::Confirmed => "confirmed",
-    };
+    let source = state.source.name();
     let level = state.durability.name();
     let mut lines = format!("redis    {connected}, durability {level} ({source})\n");
     for warning in &state.warnings {
@@ -272,7 +268,7 @@ fn redis_lines(state: Option<&RedisState>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::status::Durability;
+    use crate::protocol::status::{Durability, DurabilitySource};
 
     #[test]
     fn redis_is_shown_with_its_warnings() {

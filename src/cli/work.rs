@@ -49,8 +49,10 @@ const ENDS: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT]
 ///     that does not exit with 0 is returned.
 ///   - A signal that is ignored at the start, as SIGHUP under nohup, stays ignored.
 ///
-/// Each command has its own process group: Ctrl-C does not reach it. A command that reads from the
-/// terminal is killed, and its message is returned.
+/// Each command has its own process group: Ctrl-C does not reach it. Nor does Ctrl-Z, which stops
+/// only the worker: a message whose time runs out meanwhile may be delivered again, and its command
+/// is killed once the worker goes on. A command that reads from the terminal is killed, and its
+/// message is returned.
 ///
 /// Exit codes:
 ///   0    ended by a signal, or --until-empty found the topic empty

@@ -2,8 +2,9 @@
 //!
 //! A [`Client`] sends requests through a [`Requester`] and asks again while that is safe and can
 //! help: nobody leads, nobody listens, the connection broke, the node that was asked died. It is
-//! safe since an acquire always carries a request id (made up when absent), and a token is never
-//! granted twice, so that a repeated release or renewal concerns nothing but the same hold. What
+//! safe since an acquire that waits carries a request id (made up when absent), a try without one is
+//! asked again only if it surely did nothing, and a token is never granted twice, so that a repeated
+//! release or renewal concerns nothing but the same hold. What
 //! would do more when repeated, or tell less, is asked once: its outcome may then be unknown. A
 //! [`Lease`] keeps a lock until it is released or lost.
 //!

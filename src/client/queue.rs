@@ -42,10 +42,13 @@ impl Client {
     pub async fn pop(&self, request: &Pop) -> Result<Popped, ClientError> {
         let wait_ms = request.demand.wait_ms;
         let call = Call::new(Operation::QueuePop, request.timeout_ms, wait_ms);
-        let mut asked = request.clone();
         let body = |before: Before| {
-            before.cut(&mut asked.demand.wait_ms, &mut asked.timeout_ms);
-            self.encode(&asked)
+            if before.elapsed_ms == 0 {
+                return self.encode(request);
+            }
+            let mut again = request.clone();
+            before.cut(&mut again.demand.wait_ms, &mut again.timeout_ms);
+            self.encode(&again)
         };
         self.ask_owner(&request.topic, call, body).await
     }
@@ -64,12 +67,15 @@ impl Client {
             Verdict::Extend { .. } => (Operation::QueueExtend, 0),
         };
         let call = Call::new(operation, request.timeout_ms, wait_ms);
-        let mut asked = request.clone();
         let body = |before: Before| {
-            if let Verdict::Ack { pop: Some(pop) } = &mut asked.what {
-                before.cut(&mut pop.wait_ms, &mut asked.timeout_ms);
+            if before.elapsed_ms == 0 {
+                return self.encode(request);
             }
-            self.encode(&asked)
+            let mut again = request.clone();
+            if let Verdict::Ack { pop: Some(pop) } = &mut again.what {
+                before.cut(&mut pop.wait_ms, &mut again.timeout_ms);
+            }
+            self.encode(&again)
         };
         self.ask_owner(&request.topic, call, body).await
     }

@@ -75,7 +75,7 @@ pub fn refusal(asked: Asked, outcome: Outcome) -> Refusal {
         }
         Outcome::NotHolder => ErrorReply::new(
             Code::NotHolder,
-            "the hold has ended: no live hold on the resource has this token or `request_id`",
+            "no live hold on the resource has this token or `request_id`: it has ended, or there was none",
         ),
         Outcome::ModeConflict {
             resource,

@@ -21,7 +21,7 @@ pub struct Limits {
     pub claims_per_session: u64,
     /// Sessions that are not gone.
     pub sessions: u64,
-    /// Remembered request ids; at about 300 bytes each.
+    /// Remembered request ids; at about 350 bytes each.
     pub request_ids: u64,
     /// Endings of waits kept for a new leader, weighed by the holders or owners that they name.
     /// When it is full the oldest go: they are the likeliest to have been published.

@@ -2,7 +2,7 @@
 
 use super::Name;
 use super::claim::{Grip, Want, Wants};
-use super::command::{Acquire, Command, DeadlockPolicy, OpenSession, Wait};
+use super::command::{Acquire, Command, DeadlockPolicy, Grace, OpenSession, Wait};
 use super::limits::Limits;
 use super::outcome::Outcome;
 use super::requests::REMEMBERED_MS;
@@ -225,4 +225,24 @@ fn a_repeat_may_not_bring_a_reply_subject_that_is_too_long() {
     assert_eq!(apply(&mut table, 0, waiting.clone()), Outcome::Waiting);
     assert_refused(&mut table, 0, &waits("i".repeat(5_000)), "bytes");
     assert_eq!(apply(&mut table, 0, waiting), Outcome::Waiting);
+}
+
+/// What is in the log of an earlier version is applied as it was there.
+#[test]
+fn weights_count_from_the_first_term_of_a_leader_that_knows_of_them() {
+    let limits = Limits {
+        claims: 4,
+        ..Limits::default()
+    };
+    let mut table = Table {
+        limits,
+        ..Table::default()
+    };
+    assert_acquired(&mut table, 0, &acquire("one", set("a", 3)));
+    assert_acquired(&mut table, 0, &acquire("two", set("b", 2)));
+    let term = |keeps_over| Grace { ms: 0, keeps_over };
+    table.start_term(0, term(false));
+    assert_acquired(&mut table, 0, &acquire("three", set("c", 2)));
+    table.start_term(0, term(true));
+    assert_refused(&mut table, 0, &acquire("four", set("d", 1)), "claims");
 }

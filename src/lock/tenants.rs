@@ -11,8 +11,7 @@ use crate::protocol::Tenant;
 /// What one tenant has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Owned {
-    /// Tokens that have not ended. Limits count [claims](super::weight::Weight) instead; nodes of an earlier version
-    /// read this in a snapshot, and go by it.
+    /// Tokens that have not ended: what limits count until they go [by weight](super::limits::Limits::by_weight).
     pub(super) holds: u64,
     /// Sessions that are not gone.
     pub(super) sessions: u64,

@@ -39,10 +39,19 @@ struct Sums {
     of_sessions: OrdMap<Name, Weight>,
 }
 
+/// What an item adds to the sums.
+#[derive(Clone, PartialEq, Eq)]
+struct Counted {
+    weight: Weight,
+    tenant: Option<Tenant>,
+    session: Option<Name>,
+}
+
 /// An item that is being changed; it is weighed anew at the end.
 pub(super) struct Changing<'a, K, V: Weigh<K>> {
     key: &'a K,
     value: &'a mut V,
+    before: Counted,
     sums: &'a mut Sums,
 }
 
@@ -58,23 +67,27 @@ impl<K: Ord, V> Default for Weighed<K, V> {
 impl<K: Clone + Ord, V: Clone + Weigh<K>> Weighed<K, V> {
     pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
         if let Some(before) = self.items.get(&key) {
-            self.sums.subtract(&key, before);
+            self.sums.subtract(Counted::of(&key, before));
         }
-        self.sums.add(&key, &value);
+        self.sums.add(Counted::of(&key, &value));
         self.items.insert(key, value)
     }
 
     pub(super) fn remove(&mut self, key: &K) -> Option<V> {
         let value = self.items.remove(key)?;
-        self.sums.subtract(key, &value);
+        self.sums.subtract(Counted::of(key, &value));
         Some(value)
     }
 
     pub(super) fn get_mut<'a>(&'a mut self, key: &'a K) -> Option<Changing<'a, K, V>> {
         let Weighed { items, sums } = self;
         let value = items.get_mut(key)?;
-        sums.subtract(key, value);
-        Some(Changing { key, value, sums })
+        Some(Changing {
+            before: Counted::of(key, value),
+            key,
+            value,
+            sums,
+        })
     }
 
     pub(super) fn weight(&self) -> Weight {
@@ -101,26 +114,34 @@ impl<K: Ord, V> Deref for Weighed<K, V> {
     }
 }
 
-impl Sums {
-    fn add<K, V: Weigh<K>>(&mut self, key: &K, value: &V) {
-        let weight = value.weight(key);
-        self.all += weight;
-        if let Some(tenant) = value.tenant() {
-            *self.of_tenants.entry(tenant.clone()).or_default() += weight;
+impl Counted {
+    fn of<K, V: Weigh<K>>(key: &K, value: &V) -> Self {
+        Counted {
+            weight: value.weight(key),
+            tenant: value.tenant().cloned(),
+            session: value.session().cloned(),
         }
-        if let Some(session) = value.session() {
-            *self.of_sessions.entry(session.clone()).or_default() += weight;
+    }
+}
+
+impl Sums {
+    fn add(&mut self, item: Counted) {
+        self.all += item.weight;
+        if let Some(tenant) = item.tenant {
+            *self.of_tenants.entry(tenant).or_default() += item.weight;
+        }
+        if let Some(session) = item.session {
+            *self.of_sessions.entry(session).or_default() += item.weight;
         }
     }
 
-    fn subtract<K, V: Weigh<K>>(&mut self, key: &K, value: &V) {
-        let weight = value.weight(key);
-        self.all -= weight;
-        if let Some(tenant) = value.tenant() {
-            subtract_from(&mut self.of_tenants, tenant, weight);
+    fn subtract(&mut self, item: Counted) {
+        self.all -= item.weight;
+        if let Some(tenant) = &item.tenant {
+            subtract_from(&mut self.of_tenants, tenant, item.weight);
         }
-        if let Some(session) = value.session() {
-            subtract_from(&mut self.of_sessions, session, weight);
+        if let Some(session) = &item.session {
+            subtract_from(&mut self.of_sessions, session, item.weight);
         }
     }
 }
@@ -149,7 +170,12 @@ impl<K, V: Weigh<K>> DerefMut for Changing<'_, K, V> {
 
 impl<K, V: Weigh<K>> Drop for Changing<'_, K, V> {
     fn drop(&mut self) {
-        self.sums.add(self.key, self.value);
+        let after = Counted::of(self.key, self.value);
+        // Most changes are of no weight.
+        if after != self.before {
+            self.sums.subtract(self.before.clone());
+            self.sums.add(after);
+        }
     }
 }
 
@@ -168,7 +194,7 @@ where
         let items = OrdMap::<K, V>::deserialize(from)?;
         let mut sums = Sums::default();
         for (key, value) in &items {
-            sums.add(key, value);
+            sums.add(Counted::of(key, value));
         }
         Ok(Weighed { items, sums })
     }

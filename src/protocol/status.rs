@@ -208,6 +208,11 @@ pub enum DurabilitySource {
 
 impl DurabilitySource {
     pub const NAMES: &[&str] = &["inspected", "asserted", "confirmed"];
+
+    /// The source as it stands in a reply.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
 }
 
 /// One node as the answering node knows it.

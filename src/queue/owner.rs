@@ -226,6 +226,8 @@ impl<T> Owner<T> {
         };
         let makes_ready = self.take_items(&mut call);
         self.take_pops(&mut call, makes_ready, now_ms);
+        // The pops of the other call may come back before this one has made something ready.
+        self.wake |= makes_ready && call.pops.is_empty() && self.pop_calls > 0;
         if call.items.is_empty() && call.pops.is_empty() {
             return None;
         }
@@ -318,6 +320,7 @@ impl<T> Owner<T> {
     pub fn done(&mut self, call: Call<T>, reply: BatchReply, now_ms: u64) -> Vec<(T, Told)> {
         self.end(&call);
         let mut told = Vec::with_capacity(call.items.len() + call.pops.len());
+        let looked = !call.pops.is_empty();
         let mut pops = call.pops;
         let (mut acks, mut nacks) = (reply.acks.into_iter(), reply.nacks.into_iter());
         let (mut extends, mut pushes) = (reply.extends.into_iter(), reply.pushes.into_iter());
@@ -360,7 +363,8 @@ impl<T> Owner<T> {
             }
         }
         self.wake |= reply.ready_left > 0 && !reply.paused;
-        if !self.waiting.is_empty() {
+        // Only a call with pops hears when something is due.
+        if looked && !self.waiting.is_empty() {
             let due_in_ms = reply.due_in_ms.unwrap_or(SWEEP_MS).min(SWEEP_MS);
             self.wake_at_ms = now_ms + due_in_ms.max(1);
         }

@@ -2,8 +2,8 @@
 //!
 //! Four tasks, each started by [`Handle::run`] and ended by the shutdown watch: the driver (proposes,
 //! forwards, steps lease time), the receiver of forwards, the watcher of this node's role, and the
-//! reader. One ReadIndex round of the reader serves all waiting readsed when the round began; no
-//! read joins a running round.
+//! reader. One ReadIndex round of the reader serves all reads that waited when it began; no read joins a
+//! running round.
 
 mod driver;
 mod members;

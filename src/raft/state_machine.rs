@@ -50,6 +50,8 @@ pub struct Applied<'a> {
     pub commands: &'a [Proposed],
     pub outcomes: Vec<Outcome>,
     pub effects: Vec<Effect>,
+    /// When the next lease, wait, session or lock delay ends.
+    pub next_deadline_ms: Option<u64>,
 }
 
 pub struct StateMachine {
@@ -81,16 +83,18 @@ impl StateMachine {
             io::Error::new(io::ErrorKind::InvalidData, what)
         })?;
         let mut effects = Vec::new();
-        let outcomes = self
-            .state
-            .lock()
-            .apply(batch.now_ms, &commands, &mut effects);
+        let (outcomes, next_deadline_ms) = {
+            let mut state = self.state.lock();
+            let outcomes = state.apply(batch.now_ms, &commands, &mut effects);
+            (outcomes, state.locks.next_deadline())
+        };
         self.observer.applied(Applied {
             term,
             batch,
             commands: &commands,
             outcomes,
             effects,
+            next_deadline_ms,
         });
         Ok(())
     }

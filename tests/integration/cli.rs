@@ -28,13 +28,9 @@ pub fn mufakat(cluster: &Cluster, words: &[&str]) -> Command {
     command
 }
 
-/// The same, hearing Ctrl-C: whoever runs the tests in the background ignores it, and so would what they start.
-pub fn hearing_ctrl_c(line: Command) -> Command {
-    let mut command = Command::new("env");
-    command
-        .arg("--default-signal=INT,QUIT")
-        .arg(line.get_program())
-        .args(line.get_args());
+/// Another program in the environment of this line.
+pub fn in_environment_of(line: &Command, program: &str) -> Command {
+    let mut command = Command::new(program);
     for (name, value) in line.get_envs() {
         match value {
             Some(value) => command.env(name, value),
@@ -42,6 +38,15 @@ pub fn hearing_ctrl_c(line: Command) -> Command {
         };
     }
     command
+}
+
+/// The same, hearing Ctrl-C: whoever runs the tests in the background ignores it, and so would what they start.
+pub fn hearing_ctrl_c(line: Command) -> Command {
+    let mut command = in_environment_of(&line, "env");
+    command
+        .arg("--default-signal=INT,QUIT")
+        .arg(line.get_program())
+        .args(line.get_args())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());

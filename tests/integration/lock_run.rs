@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::cli::{Running, mufakat};
+use crate::cli::{Running, in_environment_of, mufakat};
 use crate::cluster::{Cluster, Options};
 use crate::{locks, wait, wire};
 
@@ -23,10 +23,9 @@ async fn one_node() -> Cluster {
 pub fn on_terminal(cluster: &Cluster, line: &str) -> Command {
     let ours = mufakat(cluster, &[]);
     let line = line.replace("$0", &ours.get_program().to_string_lossy());
-    let mut on_terminal = Command::new("script");
+    let mut on_terminal = in_environment_of(&ours, "script");
     on_terminal
         .args(["-qec", &line, "/dev/null"])
-        .env("NATS_URL", cluster.nats_url())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
     on_terminal

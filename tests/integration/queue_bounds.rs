@@ -89,9 +89,21 @@ impl Topic {
         (reason, pushes): (&str, &[Message]),
         pops: &[Pop],
     ) -> BatchReply {
+        let nacks: Vec<_> = nacks.iter().map(|receipt| (receipt, 'd', None)).collect();
+        self.batch_with(&nacks, (reason, pushes), pops).await
+    }
+
+    /// The same with the mode of each that is handed back, and its delay, or its delivery if nobody got it.
+    async fn batch_with(
+        &self,
+        nacks: &[(&Receipt, char, Option<u64>)],
+        (reason, pushes): (&str, &[Message]),
+        pops: &[Pop],
+    ) -> BatchReply {
         let mut batch = Batch::new(Caller::default());
         batch.acks(TOPIC, [].iter());
-        batch.nacks(nacks.iter().map(|receipt| (receipt, 'd', None, reason)));
+        let nacks = nacks.iter();
+        batch.nacks(nacks.map(|&(receipt, mode, delay)| (receipt, mode, delay, reason)));
         batch.extends(std::iter::empty::<(&Receipt, u64)>());
         let messages: Vec<NewMessage> = pushes.iter().map(NewMessage::new).collect();
         let each: Vec<&[NewMessage]> = messages.chunks(1).collect();
@@ -432,5 +444,22 @@ async fn queue_the_oldest_message_is_found_behind_those_that_were_taken_back() {
         topic
             .batch(&[receipt(seqs(&popped)[0])], ("", &[]), &[])
             .await;
+    }
+}
+
+/// The answer of the first call came so late that the pop had got the message again meanwhile, under its one token.
+#[tokio::test]
+async fn queue_what_nobody_got_is_one_delivery() {
+    let mut topic = Topic::start().await;
+    topic.push(&small(1)).await;
+    topic.pop(&[(1, 10, BYTES)]).await;
+    topic.pass(10);
+    let again = topic.pop(&[(1, 60_000, BYTES)]).await.popped;
+    assert_eq!(again[0].deliveries, 2);
+    let unheard = receipt(again[0].seq);
+    for (delivery, handed_back) in [(1, 0), (2, 1)] {
+        let nack = (&unheard, 'u', Some(delivery));
+        let reply = topic.batch_with(&[nack], ("", &[]), &[]).await;
+        assert_eq!(reply.nacks, [handed_back], "delivery {delivery}");
     }
 }

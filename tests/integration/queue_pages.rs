@@ -10,11 +10,18 @@ async fn queue_a_page_of_peek_ends_before_a_message_that_has_no_room() {
     let (_cluster, queue) = start(1).await;
     for length in [500_000, 700_000] {
         queue.push("a", json!("x".repeat(length))).await;
+        let delayed = json!({"topic": "b", "payload": "x".repeat(length), "delay_ms": 600_000});
+        queue.ok("queue.push", delayed).await;
     }
-    for (state, cursor) in [("ready", "cursor"), ("all", "after_seq")] {
+    let looks = [
+        ("a", "ready", "cursor"),
+        ("a", "all", "after_seq"),
+        ("b", "delayed", "cursor"),
+    ];
+    for (topic, state, cursor) in looks {
         let (mut at, mut seqs) = (json!(0), Vec::new());
         for _ in 0..2 {
-            let body = json!({"topic": "a", "state": state, cursor: at});
+            let body = json!({"topic": topic, "state": state, cursor: at});
             let page = queue.ok("queue.peek", body).await;
             let shown = messages(&page).into_iter();
             seqs.push(

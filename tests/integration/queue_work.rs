@@ -11,6 +11,7 @@ use tokio::process::{Child, ChildStderr};
 
 use crate::cli::{code, done, fails, full_disk, hearing_ctrl_c, mufakat, run, stderr, stdout};
 use crate::cluster::Cluster;
+use crate::lock_run::on_terminal;
 use crate::queue::{messages, start};
 use crate::wait;
 
@@ -272,19 +273,9 @@ async fn queue_work_ends_a_command_that_wants_the_terminal() {
     let settings = json!({"topic": "a", "max_deliveries": 1});
     queue.ok("queue.configure", settings).await;
     queue.push("a", json!("who is there?")).await;
-    let line = mufakat(&cluster, &["queue", "work", "a", "--until-empty"]);
-    let words = line.get_program().to_string_lossy().into_owned();
-    let line = line.get_args().fold(words, |line, word| {
-        format!("{line} {}", word.to_string_lossy())
-    });
-    let line = format!("{line} --visibility 300ms -- sh -c 'read answer </dev/tty'");
-    let mut on_terminal = tokio::process::Command::new("script");
-    on_terminal
-        .args(["-qec", &line, "/dev/null"])
-        .env("NATS_URL", cluster.nats_url())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true);
+    let line = "$0 queue work a --until-empty --visibility 300ms -- sh -c 'read answer </dev/tty'";
+    let mut on_terminal = tokio::process::Command::from(on_terminal(&cluster, line));
+    on_terminal.kill_on_drop(true);
     let mut running = on_terminal.spawn().expect("it starts");
     // Its input stays open, as that of a terminal does.
     let _input = running.stdin.take();

@@ -196,3 +196,37 @@ fn a_pause_counts_half_a_second_at_most() {
         );
     });
 }
+
+/// An entry ends a thousand of them; with one entry for each tick of the leader's clock it would take half a second.
+#[test]
+fn what_ends_at_once_ends_entry_after_entry() {
+    const HOLDS: u64 = 5_000;
+    run(1, async {
+        let mut cluster = Cluster::of_three(1, 100_000).await;
+        let mut client = Client::new(&cluster, 1).await;
+        let leader = cluster.leader().await;
+        let open = ("session.open", r#"{"ttl_ms":60000}"#);
+        let opened = client.call(&mut cluster, leader, open, PATIENCE).await;
+        let opened = opened.expect("an answer");
+        let session = opened["session"].as_str().expect("an id");
+        for number in 1..=HOLDS {
+            let body = format!(r#"{{"resource":"r{number}","session":"{session}"}}"#);
+            client.ask(&cluster, leader, "lock.acquire", &body);
+            if number % 500 == 0 {
+                cluster.pass(100).await;
+                client.heard();
+            }
+        }
+        let held = |cluster: &Cluster| {
+            let handle = &cluster.core(leader).handle;
+            handle.read(|state, _| state.locks.counts().held)
+        };
+        assert_eq!(held(&cluster), HOLDS);
+        let body = format!(r#"{{"session":"{session}"}}"#);
+        let close = ("session.close", body.as_str());
+        let closed = client.call(&mut cluster, leader, close, PATIENCE).await;
+        assert_eq!(code(&closed.expect("an answer")), "ok");
+        cluster.pass(150).await;
+        assert_eq!(held(&cluster), 0);
+    });
+}

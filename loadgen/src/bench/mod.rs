@@ -15,7 +15,7 @@ use crate::cli::{BenchFlags, Cli};
 use crate::commands;
 use crate::console;
 use crate::crew::Role;
-use crate::report::Report;
+use crate::report::{Report, files};
 use crate::responder::{Form, Responder};
 use crate::workload::resource::RunName;
 
@@ -58,6 +58,7 @@ struct Results {
 /// # Errors
 /// The cluster cannot be started, a workload could not be run, or the page cannot be written.
 pub async fn run(flags: &BenchFlags) -> Result<bool> {
+    files::check_writable(&flags.page)?;
     let mufakat = match &flags.mufakat {
         Some(path) => path.clone(),
         None => cluster::program()?,

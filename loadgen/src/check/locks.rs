@@ -5,7 +5,7 @@
 //! the hold.
 //!
 //! An owner that holds a lock and asks for it again gets the same token. So after a request whose outcome is unknown
-//! the next grant of the same resource to the same owner may be an older one.
+//! any later grant of the same resource to the same owner may be an older one.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -112,9 +112,8 @@ impl LockCheck {
             self.tokens.pop_first();
         }
         self.newest = self.newest.max(token);
-        // Now the owner knows its hold; only a release of this very token may still be on its way.
+        // An acquire without an answer may arrive at any time later; of releases only that of this very token counts.
         self.learn(asked, |unsure| {
-            unsure.floor = None;
             unsure.releases.retain(|released| *released == token);
         });
         if !may_be_released {

@@ -292,7 +292,7 @@ fn of_receipt(result: Option<ReceiptResult>) -> (&'static str, Settled) {
         // No acknowledgement has these results.
         ReceiptResult::Returned | ReceiptResult::Extended => Settled::Unknown,
     };
-    (ReceiptResult::NAMES[result as usize], settled)
+    (result.name(), settled)
 }
 
 fn of_failure(fault: Fault) -> (&'static str, Settled) {

@@ -270,7 +270,8 @@ pub(in crate::cli) struct RedriveArgs {
     /// Only messages whose last failure contains this text.
     #[arg(long, value_name = "TEXT")]
     pub(super) reason: Option<String>,
-    /// Maximum number to move per second, 1 to 1000 [default: no limit].
+    /// Maximum number to become ready per second, 1 to 1000; the command then moves at most 1000
+    /// [default: no limit].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub(super) per_second: Option<u64>,
     /// Move the messages to this topic instead of their own.

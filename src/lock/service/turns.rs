@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::protocol::{Code, ErrorReply, Outcome, Refusal, Tenant};
+use crate::protocol::{Code, ErrorReply, Refusal, Tenant};
 use crate::time::Instant;
 
 /// Lists that this node's clients have made at once.
@@ -83,9 +83,7 @@ impl Drop for Place<'_> {
 }
 
 fn late() -> Refusal {
-    let message = "other lists were made until the deadline";
-    let late = ErrorReply::new(Code::Timeout, message);
-    late.with_outcome(Outcome::NotApplied).into()
+    ErrorReply::new(Code::Timeout, "other lists were made until the deadline").into()
 }
 
 #[cfg(test)]

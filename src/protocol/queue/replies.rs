@@ -159,13 +159,7 @@ impl ReceiptResult {
 
     /// The result as it stands in a reply.
     pub fn name(self) -> &'static str {
-        match self {
-            ReceiptResult::Acked => "acked",
-            ReceiptResult::AlreadyAcked => "already_acked",
-            ReceiptResult::Returned => "returned",
-            ReceiptResult::Extended => "extended",
-            ReceiptResult::StaleReceipt => "stale_receipt",
-        }
+        ReceiptResult::NAMES[self as usize]
     }
 }
 

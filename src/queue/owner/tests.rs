@@ -194,6 +194,34 @@ fn an_ack_with_a_pop_is_one_answer() {
 }
 
 #[test]
+fn a_call_without_pops_does_not_put_off_their_look() {
+    let mut owner = Owner::default();
+    ask(&mut owner, "a", pop(5_000));
+    let call = owner.call(1_000).expect("a call");
+    let due = BatchReply {
+        due_in_ms: Some(300),
+        ..BatchReply::default()
+    };
+    owner.done(call, due, 1_000);
+    ask(&mut owner, "b", Ask::Extend(Vec::new(), 1_000));
+    let call = owner.call(1_100).expect("a call");
+    owner.done(call, BatchReply::default(), 1_200);
+    assert_eq!(owner.next_ms(), Some(1_300));
+}
+
+#[test]
+fn pops_look_again_after_a_push_that_went_beside_their_look() {
+    let mut owner = Owner::default();
+    ask(&mut owner, "a", pop(5_000));
+    let look = owner.call(0).expect("a call");
+    ask(&mut owner, "b", push(1));
+    let beside = owner.call(0).expect("a call");
+    owner.done(look, BatchReply::default(), 0);
+    owner.done(beside, BatchReply::default(), 0);
+    assert_eq!(owner.call(0).expect("a look").pops.len(), 1);
+}
+
+#[test]
 fn pops_that_wait_survive_a_failed_call() {
     let mut owner = Owner::default();
     ask(&mut owner, "waits", pop(1_000));

@@ -2,7 +2,7 @@
 --
 -- ARGV: count, then for each: sequence number, token, mode, delay in ms or '', reason
 --   mode: c counts as a failure, u does not (nobody had got the message), d goes to the dead state; of u the delay
---   is the delivery that nobody got, or '' for any, since its pop may have got the message by a later one
+--   is the delivery that nobody got, since its pop may have got the message by a later one
 -- Result: for each 1 (handed back) or 0 (the receipt is stale)
 local nack_results = {}
 local nack_count = take_number()
@@ -22,7 +22,7 @@ for i, nack in ipairs(nacks) do
   local id, token, mode, delay = unpack(nack)
   nack_results[i] = 0
   local delivery = lease_under(token, leases[i])
-  local is_meant = mode ~= 'u' or delay == '' or tonumber(delay) == delivery
+  local is_meant = mode ~= 'u' or tonumber(delay) == delivery
   if not ended[id] and delivery and is_meant then
     nack_results[i] = 1
     acting[id] = i

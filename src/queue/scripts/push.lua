@@ -164,7 +164,7 @@ if push_count > 0 then
     end
     call('HSET', INFO, id, cmsgpack.pack(info))
     if options.g and call('HEXISTS', GROUPS, options.g) == 1 then
-      call('RPUSH', EXTRA .. 'group:' .. options.g, id)
+      call('RPUSH', list_of(options.g), id)
       return
     end
     if options.g then

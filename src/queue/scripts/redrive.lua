@@ -115,7 +115,7 @@ local function make_ready(id, nth)
   end
   call('HSET', INFO, id, cmsgpack.pack(info))
   if info.g and call('HEXISTS', GROUPS, info.g) == 1 then
-    call('RPUSH', EXTRA .. 'group:' .. info.g, id)
+    call('RPUSH', list_of(info.g), id)
     return
   end
   if info.g then

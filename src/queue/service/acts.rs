@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::redriving::after;
 use super::running::refusal_of;
 use super::{ACTS_MAX, Body, Origin, QueueService, Shared, lock, reconfiguring};
 use crate::protocol::error::{Code, ErrorReply};
@@ -40,7 +41,8 @@ impl QueueService {
                 let message = "the deadline passed while the request was running";
                 Err(ErrorReply::new(Code::Indeterminate, message).into())
             });
-            if let (Err(refusal), true) = (&mut result, timing.0.only_reads())
+            if let Err(refusal) = &mut result
+                && timing.0.only_reads()
                 && refusal.code == Code::Indeterminate
             {
                 // It changes nothing, done or not.
@@ -189,7 +191,8 @@ impl Shared {
             for state in states {
                 args.text(state.name());
             }
-            let mut done = self.change(topic, Script::Purge, args).await?;
+            let done = self.change(topic, Script::Purge, args).await;
+            let mut done = done.map_err(|refusal| after(count, refusal))?;
             count += done.number().ok_or_else(nonsense)?;
             let more_left = done.number().ok_or_else(nonsense)?;
             if more_left == 0 {

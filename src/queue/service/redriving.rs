@@ -338,11 +338,11 @@ fn name_in(topic: &str, what: &str) -> String {
     }
 }
 
-/// A refusal that came when some were moved already.
-fn after(moved: u64, mut refusal: Refusal) -> Refusal {
-    if moved > 0 {
+/// A refusal that came when so many messages were done already.
+pub(super) fn after(done: u64, mut refusal: Refusal) -> Refusal {
+    if done > 0 {
         refusal.outcome = Outcome::Unknown;
-        refusal.message = format!("{} ({moved} were moved before)", refusal.message).into();
+        refusal.message = format!("{} ({done} messages were done before)", refusal.message).into();
     }
     refusal
 }

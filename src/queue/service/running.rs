@@ -276,10 +276,14 @@ impl Shared {
 
     /// Once in a while: the clock is that of many topics.
     fn warn_of_clock(&self, name: &Arc<str>, behind_ms: u64) {
-        let (last, now_ms) = (&self.clock_warned_ms, self.now_ms().max(1));
-        let before = last.load(Ordering::Relaxed);
-        if before == 0 || now_ms - before >= CLOCK_WARNED_EVERY_MS {
-            last.store(now_ms, Ordering::Relaxed);
+        let now_ms = self.now_ms().max(1);
+        let next = |last: u64| {
+            let is_due = last == 0 || now_ms.saturating_sub(last) >= CLOCK_WARNED_EVERY_MS;
+            is_due.then_some(now_ms)
+        };
+        let warned = &self.clock_warned_ms;
+        let warns = warned.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        if warns.is_ok() {
             tracing::warn!(
                 topic = %name,
                 behind_ms,

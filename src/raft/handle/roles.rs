@@ -142,6 +142,7 @@ impl Observer for Inner {
             commands,
             outcomes,
             effects,
+            next_deadline_ms,
         } = entry;
         if outcomes.iter().any(|o| matches!(o, Outcome::View(_))) {
             self.view_changes.send_modify(|count| *count += 1);
@@ -172,8 +173,7 @@ impl Observer for Inner {
         if term > self.applied_term.fetch_max(term, Ordering::Relaxed) {
             self.refresh_role();
         }
-        let is_over = |at_ms| at_ms <= batch.now_ms;
-        let still_due = leads && self.state.lock().locks.next_deadline().is_some_and(is_over);
+        let still_due = leads && next_deadline_ms.is_some_and(|at_ms| at_ms <= batch.now_ms);
         self.still_due.store(still_due, Ordering::Relaxed);
         if more || still_due {
             self.wake.notify_one();

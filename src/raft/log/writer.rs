@@ -344,9 +344,9 @@ impl Shared {
     /// Goes on in a new file that has room for a frame of `bytes`.
     fn next_file(&self, writer: &mut Writer, bytes: u64) -> io::Result<()> {
         let size = writer.segment_bytes.max(HEADER_BYTES + bytes);
-        let spare = writer.spare.take().map(join);
         // One that could not be made, as on a disk that was full then, is tried again.
-        let spare = spare.and_then(Result::ok);
+        let spare = writer.spare.take();
+        let spare = spare.and_then(|making| making.join().ok()?.ok());
         let blank = match spare.filter(|blank| blank.size() >= size) {
             Some(blank) => blank,
             None => Blank::create(&writer.dir, size)?,
@@ -402,12 +402,6 @@ impl Writer {
         // Without a thread the file is made when it is needed.
         self.spare = made.ok();
     }
-}
-
-fn join(spare: JoinHandle<io::Result<Blank>>) -> io::Result<Blank> {
-    spare
-        .join()
-        .unwrap_or_else(|_| Err(io::Error::other("the thread that makes files panicked")))
 }
 
 impl Log {

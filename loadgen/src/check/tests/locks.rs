@@ -197,3 +197,16 @@ fn a_hold_that_ends_before_its_lease_is_found() {
     gives_back(&mut check, &mut clock, &early, 2, Some("not_holder"));
     assert!(found(&check.history).contains("token 2 ended before its lease"));
 }
+
+/// As at a node that stood still and reads what was sent to it meanwhile.
+#[test]
+fn an_acquire_without_an_answer_may_arrive_after_later_ones() {
+    let (mut check, mut clock) = (LockCheck::default(), Clock::new());
+    asks_in_vain(&mut check, &mut clock, "ann", &["a"]);
+    let a = gets(&mut check, &mut clock, "ann", &["a"], 1);
+    gives_back(&mut check, &mut clock, &a, 1, None);
+    // Here the first request arrives, and gets token 2.
+    gets(&mut check, &mut clock, "bob", &["b"], 3);
+    gets(&mut check, &mut clock, "ann", &["a"], 2);
+    finds_nothing(&check.history);
+}

@@ -98,6 +98,26 @@ async fn entries_that_left_the_cache_are_read_from_their_files() {
     assert_eq!(contents(&mut open(dir.path())).await, before);
 }
 
+/// Before all of it was on disk.
+#[tokio::test]
+async fn an_entry_in_place_of_one_that_was_taken_back_is_the_one_that_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, flushes, go_on) = held_back(dir.path());
+    append(&mut store, vec![entry(1, 0)]).await.unwrap();
+    flushes.recv().unwrap();
+    let noop = IOFlushed::noop;
+    store.append(vec![entry(1, 1)], noop()).await.unwrap();
+    store.truncate_after(Some(log_id(1, 0))).await.unwrap();
+    store.append(vec![entry(2, 1)], noop()).await.unwrap();
+    drop(go_on);
+    let large = |index| entry_of(2, index, 50_000);
+    let count = 3 + CACHE_BYTES_MAX / records::memory_bytes(&large(2).payload);
+    for index in 2..2 + count as u64 {
+        append(&mut store, vec![large(index)]).await.unwrap();
+    }
+    assert_eq!(contents(&mut store).await.entries[1].0, log_id(2, 1));
+}
+
 #[tokio::test]
 async fn a_vote_waits_for_its_own_fsync_behind_what_came_before() {
     let dir = tempfile::tempdir().unwrap();
