@@ -9,8 +9,8 @@ use mufakat::protocol::backup::Part;
 use mufakat::raft::backup::examine;
 use serde_json::{Value, json};
 
-use crate::cli::{done, fails};
 use crate::cluster::{Cluster, Options};
+use crate::command_line::{done, fails};
 use crate::documented::Documented;
 use crate::queue::{Queue, messages, serves};
 use crate::queue_waits::all_are_in_view;

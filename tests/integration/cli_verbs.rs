@@ -7,8 +7,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
-use crate::cli::{code, done, fails, mufakat, run, stderr, stdout};
 use crate::cluster::{Cluster, Options};
+use crate::command_line::{code, done, fails, mufakat, run, stderr, stdout};
 use crate::lock_run::on_terminal;
 use crate::{locks, wait, wire};
 

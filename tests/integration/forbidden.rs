@@ -1,7 +1,7 @@
 //! What our command line makes of what the broker does not allow.
 
 use crate::permissions::secured_cluster;
-use crate::{cli, wait};
+use crate::{command_line, wait};
 
 #[tokio::test]
 async fn what_the_broker_forbids_is_told_and_not_waited_for() {
@@ -39,7 +39,7 @@ async fn what_the_broker_forbids_is_told_and_not_waited_for() {
         }
         let flags = flags.iter().map(String::as_str);
         let words: Vec<&str> = words.split(' ').chain(flags).collect();
-        let mut command = tokio::process::Command::from(cli::mufakat(&cluster, &words));
+        let mut command = tokio::process::Command::from(command_line::mufakat(&cluster, &words));
         let output = tokio::time::timeout(wait::LONG, command.output()).await;
         let output = output.expect("it ends").expect("it starts");
         let said = String::from_utf8(output.stderr).expect("it prints text");

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use crate::cluster::{Cluster, Options};
 use crate::documented::Documented;
-use crate::{cli, locks, wait};
+use crate::{command_line, locks, wait};
 
 /// Status and body of an answer; none while nobody listens.
 pub async fn get(cluster: &Cluster, node: u64, path: &str) -> Option<(u16, String)> {
@@ -125,7 +125,8 @@ async fn the_health_check_says_what_ready_says() {
     let mut cluster = Cluster::start(Options::default()).await;
     let address = format!("127.0.0.1:{}", cluster.http_port(1));
     let check = async |cluster: &Cluster| {
-        let mut command = tokio::process::Command::from(cli::mufakat(cluster, &["healthcheck"]));
+        let mut command =
+            tokio::process::Command::from(command_line::mufakat(cluster, &["healthcheck"]));
         let output = command.env("MUFAKAT_HTTP", &address).output().await;
         let output = output.expect("it starts");
         let text = [output.stdout, output.stderr].concat();

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::cli::{Running, in_environment_of, mufakat};
 use crate::cluster::{Cluster, Options};
+use crate::command_line::{Running, in_environment_of, mufakat};
 use crate::{locks, wait, wire};
 
 async fn one_node() -> Cluster {

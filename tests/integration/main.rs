@@ -18,6 +18,7 @@ mod chaos;
 mod cli;
 mod cli_verbs;
 mod cluster;
+mod command_line;
 mod credentials;
 mod damaged_disk;
 mod dashboard;

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::cluster::{Cluster, Options};
 use crate::process::Process;
 use crate::secured::Secured;
-use crate::{cli, programs, wait, wire};
+use crate::{command_line, programs, wait, wire};
 
 const USERS: [&str; 6] = ["node", "operator", "monitor", "team_a", "team_b", "reports"];
 /// No answer takes longer, on however busy a machine.
@@ -386,7 +386,7 @@ async fn who_has_no_certificate_of_the_authority_gets_nowhere() {
         let words = ["status".to_owned()].into_iter().chain(flags);
         let words: Vec<String> = words.collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let mut command = tokio::process::Command::from(cli::mufakat(&cluster, &words));
+        let mut command = tokio::process::Command::from(command_line::mufakat(&cluster, &words));
         let output = tokio::time::timeout(wait::LONG, command.output()).await;
         let output = output.expect("it ends").expect("it starts");
         assert_eq!(output.status.code(), Some(69), "{words:?}");

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
 
-use crate::cli::{fails, mufakat, run, stdout};
 use crate::cluster::Cluster;
+use crate::command_line::{fails, mufakat, run, stdout};
 use crate::queue::{Queue, messages, start};
 use crate::wait;
 

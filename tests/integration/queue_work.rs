@@ -9,8 +9,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr};
 
-use crate::cli::{code, done, fails, full_disk, hearing_ctrl_c, mufakat, run, stderr, stdout};
 use crate::cluster::Cluster;
+use crate::command_line::{
+    code, done, fails, full_disk, hearing_ctrl_c, mufakat, run, stderr, stdout,
+};
 use crate::lock_run::on_terminal;
 use crate::queue::{messages, start};
 use crate::wait;

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::cluster::{Cluster, Options};
 use crate::process::{Process, show};
 use crate::secured::Secured;
-use crate::{cli, wait, wire};
+use crate::{command_line, wait, wire};
 
 /// Stands in every secret of these tests.
 const HUSH: &str = "hush-hush-hush-hush";
@@ -88,7 +88,7 @@ async fn empty_variables_count_as_not_set() {
         "lock check --json a 7",
         "session ls --json",
     ] {
-        let mut command = cli::mufakat(&cluster, &[]);
+        let mut command = command_line::mufakat(&cluster, &[]);
         command.args(words.split(' ')).args(["--nats", &url]);
         let output = tokio::process::Command::from(command).envs(empty).output();
         let output = tokio::time::timeout(wait::LONG, output).await;

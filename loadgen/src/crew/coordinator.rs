@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::wire::{self, Answer, Job, Join, Told, What};
 use crate::cli::{Cli, CoordinateFlags};
 use crate::console;
-use crate::interrupt::unless_interrupted;
+use crate::interrupt::{interrupts, unless_interrupted};
 use crate::progress::Progress;
 use crate::run::{self, Conclusion, Recording, Setup, Share};
 use crate::timeline::Timeline;
@@ -159,6 +159,7 @@ impl Coordinator {
     ) -> Result<Recording> {
         let ready = tokio::time::timeout(CONNECT_MAX, unless_interrupted(self.all_ready()));
         ready.await.context("not all workers get connected")??;
+        let mut interrupts = interrupts()?;
         let start = self.job.order(Order::Start).await?;
         let plan = &setup.plan;
         let recorded_from = SystemTime::now() + plan.warm_up;
@@ -204,7 +205,7 @@ impl Coordinator {
                         bail!("worker {} tells nothing any more", worker + 1);
                     }
                 }
-                _ = tokio::signal::ctrl_c() => {
+                _ = interrupts.recv() => {
                     stopped = true;
                     self.job.order(Order::Stop).await?;
                 }

@@ -9,7 +9,6 @@ use async_nats::{Client, Subscriber};
 use clap::Parser;
 use futures_util::StreamExt;
 use mufakat::broker::options::NatsOptions;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -19,6 +18,7 @@ use super::{Place, Role};
 use crate::cli::{Cli, WorkerFlags};
 use crate::commands;
 use crate::console;
+use crate::interrupt::interrupts;
 use crate::recorder::Interval;
 use crate::run::Share;
 use crate::workload::resource::RunName;
@@ -36,7 +36,7 @@ pub async fn work(flags: &WorkerFlags, nats: &NatsOptions) -> Result<()> {
     let resolved = nats.resolve()?;
     let client = resolved.options.connect(resolved.servers).await?;
     // Keeps what came while a job ran, which the run hears of by itself: then there is no next job.
-    let mut interrupts = signal(SignalKind::interrupt())?;
+    let mut interrupts = interrupts()?;
     loop {
         console::note(format_args!(
             "Waiting for a coordinator of the group {}.",

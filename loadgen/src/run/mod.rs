@@ -16,7 +16,7 @@ use tokio::time::{Instant, Interval};
 
 use crate::chaos::{Chaos, Mark};
 use crate::crew::{Link, Place};
-use crate::interrupt::unless_interrupted;
+use crate::interrupt::{interrupts, unless_interrupted};
 use crate::pacer::Plan;
 use crate::progress::Progress;
 use crate::recorder::Series;
@@ -119,6 +119,7 @@ pub async fn run<W: Workload>(
     for hand in &mut crew {
         unless_interrupted(hand.connected()).await?;
     }
+    let mut interrupts = interrupts()?;
     let start = match &mut coordinator {
         Some(link) => unless_interrupted(link.wait_for_start()).await?,
         None => Instant::now(),
@@ -149,7 +150,7 @@ pub async fn run<W: Workload>(
                 None => break,
             },
             now = draws.tick() => progress.draw(now, INTERVAL),
-            _ = tokio::signal::ctrl_c() => {
+            _ = interrupts.recv() => {
                 interrupted = true;
                 stop.store(true, Ordering::Relaxed);
             }
