@@ -101,10 +101,13 @@ impl Masters {
         self.look.clone()
     }
 
-    /// Waits until something else is known.
+    /// Waits until something else is known than now.
     pub async fn changed(&self) {
+        let mut layout = self.layout.clone();
+        // Else the first layout of all would count as a change for ever.
+        layout.mark_unchanged();
         // Without a sender nothing changes any more.
-        if self.layout.clone().changed().await.is_err() {
+        if layout.changed().await.is_err() {
             std::future::pending().await
         }
     }
@@ -314,4 +317,26 @@ async fn account(
     asked.cmd("CLUSTER").arg("SLOTS");
     let (info, slots): (String, Value) = asked.query_async(&mut connection).await?;
     Ok(Account::read(&info, reply(slots), place))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_known_for_long_is_no_change() {
+        let (_keep, shutdown) = watch::channel(false);
+        let masters = Masters::start(
+            "redis://127.0.0.1:1".into(),
+            Vec::new(),
+            Arc::default(),
+            shutdown,
+        );
+        let mut layout = masters.layout.clone();
+        // Without a server to ask it says why it knows nothing, once.
+        let said = tokio::time::timeout(ANSWER_TIMEOUT, layout.changed()).await;
+        said.expect("it says so").expect("it runs");
+        let changed = tokio::time::timeout(LOOK_EVERY * 3, masters.changed()).await;
+        changed.expect_err("nothing else is known");
+    }
 }
