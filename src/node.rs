@@ -431,6 +431,8 @@ impl Node {
             tokio::time::sleep(DRAIN_LOOK_EVERY).await;
         }
         cache.give_up();
+        // Pops that a call had in hand meanwhile.
+        self.queues.dismiss();
         // Nothing comes from other nodes any more once Raft has ended.
         let _ = self.stop.send(true);
         self.handle.shut_down().await;

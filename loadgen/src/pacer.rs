@@ -22,7 +22,7 @@ use crate::schedule::{OpenLoop, Schedule, Sends};
 /// How late a timer may wake us without the delay being counted as latency: the runtime rounds up to whole
 /// milliseconds and looks at its timers after the tasks that were ready.
 pub const TIMER_RESOLUTION: Duration = Duration::from_millis(2);
-/// How often the user who waits for the next arrival looks whether the run was stopped.
+/// How often a user who waits looks whether the run was stopped.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The shape of a run in time.
@@ -99,7 +99,7 @@ impl Pacer {
         if due >= self.ends_at() {
             return None;
         }
-        let intended = self.sleep_until(due).await;
+        let intended = sleep_until(due, || self.is_open()).await;
         self.is_open().then_some(intended)
     }
 
@@ -115,10 +115,11 @@ impl Pacer {
         if self.plan.think.is_zero() {
             return Some(now);
         }
-        if now + self.plan.think >= self.ends_at() {
+        let due = now + self.plan.think;
+        if due >= self.ends_at() {
             return None;
         }
-        let intended = self.pause(now, self.plan.think).await;
+        let intended = sleep_until(due, || self.is_open()).await;
         self.is_open().then_some(intended)
     }
 
@@ -130,14 +131,11 @@ impl Pacer {
             if due >= self.ends_at() {
                 return None;
             }
-            while Instant::now() < due && self.is_open() {
-                tokio::time::sleep_until(due.min(Instant::now() + LOOK_EVERY)).await;
-            }
+            let intended = sleep_until(due, || self.is_open()).await;
             if !self.is_open() {
                 return None;
             }
             let now = Instant::now();
-            let intended = on_time(due, now);
             let recorded = intended >= self.records_from();
             if schedule.take(now.duration_since(due), recorded) {
                 return Some(intended);
@@ -155,16 +153,19 @@ impl Pacer {
         Some(schedule.sends())
     }
 
-    /// Waits for `length` from `since`; returns the instant from which the next request counts.
+    /// Waits within a round for `length` from `since`; returns the instant from which the next request counts. The
+    /// round is finished as planned when the time or the requests are used up; only a stop cuts the wait short.
     pub async fn pause(&self, since: Instant, length: Duration) -> Instant {
-        self.sleep_until(since + length).await
+        sleep_until(since + length, || !self.is_stopped()).await
     }
 
     /// Whether another round may begin.
     pub fn is_open(&self) -> bool {
-        self.requests_left.get() > 0
-            && !self.stop.load(Ordering::Relaxed)
-            && Instant::now() < self.ends_at()
+        self.requests_left.get() > 0 && !self.is_stopped() && Instant::now() < self.ends_at()
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
     /// Takes one request from this thread's share. A round that was begun is finished, so the share may be
@@ -183,11 +184,15 @@ impl Pacer {
     pub fn ends_at(&self) -> Instant {
         self.records_from() + self.plan.duration
     }
+}
 
-    async fn sleep_until(&self, due: Instant) -> Instant {
-        tokio::time::sleep_until(due).await;
-        on_time(due, Instant::now())
+/// Sleeps until it is due, or only as long as the wait has a purpose; returns the instant from which what follows
+/// counts.
+async fn sleep_until(due: Instant, has_purpose: impl Fn() -> bool) -> Instant {
+    while Instant::now() < due && has_purpose() {
+        tokio::time::sleep_until(due.min(Instant::now() + LOOK_EVERY)).await;
     }
+    on_time(due, Instant::now())
 }
 
 /// The instant from which a request counts that was due at one instant and is sent at another.

@@ -6,6 +6,7 @@
 //! each with a timeout below what is left; only then, or when a node says that it is over, it is lost.
 //! A loss is final: what was once found lost is never vouched for again.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -188,7 +189,10 @@ impl Renewer {
             if sent_at < renew_at {
                 continue;
             }
-            match self.renew(sent_at.until(held_until)).await {
+            let Some(renewed) = self.renew(sent_at.until(held_until)).await else {
+                return;
+            };
+            match renewed {
                 Ok(left) => {
                     held_until = local_end(sent_at, left);
                     if self.is_lost_or_held_until(held_until) {
@@ -220,27 +224,45 @@ impl Renewer {
             })
     }
 
-    async fn renew(&mut self, left: Duration) -> Result<Duration, ClientError> {
+    /// Asks once for a renewal, and tells how long it then has to go. None if it is found lost before the
+    /// answer comes: that is looked at all the while, as the request's timers stand still with the machine.
+    async fn renew(&mut self, left: Duration) -> Option<Result<Duration, ClientError>> {
         let timeout = left.min(RENEW_TIMEOUT_MAX).min(self.ttl / 3);
         let timeout_ms = Some((timeout.as_millis() as u64).max(1));
+        let Renewer {
+            client,
+            renewal,
+            state,
+            failure,
+            ..
+        } = self;
         let renewed = async {
-            match &mut self.renewal {
+            match renewal {
                 Renewal::Lock(request) => {
                     request.timeout_ms = timeout_ms;
-                    let renewed = self.client.renew(request).await;
+                    let renewed = client.renew(request).await;
                     renewed.map(|renewed| renewed.expires_in_ms)
                 }
                 Renewal::Session(request) => {
                     request.timeout_ms = timeout_ms;
-                    let kept = self.client.session_keepalive(request).await;
+                    let kept = client.session_keepalive(request).await;
                     kept.map(|kept| kept.expires_in_ms)
                 }
             }
         };
-        let expires_in_ms = tokio::time::timeout(left, renewed)
-            .await
-            .map_err(|_| ClientError::from(RequestError::TimedOut))??;
-        Ok(Duration::from_millis(expires_in_ms))
+        let mut renewed = pin!(tokio::time::timeout(left, renewed));
+        loop {
+            tokio::select! {
+                renewed = &mut renewed => {
+                    let timed_out = |_| Err(ClientError::from(RequestError::TimedOut));
+                    return Some(renewed.unwrap_or_else(timed_out).map(Duration::from_millis));
+                }
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            if end_if_due(state, failure) {
+                return None;
+            }
+        }
     }
 }
 

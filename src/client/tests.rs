@@ -310,6 +310,26 @@ async fn a_suspend_is_noticed_by_whoever_waits_for_the_loss() {
     assert!(started.elapsed() < Duration::from_secs(2));
 }
 
+/// The machine sleeps while a renewal waits for its answer.
+#[tokio::test]
+async fn a_suspend_is_noticed_while_a_renewal_is_on_its_way() {
+    let (broker, client) = client(Target::Any, |request| match request.subject.as_str() {
+        "mufakat.lock.acquire" => acquired(1, 30_000),
+        _ => Reaction::Silence,
+    })
+    .await;
+    let lease = client.acquire_lease(&Acquire::new("a")).await.unwrap();
+    time::pretend::SUSPENDED.set(Duration::from_secs(11));
+    broker
+        .until(|subjects| subjects.contains(&"mufakat.lock.renew"))
+        .await;
+    let started = time::now();
+    time::pretend::SUSPENDED.set(Duration::from_secs(31));
+    let lost = lease.lost().await;
+    assert!(matches!(lost, LeaseLost::NotRenewed(_)), "{lost}");
+    assert!(started.elapsed() < Duration::from_secs(1));
+}
+
 #[tokio::test]
 async fn a_wait_longer_than_a_node_takes_is_attached_again_before_its_end() {
     let mut asked = 0;

@@ -42,6 +42,8 @@ pub(super) struct Process {
     child: Child,
     /// Copies a node's log and repeats its warnings here.
     log: Option<JoinHandle<()>>,
+    /// Whether it was told to end. A node that is told twice does not drain.
+    told_to_end: bool,
 }
 
 /// A process that ended without being told to.
@@ -53,36 +55,8 @@ pub(super) struct Ended {
 impl Processes {
     /// Starts a process with a log of its own. The log of the previous run is kept as `*.log.old`.
     pub(super) fn start(&mut self, line: Line) -> anyhow::Result<()> {
-        let log = new_log(&line.log)?;
-        let mut words = line
-            .prefix
-            .iter()
-            .copied()
-            .chain(line.words.iter().map(String::as_str));
-        let program = words.next().expect("a command line has a program");
-        let mut command = Command::new(program);
-        command
-            .args(words)
-            .env_clear()
-            .envs(&line.environment)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            // Ctrl-C must not reach the children with the terminal's group: they are stopped in order.
-            .process_group(0)
-            .kill_on_drop(true);
-        match line.node {
-            Some(_) => command.stderr(Stdio::piped()),
-            None => command.stderr(log.try_clone()?),
-        };
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("cannot start {}", line.words[0]))?;
-        if let (Some(node), Some(pid)) = (line.node, pid(&child)) {
-            cpus::bind(node, pid);
-        }
-        let copy = |pipe| tokio::spawn(copy_log(pipe, log, line.name.clone()));
-        let log = child.stderr.take().map(copy);
-        self.running.push(Process { line, child, log });
+        let spawned = spawn(&line)?;
+        self.running.push(Process::new(line, spawned));
         Ok(())
     }
 
@@ -136,14 +110,20 @@ impl Processes {
                 self.stopped.push(killed);
             }
             Order::Stop(name) => {
-                let stopped = self.take(name)?.ended_in_order(NODES_STOP_MAX).await;
+                let process = self.find(name)?;
+                process.tell_to_end();
+                // It stays among the running ones meanwhile, so that a stop of all in the midst of this waits for it.
+                let _ended = tokio::time::timeout(NODES_STOP_MAX, process.child.wait()).await;
+                // A process that does not end is killed; killing one that has ended does nothing.
+                let stopped = self.take(name)?.killed().await;
                 self.stopped.push(stopped);
             }
             Order::Start(name) => {
                 let place = self.stopped.iter().position(|line| line.name == *name);
                 let place = place.with_context(|| format!("no order has stopped {name}"))?;
+                let spawned = spawn(&self.stopped[place])?;
                 let line = self.stopped.remove(place);
-                self.start(line)?;
+                self.running.push(Process::new(line, spawned));
             }
             Order::Pause(name) => self.find(name)?.signal(Signal::STOP),
             Order::Resume(name) => self.find(name)?.signal(Signal::CONT),
@@ -151,8 +131,9 @@ impl Processes {
         Ok(())
     }
 
-    fn find(&self, name: &str) -> anyhow::Result<&Process> {
-        let found = self.running.iter().find(|process| process.name() == name);
+    fn find(&mut self, name: &str) -> anyhow::Result<&mut Process> {
+        let mut running = self.running.iter_mut();
+        let found = running.find(|process| process.name() == name);
         found.with_context(|| format!("{name} is not running"))
     }
 
@@ -169,7 +150,7 @@ impl Processes {
 
     /// Tells the chosen processes to end, waits for them, and kills those that still run after `max`.
     pub(super) async fn stop(&mut self, chosen: impl Fn(&Process) -> bool, max: Duration) {
-        for process in self.running.iter().filter(|process| chosen(process)) {
+        for process in self.running.iter_mut().filter(|process| chosen(process)) {
             process.tell_to_end();
         }
         let until = now() + max;
@@ -209,6 +190,15 @@ impl Processes {
 }
 
 impl Process {
+    fn new(line: Line, (child, log): Spawned) -> Self {
+        Process {
+            line,
+            child,
+            log,
+            told_to_end: false,
+        }
+    }
+
     pub(super) fn name(&self) -> &str {
         &self.line.name
     }
@@ -225,18 +215,13 @@ impl Process {
         }
     }
 
-    /// Tells it to end. A paused process is resumed so that it can.
-    fn tell_to_end(&self) {
-        self.signal(Signal::TERM);
+    /// Tells it to end, once. A paused process is resumed so that it can.
+    fn tell_to_end(&mut self) {
+        if !self.told_to_end {
+            self.signal(Signal::TERM);
+        }
+        self.told_to_end = true;
         self.signal(Signal::CONT);
-    }
-
-    /// Tells it to end, and kills it if it still runs after `max`.
-    async fn ended_in_order(mut self, max: Duration) -> Line {
-        self.tell_to_end();
-        // A process that does not end is killed; killing one that has ended does nothing.
-        let _ended = tokio::time::timeout(max, self.child.wait()).await;
-        self.killed().await
     }
 
     async fn killed(mut self) -> Line {
@@ -272,6 +257,42 @@ impl fmt::Display for Ended {
         )?;
         write!(f, "\n  its log: {log}\n  start it: {}", shell(words))
     }
+}
+
+/// A process, and what copies its log.
+type Spawned = (Child, Option<JoinHandle<()>>);
+
+fn spawn(line: &Line) -> anyhow::Result<Spawned> {
+    let log = new_log(&line.log)?;
+    let mut words = line
+        .prefix
+        .iter()
+        .copied()
+        .chain(line.words.iter().map(String::as_str));
+    let program = words.next().expect("a command line has a program");
+    let mut command = Command::new(program);
+    command
+        .args(words)
+        .env_clear()
+        .envs(&line.environment)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        // Ctrl-C must not reach the children with the terminal's group: they are stopped in order.
+        .process_group(0)
+        .kill_on_drop(true);
+    match line.node {
+        Some(_) => command.stderr(Stdio::piped()),
+        None => command.stderr(log.try_clone()?),
+    };
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot start {}", line.words[0]))?;
+    if let (Some(node), Some(pid)) = (line.node, pid(&child)) {
+        cpus::bind(node, pid);
+    }
+    let copy = |pipe| tokio::spawn(copy_log(pipe, log, line.name.clone()));
+    let log = child.stderr.take().map(copy);
+    Ok((child, log))
 }
 
 /// Quotes words for a shell.

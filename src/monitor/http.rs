@@ -353,6 +353,18 @@ mod tests {
             stream.expect("the server listens")
         }
 
+        /// Takes all places with requests that do not go on.
+        async fn stalled(&self, begin: &str) -> Vec<TcpStream> {
+            let mut stalled = Vec::new();
+            for _ in 0..CONNECTIONS_MAX {
+                let mut stream = self.connect().await;
+                let sent = stream.write_all(begin.as_bytes()).await;
+                sent.expect("it is sent");
+                stalled.push(stream);
+            }
+            stalled
+        }
+
         /// Sends one request on a connection of its own; status line and headers, and body.
         async fn ask(&self, request: &str) -> (String, String) {
             let mut stream = self.connect().await;
@@ -427,14 +439,24 @@ mod tests {
     async fn heads_that_do_not_end_keep_nobody_out_for_long() {
         let running = start().await;
         let start = time::now();
-        let mut stalled = Vec::new();
-        for _ in 0..CONNECTIONS_MAX {
-            let mut stream = running.connect().await;
-            stream.write_all(b"GET /li").await.expect("it is sent");
-            stalled.push(stream);
-        }
+        let _stalled = running.stalled("GET /li").await;
         assert_eq!(running.ask("GET /livez").await.1, "ok\n");
         assert!(start.elapsed() < HEAD_MAX * 2, "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_that_do_not_end_keep_nobody_out_for_long() {
+        let running = start().await;
+        let start = time::now();
+        let head = "POST /dashboard/act/x HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n";
+        let mut stalled = running.stalled(&format!("{head}{{")).await;
+        assert_eq!(running.ask("GET /livez").await.1, "ok\n");
+        let took = start.elapsed();
+        assert!(took < pages::BODY_TIME_MAX * 2, "{took:?}");
+        let mut reply = String::new();
+        let read = stalled[0].read_to_string(&mut reply).await;
+        read.expect("an answer");
+        assert!(reply.starts_with("HTTP/1.1 408 "), "{reply}");
     }
 
     #[tokio::test]

@@ -10,9 +10,10 @@
 //! A browser sends that header for no other site's page, so that none can act with a reader's rights.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::sse::{Event, Sse};
@@ -30,6 +31,10 @@ const SCRIPT: &str = include_str!("dashboard/dashboard.js");
 
 /// The greatest body of an action.
 const BODY_MAX: usize = 64 * 1024;
+
+/// How long the body of an action may take after its head. A client that does not end it has a place no
+/// longer than this, however it sends it.
+pub(super) const BODY_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// The page may use its own files and nothing else; nobody may frame it.
 const POLICY: [(HeaderName, &str); 4] = [
@@ -100,8 +105,17 @@ async fn act(
     State(dashboard): State<Arc<dyn Dashboard>>,
     Path(operation): Path<String>,
     headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Response {
+    let body = Bytes::from_request(request, &());
+    let body = match tokio::time::timeout(BODY_TIME_MAX, body).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(refused)) => return refused.into_response(),
+        Err(_late) => {
+            let why = "the body did not end in time\n";
+            return (StatusCode::REQUEST_TIMEOUT, why).into_response();
+        }
+    };
     let given = headers.get(AUTHORIZATION);
     let given = given.and_then(|value| value.to_str().ok());
     let token = given.and_then(|value| value.strip_prefix("Bearer "));

@@ -98,7 +98,7 @@ struct Shared {
     moving: AtomicUsize,
     /// Calls whose pushes wait for the word of replicas.
     confirming: AtomicUsize,
-    acts: tokio::sync::Semaphore,
+    acts: Arc<tokio::sync::Semaphore>,
     /// Set once the node can ask as a client does.
     road: OnceLock<Arc<dyn Road>>,
     recent: Mutex<Recent>,
@@ -117,6 +117,13 @@ struct Topic {
     /// Until when the task that watches the time sleeps, and what wakes it; 0: there is none.
     watch_until_ms: u64,
     watch: Arc<Notify>,
+}
+
+impl Drop for Topic {
+    fn drop(&mut self) {
+        // That task ends with it.
+        self.watch.notify_one();
+    }
 }
 
 /// How far a topic had come, as far as was acknowledged to this node, or told by the log.
@@ -203,7 +210,7 @@ impl QueueService {
             sent_number: AtomicU64::new(0),
             moving: AtomicUsize::new(0),
             confirming: AtomicUsize::new(0),
-            acts: tokio::sync::Semaphore::new(ACTS_MAX),
+            acts: Arc::new(tokio::sync::Semaphore::new(ACTS_MAX)),
             road: OnceLock::new(),
             recent: Mutex::default(),
             scrapes: Scrapes::default(),

@@ -186,6 +186,8 @@ pub struct Proposals {
     in_flight: VecDeque<InFlight>,
     /// Which commands are waited for since the last entry of this node was applied.
     gathering: Option<Gathering>,
+    /// Raft has refused a batch: it would refuse the next one, too.
+    is_refused: bool,
     batches: u64,
     forwarded: BTreeMap<u64, Forwarded>,
     next_sequence: u64,
@@ -204,6 +206,7 @@ impl Proposals {
             role: Role::Leaderless,
             queue: VecDeque::new(),
             gathering: None,
+            is_refused: false,
             in_flight: VecDeque::new(),
             batches: 0,
             forwarded: BTreeMap::new(),
@@ -255,6 +258,7 @@ impl Proposals {
             self.accepted.clear();
         }
         self.role = role;
+        self.is_refused = false;
     }
 
     /// Accepts a command, or returns it as overloaded; or as without a leader, if only the leader of another
@@ -424,8 +428,9 @@ impl Proposals {
         }
     }
 
-    /// A batch that Raft did not take: its commands wait to be proposed again.
+    /// A batch that Raft did not take: its commands wait until [`Proposals::propose_again`], or for another role.
     pub fn refused(&mut self, number: u64) {
+        self.is_refused = true;
         let index = self
             .in_flight
             .iter()
@@ -433,6 +438,11 @@ impl Proposals {
         if let Some(lost) = index.and_then(|index| self.in_flight.remove(index)) {
             self.submit_again(lost);
         }
+    }
+
+    /// Some time has passed since a batch was refused, if one was.
+    pub fn propose_again(&mut self) {
+        self.is_refused = false;
     }
 
     /// Puts back what never took effect. While the term that it was meant for goes on, what other

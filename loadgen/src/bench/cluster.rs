@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
+
+use crate::console;
 
 /// A debug build on a busy machine needs some seconds.
 const READY_MAX: Duration = Duration::from_secs(60);
@@ -25,11 +27,16 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts it, with all ports so much above the usual ones, and waits until it is ready.
+    /// Starts it, with all ports so much above the usual ones, and waits until it is ready. What does not get so far
+    /// is stopped in order.
     ///
     /// # Errors
-    /// The program cannot be started, or the cluster does not get ready.
-    pub async fn start(mufakat: &Path, port_base: u16) -> Result<Self> {
+    /// The program cannot be started, the cluster does not get ready, or Ctrl-C came first.
+    pub async fn start(
+        mufakat: &Path,
+        port_base: u16,
+        interrupts: &mut tokio::signal::unix::Signal,
+    ) -> Result<Self> {
         // Beside the project, not in a directory for temporary files, which may be memory: there an fsync costs nothing.
         let parent = Path::new(".data");
         std::fs::create_dir_all(parent).context("cannot create .data")?;
@@ -48,13 +55,22 @@ impl Cluster {
             .spawn()
             .with_context(|| format!("cannot start {}", mufakat.display()))?;
         let stdout = child.stdout.take().context("its output is piped")?;
-        let ready = tokio::time::timeout(READY_MAX, until_ready(stdout)).await;
-        ready.context("the cluster does not get ready")??;
-        Ok(Self {
+        let cluster = Self {
             child,
             port_base,
             _data: data,
-        })
+        };
+        let ready = tokio::select! {
+            ready = until_ready(stdout) => ready,
+            _ = interrupts.recv() => Err(anyhow!("stopped")),
+        };
+        if let Err(error) = ready {
+            if let Err(also) = cluster.stop().await {
+                console::note(format_args!("{also:#}"));
+            }
+            return Err(error);
+        }
+        Ok(cluster)
     }
 
     pub fn nats_url(&self) -> String {
@@ -83,6 +99,11 @@ impl Cluster {
 }
 
 async fn until_ready(stdout: ChildStdout) -> Result<()> {
+    let ready = tokio::time::timeout(READY_MAX, ready_line(stdout)).await;
+    ready.context("the cluster does not get ready")?
+}
+
+async fn ready_line(stdout: ChildStdout) -> Result<()> {
     let mut lines = BufReader::new(stdout).lines();
     while let Some(line) = lines.next_line().await? {
         if line.ends_with(READY) {

@@ -15,6 +15,7 @@ use crate::cli::{BenchFlags, Cli};
 use crate::commands;
 use crate::console;
 use crate::crew::Role;
+use crate::interrupt::interrupts;
 use crate::report::{Report, files};
 use crate::responder::{Form, Responder};
 use crate::workload::resource::RunName;
@@ -56,17 +57,19 @@ struct Results {
 /// Measures the set and writes the page. Returns whether every request was answered well.
 ///
 /// # Errors
-/// The cluster cannot be started, a workload could not be run, or the page cannot be written.
+/// The cluster cannot be started, a workload could not be run, Ctrl-C came, or the page cannot be written.
 pub async fn run(flags: &BenchFlags) -> Result<bool> {
     files::check_writable(&flags.page)?;
     let mufakat = match &flags.mufakat {
         Some(path) => path.clone(),
         None => cluster::program()?,
     };
-    let cluster = Cluster::start(&mufakat, flags.port_base).await?;
+    // The cluster does not hear of a Ctrl-C: from its start on, it is this program that ends it.
+    let mut interrupts = interrupts()?;
+    let cluster = Cluster::start(&mufakat, flags.port_base, &mut interrupts).await?;
     let measured = tokio::select! {
         measured = measure(&cluster, flags) => measured,
-        _ = tokio::signal::ctrl_c() => Err(anyhow!("stopped")),
+        _ = interrupts.recv() => Err(anyhow!("stopped")),
     };
     cluster.stop().await?;
     let results = measured?;

@@ -53,11 +53,10 @@ impl JobSubjects {
     /// Gives an order to all workers; when it was sent.
     ///
     /// # Errors
-    /// The connection to the broker was closed.
+    /// The broker does not take it.
     pub async fn order(&self, order: Order) -> Result<Instant> {
         let subject = format!("{}.{}", self.begin, order.name());
-        self.nats.publish(subject, Default::default()).await?;
-        self.nats.flush().await?;
+        wire::send(&self.nats, subject, Default::default()).await?;
         Ok(Instant::now())
     }
 }
@@ -145,8 +144,11 @@ impl Coordinator {
         progress: &mut Progress,
     ) -> Result<Recording> {
         let recorded = self.record(workload, setup, progress).await;
-        if recorded.is_err() {
-            self.job.order(Order::Stop).await?;
+        // Why the run failed is the error, whatever becomes of the order.
+        if recorded.is_err()
+            && let Err(error) = self.job.order(Order::Stop).await
+        {
+            console::note(format_args!("The workers are not told to stop: {error:#}."));
         }
         recorded
     }

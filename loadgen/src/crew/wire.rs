@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use async_nats::Client;
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
@@ -13,6 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::recorder::{Interval, Series};
 use crate::run::Share;
 use crate::schedule::Sends;
+
+/// Time for the broker to take a message. While it is gone, the NATS client only waits for it to come back.
+const SEND_MAX: Duration = Duration::from_secs(5);
 
 /// What has to be alike on all machines: the same workloads, built from the same source.
 pub fn version() -> String {
@@ -199,6 +203,20 @@ pub fn write(message: &impl Serialize) -> Bytes {
 /// It is another message, or one of another version.
 pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     rmp_serde::from_slice(bytes).context("a message of another program, or of another version")
+}
+
+/// Sends a message; when this returns, it is on its way to the broker.
+///
+/// # Errors
+/// The broker is gone, or the connection to it was closed.
+pub async fn send(nats: &Client, subject: String, message: Bytes) -> Result<()> {
+    let send = async {
+        nats.publish(subject, message).await?;
+        nats.flush().await?;
+        anyhow::Ok(())
+    };
+    let sent = tokio::time::timeout(SEND_MAX, send).await;
+    sent.context("the broker does not take what is sent to it")?
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use async_nats::{Client, Subscriber};
+use bytes::Bytes;
 use clap::Parser;
 use futures_util::StreamExt;
 use mufakat::broker::options::NatsOptions;
@@ -86,8 +87,9 @@ async fn run(client: &Client, job: Job, nats: &NatsOptions) -> Result<()> {
     if let Err(error) = &done {
         let what = What::Failed(format!("{error:#}"));
         let failed = wire::write(&Told { worker, what });
-        client.publish(told, failed).await?;
-        client.flush().await?;
+        if let Err(error) = wire::send(client, told, failed).await {
+            console::note(format_args!("The coordinator is not told: {error:#}."));
+        }
     }
     done
 }
@@ -168,7 +170,6 @@ impl Link {
     /// The job was stopped, or nothing was heard for long.
     pub async fn wait_for_start(&mut self) -> Result<Instant> {
         self.tell(What::Ready(self.runs)).await?;
-        self.client.flush().await?;
         self.runs += 1;
         let until = Instant::now() + START_MAX;
         while !self.stop.load(Ordering::Relaxed) && Instant::now() < until {
@@ -181,22 +182,24 @@ impl Link {
     }
 
     pub async fn tell_interval(&self, interval: &Interval) -> Result<()> {
-        self.tell(What::Interval(IntervalOnWire::new(interval)))
-            .await
+        let told = self.message(What::Interval(IntervalOnWire::new(interval)));
+        self.client.publish(self.told.clone(), told).await?;
+        Ok(())
     }
 
     /// Tells the end of a run, and whether somebody stopped this worker.
     pub async fn tell_end(&self, share: &Share, interrupted: bool) -> Result<()> {
         let share = ShareOnWire::new(share);
-        self.tell(What::Ended { share, interrupted }).await?;
-        self.client.flush().await?;
-        Ok(())
+        self.tell(What::Ended { share, interrupted }).await
     }
 
+    /// Tells, and waits until the broker has taken it.
     async fn tell(&self, what: What) -> Result<()> {
+        wire::send(&self.client, self.told.clone(), self.message(what)).await
+    }
+
+    fn message(&self, what: What) -> Bytes {
         let worker = self.place.index;
-        let told = wire::write(&Told { worker, what });
-        self.client.publish(self.told.clone(), told).await?;
-        Ok(())
+        wire::write(&Told { worker, what })
     }
 }

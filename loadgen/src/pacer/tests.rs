@@ -117,3 +117,42 @@ async fn a_run_closes_by_time_by_count_and_by_stop() {
     stop.store(true, Ordering::Relaxed);
     assert!(!by_stop.is_open());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_ends_each_wait() {
+    let long = Duration::from_secs(50);
+    let plan = Plan {
+        think: long,
+        ..plan()
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    let pacer = Pacer::new(plan, Instant::now(), None, None, stop.clone());
+    let (joined, thought, held, stopped_at) = tokio::join!(
+        async { (pacer.join(500).await, Instant::now()) },
+        async { (pacer.next_round().await, Instant::now()) },
+        async { (pacer.pause(Instant::now(), long).await, Instant::now()) },
+        async {
+            tokio::time::sleep(Duration::from_millis(1250)).await;
+            stop.store(true, Ordering::Relaxed);
+            Instant::now()
+        },
+    );
+    assert_eq!((joined.0, thought.0), (None, None));
+    // What follows a hold counts from when it is sent.
+    assert_eq!(held.0, held.1);
+    for ended_at in [joined.1, thought.1, held.1] {
+        assert!(ended_at > stopped_at);
+        assert!(ended_at <= stopped_at + LOOK_EVERY);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_round_under_way_is_finished_as_planned_when_the_run_closes() {
+    let pacer = pacer(plan(), Some(1));
+    let since = Instant::now();
+    pacer.count_request();
+    assert!(!pacer.is_open());
+    let beyond_the_end = Duration::from_secs(70);
+    let held = pacer.pause(since, beyond_the_end).await;
+    assert_eq!(held, since + beyond_the_end);
+}

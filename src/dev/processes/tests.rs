@@ -126,6 +126,56 @@ async fn orders_pause_kill_stop_and_start() {
     }
 }
 
+/// A Ctrl-C comes while an order waits for a node that drains.
+#[tokio::test]
+async fn a_stop_of_all_waits_for_a_process_that_an_order_has_told_to_end() {
+    let directory = tempfile::tempdir().expect("directory");
+    let mut processes = Processes::default();
+    let gate = directory.path().join("gate");
+    let slow = format!(
+        "trap 'echo told >&2; until [ -e {} ]; do sleep 0.01; done; echo drained >&2; exit 0' TERM; \
+         echo up >&2; while :; do sleep 0.01; done",
+        gate.display()
+    );
+    let line = shell_line(directory.path(), &slow);
+    let log = line.log.clone();
+    processes.start(line).expect("start");
+    until_log_has(&log, "up").await;
+    let order = Order::Stop("node-1".to_owned());
+    tokio::select! {
+        _ = processes.obey(&order) => panic!("it drains"),
+        () = until_log_has(&log, "told") => {}
+    }
+    assert_eq!(processes.running(), ["node-1"]);
+    fs::write(gate, "").expect("write");
+    processes.stop(|_| true, Duration::from_secs(20)).await;
+    until_log_has(&log, "drained").await;
+    let log = fs::read_to_string(&log).expect("log");
+    assert_eq!(log.matches("told").count(), 1, "{log}");
+}
+
+#[tokio::test]
+async fn a_process_that_could_not_be_started_may_be_ordered_again() {
+    let directory = tempfile::tempdir().expect("directory");
+    let (here, away) = (directory.path().join("here"), directory.path().join("away"));
+    fs::create_dir(&here).expect("directory");
+    let mut processes = Processes::default();
+    processes
+        .start(shell_line(&here, "exec sleep 600"))
+        .expect("start");
+    let name = || "node-1".to_owned();
+    processes.obey(&Order::Kill(name())).await.expect("killed");
+    fs::rename(&here, &away).expect("rename");
+    let refused = processes.obey(&Order::Start(name())).await;
+    assert!(refused.is_err(), "its log has no place");
+    assert_eq!(processes.stopped(), [name()]);
+    fs::rename(&away, &here).expect("rename");
+    let started = processes.obey(&Order::Start(name())).await;
+    started.expect("started");
+    assert_eq!(processes.running(), [name()]);
+    processes.kill().await;
+}
+
 #[tokio::test]
 async fn the_log_of_the_run_before_is_kept() {
     let directory = tempfile::tempdir().expect("directory");

@@ -23,19 +23,17 @@ const PURGE_STEP: u64 = 1_000;
 impl QueueService {
     pub(super) fn act(&self, admin: Admin, origin: &Origin<'_>) -> Result<(), Refusal> {
         let shared = self.0.clone();
-        if shared.acts.available_permits() == 0 {
+        let Ok(place) = shared.acts.clone().try_acquire_owned() else {
             return Err(ErrorReply::overloaded(
                 "administrative requests in progress",
                 ACTS_MAX as u64,
             )
             .into());
-        }
+        };
         let (to, received_at, deadline) = (origin.to.clone(), origin.received_at, origin.deadline);
         let timing = (admin.act.operation(), received_at);
         tokio::spawn(async move {
-            let Ok(_place) = shared.acts.acquire().await else {
-                return;
-            };
+            let _place = place;
             let done = tokio::time::timeout_at(deadline, shared.done_by(admin, &to)).await;
             let mut result = done.unwrap_or_else(|_| {
                 let message = "the deadline passed while the request was running";

@@ -1,10 +1,14 @@
 //! How durable a push became, before its client hears of it.
 //!
 //! Where Redis has replicas its own fsync is half of it: the answer waits until they have said that they
-//! have the push on their disks, a second at most. It says what was reached, also when that is less.
+//! have the push on their disks, a second at most, and not longer than its client waits. It says what was reached, also
+//! when that is less.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+use futures_util::FutureExt;
+use futures_util::future::join_all;
 
 use super::answers::Body;
 use super::{Shape, Shared, Ticket};
@@ -49,13 +53,19 @@ impl Shared {
         let before = self.confirming.fetch_add(1, Ordering::AcqRel);
         let shared = self.clone();
         tokio::spawn(async move {
-            let reached = match before < CONFIRMING_MAX {
-                true => confirmed(&route, replicas).await,
-                false => less_than_confirmed(),
+            let reached = async {
+                match before < CONFIRMING_MAX {
+                    true => confirmed(&route, replicas).await,
+                    false => less_than_confirmed(),
+                }
             };
-            for (ticket, taken) in pushed {
-                shared.tell_pushed(&ticket, taken, reached.clone());
-            }
+            let reached = reached.shared();
+            let telling = pushed.into_iter().map(async |(ticket, taken)| {
+                let reached = tokio::time::timeout_at(ticket.deadline, reached.clone()).await;
+                let reached = reached.unwrap_or_else(|_| less_than_confirmed());
+                shared.tell_pushed(&ticket, taken, reached);
+            });
+            join_all(telling).await;
             shared.confirming.fetch_sub(1, Ordering::AcqRel);
         });
     }

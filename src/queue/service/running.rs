@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::{Known, QueueService, Shared, Ticket, Topic, lock, reconfiguring};
 use crate::broker::{SharedBroker, SubscribeError};
@@ -366,18 +366,20 @@ impl Shared {
         };
         if topic.watch_until_ms == 0 {
             topic.watch_until_ms = next_ms;
-            tokio::spawn(self.clone().keep_time(name.clone()));
+            tokio::spawn(self.clone().keep_time(name.clone(), topic.watch.clone()));
         } else if next_ms < topic.watch_until_ms {
             topic.watch_until_ms = next_ms;
             topic.watch.notify_one();
         }
     }
 
-    async fn keep_time(self: Arc<Self>, name: Arc<str>) {
+    /// Ends with the topic: another one of the same name has a task of its own.
+    async fn keep_time(self: Arc<Self>, name: Arc<str>, changed: Arc<Notify>) {
+        let is_own = |topic: &&mut Topic| Arc::ptr_eq(&topic.watch, &changed);
         loop {
-            let (until_ms, changed) = {
+            let until_ms = {
                 let mut topics = lock(&self.topics);
-                let Some(topic) = topics.get_mut(&name) else {
+                let Some(topic) = topics.get_mut(&name).filter(is_own) else {
                     return;
                 };
                 let Some(next_ms) = topic.owner.next_ms() else {
@@ -385,7 +387,7 @@ impl Shared {
                     return;
                 };
                 topic.watch_until_ms = next_ms.max(1);
-                (next_ms, topic.watch.clone())
+                next_ms
             };
             tokio::select! {
                 () = tokio::time::sleep_until(self.time_of(until_ms)) => {}
@@ -393,7 +395,7 @@ impl Shared {
             }
             let over = {
                 let mut topics = lock(&self.topics);
-                let Some(topic) = topics.get_mut(&name) else {
+                let Some(topic) = topics.get_mut(&name).filter(is_own) else {
                     return;
                 };
                 let over = topic.owner.expire(self.now_ms());

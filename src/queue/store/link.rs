@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ErrorKind, RedisError, RedisResult};
 use tokio::sync::{Notify, watch};
@@ -56,6 +57,10 @@ const INSPECT_INTERVAL: Duration = Duration::from_secs(60);
 /// restarts is back at once, and one that is away is not hammered.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// A connection that ends sooner is no better than one that failed, for example to a server that takes no writes.
+const LASTING: Duration = Duration::from_secs(1);
+/// Between two inspections: under load each call that fails asks for one.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The link to one server; dropping it ends its task.
 pub(super) struct RedisLink {
@@ -286,7 +291,7 @@ impl Link {
         loop {
             let error = match self.connect().await {
                 Ok((mut connection, asker)) => {
-                    backoff = BACKOFF_MIN;
+                    let connected_at = time::now();
                     let reconnects = u64::from(std::mem::replace(&mut was_connected, true));
                     self.counts
                         .reconnects
@@ -298,7 +303,11 @@ impl Link {
                     };
                     offered.connection.set_response_timeout(ANSWER_MAX);
                     self.offer.send_replace(Some(offered));
-                    self.watch(&mut connection, &asker).await
+                    let error = self.watch(&mut connection, &asker).await;
+                    if connected_at.elapsed() >= LASTING {
+                        backoff = BACKOFF_MIN;
+                    }
+                    error
                 }
                 Err(error) => error,
             };
@@ -331,6 +340,8 @@ impl Link {
     async fn watch(&self, connection: &mut MultiplexedConnection, asker: &Asker) -> RedisError {
         let mut inspect_at = time::now() + INSPECT_INTERVAL;
         let mut pings_lost = 0;
+        // What calls over an earlier connection asked for is done.
+        let _ = self.renew.notified().now_or_never();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(PING_INTERVAL) => {}
@@ -358,6 +369,7 @@ impl Link {
                     Err(error) => return error,
                 }
                 inspect_at = time::now() + INSPECT_INTERVAL;
+                tokio::time::sleep(LOOK_PAUSE).await;
             }
         }
     }

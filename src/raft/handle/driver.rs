@@ -55,7 +55,6 @@ impl Inner {
                 () = self.wake.notified() => {}
                 () = gathered => {}
             }
-            // A refused batch waits for the next tick, however much else there is to do.
             while let Some(work) = self.next_work() {
                 self.perform(work).await;
             }
@@ -147,8 +146,12 @@ impl Inner {
     }
 
     async fn on_tick(self: &Arc<Self>) {
-        let again = self.desk().proposals.forward_again(time::now());
-        if let Some(work) = again {
+        let again = {
+            let proposals = &mut self.desk().proposals;
+            proposals.propose_again();
+            proposals.forward_again(time::now())
+        };
+        for work in again {
             self.perform(work).await;
         }
         self.log_time().await;

@@ -12,7 +12,7 @@ impl Proposals {
             return None;
         }
         match self.role {
-            Role::Leader { term } if self.has_room(now) => {
+            Role::Leader { term } if !self.is_refused && self.has_room(now) => {
                 let batch = self.propose(term, now, lease_time());
                 Some(Work::Propose { term, batch })
             }
@@ -43,7 +43,7 @@ impl Proposals {
         let leads = matches!(self.role, Role::Leader { .. });
         let gathering = self
             .gathering
-            .filter(|_| leads && self.in_flight.is_empty())?;
+            .filter(|_| leads && !self.is_refused && self.in_flight.is_empty())?;
         gathering.until(self.queue.len())
     }
 

@@ -153,19 +153,31 @@ impl Proposals {
         }
     }
 
-    /// Forwards of this term that should have been seen by now, to be sent again; a run of
-    /// sequences without a gap.
-    pub fn forward_again(&mut self, now: Instant) -> Option<Work> {
+    /// Once a forward of this term should have been seen, it and all that were sent after it, to be sent again.
+    /// The leader drops whatever comes after a gap: of what is left out here, clients would make the next gap.
+    pub fn forward_again(&mut self, now: Instant) -> Vec<Work> {
         let Role::Follower { leader, term } = self.role else {
-            return None;
+            return Vec::new();
         };
         let is_late =
             |forwarded: &Forwarded| now.duration_since(forwarded.sent_at) >= FORWARD_AGAIN;
-        let first = *self
-            .forwarded
-            .iter()
-            .find(|(_, f)| f.term == term && is_late(f))?
-            .0;
+        let mut of_term = self.forwarded.iter().filter(|(_, f)| f.term == term);
+        let mut next = of_term.find(|(_, f)| is_late(f)).map(|(first, _)| *first);
+        let mut works = Vec::new();
+        while let Some(first) = next {
+            let forward = self.run_from(first, term, now);
+            let end = first + forward.commands.len() as u64;
+            next = self.forwarded.range(end..).next().map(|(first, _)| *first);
+            works.push(Work::Forward {
+                to: leader,
+                forward,
+            });
+        }
+        works
+    }
+
+    /// A run of sequences without a gap, as long as a forward may be; all are of this term.
+    fn run_from(&mut self, first: u64, term: u64, now: Instant) -> Forward {
         let mut commands = Vec::new();
         let mut bytes = 0;
         for (expected, (sequence, forwarded)) in (first..).zip(self.forwarded.range_mut(first..)) {
@@ -179,11 +191,7 @@ impl Proposals {
             forwarded.command.cut_wait(left);
             commands.push((reply, forwarded.command.clone()));
         }
-        let forward = self.forward_frame(term, first, commands);
-        Some(Work::Forward {
-            to: leader,
-            forward,
-        })
+        self.forward_frame(term, first, commands)
     }
 
     /// Commands that this node forwarded and now sees in the log.

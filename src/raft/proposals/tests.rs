@@ -95,7 +95,7 @@ fn forward(proposals: &mut Proposals, now: Instant) -> Option<Forward> {
 }
 
 fn again(proposals: &mut Proposals, now: Instant) -> Option<Forward> {
-    match proposals.forward_again(now)? {
+    match proposals.forward_again(now).pop()? {
         Work::Forward { forward, .. } => Some(forward),
         Work::Propose { .. } => panic!("a follower forwards"),
     }
@@ -333,6 +333,11 @@ fn a_refused_batch_goes_again_within_its_term() {
     let (_, batch) = propose(&mut node, now).unwrap();
     node.refused(batch.number);
     node.refused(batch.number);
+    assert!(
+        propose(&mut node, now).is_none(),
+        "not before the next tick"
+    );
+    node.propose_again();
     let (_, second) = propose(&mut node, now).unwrap();
     assert_eq!(
         second.count, 3,

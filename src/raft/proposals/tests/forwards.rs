@@ -70,6 +70,30 @@ fn a_lost_forward_is_sent_again_after_half_a_second() {
 }
 
 #[test]
+fn one_round_of_repeats_closes_the_gap_of_a_lost_forward() {
+    let begun = now();
+    let mut from = proposals(ME, follower(4));
+    let mut to = proposals(OTHER, leader(4));
+    let count = 3 * BATCH_MAX as u64;
+    (1..=count).for_each(|number| submit(&mut from, number, begun));
+    let _lost = forward(&mut from, begun).unwrap();
+    while let Some(sent) = forward(&mut from, begun) {
+        take(&mut to, &sent, begun);
+    }
+    // Not late yet when the others are.
+    submit(&mut from, count + 1, begun);
+    take(&mut to, &forward(&mut from, begun + ms(1)).unwrap(), begun);
+    assert!(!to.has_work(), "all come after a gap");
+    for work in from.forward_again(begun + FORWARD_AGAIN) {
+        let Work::Forward { forward, .. } = work else {
+            panic!("a follower forwards");
+        };
+        take(&mut to, &forward, begun + FORWARD_AGAIN);
+    }
+    assert_eq!(to.pending() as u64, count + 1);
+}
+
+#[test]
 fn what_a_sender_gave_up_leaves_no_gap_and_never_takes_effect() {
     let begun = now();
     let mut from = proposals(ME, follower(4));

@@ -31,9 +31,27 @@ fn what_only_the_leader_of_a_term_may_say_ends_with_the_term() {
     of_term(&mut node, 4, 1).unwrap();
     let (_, batch) = propose(&mut node, now).unwrap();
     node.refused(batch.number);
+    node.propose_again();
     let (_, batch) = propose(&mut node, now).unwrap();
     assert_eq!(numbers(&batch), [4]);
     node.set_role(follower(2));
     node.term_applied(2);
     assert!(!node.has_work());
+}
+
+#[test]
+fn nothing_is_gathered_while_a_batch_is_refused() {
+    let now = now();
+    let mut node = proposals(ME, leader(1));
+    (1..=20).for_each(|number| submit(&mut node, number, now));
+    let (term, batch) = propose(&mut node, now).unwrap();
+    apply(&mut node, term, &batch, &released());
+    submit(&mut node, 21, now);
+    let until = node.gather_until().expect("more are about to come");
+    let (_, batch) = propose(&mut node, until).unwrap();
+    node.refused(batch.number);
+    assert_eq!(node.gather_until(), None, "the driver would not sleep");
+    assert!(propose(&mut node, until).is_none());
+    node.propose_again();
+    assert_eq!(numbers(&propose(&mut node, until).unwrap().1), [21]);
 }

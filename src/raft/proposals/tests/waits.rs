@@ -75,6 +75,7 @@ fn a_wait_that_goes_again_is_cut_again() {
     let mut node = asked(leader(1), now);
     let (_, batch) = propose(&mut node, now).unwrap();
     node.refused(batch.number);
+    node.propose_again();
     let (_, batch) = propose(&mut node, now + ms(2_000)).unwrap();
     assert_eq!(proposed(&batch), 4_750);
 
