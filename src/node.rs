@@ -431,6 +431,7 @@ impl Node {
             tokio::time::sleep(DRAIN_LOOK_EVERY).await;
         }
         cache.give_up();
+        self.membership.give_up();
         // Pops that a call had in hand meanwhile.
         self.queues.dismiss();
         // Nothing comes from other nodes any more once Raft has ended.

@@ -17,7 +17,7 @@
 //! Limits: what a dead leader left half done stays so until somebody wishes again, but for a joint
 //! configuration, which the next leader ends by itself.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,21 +37,18 @@ use crate::raft::network::{CallError, Network};
 use crate::raft::{message, proposals};
 use crate::time::{self, Instant};
 
+mod asking;
 pub mod plan;
 mod refusals;
 
 use plan::{Presence, Step};
-use refusals::{busy, lost_disk, nobody, silent, too_slow, unfinished};
+use refusals::{busy, lost_disk, nobody, silent, too_slow};
 
 /// The kind of call that carries a wish to the leader.
 const WISH: &str = "cluster.wish";
 
 /// How long the leader keeps a wish's question open before it says that the wish is under way.
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
-/// How long one question may take; without an answer the next leader is asked.
-const ASK_MAX: Duration = Duration::from_secs(1);
-/// How soon it is asked again where nobody leads.
-const LEADER_RETRY: Duration = Duration::from_millis(25);
 /// Between two looks at how far a change has come.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 /// How long one wish may take: a log or a snapshot may have far to go.
@@ -74,6 +71,8 @@ pub enum Answer {
     NotLeader,
     /// It is under way.
     Going,
+    /// A change is about to end of which the client may have its answer already.
+    NotYet(Box<ErrorReply>),
 }
 
 /// The members of the cluster, as one node offers them; clones share it.
@@ -88,6 +87,8 @@ struct Shared {
     current: Mutex<Option<Current>>,
     /// Wishes of this node's clients that are not answered yet.
     asked: AtomicUsize,
+    /// Whether they wait no longer.
+    given_up: watch::Sender<bool>,
 }
 
 /// The change that is under way here, or the last one.
@@ -114,6 +115,7 @@ impl Membership {
             silence_max,
             current: Mutex::new(None),
             asked: AtomicUsize::new(0),
+            given_up: watch::Sender::new(false),
         }))
     }
 
@@ -147,54 +149,6 @@ impl Membership {
         });
     }
 
-    /// Whether every client of this node that wished something has its answer.
-    pub fn is_idle(&self) -> bool {
-        self.0.asked.load(Ordering::Relaxed) == 0
-    }
-
-    /// Has the leader fulfil a wish, whoever leads until `deadline`.
-    ///
-    /// # Errors
-    /// What the leader refused; `no_leader`; `indeterminate` when the change takes longer than
-    /// `deadline`, which does not end it.
-    pub async fn ask(&self, wish: Wish, deadline: Instant) -> Result<Answer, Refusal> {
-        self.0.asked.fetch_add(1, Ordering::Relaxed);
-        let answer = self.ask_leaders(wish, deadline).await;
-        self.0.asked.fetch_sub(1, Ordering::Relaxed);
-        answer
-    }
-
-    async fn ask_leaders(&self, wish: Wish, deadline: Instant) -> Result<Answer, Refusal> {
-        let mut begun = false;
-        loop {
-            let answer = self.ask_leader(wish, deadline).await;
-            begun |= matches!(answer, Some(Answer::Going));
-            let pause = match answer {
-                Some(Answer::Refused(refusal)) => return Err(refusal),
-                Some(Answer::Going) => Duration::ZERO,
-                Some(Answer::NotLeader) | None => LEADER_RETRY,
-                Some(answer) => return Ok(answer),
-            };
-            if time::now() + pause >= deadline {
-                return Err(unfinished(begun && wish != Wish::Know));
-            }
-            tokio::time::sleep(pause).await;
-        }
-    }
-
-    async fn ask_leader(&self, wish: Wish, deadline: Instant) -> Option<Answer> {
-        let me = self.0.network.identity().node;
-        let leader = self.0.handle.leader()?;
-        let timeout = ASK_MAX.min(deadline.saturating_duration_since(time::now()));
-        if leader == me {
-            let answer = tokio::time::timeout(timeout, self.take(wish, me)).await;
-            return answer.ok();
-        }
-        let body = rmp_serde::to_vec(&wish).expect("wishes always encode");
-        let answer = self.0.network.call(leader, WISH, body.into(), timeout);
-        rmp_serde::from_slice(&answer.await.ok()?).ok()
-    }
-
     /// As the leader: begins with a wish, or attaches to it.
     async fn take(&self, wish: Wish, asked_by: NodeId) -> Answer {
         if wish == Wish::Know {
@@ -208,7 +162,7 @@ impl Membership {
         }
         let mut progress = match self.begin(wish) {
             Ok(progress) => progress,
-            Err(refusal) => return Answer::Refused(refusal),
+            Err(answer) => return answer,
         };
         // A node that is to go waits for the answers of its clients before it goes.
         let goes = wish == Wish::Remove(asked_by);
@@ -228,7 +182,7 @@ impl Membership {
         }
     }
 
-    fn begin(&self, wish: Wish) -> Result<watch::Receiver<Progress>, Refusal> {
+    fn begin(&self, wish: Wish) -> Result<watch::Receiver<Progress>, Answer> {
         let mut current = self.0.current.lock().expect("no holder panics");
         if let Some(current) = &*current {
             // Its sender is gone once it has ended.
@@ -237,7 +191,11 @@ impl Membership {
                 return Ok(current.progress.clone());
             }
             if goes_on {
-                return Err(busy(current.wish));
+                let refusal = busy(current.wish);
+                return Err(match &*current.progress.borrow() {
+                    Progress::VotedOut(_) => Answer::NotYet(refusal),
+                    Progress::Going | Progress::Ended(_) => Answer::Refused(refusal),
+                });
             }
         }
         let (sender, progress) = watch::channel(Progress::Going);

@@ -51,6 +51,16 @@ pub(super) fn busy(wish: Wish) -> Refusal {
     ))
 }
 
+pub(super) fn stopping(begun: bool) -> Refusal {
+    match begun {
+        true => unfinished(true),
+        false => Box::new(ErrorReply::new(
+            Code::ShuttingDown,
+            "this node is stopping; ask another",
+        )),
+    }
+}
+
 pub(super) fn too_slow(wish: Wish) -> Refusal {
     let message = match wish {
         Wish::Add(node) => format!(
