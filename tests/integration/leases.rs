@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::cluster::{Cluster, Options};
 use crate::waiting::{Events, Waiting, acquire};
-use crate::{locks, wire};
+use crate::{locks, wait, wire};
 
 const TTL_MS: u64 = 1_500;
 
@@ -57,7 +57,11 @@ async fn a_lease_that_is_renewed_goes_on() {
         let renewed = wire::request_until_ok(&nats, "mufakat.lock.renew", &renew).await;
         let left = renewed["expires_in_ms"].as_u64().expect("a number");
         assert!(left <= ttl_ms && left > ttl_ms / 2, "{left}");
-        tokio::time::sleep(Duration::from_millis(TTL_MS / 5)).await;
+        wait::until("a part of the lease is used up", async || {
+            let left_ms = locks::get(&nats, "k").await.holders[0].expires_in_ms;
+            (left_ms + TTL_MS / 5 <= ttl_ms).then_some(())
+        })
+        .await;
     }
     let longer = json!({"resource": "k", "token": token, "ttl_ms": 500_000});
     wire::request_until_ok(&nats, "mufakat.lock.renew", &longer).await;

@@ -34,16 +34,11 @@ impl Broker {
             .expect("nats-server starts: run `make tools`");
         let url = format!("nats://127.0.0.1:{port}");
         let broker = Self { child, url };
-        let connected = async {
-            loop {
-                match async_nats::connect(&broker.url).await {
-                    Ok(client) => return client,
-                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-                }
-            }
-        };
-        let client = tokio::time::timeout(Duration::from_secs(20), connected).await;
-        (broker, client.expect("nats-server answers"))
+        let options = async_nats::ConnectOptions::new().retry_on_initial_connect();
+        let client = options.connect(&broker.url).await.expect("a client");
+        let connected = tokio::time::timeout(Duration::from_secs(20), client.flush()).await;
+        connected.expect("nats-server answers").expect("it is open");
+        (broker, client)
     }
 }
 
